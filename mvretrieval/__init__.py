@@ -1,0 +1,39 @@
+"""Find 3D objects by what they look like.
+
+    from mvretrieval import Collection, Query
+
+    with Collection.create("things/") as things:
+        things.add_folder("meshes/")
+        for hit in things.search(Query(mesh="chair.glb")):
+            print(hit.rank, hit.id, hit.score)
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_PLACES = {
+    "Collection": "collection.collection",
+    "Describer": "describe",
+    "DescriberConfig": "describe",
+    "Hit": "search.query",
+    "IndexOptions": "collection.indexing",
+    "IndexReport": "collection.indexing",
+    "MvrError": "errors",
+    "OpenOptions": "collection.collection",
+    "Query": "search.query",
+    "Term": "search.query",
+    "leave_one_out": "evaluation.metrics",
+    "open_encoder": "encoders.registry",
+}
+__all__ = sorted(_PLACES)
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use: torch and faiss cost seconds, and not every use needs them."""
+    if name not in _PLACES:
+        raise AttributeError(f"module 'mvretrieval' has no attribute '{name}'")
+    return getattr(importlib.import_module(f"mvretrieval.{_PLACES[name]}"), name)

@@ -1,0 +1,214 @@
+"""Describe the meshes of folders and add them to a collection. Resumes: what is there and unchanged is skipped."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from mvrender.errors import MvrenderError
+from mvrender.mesh import Limits, UpAxis
+from mvrender.renderer import BackendName, choose
+from mvrender.shading import Style
+from mvretrieval.cli.common import progress, run_record, say
+from mvretrieval.collection.collection import Collection, OpenOptions
+from mvretrieval.collection.indexing import IndexOptions, IndexReport
+from mvretrieval.collection.store import FILE
+from mvretrieval.collection.vectors import IndexKind
+from mvretrieval.describe import DescriberConfig, PoolingChoice
+from mvretrieval.encoders.registry import DEFAULT_ENCODER
+from mvretrieval.errors import DescriberError
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of `mvr index`.
+
+    Attributes:
+        collection: folder of the collection; made if it is not there.
+        folders: folders of meshes, or single files.
+        labels: CSV with a `file` column (paths relative to the CSV); other columns become metadata, `up` an up axis.
+        up: axis that is up in the files. Default: each format's convention, +Z for STL, 3MF and STEP, +Y for others.
+        encoder: what turns views into vectors. Default: open_clip:ViT-B-32/laion2b_s34b_b79k. `builtin:` needs no weights.
+        rig: where the cameras stand: ring:12@30 (default), os3dor, sphere:20, dodecahedron, cube.
+        styles: what views look like, with commas: texture (default), clay, depth, normal, silhouette.
+        size: pixels of a view. Default: 224.
+        pooling: how views become one vector. Default: mean.
+        whiten: dimensions left by PCA whitening, fitted at the end of the first run; 0 is none.
+        center: take away the mean view.
+        fit_where: objects that the whitening is fitted on, as a filter.
+        index: kind of index; auto is exact up to 200,000 objects, HNSW up to 3 million, IVF beyond.
+        backend: renderer; the best one here by default.
+        device: cpu, cuda, or auto.
+        precision: auto, float32 or bfloat16.
+        workers: render processes; one per core by default.
+        max_seconds: time that one file may take.
+        max_memory_gb: memory that a worker may take.
+        max_faces: faces that a mesh may have.
+        prune: remove objects whose files are gone.
+        retry: try files again that failed before and have not changed.
+        strict: exit with 1 if any file failed.
+        json: print the report as one JSON object.
+    """
+
+    collection: tyro.conf.Positional[Path]
+    folders: tyro.conf.Positional[tuple[Path, ...]]
+    labels: Path | None = None
+    up: UpAxis | None = None
+    encoder: str | None = None
+    rig: str | None = None
+    styles: str | None = None
+    size: int | None = None
+    pooling: PoolingChoice | None = None
+    whiten: int | None = None
+    center: bool = False
+    fit_where: str | None = None
+    index: IndexKind = "auto"
+    backend: BackendName | None = None
+    device: str = "auto"
+    precision: Annotated[str, tyro.conf.arg(metavar="{auto,float32,bfloat16}")] = "auto"
+    workers: int | None = None
+    max_seconds: float = 120.0
+    max_memory_gb: float = 8.0
+    max_faces: int = 12_000_000
+    prune: bool = False
+    retry: bool = False
+    strict: bool = False
+    json: bool = False
+
+
+def run(options: Options) -> int:
+    """Index, and tell what happened."""
+    import json
+
+    machine = OpenOptions(options.device, options.precision, options.backend, options.workers)  # type: ignore[arg-type]
+    is_new = not (options.collection / FILE).exists()
+    if is_new:
+        collection = Collection.create(options.collection, _config(options), machine, options.index)
+    else:
+        collection = Collection.open(options.collection, machine, write=True)
+    with collection:
+        if not is_new:
+            _check_same(collection, options)
+        _announce(collection, options)
+        collection.store.add_run(*_record(options))
+        with progress("mesh") as step:
+            report = collection.add_folder(
+                *options.folders,
+                options=IndexOptions(
+                    labels=options.labels,
+                    up=options.up,
+                    prune=options.prune,
+                    retry=options.retry,
+                    fit_where=options.fit_where,
+                    limits=Limits(
+                        max_faces=options.max_faces,
+                        seconds=options.max_seconds,
+                        memory_bytes=int(options.max_memory_gb * (1 << 30)),
+                    ),
+                    progress=step,
+                ),
+            )
+        count = len(collection)
+    if options.json:
+        print(json.dumps({"objects": count, **_plain(report)}))
+    else:
+        print(_summary(report, count, options))
+    return 1 if options.strict and report.failed else 0
+
+
+def _config(options: Options) -> DescriberConfig:
+    default = DescriberConfig()
+    return DescriberConfig(
+        encoder=options.encoder or DEFAULT_ENCODER,
+        rig=options.rig or default.rig,
+        styles=_styles(options.styles) if options.styles else default.styles,
+        size=options.size or default.size,
+        pooling=options.pooling or default.pooling,
+        center=options.center,
+        whiten=options.whiten or 0,
+    )
+
+
+def _styles(text: str) -> tuple[Style, ...]:
+    from mvrender.shading import check_style
+
+    return tuple(check_style(part.strip()) for part in text.split(","))
+
+
+def _check_same(collection: Collection, options: Options) -> None:
+    """An existing collection keeps its describer; asking for another is an error, not a mixture."""
+    config = collection.describer.config
+    if options.encoder:
+        collection.relocate_encoder(options.encoder)
+    asked = {
+        "rig": options.rig,
+        "styles": _styles(options.styles) if options.styles else None,
+        "size": options.size,
+        "pooling": options.pooling,
+        "whiten": options.whiten,
+    }
+    for name, value in asked.items():
+        if value is not None and value != getattr(config, name):
+            raise DescriberError(
+                f"{options.collection} has {name} {getattr(config, name)}, and this asks for {value}: leave --{name} out, "
+                f"or change the collection with 'mvr reindex {options.collection} --{name} ...'"
+            )
+
+
+def _announce(collection: Collection, options: Options) -> None:
+    describer = collection.describer
+    try:
+        backend, reason = choose(options.backend)
+    except MvrenderError:
+        raise
+    config = describer.config
+    up = f"up {options.up}" if options.up else "up by format (+z for stl, 3mf and step; +y for others)"
+    say(f"views: {config.rig}, {', '.join(config.styles)}, {config.size} px, {up}; {backend} ({reason})")
+    encoder = describer.encoder
+    say(f"encoder: {encoder.id}, {encoder.dim}-d, {encoder.precision} ({encoder.precision_reason})")
+    stored = collection.store.get_meta("precision")
+    if stored != encoder.precision:
+        say(f"note: the collection was encoded in {stored}; {encoder.precision} vectors agree with those to cosine 0.99 or better")
+
+
+def _record(options: Options) -> tuple[str, dict[str, object]]:
+    record = run_record("index", options)
+    return record["time"], record
+
+
+def _plain(report: IndexReport) -> dict[str, object]:
+    from dataclasses import asdict
+
+    return asdict(report)
+
+
+def _summary(report: IndexReport, count: int, options: Options) -> str:
+    lines = [f"{options.collection}: {count} objects"]
+    done = {
+        "added": report.added,
+        "replaced": report.replaced,
+        "moved": report.moved,
+        "unchanged": report.unchanged,
+        "removed": report.removed,
+    }
+    lines.append("  " + ", ".join(f"{n} {name}" for name, n in done.items() if n or name == "added") + f" in {report.seconds:.1f} s")
+    if report.identical:
+        lines.append(f"  {report.identical} of them identical to other files, encoded once")
+    if report.labelled or report.unmatched_labels:
+        missing = f", {report.unmatched_labels} rows of the labels match no object" if report.unmatched_labels else ""
+        lines.append(f"  labels of {report.labelled} objects changed{missing}")
+    if report.gone > report.removed:
+        lines.append(f"  {report.gone - report.removed} objects' files are gone; --prune removes them")
+    if report.statistics:
+        lines.append(f"  whitening {report.statistics}")
+    if report.notes:
+        lines.append(f"  {len(report.notes)} notes, such as: {report.notes[0][0]}: {report.notes[0][1]}")
+    if report.failed:
+        codes = ", ".join(f"{n} {code}" for code, n in report.failed.most_common())
+        lines.append(f"  {sum(report.failed.values())} failed: {codes} ('mvr info {options.collection} --failures' lists them)")
+        for path, code, message in report.failures[:3]:
+            lines.append(f"    {path}: {message} ({code})")
+    return "\n".join(lines)

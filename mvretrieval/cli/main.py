@@ -1,0 +1,84 @@
+"""`mvr`: looks a subcommand up by name and imports that one alone."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from difflib import get_close_matches
+
+COMMANDS = {
+    "index": "describe the meshes of folders and add them to a collection",
+    "search": "ask a collection with a mesh, pictures, words, or a mixture",
+    "render": "write the views of meshes as pictures",
+    "eval": "measure a collection by one of its labels",
+    "reindex": "describe a collection anew: other pooling, whitening, styles or encoder",
+    "remove": "take objects out of a collection",
+    "info": "tell what is in a collection and what could not be indexed",
+    "doctor": "tell what works on this machine, and mend what does not",
+    "demo": "make a collection of made-up objects and a page of searches",
+}
+
+
+def main() -> None:
+    """Run one command and end the process with its exit code: 0, 1 (failed) or 2 (wrong use)."""
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_help())
+        raise SystemExit(0 if arguments else 2)
+    if arguments[0] in ("-V", "--version"):
+        from mvretrieval import __version__
+
+        print(f"mvretrieval {__version__}")
+        raise SystemExit(0)
+    name = arguments[0]
+    if name not in COMMANDS:
+        near = get_close_matches(name, COMMANDS, n=1)
+        hint = f" Did you mean '{near[0]}'?" if near else ""
+        print(f"mvr: no command '{name}'.{hint} 'mvr --help' lists them.", file=sys.stderr)
+        raise SystemExit(2)
+    raise SystemExit(_run(name, arguments[1:]))
+
+
+def _run(name: str, arguments: list[str]) -> int:
+    import tyro
+
+    module = importlib.import_module(f"mvretrieval.cli.{name}")
+    from mvrender.errors import MvrenderError
+    from mvretrieval.errors import MvrError
+
+    try:
+        options = tyro.cli(
+            module.Options, prog=f"mvr {name}", description=module.__doc__, args=arguments, config=(tyro.conf.FlagCreatePairsOff,)
+        )
+    except (MvrenderError, MvrError, ValueError) as error:
+        print(f"mvr {name}: {error}", file=sys.stderr)
+        return 2
+    try:
+        code: int = module.run(options)
+        return code
+    except (MvrenderError, MvrError) as error:
+        print(f"mvr {name}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"\nmvr {name}: stopped; run the same command again to go on.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `mvr search ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {text}" for name, text in COMMANDS.items()]
+    return "\n".join(
+        [
+            "mvr: find 3D objects by what they look like",
+            "",
+            "  mvr index things/ ~/my-meshes",
+            "  mvr search things/ --mesh thing.glb",
+            "",
+            "commands ('mvr COMMAND --help' tells more):",
+            *lines,
+        ]
+    )

@@ -1,0 +1,340 @@
+"""From folders of meshes to objects in a collection: streaming, resumable, one bad mesh never stops it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mvrender.mesh import Limits, UpAxis
+from mvrender.pool import Failed, Job, Opened, Rendered
+from mvretrieval.collection.labels import Labels, read_labels
+from mvretrieval.collection.scan import FoundFile, find_meshes, stat_text, still_the_same
+from mvretrieval.collection.store import NewObject
+from mvretrieval.errors import DescriberError
+
+if TYPE_CHECKING:
+    from mvretrieval.collection.collection import Collection
+
+# Failures that may be mended without the file itself changing; others are not tried again until it does.
+_WORTH_RETRYING = {"missing_file", "no_permission", "needs_extra", "missing_reference", "outside_reference", "bad_name"}
+
+
+@dataclass(frozen=True)
+class IndexOptions:
+    """How folders are indexed.
+
+    Attributes:
+        labels: CSV with a `file` column; its other columns become metadata, `up` an up axis.
+        up: axis that is up in every file without one in the labels; each format's convention by default.
+        prune: remove objects whose files are gone.
+        retry: try files again that failed before and have not changed.
+        fit_where: objects that whitening is learnt from, when it is learnt.
+        limits: what one file may cost.
+        progress: called with (done, total) now and then.
+    """
+
+    labels: Path | None = None
+    up: UpAxis | None = None
+    prune: bool = False
+    retry: bool = False
+    fit_where: str | None = None
+    limits: Limits = field(default_factory=Limits)
+    progress: Callable[[int, int], None] | None = None
+
+
+@dataclass
+class IndexReport:
+    """What a run did.
+
+    Attributes:
+        added: objects that are new.
+        replaced: objects whose file changed.
+        unchanged: files that were there already.
+        identical: new objects (counted in `added`) whose content was known, so that nothing was encoded.
+        moved: objects whose file was found at another place.
+        gone: objects whose file is no longer there; `removed` of them if pruned.
+        failed: failures by code, those of earlier runs that were not tried again too.
+        failures: (path, code, message) of this run.
+        notes: (path, sentence) of what was left out while loading.
+        labelled: objects whose metadata changed.
+        unmatched_labels: rows of the labels whose file is no object.
+        statistics: what was fitted, or why not.
+        seconds: wall time.
+    """
+
+    added: int = 0
+    replaced: int = 0
+    unchanged: int = 0
+    identical: int = 0
+    moved: int = 0
+    gone: int = 0
+    removed: int = 0
+    failed: Counter[str] = field(default_factory=Counter)
+    failures: list[tuple[str, str, str]] = field(default_factory=list)
+    notes: list[tuple[str, str]] = field(default_factory=list)
+    labelled: int = 0
+    unmatched_labels: int = 0
+    statistics: str = ""
+    seconds: float = 0.0
+
+
+def index_folders(collection: Collection, folders: list[Path], options: IndexOptions | None = None) -> IndexReport:
+    """Add every mesh in `folders` to `collection`; skip what is there and unchanged.
+
+    Raises:
+        CollectionError: another process writes, or the disk is full; what was reported as added is safe.
+        LabelsError: the labels cannot be used.
+    """
+    options = options or IndexOptions()
+    started = time.monotonic()
+    collection.lock_for_writing()
+    labels = read_labels(options.labels) if options.labels else None
+    collection.check_encoder()
+    run = _Run(collection, folders, options, labels)
+    run.work()
+    run.finish()
+    run.report.seconds = time.monotonic() - started
+    return run.report
+
+
+class _Run:
+    def __init__(
+        self, collection: Collection, folders: list[Path], options: IndexOptions, labels: Labels | None
+    ) -> None:
+        self.collection = collection
+        self.store = collection.store
+        self.folders = folders
+        self.options = options
+        self.labels = labels
+        self.report = IndexReport()
+        self.total = 0
+        self.done = 0
+        self._in_flight: set[str] = set()
+        self._lock = threading.Lock()
+        self._found_failures: list[tuple[FoundFile, str, str]] = []
+        self._batch: list[Rendered] = []
+        self._known_content: list[Opened] = []
+        describer = collection.describer
+        per_object = describer.n_styles * describer.rig.n_views
+        self._batch_size = max(1, getattr(describer.encoder, "batch_size", 48) // per_object)
+
+    # -- the loop -----------------------------------------------------------------------------------------------------
+
+    def work(self) -> None:
+        self.total = sum(1 for _ in find_meshes(self.folders))
+        pool = self.collection.pool(self.collection.options.workers)
+        pool.limit(self.options.limits)
+        jobs = self._jobs()
+        while True:
+            for result in pool.run(jobs, self._wanted):
+                self._take(result)
+            self._flush()
+            later = self._settle_known()
+            if not later:
+                break
+            # The first of several identical files failed, perhaps by running out of time: the next one is tried.
+            self._in_flight.clear()
+            jobs = iter([opened.job for opened in later])
+
+    def _jobs(self) -> Iterator[Job]:
+        """Files that need work. Runs in the pool's threads, one at a time."""
+        for found in find_meshes(self.folders):
+            if found.problem is not None:
+                with self._lock:
+                    self._found_failures.append((found, *found.problem))
+                continue
+            path = str(found.path)
+            up = self._up(path)
+            known = self.store.by_path(path)
+            if known is not None and still_the_same(found.path, known[2]) and up in (None, known[3]):
+                with self._lock:
+                    self.report.unchanged += 1
+                    self._step()
+                continue
+            failure = self.store.failure(path)
+            if failure is not None and not self.options.retry and failure[0] not in _WORTH_RETRYING:
+                if still_the_same(found.path, failure[1]):
+                    with self._lock:
+                        self.report.failed[failure[0]] += 1
+                        self._step()
+                    continue
+            yield Job(found.path, found.root, up)
+
+    def _up(self, path: str) -> UpAxis | None:
+        stated = self.labels.up.get(path) if self.labels else None
+        return stated or self.options.up  # type: ignore[return-value]
+
+    def _wanted(self, opened: Opened) -> bool:
+        """Whether a file's views are needed: not if its content is known, or on its way."""
+        with self._lock:
+            if opened.content_hash in self._in_flight:
+                return False
+            if self.store.by_content(opened.content_hash):
+                return False
+            self._in_flight.add(opened.content_hash)
+            return True
+
+    def _take(self, result: Rendered | Failed) -> None:
+        if isinstance(result, Failed):
+            self._fail(result.job.path, result.code, result.message)
+            return
+        for note in result.opened.notes:
+            self.report.notes.append((str(result.opened.job.path), note))
+        if result.views is None:
+            self._known_content.append(result.opened)
+            return
+        self._batch.append(result)
+        if len(self._batch) >= self._batch_size:
+            self._flush()
+
+    # -- writing ------------------------------------------------------------------------------------------------------
+
+    def _flush(self) -> None:
+        """Encode and write what has been rendered, in one transaction."""
+        with self._lock:
+            found_failures, self._found_failures = self._found_failures, []
+        for found, code, message in found_failures:
+            self._fail(found.path, code, message)
+        batch, self._batch = self._batch, []
+        if not batch:
+            return
+        new = self.collection.new_objects(batch, ["" for _ in batch])
+        with self.store.transaction():
+            change = self.store.next_change()
+            for item, rendered in zip(new, batch, strict=True):
+                self._put(item, rendered.opened, change)
+        with self._lock:
+            for rendered in batch:
+                self._in_flight.discard(rendered.opened.content_hash)
+        self._step(len(batch))
+
+    def _put(self, item: NewObject, opened: Opened, change: int) -> None:
+        is_new = self.store.by_path(item.path) is None
+        if is_new:
+            item = replace(item, id=self.store.free_id(_id_of(opened.job)))
+        number = self.store.put(item, change)
+        self._label(number, item.path)
+        if is_new:
+            self.report.added += 1
+        else:
+            self.report.replaced += 1
+
+    def _settle_known(self) -> list[Opened]:
+        """Files whose content is known: touched, moved or copied. Returns those whose content failed after all."""
+        later: list[Opened] = []
+        known, self._known_content = self._known_content, []
+        for opened in known:
+            holders = self.store.by_content(opened.content_hash)
+            if not holders:
+                later.append(opened)
+                continue
+            self._settle(opened, holders)
+            self._step()
+        return later
+
+    def _settle(self, opened: Opened, holders: list[tuple[int, str]]) -> None:
+        path = str(opened.job.path)
+        stat = stat_text(opened.job.path, opened.references)
+        own = self.store.by_path(path)
+        with self.store.transaction():
+            if own is not None and own[1] == opened.content_hash:
+                self.store.set_stat(own[0], stat)
+                self.report.unchanged += 1
+                return
+            lost = next((number for number, place in holders if not Path(place).exists()), None)
+            if own is None and lost is not None:
+                self.store.move(lost, path, stat)
+                self._label(lost, path)
+                self.report.moved += 1
+                return
+            number = holders[0][0]
+            views, mask = self.collection.views(number)
+            twin = NewObject(
+                id="",
+                path=path,
+                content_hash=opened.content_hash,
+                stat=stat,
+                facts={**opened.facts, "up": opened.up},
+                notes=opened.notes,
+                vector=self.store.vector_of(number),
+                view_vectors=views.astype("float16"),
+                view_mask=mask,
+                strip=self.store.strip_of(number) or b"",
+            )
+            self._put(twin, opened, self.store.next_change())
+            self.report.identical += own is None
+
+    def _fail(self, path: Path, code: str, message: str) -> None:
+        with self.store.transaction():
+            known = self.store.by_path(str(path))
+            self.store.put_failure(str(path), code, message, stat_text(path))
+            if known is not None:
+                message += "; the object keeps its earlier views"
+        self.report.failed[code] += 1
+        self.report.failures.append((str(path), code, message))
+        self._step()
+
+    def _label(self, number: int, path: str) -> None:
+        if self.labels is not None and path in self.labels.rows:
+            self.report.labelled += self.store.set_metadata(number, self.labels.rows[path])
+
+    def _step(self, count: int = 1) -> None:
+        self.done += count
+        if self.options.progress is not None:
+            self.options.progress(self.done, self.total)
+
+    # -- the end ------------------------------------------------------------------------------------------------------
+
+    def finish(self) -> None:
+        """Labels of objects that were there before, files that are gone, statistics, index."""
+        self._label_all()
+        self._look_for_gone()
+        self._fit()
+        self.collection.save_index()
+
+    def _label_all(self) -> None:
+        if self.labels is None:
+            return
+        with self.store.transaction():
+            for path in self.labels.rows:
+                known = self.store.by_path(path)
+                if known is None:
+                    self.report.unmatched_labels += 1
+                else:
+                    self._label(known[0], path)
+
+    def _look_for_gone(self) -> None:
+        gone: list[str] = []
+        forgotten: list[str] = []
+        for folder in self.folders:
+            absolute = str(folder.absolute())
+            gone += [object_id for object_id, path in self.store.paths_under(absolute) if not Path(path).exists()]
+            forgotten += [path for path in self.store.failed_paths_under(absolute) if not Path(path).exists()]
+        self.report.gone = len(gone)
+        with self.store.transaction():
+            self.store.drop_failures(forgotten)
+            if self.options.prune and gone:
+                self.report.removed = self.store.delete(gone, self.store.next_change())
+
+    def _fit(self) -> None:
+        describer = self.collection.describer
+        if not describer.config.wants_statistics or describer.statistics is not None:
+            return
+        if self.store.count() == 0:
+            return
+        try:
+            fitted = self.collection.fit_statistics(self.options.fit_where)
+        except DescriberError as error:
+            self.report.statistics = f"not fitted: {error}"
+        else:
+            self.report.statistics = f"fitted on {fitted.n_views} views"
+
+
+def _id_of(job: Job) -> str:
+    root = job.root or job.path.parent
+    return job.path.relative_to(root).as_posix() if job.path.is_relative_to(root) else job.path.name

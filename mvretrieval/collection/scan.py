@@ -1,0 +1,104 @@
+"""Finding mesh files in folders."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from mvrender.loading import FORMATS
+
+
+@dataclass(frozen=True)
+class FoundFile:
+    """A file that looks like a mesh, or a place that cannot be looked into.
+
+    Attributes:
+        path: absolute.
+        root: the folder that was asked for; references may not leave it.
+        problem: why it cannot be used, as (code, message), or None.
+    """
+
+    path: Path
+    root: Path
+    problem: tuple[str, str] | None = None
+
+
+def find_meshes(folders: Iterable[Path]) -> Iterator[FoundFile]:
+    """Mesh files in folders and their sub-folders, in a stable order; single files are taken as they are.
+
+    Links are followed, each folder once, so that a loop of links ends.
+    """
+    seen_folders: set[tuple[int, int]] = set()
+    seen_files: set[str] = set()
+    for folder in folders:
+        given = Path(os.path.abspath(folder))  # noqa: PTH100 - resolve() would replace links that the user means
+        if not given.exists():
+            yield FoundFile(given, given.parent, ("missing_file", "no such file or folder"))
+        elif given.is_file():
+            if str(given) not in seen_files:
+                seen_files.add(str(given))
+                yield FoundFile(given, given.parent)
+        else:
+            for found in _walk(given, given, seen_folders):
+                if str(found.path) not in seen_files:
+                    seen_files.add(str(found.path))
+                    yield found
+
+
+def _walk(folder: Path, root: Path, seen: set[tuple[int, int]]) -> Iterator[FoundFile]:
+    try:
+        info = folder.stat()
+        if (info.st_dev, info.st_ino) in seen:
+            return
+        seen.add((info.st_dev, info.st_ino))
+        with os.scandir(folder) as listing:
+            entries = sorted(listing, key=lambda entry: entry.name)
+    except PermissionError:
+        yield FoundFile(folder, root, ("no_permission", "the folder may not be read by this user; change its mode or owner"))
+        return
+    except OSError as error:
+        yield FoundFile(folder, root, ("unreadable", f"the folder cannot be read: {error.strerror or error}"))
+        return
+    for entry in entries:
+        path = folder / entry.name
+        try:
+            is_folder = entry.is_dir()
+        except OSError:
+            is_folder = False
+        if is_folder:
+            yield from _walk(path, root, seen)
+        elif path.suffix.lower() in FORMATS:
+            try:
+                str(path).encode()
+            except UnicodeEncodeError:
+                shown = os.fsencode(path).decode("utf-8", "backslashreplace")
+                yield FoundFile(Path(shown), root, ("bad_name", "the name is not valid UTF-8; rename the file"))
+                continue
+            yield FoundFile(path, root)
+
+
+def stat_text(path: Path, references: Iterable[str] = ()) -> str:
+    """Size and time of a file and of those it names, as text that changes when one of them does."""
+    return json.dumps([_size_and_time(path), *([name, _size_and_time(Path(name))] for name in sorted(references))])
+
+
+def still_the_same(path: Path, stored: str) -> bool:
+    """Whether a file and those it names look as they did when `stored` was made."""
+    try:
+        own, *references = json.loads(stored)
+    except ValueError:
+        return False
+    if own is None or _size_and_time(path) != own:
+        return False
+    return all(_size_and_time(Path(name)) == known for name, known in references)
+
+
+def _size_and_time(path: Path) -> list[int] | None:
+    try:
+        info = path.stat()
+    except OSError:
+        return None
+    return [info.st_size, info.st_mtime_ns]

@@ -1,0 +1,273 @@
+"""How a mesh becomes one vector: rig + styles + encoder + statistics + pooling, and the fingerprint of all of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mvrender.cameras import Rig, parse_rig
+from mvrender.renderer import BackendName, check_size
+from mvrender.shading import SHADING_VERSION, Style, check_style
+from mvretrieval.encoders.registry import DEFAULT_ENCODER, open_encoder
+from mvretrieval.errors import DescriberError, did_you_mean
+from mvretrieval.statistics import Statistics
+
+if TYPE_CHECKING:
+    import torch
+
+    from mvretrieval.encoders.device import PrecisionChoice
+    from mvretrieval.encoders.encoder import ViewEncoder
+    from mvretrieval.pooling.pooling import ViewPooling
+
+PoolingChoice = Literal["mean", "max", "adam"]
+# Styles in which a photo or a drawing may be compared with renders; depth and normal maps look like nothing else.
+_PICTURE_STYLES: tuple[Style, ...] = ("texture", "clay")
+_COMMON_NAMES = (
+    "airplane apple bag basket bed bench bicycle bird boat book bottle bowl box bridge building bus cabinet camera candle "
+    "car cat chair clock computer cow cup desk dog door drum fish flower fork frog gun guitar hammer hat helicopter horse "
+    "house human jar key knife lamp laptop microphone monitor motorcycle mug pencil phone piano plant pot rabbit rifle robot "
+    "rocket screw ship shoe shovel skull snake sofa spider spoon statue stool sword table tank television tool train tree "
+    "truck umbrella vase wheel window"
+).split()
+
+
+@dataclass(frozen=True)
+class DescriberConfig:
+    """What decides how objects are described. A collection remembers it.
+
+    Attributes:
+        encoder: id of the view encoder (see `encoders.registry`).
+        rig: where the cameras stand (see `mvrender.cameras`).
+        styles: what the views look like; each style is pooled by itself.
+        size: pixels of a view.
+        pooling: how views become one vector; `adam` is CLIP-AdaM's module, untrained equal to `mean`.
+        center: take away the mean view vector of each style.
+        whiten: dimensions left by PCA whitening of each style (includes centring); 0 for none.
+    """
+
+    encoder: str = DEFAULT_ENCODER
+    rig: str = "ring:12@30"
+    styles: tuple[Style, ...] = ("texture",)
+    size: int = 224
+    pooling: PoolingChoice = "mean"
+    center: bool = False
+    whiten: int = 0
+
+    def __post_init__(self) -> None:
+        parse_rig(self.rig)
+        check_size(self.size)
+        if not self.styles:
+            raise DescriberError("a describer needs at least one style")
+        for style in self.styles:
+            check_style(style)
+        if len(set(self.styles)) < len(self.styles):
+            raise DescriberError(f"a style is named twice: {', '.join(self.styles)}")
+        if self.pooling not in ("mean", "max", "adam"):
+            raise DescriberError(
+                f"unknown pooling '{self.pooling}': {did_you_mean(self.pooling, ('mean', 'max', 'adam'))}known are mean, max, adam"
+            )
+        if self.whiten < 0:
+            raise DescriberError(f"whiten takes a number of dimensions, not {self.whiten}")
+
+    @property
+    def wants_statistics(self) -> bool:
+        """Whether view vectors are centred or whitened before pooling."""
+        return self.center or self.whiten > 0
+
+    def to_json(self) -> str:
+        """As JSON text."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> DescriberConfig:
+        """Back from `to_json`."""
+        values: dict[str, Any] = json.loads(text)
+        return cls(**values | {"styles": tuple(values["styles"])})
+
+
+class Describer:
+    """Turns views into vectors. The encoder is opened when first needed: a search by id needs none."""
+
+    def __init__(
+        self,
+        config: DescriberConfig,
+        statistics: Statistics | None = None,
+        device: str = "auto",
+        precision: PrecisionChoice = "auto",
+        backend: BackendName | None = None,
+    ) -> None:
+        """Put a describer together.
+
+        Args:
+            config: see there.
+            statistics: fitted ones; without them view vectors are pooled raw, whatever `config` asks for.
+            device: where networks run.
+            precision: of the encoder.
+            backend: renderer by name; the best one here by default.
+        """
+        self.config = config
+        self.statistics = statistics
+        self.device = device
+        self.precision = precision
+        self.backend = backend
+
+    @cached_property
+    def encoder(self) -> ViewEncoder:
+        """The view encoder.
+
+        Raises:
+            EncoderError: it is unknown, or its weights cannot be had.
+        """
+        return open_encoder(self.config.encoder, self.device, self.precision)
+
+    @cached_property
+    def rig(self) -> Rig:
+        """The cameras."""
+        return parse_rig(self.config.rig)
+
+    @property
+    def n_styles(self) -> int:
+        """Number of styles S."""
+        return len(self.config.styles)
+
+    @property
+    def view_fingerprint(self) -> str:
+        """Everything that changes a raw view vector's meaning, as text."""
+        config = self.config
+        return (
+            f"shading={SHADING_VERSION} rig={config.rig} styles={','.join(config.styles)} size={config.size} "
+            f"encoder=[{self.encoder.fingerprint}]"
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits that change when an object vector's meaning does."""
+        statistics = hashlib.sha256(self.statistics.to_bytes()).hexdigest() if self.statistics else "none"
+        text = f"{self.view_fingerprint} statistics={statistics} pooling={self.config.pooling}"
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def with_statistics(self, statistics: Statistics | None) -> Describer:
+        """The same with other statistics; shares the opened encoder."""
+        other = Describer(self.config, statistics, self.device, self.precision, self.backend)
+        if "encoder" in self.__dict__:
+            other.__dict__["encoder"] = self.encoder
+        return other
+
+    def with_config(self, **changes: Any) -> Describer:
+        """The same with parts of the configuration that leave view vectors as they are changed."""
+        other = self.with_statistics(self.statistics)
+        other.config = replace(self.config, **changes)
+        return other
+
+    # -- from views to vectors ----------------------------------------------------------------------------------------
+
+    def encode(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Raw view vectors.
+
+        Args:
+            images: (S, V, H, W, 3) uint8.
+
+        Returns:
+            (S, V, D), unit norm.
+        """
+        flat = images.reshape(-1, *images.shape[2:])
+        return self.encoder.encode_views(flat).reshape(*images.shape[:2], -1)
+
+    def pool(
+        self, view_vectors: NDArray[np.float32], view_mask: NDArray[np.bool_], known_directions: bool = True
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Object vectors of view vectors.
+
+        Args:
+            view_vectors: (B, S, V, D) raw.
+            view_mask: (B, V).
+            known_directions: whether the views are the rig's; False for photos.
+
+        Returns:
+            (B, S * K) unit norm, the styles' vectors behind one another, and weights (B, S, V).
+        """
+        import torch
+
+        mask = torch.from_numpy(np.ascontiguousarray(view_mask))
+        directions = None
+        if known_directions:
+            directions = torch.from_numpy(self.rig.directions.astype(np.float32)).expand(len(mask), -1, -1)
+        vectors, weights = [], []
+        with torch.inference_mode():
+            for s in range(view_vectors.shape[1]):
+                own = self._adapted(view_vectors[:, s], s)
+                pooled, weight = self._pooling(own.shape[-1])(torch.from_numpy(own), mask, directions)
+                vectors.append(pooled.numpy())
+                weights.append(weight.numpy())
+        joined = np.concatenate(vectors, axis=1) / np.sqrt(len(vectors))
+        return joined.astype(np.float32), np.stack(weights, axis=1).astype(np.float32)
+
+    def describe_pictures(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Object vector (S * K,) of pictures (N, H, W, 3) that show one object from unknown directions.
+
+        Pictures are compared with the styles that look like pictures (texture, clay), if the describer has any.
+        """
+        raw = self.encoder.encode_views(images)
+        views = np.broadcast_to(raw, (self.n_styles, *raw.shape))[None]
+        vector, _ = self.pool(np.ascontiguousarray(views), np.ones((1, len(raw)), bool), known_directions=False)
+        return self._in_picture_styles(vector[0])
+
+    def describe_text(self, text: str) -> NDArray[np.float32]:
+        """Object vector (S * K,) of words.
+
+        Where views are centred, words are centred by the mean of common names: text and pictures lie apart in CLIP's
+        space, and each has its own middle.
+
+        Raises:
+            EncoderError: the encoder reads no words.
+        """
+        raw = self.encoder.encode_text([text])[0]
+        if self.statistics is None:
+            parts = [raw] * self.n_styles
+        else:
+            parts = [self.statistics.apply(raw, s, mean=self._text_mean) for s in range(self.n_styles)]
+        units = [part / max(float(np.linalg.norm(part)), 1e-12) for part in parts]
+        return self._in_picture_styles(np.concatenate(units) / np.float32(np.sqrt(self.n_styles)))
+
+    @cached_property
+    def _text_mean(self) -> NDArray[np.float32]:
+        return np.asarray(self.encoder.encode_text([f"a {name}" for name in _COMMON_NAMES]).mean(axis=0), np.float32)
+
+    def _adapted(self, vectors: NDArray[np.float32], style: int) -> NDArray[np.float32]:
+        if self.statistics is None:
+            return np.ascontiguousarray(vectors)
+        return self.statistics.apply(vectors, style)
+
+    def _in_picture_styles(self, vector: NDArray[np.float32]) -> NDArray[np.float32]:
+        kept = [style in _PICTURE_STYLES for style in self.config.styles]
+        if not any(kept):
+            return vector
+        parts = vector.reshape(self.n_styles, -1) * np.array(kept, np.float32)[:, None]
+        return np.asarray(parts.ravel() / np.linalg.norm(parts), np.float32)
+
+    def _pooling(self, dim: int) -> ViewPooling | torch.nn.Module:
+        from mvretrieval.pooling.adam import AdamConfig, AdamPooling
+        from mvretrieval.pooling.pooling import MaxPooling, MeanPooling
+
+        if self.config.pooling == "adam":
+            return AdamPooling(AdamConfig(dim))
+        return MaxPooling() if self.config.pooling == "max" else MeanPooling()
+
+
+def check_same(stored: str, asked: str, name: str, how_to_mend: str) -> None:
+    """Refuse to compare vectors of different meaning.
+
+    Raises:
+        DescriberError: with both, and the command that mends it.
+    """
+    if stored != asked:
+        raise DescriberError(f"{name} was described with\n  {stored}\nand this asks with\n  {asked}\n{how_to_mend}")
+
+

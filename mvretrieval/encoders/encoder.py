@@ -1,0 +1,52 @@
+"""What every encoder can do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Precision = Literal["float32", "bfloat16"]
+
+
+class ViewEncoder(Protocol):
+    """Turns pictures, and sometimes words, into unit vectors.
+
+    Attributes:
+        id: the text that opens this encoder again.
+        dim: D, the length of its vectors.
+        image_size: width and height in pixels that it looks at.
+        fingerprint: changes when weights or preprocessing do. Precision is not in it: precisions agree within a tested
+            tolerance.
+        precision: what it computes in, with `precision_reason`.
+        has_text: whether `encode_text` works.
+    """
+
+    id: str
+    dim: int
+    image_size: int
+    fingerprint: str
+    precision: Precision
+    precision_reason: str
+    has_text: bool
+
+    def encode_views(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Vectors of pictures.
+
+        Args:
+            images: (N, H, W, 3) uint8 sRGB.
+
+        Returns:
+            (N, D), unit norm.
+        """
+        ...
+
+    def encode_text(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Vectors of words, (N, D), unit norm.
+
+        Raises:
+            EncoderError: the encoder has no text tower.
+        """
+        ...

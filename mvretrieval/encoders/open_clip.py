@@ -1,0 +1,143 @@
+"""CLIP models through open_clip: image and text towers, preprocessing from the model itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mvretrieval.encoders.device import PrecisionChoice, choose_device, choose_precision, weights_hash
+from mvretrieval.encoders.hub import need_hub, need_url
+from mvretrieval.encoders.network import NetworkEncoder, Preprocessing
+from mvretrieval.errors import EncoderError, WeightsError, did_you_mean
+
+
+def open_clip_encoder(
+    architecture: str, tag: str | None, checkpoint: Path | None, device: str, precision: PrecisionChoice
+) -> NetworkEncoder:
+    """CLIP encoder by architecture and either a pretraining tag or a local checkpoint.
+
+    Args:
+        architecture: one of `open_clip.list_models()`, or a `hf-hub:` id.
+        tag: one of the architecture's `open_clip.list_pretrained()` tags.
+        checkpoint: local file instead of a tag.
+        device: `auto`, `cpu`, `cuda`, ...
+        precision: of weights and activations.
+
+    Raises:
+        EncoderError: architecture or tag is unknown.
+        WeightsError: the weights are missing, out of reach or do not fit.
+    """
+    import open_clip
+
+    is_hub = architecture.startswith("hf-hub:")
+    if is_hub:
+        encoder_id = architecture
+        need_hub(encoder_id, architecture.removeprefix("hf-hub:"))
+    else:
+        if architecture not in open_clip.list_models():
+            raise EncoderError(
+                f"unknown CLIP architecture '{architecture}': "
+                f"{did_you_mean(architecture, open_clip.list_models())}open_clip.list_models() has all"
+            )
+        if checkpoint is not None:
+            encoder_id = f"open_clip:{architecture}@{checkpoint}"
+            if not checkpoint.is_file():
+                raise WeightsError(f"no checkpoint at {checkpoint}: give the path of a .safetensors, .pt or .bin file")
+        else:
+            encoder_id = f"open_clip:{architecture}/{tag}"
+            _need_tag(encoder_id, architecture, tag)
+    try:
+        model = open_clip.create_model(
+            architecture, pretrained=str(checkpoint) if checkpoint else tag, precision="fp32", device="cpu"
+        )
+    except (RuntimeError, OSError, ValueError, KeyError) as error:
+        raise WeightsError(f"{encoder_id} cannot be loaded ({type(error).__name__}: {str(error)[:300]})") from error
+    model = model.eval()
+    preprocessing = _preprocessing(open_clip.get_model_preprocess_cfg(model))
+    target = choose_device(device)
+    chosen, reason = choose_precision(target, precision)
+    digest = weights_hash(model.state_dict())
+    text_tower = _text_tower(open_clip, model, architecture, target)
+    image_tower = _ImageTower(model.visual)
+    return NetworkEncoder(
+        id=encoder_id,
+        network=image_tower,
+        dim=_dim(image_tower, preprocessing.size),
+        preprocessing=preprocessing,
+        fingerprint=f"open_clip:{architecture} weights={digest} {asdict(preprocessing)}",
+        device=target,
+        precision=chosen,
+        precision_reason=reason,
+        embed_text=text_tower,
+    )
+
+
+def _need_tag(encoder_id: str, architecture: str, tag: str | None) -> None:
+    import open_clip
+
+    tags = open_clip.list_pretrained_tags_by_model(architecture)
+    if tag not in tags:
+        raise EncoderError(
+            f"'{architecture}' has no weights called '{tag}': {did_you_mean(tag or '', tags)}"
+            f"known are {', '.join(tags) or 'none; give a local file as open_clip:' + architecture + '@FILE'}"
+        )
+    config = open_clip.get_pretrained_cfg(architecture, tag)
+    if config.get("hf_hub"):
+        need_hub(encoder_id, "/".join(str(config["hf_hub"]).strip("/").split("/")[:2]))
+    elif config.get("url"):
+        need_url(encoder_id, str(config["url"]))
+
+
+def _preprocessing(config: dict[str, Any]) -> Preprocessing:
+    size = config["size"]
+    width = size if isinstance(size, int) else size[0]
+    how = config.get("interpolation", "bicubic")
+    return Preprocessing(
+        size=int(width),
+        mean=tuple(float(x) for x in config["mean"]),
+        std=tuple(float(x) for x in config["std"]),
+        resampling=how if how in ("bicubic", "bilinear") else "bicubic",
+    )
+
+
+class _ImageTower(nn.Module):
+    def __init__(self, visual: nn.Module) -> None:
+        super().__init__()
+        self.visual = visual
+
+    def forward(self, images: Tensor) -> Tensor:
+        out = self.visual(images)
+        vectors: Tensor = out[0] if isinstance(out, tuple) else out
+        return vectors
+
+
+def _dim(tower: nn.Module, size: int) -> int:
+    with torch.inference_mode():
+        return int(tower(torch.zeros(1, 3, size, size)).shape[-1])
+
+
+def _text_tower(
+    open_clip: Any, model: nn.Module, architecture: str, device: torch.device
+) -> Callable[[Sequence[str]], Tensor]:
+    """Words to vectors, in float32 on the CPU side of things: a query has a handful of words, and the tower a second life.
+
+    The tokenizer is fetched with the first words, so that image-only use never needs it.
+    """
+    state: dict[str, Any] = {}
+
+    def embed(texts: Sequence[str]) -> Tensor:
+        if "tokenizer" not in state:
+            try:
+                state["tokenizer"] = open_clip.get_tokenizer(architecture)
+            except Exception as error:
+                raise WeightsError(f"the tokenizer of {architecture} cannot be loaded: {error}") from error
+        # The image tower may have gone to another precision or device; the text tower stays as it was loaded.
+        vectors: Tensor = model.encode_text(state["tokenizer"](list(texts)))  # type: ignore[operator]
+        return vectors
+
+    return embed

@@ -1,0 +1,124 @@
+"""Encoders by name, and the good choices."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from mvretrieval.errors import EncoderError, did_you_mean
+
+if TYPE_CHECKING:
+    from mvretrieval.encoders.device import PrecisionChoice
+    from mvretrieval.encoders.encoder import ViewEncoder
+
+DEFAULT_ENCODER = "open_clip:ViT-B-32/laion2b_s34b_b79k"
+_FAMILIES = ("open_clip", "hf-hub", "image_only", "builtin")
+
+
+@dataclass(frozen=True)
+class EncoderRecord:
+    """One good choice.
+
+    Attributes:
+        id: what `--encoder` takes.
+        role: what it is good for.
+        parameters_m: millions of parameters of the image tower.
+        image_size: pixels.
+        dim: length of its vectors.
+        text: whether it reads words.
+        license: of the weights.
+        trained_on: data.
+    """
+
+    id: str
+    role: str
+    parameters_m: float
+    image_size: int
+    dim: int
+    text: bool
+    license: str
+    trained_on: str
+
+
+ENCODERS: tuple[EncoderRecord, ...] = (
+    EncoderRecord("builtin:", "no weights, works offline", 0, 224, 1024, False, "Apache-2.0", "nothing"),
+    EncoderRecord(
+        "open_clip:MobileCLIP-S1/datacompdr", "small", 21.5, 256, 512, True, "Apple ML research", "DataCompDR-1B"
+    ),
+    EncoderRecord(DEFAULT_ENCODER, "default", 87.8, 224, 512, True, "MIT", "LAION-2B (English)"),
+    EncoderRecord("open_clip:ViT-L-14/laion2b_s32b_b82k", "best CLIP", 304, 224, 768, True, "MIT", "LAION-2B (English)"),
+    EncoderRecord("open_clip:ViT-B-16-SigLIP2/webli", "SigLIP", 92.9, 224, 768, True, "Apache-2.0", "WebLI"),
+    EncoderRecord(
+        "image_only:vit_base_patch14_dinov2.lvd142m", "DINOv2", 86.6, 518, 768, False, "Apache-2.0", "LVD-142M"
+    ),
+    EncoderRecord(
+        "image_only:vit_large_patch16_dinov3.lvd1689m", "DINOv3", 303, 256, 1024, False, "DINOv3 License", "LVD-1689M"
+    ),
+    EncoderRecord(
+        "image_only:mobilenet_v2@FILE", "local weights", 2.2, 224, 1280, False, "of the file", "ImageNet-1k, as a rule"
+    ),
+)
+
+
+@dataclass(frozen=True)
+class EncoderName:
+    """An encoder id taken apart."""
+
+    family: Literal["open_clip", "hf-hub", "image_only", "builtin"]
+    architecture: str
+    tag: str | None
+    file: Path | None
+
+
+def parse_encoder(text: str) -> EncoderName:
+    """Take an encoder id apart: `open_clip:A/TAG`, `open_clip:A@FILE`, `hf-hub:ORG/NAME`, `image_only:A@FILE`, `builtin:`.
+
+    Raises:
+        EncoderError: it is none of these.
+    """
+    family, colon, rest = text.partition(":")
+    forms = "open_clip:MODEL/TAG, open_clip:MODEL@FILE, hf-hub:ORG/NAME, image_only:MODEL@FILE, builtin:"
+    if not colon or family not in _FAMILIES:
+        raise EncoderError(f"'{text}' names no encoder: {did_you_mean(family, _FAMILIES)}the forms are {forms}")
+    if family == "builtin":
+        if rest:
+            raise EncoderError(f"'builtin:' takes nothing after the colon, not '{rest}'")
+        return EncoderName("builtin", "", None, None)
+    if family == "hf-hub":
+        return EncoderName("hf-hub", rest, None, None)
+    name, at, file = rest.partition("@")
+    path = Path(file).expanduser() if at else None
+    if family == "image_only":
+        return EncoderName("image_only", name, None, path)
+    architecture, slash, tag = name.partition("/")
+    if path is None and not slash:
+        raise EncoderError(f"'{text}' says neither a tag nor a file: the forms are {forms}")
+    return EncoderName("open_clip", architecture, tag or None, path)
+
+
+def open_encoder(text: str, device: str = "auto", precision: PrecisionChoice = "auto") -> ViewEncoder:
+    """Encoder by its id, ready to use.
+
+    Args:
+        text: see `parse_encoder`.
+        device: `auto` takes a GPU if there is one.
+        precision: `auto` takes bfloat16 where the hardware multiplies it.
+
+    Raises:
+        EncoderError: the id is not understood.
+        WeightsError: its weights cannot be had; the message tells the ways out.
+    """
+    name = parse_encoder(text)
+    if name.family == "builtin":
+        from mvretrieval.encoders.builtin import BuiltinEncoder
+
+        return BuiltinEncoder()
+    if name.family == "image_only":
+        from mvretrieval.encoders.image_only import open_image_only
+
+        return open_image_only(name.architecture, name.file and name.file.resolve(), device, precision)
+    from mvretrieval.encoders.open_clip import open_clip_encoder
+
+    architecture = f"hf-hub:{name.architecture}" if name.family == "hf-hub" else name.architecture
+    return open_clip_encoder(architecture, name.tag, name.file and name.file.resolve(), device, precision)

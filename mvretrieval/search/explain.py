@@ -1,0 +1,47 @@
+"""Why an object was found: the view that matches best, and what each view weighs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from mvretrieval.collection.collection import Collection
+    from mvretrieval.search.query import Source
+
+
+def explain(collection: Collection, number: int, sources: list[Source]) -> tuple[dict[str, Any], NDArray[np.float32]]:
+    """Best view of an object for a question, and its view weights (S, V).
+
+    A view's worth is the weighted sum over the sources of its best similarity with any of the source's views, in the raw
+    space of the encoder; views of a mesh are compared within each style.
+    """
+    views, mask = collection.views(number)
+    describer = collection.describer
+    _, weights = describer.pool(views[None], mask[None])
+    n_styles, n_views, _ = views.shape
+    worth = np.zeros((n_styles, n_views), np.float32)
+    query_view = np.full((n_styles, n_views), -1)
+    for source in sources:
+        if source.views.size == 0:
+            continue
+        own = np.broadcast_to(source.views, (n_styles, *source.views.shape[1:]))
+        similarity = np.einsum("svd,snd->svn", views, own)
+        worth += np.float32(source.term.weight) * similarity.max(axis=2)
+        if source.term.weight > 0 and (query_view < 0).all():
+            query_view = similarity.argmax(axis=2)
+    worth[:, ~mask] = -np.inf
+    s, v = np.unravel_index(int(worth.argmax()), worth.shape)
+    direction = describer.rig.directions[v]
+    best = {
+        "view": int(v),
+        "style": describer.config.styles[s],
+        "azimuth_deg": round(float(describer.rig.azimuths_deg[v]), 1),
+        "elevation_deg": round(float(np.degrees(np.arcsin(np.clip(direction[1], -1, 1)))), 1),
+        "similarity": round(float(worth[s, v]), 6),
+    }
+    if query_view[s, v] >= 0:
+        best["query_view"] = int(query_view[s, v])
+    return best, weights[0]

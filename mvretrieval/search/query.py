@@ -1,0 +1,256 @@
+"""Questions: a mesh, pictures of one object, words, known objects, or a weighted mixture with minus terms."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mvrender.errors import MeshError
+from mvrender.mesh import UpAxis
+from mvrender.pool import Job
+from mvretrieval.errors import QueryError
+from mvretrieval.search.explain import explain
+from mvretrieval.search.pictures import Background, load_picture
+
+if TYPE_CHECKING:
+    from mvretrieval.collection.collection import Collection
+
+Kind = Literal["mesh", "images", "text", "id", "vector"]
+# Means and deviations over more objects than this are taken from an even sample.
+_STATISTICS_SAMPLE = 65_536
+
+
+@dataclass(frozen=True)
+class Term:
+    """One source of a question.
+
+    Attributes:
+        kind: what `value` is.
+        value: path of a mesh, paths of pictures of one object, words, an object's id, or an object vector.
+        weight: share in a mixture; negative for "not like this".
+    """
+
+    kind: Kind
+    value: Any
+    weight: float = 1.0
+
+    @property
+    def label(self) -> str:
+        """For people."""
+        if self.kind == "images":
+            return ", ".join(Path(path).name for path in self.value)
+        return Path(self.value).name if self.kind == "mesh" else str(self.value) if self.kind != "vector" else "a vector"
+
+
+@dataclass(frozen=True)
+class Query:
+    """A question.
+
+        Query(mesh="chair.glb")
+        Query(images=["front.jpg", "side.jpg"], text="wooden")
+        Query(terms=[Term("mesh", "a.glb", 1.0), Term("text", "with armrests", -0.5)])
+
+    Attributes:
+        mesh: path of a mesh file.
+        images: one picture or several of the same object, from unknown directions.
+        text: words.
+        id: an object of the collection.
+        minus_text: words for what it should not be like.
+        terms: any further sources, with weights.
+        up: axis that is up in mesh files; each format's convention by default.
+        background: what is done to the background of pictures (see `search.pictures`).
+    """
+
+    mesh: str | Path | None = None
+    images: str | Path | Iterable[str | Path] | None = None
+    text: str | None = None
+    id: str | None = None
+    minus_text: str | None = None
+    terms: Iterable[Term] = ()
+    up: UpAxis | None = None
+    background: Background = "auto"
+
+    def all_terms(self) -> list[Term]:
+        """Every source with its weight.
+
+        Raises:
+            QueryError: there is none.
+        """
+        terms = []
+        if self.mesh is not None:
+            terms.append(Term("mesh", self.mesh))
+        if self.images is not None:
+            pictures = [self.images] if isinstance(self.images, str | Path) else list(self.images)
+            if pictures:
+                terms.append(Term("images", pictures))
+        if self.text is not None:
+            terms.append(Term("text", self.text))
+        if self.id is not None:
+            terms.append(Term("id", self.id))
+        if self.minus_text is not None:
+            terms.append(Term("text", self.minus_text, -0.5))
+        terms += self.terms
+        if not terms:
+            raise QueryError("an empty question: give a mesh, a picture, words or an object's id")
+        for term in terms:
+            if term.kind == "text" and not str(term.value).strip():
+                raise QueryError("the words are empty: say what to look for")
+            if not np.isfinite(term.weight) or term.weight == 0:
+                raise QueryError(f"the weight of {term.label} is {term.weight:g}: it has to be a number other than 0")
+        if all(term.weight < 0 for term in terms):
+            raise QueryError("only minus terms: also say what the object should be like")
+        return terms
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One answer.
+
+    Attributes:
+        rank: from 1.
+        id: of the object.
+        path: of its file.
+        score: cosine with the question; for a mixture the weighted sum of standardised cosines (see `search`).
+        best_view: the gallery view that matches best: `view` (index), `style`, `azimuth_deg`, `elevation_deg`, `similarity`,
+            and `query_view` where the question has views of its own.
+        view_weights: (S, V) share of each view in the object's vector; rows sum to 1.
+        metadata: labels.
+        facts: format, faces, vertices, textured, up.
+        parts: cosine of each source of a mixture.
+    """
+
+    rank: int
+    id: str
+    path: str
+    score: float
+    best_view: dict[str, Any]
+    view_weights: NDArray[np.float32]
+    metadata: dict[str, Any]
+    facts: dict[str, Any]
+    parts: tuple[float, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """With plain numbers."""
+        return {
+            "rank": self.rank,
+            "id": self.id,
+            "path": self.path,
+            "score": round(self.score, 6),
+            "best_view": self.best_view,
+            "view_weights": np.round(self.view_weights.astype(float), 5).tolist(),
+            "metadata": self.metadata,
+            "facts": self.facts,
+            "parts": [round(part, 6) for part in self.parts],
+        }
+
+
+@dataclass(frozen=True)
+class Source:
+    """A term that has been looked at.
+
+    Attributes:
+        term: see there.
+        vector: (D,) object vector.
+        views: (S or 1, n, D') raw view vectors of the question, to find the view that matches; empty for a bare vector.
+        pictures: what was looked at, (n, H, W, 3), for the page.
+        number: of the object, for an id.
+    """
+
+    term: Term
+    vector: NDArray[np.float32]
+    views: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 0, 0), np.float32))
+    pictures: NDArray[np.uint8] | None = None
+    number: int | None = None
+
+
+def resolve(collection: Collection, query: Query) -> list[Source]:
+    """Look at every source of a question.
+
+    Raises:
+        QueryError: a part of it cannot be read.
+        EncoderError: words for an encoder that reads none.
+    """
+    terms = query.all_terms()
+    if any(term.kind in ("mesh", "images", "text") for term in terms):
+        collection.check_encoder()
+    return [_source(collection, query, term) for term in terms]
+
+
+def _source(collection: Collection, query: Query, term: Term) -> Source:
+    describer = collection.describer
+    if term.kind == "id":
+        number = collection.number_of(term.value)
+        views, mask = collection.views(number)
+        return Source(term, collection.store.vector_of(number), views[:, mask], number=number)
+    if term.kind == "text":
+        raw = describer.encoder.encode_text([term.value])
+        return Source(term, describer.describe_text(term.value), raw[None])
+    if term.kind == "images":
+        size = describer.encoder.image_size
+        pictures = np.stack([load_picture(Path(path), size, query.background) for path in term.value])
+        return Source(term, describer.describe_pictures(pictures), describer.encoder.encode_views(pictures)[None], pictures)
+    if term.kind == "vector":
+        vector = np.asarray(term.value, np.float32)
+        if vector.shape != (collection.index().dim,):
+            raise QueryError(f"the vector has shape {vector.shape}, this collection's have ({collection.index().dim},)")
+        return Source(term, vector / max(float(np.linalg.norm(vector)), 1e-12))
+    path = Path(term.value).absolute()
+    try:
+        rendered = collection.pool(1).render(Job(path, path.parent, query.up))
+    except MeshError as error:
+        raise QueryError(f"cannot ask with {term.value}: {error.message} ({error.code})") from error
+    assert rendered.views is not None
+    raw = describer.encode(rendered.views.images).astype(np.float16).astype(np.float32)
+    vector, _ = describer.pool(raw[None], rendered.views.mask[None])
+    return Source(term, vector[0], raw[:, rendered.views.mask], rendered.views.images[0][rendered.views.mask])
+
+
+def mix(collection: Collection, sources: list[Source]) -> tuple[NDArray[np.float32], float]:
+    """One vector (D,) and an offset, so that `x @ vector + offset` is the score of an object vector x.
+
+    A lone source's score is its cosine. In a mixture each source's cosine is standardised by its mean and deviation over
+    the collection, since words and pictures live at different heights and spreads; the weighted sum of those is linear
+    in x again, so that any index can answer it.
+    """
+    if len(sources) == 1:
+        return sources[0].vector * np.sign(np.float32(sources[0].term.weight)), 0.0
+    sample = collection.index().sample(_STATISTICS_SAMPLE)
+    total, offset = np.zeros_like(sources[0].vector), 0.0
+    for source in sources:
+        cosines = sample @ source.vector
+        mean = float(cosines.mean()) if len(cosines) else 0.0
+        deviation = max(float(cosines.std()), 1e-6) if len(cosines) > 1 else 1.0
+        total += np.float32(source.term.weight / deviation) * source.vector
+        offset -= source.term.weight * mean / deviation
+    return total, offset
+
+
+def search(collection: Collection, query: Query, k: int = 10, where: str | None = None) -> list[Hit]:
+    """See `Collection.search`."""
+    if k < 1:
+        raise QueryError(f"-k is a number of hits from 1, not {k}")
+    return search_sources(collection, resolve(collection, query), k, where)
+
+
+def search_sources(collection: Collection, sources: list[Source], k: int = 10, where: str | None = None) -> list[Hit]:
+    """Answers to a question that has been looked at; the object of an id is not its own answer."""
+    asked = [source.number for source in sources if source.number is not None]
+    vector, offset = mix(collection, sources)
+    scores, numbers = collection.search_vector(vector, k + len(asked), where)
+    found = [(float(s) + offset, int(n)) for s, n in zip(scores, numbers, strict=True) if n not in asked][:k]
+    records = collection.store.records([number for _, number in found])
+    hits = []
+    for rank, (score, number) in enumerate(found, start=1):
+        record = records[number]
+        best_view, weights = explain(collection, number, sources)
+        stored = collection.store.vector_of(number)
+        parts = tuple(float(stored @ source.vector) for source in sources) if len(sources) > 1 else ()
+        hits.append(
+            Hit(rank, record.id, record.path, score, best_view, weights, record.metadata, record.facts, parts)
+        )
+    return hits

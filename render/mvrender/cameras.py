@@ -1,0 +1,153 @@
+"""View rigs: where the cameras stand. Right-handed, +Y up, a camera looks along its own -Z."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mvrender.errors import RigError
+from mvrender.mesh import Fit
+
+_MAX_VIEWS = 256
+
+
+@dataclass(frozen=True)
+class Rig:
+    """Cameras around the origin, all looking at it.
+
+    Attributes:
+        name: the text that `parse_rig` turns back into this rig.
+        directions: (V, 3) float64 unit vectors from the origin to each camera, in order of azimuth.
+        fov_y_deg: full vertical angle of view.
+        distance: of every camera from the origin.
+        fit: how the mesh is scaled before it is looked at (see `mesh.normalise`).
+    """
+
+    name: str
+    directions: NDArray[np.float64]
+    fov_y_deg: float = 30.0
+    # 2 % of air around the unit sphere: distance = 1.02 / sin(fov / 2).
+    distance: float = 1.02 / math.sin(math.radians(15.0))
+    fit: Fit = "sphere"
+
+    @property
+    def n_views(self) -> int:
+        """Number of cameras V."""
+        return len(self.directions)
+
+    @property
+    def azimuths_deg(self) -> NDArray[np.float64]:
+        """(V,) angle around +Y in [0, 360): 0 looks from +Z, 90 from +X."""
+        x, _, z = self.directions.T
+        return np.degrees(np.arctan2(x, z)).round(6) % 360
+
+    @property
+    def cam_to_world(self) -> NDArray[np.float32]:
+        """(V, 4, 4) camera-to-world matrices."""
+        return np.stack([look_at_origin(d * self.distance) for d in self.directions]).astype(np.float32)
+
+
+def look_at_origin(position: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(4, 4) camera-to-world matrix of a camera at `position` that looks at the origin with +Y up.
+
+    Straight above or below, where +Y cannot be up in the picture, -Z is (from above) or +Z (from below).
+    """
+    back = position / np.linalg.norm(position)
+    up = np.array([0.0, 1.0, 0.0])
+    if abs(back[1]) > 1 - 1e-6:
+        up = np.array([0.0, 0.0, -np.sign(back[1])])
+    right = np.cross(up, back)
+    right /= np.linalg.norm(right)
+    matrix = np.eye(4)
+    matrix[:3, 0], matrix[:3, 1], matrix[:3, 2], matrix[:3, 3] = right, np.cross(back, right), back, position
+    return matrix
+
+
+def ring(n_views: int = 12, elevation_deg: float = 30.0) -> Rig:
+    """Cameras at one elevation, evenly around +Y, the first in front (+Z)."""
+    if not 1 <= n_views <= _MAX_VIEWS or not -90 <= elevation_deg <= 90:
+        raise RigError(f"a ring takes 1 to {_MAX_VIEWS} views at -90 to 90 degrees, not {n_views} at {elevation_deg:g}")
+    return Rig(f"ring:{n_views}@{elevation_deg:g}", _ring_directions(n_views, elevation_deg))
+
+
+def benchmark_ring() -> Rig:
+    """The 24 cameras of the open-set benchmarks OS-ESB, OS-NTU, OS-MN40 and OS-ABO.
+
+    Every 15 degrees at 30 degrees of elevation, distance 3.6, field of view 25 degrees, longest side scaled to 1
+    (https://github.com/iMoonLab/HGM2R).
+    """
+    return Rig("os3dor", _ring_directions(24, 30.0), fov_y_deg=25.0, distance=3.6, fit="extent")
+
+
+def sphere(n_views: int = 20) -> Rig:
+    """Cameras evenly over the sphere (Fibonacci lattice)."""
+    if not 1 <= n_views <= _MAX_VIEWS:
+        raise RigError(f"a sphere takes 1 to {_MAX_VIEWS} views, not {n_views}")
+    k = np.arange(n_views)
+    y = 1 - (2 * k + 1) / n_views
+    azimuth = k * math.pi * (3 - math.sqrt(5))
+    flat = np.sqrt(1 - y**2)
+    return Rig(f"sphere:{n_views}", _by_azimuth(np.stack([flat * np.sin(azimuth), y, flat * np.cos(azimuth)], axis=1)))
+
+
+def dodecahedron() -> Rig:
+    """Cameras at the 20 corners of a regular dodecahedron."""
+    phi = (1 + math.sqrt(5)) / 2
+    corners = [(x, y, z) for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)]
+    for a in (-1 / phi, 1 / phi):
+        for b in (-phi, phi):
+            corners += [(0, a, b), (a, b, 0), (b, 0, a)]
+    return Rig("dodecahedron", _by_azimuth(np.array(corners, dtype=float) / math.sqrt(3)))
+
+
+def cube() -> Rig:
+    """Cameras in front of the six faces of a cube: the sides, the top and the bottom."""
+    return Rig("cube", _by_azimuth(np.array([[0, 0, 1], [1, 0, 0], [0, 0, -1], [-1, 0, 0], [0, 1, 0], [0, -1, 0]], float)))
+
+
+_RIGS: dict[str, Callable[..., Rig]] = {
+    "ring": ring,
+    "os3dor": benchmark_ring,
+    "sphere": sphere,
+    "dodecahedron": dodecahedron,
+    "cube": cube,
+}
+RIG_EXAMPLES = ("ring:12@30", "os3dor", "sphere:20", "dodecahedron", "cube")
+
+
+def parse_rig(text: str) -> Rig:
+    """Rig from its name: `ring:12@30`, `os3dor`, `sphere:20`, `dodecahedron`, `cube`.
+
+    Raises:
+        RigError: the name is unknown or its numbers are out of range.
+    """
+    match = re.fullmatch(r"([a-z0-9]+?)(?::(\d+)(?:@(-?\d+(?:\.\d+)?))?)?", text.strip().lower())
+    name = match.group(1) if match else text
+    if match is None or name not in _RIGS:
+        near = get_close_matches(name.split(":")[0], _RIGS, n=1)
+        hint = f"did you mean '{near[0]}'? " if near else ""
+        raise RigError(f"unknown rig '{text}': {hint}known are {', '.join(RIG_EXAMPLES)}")
+    numbers = [int(match.group(2))] if match.group(2) else []
+    angles = [float(match.group(3))] if match.group(3) else []
+    if (numbers and name not in ("ring", "sphere")) or (angles and name != "ring"):
+        raise RigError(f"rig '{name}' takes no such numbers ('{text}'): known are {', '.join(RIG_EXAMPLES)}")
+    return _RIGS[name](*numbers, *angles)
+
+
+def _ring_directions(n_views: int, elevation_deg: float) -> NDArray[np.float64]:
+    azimuth = 2 * np.pi * np.arange(n_views) / n_views
+    elevation = math.radians(elevation_deg)
+    flat = math.cos(elevation)
+    return np.stack([flat * np.sin(azimuth), np.full(n_views, math.sin(elevation)), flat * np.cos(azimuth)], axis=1)
+
+
+def _by_azimuth(directions: NDArray[np.float64]) -> NDArray[np.float64]:
+    x, y, z = directions.T
+    azimuth = np.degrees(np.arctan2(x, z)).round(6) % 360
+    return directions[np.lexsort((-y, azimuth))]

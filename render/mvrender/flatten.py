@@ -1,0 +1,211 @@
+"""A trimesh scene as one `Mesh`: transforms applied, colours and textures of every format brought to one form."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import trimesh
+from numpy.typing import NDArray
+from PIL import Image
+
+from mvrender.errors import MeshError
+from mvrender.mesh import Limits, Mesh
+from mvrender.shading import CLAY
+
+# Views are at most 1024 pixels wide, so that texels beyond this cannot be seen.
+_MAX_TEXTURE_SIDE = 2048
+# What trimesh gives a material that says nothing.
+_TRIMESH_DEFAULT_DIFFUSE = (102, 102, 102)
+
+
+@dataclass
+class _Parts:
+    """What has been gathered so far."""
+
+    vertices: list[NDArray[np.float64]] = field(default_factory=list)
+    faces: list[NDArray[np.int64]] = field(default_factory=list)
+    colors: list[NDArray[np.uint8]] = field(default_factory=list)
+    uv: list[NDArray[np.float32]] = field(default_factory=list)
+    face_texture: list[NDArray[np.int32]] = field(default_factory=list)
+    textures: list[NDArray[np.uint8]] = field(default_factory=list)
+    texture_index: dict[tuple[int, tuple[int, int, int]], int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    n_vertices: int = 0
+    n_faces: int = 0
+    has_color: bool = False
+
+
+def flatten(scene: trimesh.Scene, limits: Limits) -> Mesh:
+    """All triangles of a scene in one mesh.
+
+    Raises:
+        MeshError: more faces than `limits.max_faces`, or nothing that can be drawn.
+    """
+    parts = _Parts()
+    for geometry, transform in _placed(scene):
+        if isinstance(geometry, trimesh.Trimesh) and len(geometry.faces):
+            _add(parts, geometry, transform, limits)
+    if not parts.faces:
+        kinds = sorted({type(g).__name__ for g in scene.geometry.values()})
+        held = f" (it holds {', '.join(kinds)})" if kinds else ""
+        raise MeshError("no_faces", f"the file holds no triangles{held}; points and lines alone cannot be drawn")
+    vertices = np.concatenate(parts.vertices)
+    # Where the object lies does not matter to its looks, and float32 keeps the detail of a part that lies far out.
+    finite = vertices[np.isfinite(vertices).all(axis=1)]
+    if len(finite):
+        vertices -= finite.min(axis=0) / 2 + finite.max(axis=0) / 2
+    with np.errstate(over="ignore"):
+        vertices32 = vertices.astype(np.float32)
+    return Mesh(
+        vertices=vertices32,
+        faces=np.concatenate(parts.faces).astype(np.int32),
+        vertex_colors=np.concatenate(parts.colors) if parts.has_color else None,
+        uv=np.concatenate(parts.uv) if parts.textures else None,
+        face_texture=np.concatenate(parts.face_texture) if parts.textures else None,
+        textures=tuple(parts.textures),
+        notes=tuple(dict.fromkeys(parts.notes)),
+    )
+
+
+def _placed(scene: trimesh.Scene) -> Iterator[tuple[Any, NDArray[np.float64]]]:
+    for node in scene.graph.nodes_geometry:
+        transform, name = scene.graph[node]
+        yield scene.geometry[name], np.asarray(transform, np.float64)
+
+
+def _add(parts: _Parts, geometry: trimesh.Trimesh, transform: NDArray[np.float64], limits: Limits) -> None:
+    parts.n_faces += len(geometry.faces)
+    if parts.n_faces > limits.max_faces:
+        raise MeshError(
+            "too_large", f"more than {limits.max_faces:,} faces; decimate the mesh, or raise --max-faces"
+        )
+    vertices = np.asarray(geometry.vertices, np.float64)
+    faces = np.asarray(geometry.faces, np.int64)
+    if faces.min() < 0 or faces.max() >= len(vertices):
+        raise MeshError(
+            "bad_indices", f"faces name vertices {faces.min()} to {faces.max()}, but there are {len(vertices)}"
+        )
+    if not np.array_equal(transform, np.eye(4)):
+        vertices = vertices @ transform[:3, :3].T + transform[:3, 3]
+    visual = geometry.visual
+    colors, uv, texture = np.tile(CLAY.astype(np.uint8), (len(vertices), 1)), None, -1
+    if visual.kind == "face":
+        # A corner belongs to one face then, so every corner becomes a vertex of its own.
+        face_colors = _over_white(np.asarray(visual.face_colors))
+        vertices, colors = vertices[faces.ravel()], np.repeat(face_colors, 3, axis=0)
+        faces = np.arange(3 * len(faces)).reshape(-1, 3)
+        parts.has_color = True
+    elif visual.kind == "vertex":
+        colors = _over_white(np.asarray(visual.vertex_colors))
+        if geometry.metadata.get("from_gltf_primitive") is not None:
+            colors = _linear_to_srgb(colors)
+        parts.has_color = True
+    elif visual.kind == "texture":
+        texture, colors, uv = _material(parts, visual, colors, limits)
+    parts.vertices.append(vertices)
+    parts.faces.append(faces + parts.n_vertices)
+    parts.colors.append(colors)
+    parts.uv.append(np.zeros((len(vertices), 2), np.float32) if uv is None else uv)
+    parts.face_texture.append(np.full(len(faces), texture, np.int32))
+    parts.n_vertices += len(vertices)
+
+
+def _material(
+    parts: _Parts, visual: Any, colors: NDArray[np.uint8], limits: Limits
+) -> tuple[int, NDArray[np.uint8], NDArray[np.float32] | None]:
+    """Texture index (-1: none), vertex colours and uv of a part whose visual is a material."""
+    material = visual.material
+    is_pbr = hasattr(material, "baseColorFactor")
+    image = material.baseColorTexture if is_pbr else getattr(material, "image", None)
+    factor = _factor(material, is_pbr)
+    uv = visual.uv
+    if uv is not None and len(uv) == len(colors) and image is not None:
+        uv = np.nan_to_num(np.asarray(uv, np.float32)[:, :2])
+        texture = _texture(parts, image, (255, 255, 255) if factor is None else factor, limits)
+        if texture >= 0:
+            parts.has_color = True
+            return texture, np.full_like(colors, 255), uv
+    painted = getattr(visual, "vertex_attributes", {}).get("color")
+    if painted is not None and len(painted) == len(colors):
+        painted = np.asarray(painted)
+        if painted.dtype.kind == "f":
+            painted = (painted.clip(0, 1) * 255).astype(np.uint8)
+        parts.has_color = True
+        return -1, _linear_to_srgb(_over_white(painted)), None
+    if factor is not None:
+        parts.has_color = True
+        return -1, np.tile(np.array(factor, np.uint8), (len(colors), 1)), None
+    return -1, colors, None
+
+
+def _factor(material: Any, is_pbr: bool) -> tuple[int, int, int] | None:
+    """Base colour of a material as sRGB, or None where it says nothing."""
+    if is_pbr:
+        if material.baseColorFactor is None:
+            return None
+        # glTF's factor is linear light; trimesh hands it out as bytes without conversion.
+        rgba = np.asarray(material.baseColorFactor, np.uint8).reshape(1, -1)
+        r, g, b = _linear_to_srgb(_over_white(rgba))[0]
+        return int(r), int(g), int(b)
+    diffuse = getattr(material, "diffuse", None)
+    if diffuse is None or tuple(np.asarray(diffuse)[:3]) == _TRIMESH_DEFAULT_DIFFUSE:
+        return None
+    r, g, b = _over_white(np.asarray(diffuse, np.uint8).reshape(1, -1))[0]
+    return int(r), int(g), int(b)
+
+
+def _texture(parts: _Parts, image: Image.Image, factor: tuple[int, int, int], limits: Limits) -> int:
+    """Index of a picture, multiplied by its material's colour, among the mesh's textures; -1 where it cannot be read."""
+    key = (id(image), factor)
+    if key in parts.texture_index:
+        return parts.texture_index[key]
+    index = -1
+    width, height = image.size
+    if width * height > limits.max_texture_pixels:
+        parts.notes.append(f"texture of {width} x {height} pixels left out: over the limit of {limits.max_texture_pixels}")
+    else:
+        try:
+            picture = _small_rgb(image)
+        except (OSError, ValueError, SyntaxError) as error:
+            parts.notes.append(f"texture unreadable, drawn without it: {error}")
+        else:
+            if factor != (255, 255, 255):
+                picture = (picture * (np.array(factor, np.float32) / 255)).astype(np.uint8)
+            index = len(parts.textures)
+            parts.textures.append(picture)
+    parts.texture_index[key] = index
+    return index
+
+
+def _small_rgb(image: Image.Image) -> NDArray[np.uint8]:
+    """(h, w, 3) picture of at most `_MAX_TEXTURE_SIDE`, transparent parts over white."""
+    image.draft("RGB", (_MAX_TEXTURE_SIDE, _MAX_TEXTURE_SIDE))  # lets JPEG decode at a fraction of its size
+    shrink = -(-max(image.size) // _MAX_TEXTURE_SIDE)
+    if shrink > 1:
+        if image.mode == "P":
+            image = image.convert("RGBA")
+        image = image.reduce(shrink)
+    if image.mode in ("RGBA", "LA", "PA", "P") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(white, rgba)
+    return np.asarray(image.convert("RGB"))
+
+
+def _over_white(rgba: NDArray[Any]) -> NDArray[np.uint8]:
+    """(N, 3) colours of (N, 3 or 4) ones, seen over a white ground."""
+    rgba = np.asarray(rgba, np.uint8)
+    if rgba.shape[1] == 3:
+        return rgba
+    alpha = rgba[:, 3:4].astype(np.float32) / 255
+    return np.asarray(rgba[:, :3] * alpha + 255 * (1 - alpha), np.uint8)
+
+
+def _linear_to_srgb(colors: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """sRGB bytes of linear-light bytes (IEC 61966-2-1)."""
+    linear = np.arange(256) / 255
+    srgb = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+    return np.asarray(np.rint(srgb * 255).astype(np.uint8)[colors])

@@ -1,0 +1,192 @@
+"""From a file to a `Mesh`, and to a hash of all that its looks depend on."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import logging
+import re
+import stat
+import struct
+import warnings
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import trimesh
+from PIL import Image
+
+from mvrender.errors import MeshError
+from mvrender.flatten import flatten
+from mvrender.mesh import Limits, Mesh, UpAxis, check, turn_up
+from mvrender.references import FolderReferences
+
+FORMATS: dict[str, UpAxis] = {
+    ".glb": "+y",
+    ".gltf": "+y",
+    ".obj": "+y",
+    ".off": "+y",
+    ".ply": "+y",
+    ".dae": "+y",
+    ".stl": "+z",
+    ".3mf": "+z",
+    ".step": "+z",
+    ".stp": "+z",
+}
+"""Formats by suffix, and the up axis that each one's convention says (a DAE file states its own)."""
+
+_GLTF_SUPPORTED = {
+    "KHR_materials_unlit",
+    "KHR_materials_pbrSpecularGlossiness",
+    "KHR_texture_transform",
+    "KHR_mesh_quantization",
+    "EXT_texture_webp",
+    "KHR_draco_mesh_compression",
+}
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A mesh with +Y up, and where it came from.
+
+    Attributes:
+        mesh: not yet normalised.
+        content_hash: sha256 over the file, the files it names that were read, its suffix and its up axis.
+        references: absolute paths of those files.
+        up: the axis that was taken as up.
+        facts: `format`, `faces`, `vertices`, `textured`.
+    """
+
+    mesh: Mesh
+    content_hash: str
+    references: tuple[str, ...]
+    up: UpAxis
+    facts: dict[str, Any]
+
+
+def load(path: Path, *, root: Path | None = None, up: UpAxis | None = None, limits: Limits | None = None) -> Loaded:
+    """Load one mesh file.
+
+    Args:
+        path: file with a suffix in `FORMATS`.
+        root: folder that references may not leave; the file's own folder by default.
+        up: axis that is up in the file; the format's convention by default.
+        limits: what the file may cost.
+
+    Raises:
+        MeshError: with the code that a failure row will carry.
+    """
+    limits = limits or Limits()
+    suffix = path.suffix.lower()
+    data = _read(path, suffix, limits)
+    if suffix in (".glb", ".gltf"):
+        _check_gltf(data, suffix)
+    references = FolderReferences(path.parent, root or path.parent)
+    scene = _load_scene(path, data, suffix, references)
+    mesh = flatten(scene, limits)
+    check(mesh)
+    notes = [*mesh.notes]
+    notes += [f"names '{name}', which is not there; drawn without it" for name in references.missing]
+    notes += [f"names '{name}' outside of its folder; not read, drawn without it" for name in references.refused]
+    axis = up or _up_axis(suffix, data)
+    digest = hashlib.sha256(data)
+    for name, used in sorted((file.name, sha) for file, sha in references.used.items()):
+        digest.update(f"\0{name}\0{used}".encode())
+    digest.update(f"\0{suffix}\0{axis}".encode())
+    facts = {
+        "format": suffix[1:],
+        "faces": len(mesh.faces),
+        "vertices": len(mesh.vertices),
+        "textured": bool(mesh.textures),
+    }
+    return Loaded(
+        mesh=replace(turn_up(mesh, axis), notes=tuple(notes)),
+        content_hash=digest.hexdigest(),
+        references=tuple(str(file) for file in references.used),
+        up=axis,
+        facts=facts,
+    )
+
+
+def _read(path: Path, suffix: str, limits: Limits) -> bytes:
+    """Content of a file that is worth parsing."""
+    if suffix not in FORMATS:
+        raise MeshError("unknown_format", f"'{suffix}' is not a mesh format known here: {', '.join(sorted(FORMATS))}")
+    try:
+        info = path.stat()
+        if not stat.S_ISREG(info.st_mode):
+            raise MeshError("not_a_file", "not an ordinary file")
+        if info.st_size == 0:
+            raise MeshError("empty_file", "the file has no bytes; copy it again from where it came from")
+        if info.st_size > limits.max_file_bytes:
+            raise MeshError("too_large", f"{info.st_size / 1e9:.1f} GB, over the limit of {limits.max_file_bytes / 1e9:.1f} GB")
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise MeshError("missing_file", "no such file") from None
+    except PermissionError:
+        raise MeshError("no_permission", "the file may not be read by this user; change its mode or owner") from None
+    except OSError as error:
+        raise MeshError("unreadable", f"cannot be read: {error.strerror or error}") from None
+
+
+def _load_scene(path: Path, data: bytes, suffix: str, references: FolderReferences) -> trimesh.Scene:
+    if suffix in (".step", ".stp") and importlib.util.find_spec("cascadio") is None:
+        raise MeshError("needs_extra", "STEP files need the extra: pip install 'mvretrieval[step]'")
+    # Our own limit on texture pixels is checked before a picture is decoded; Pillow's is lower than a 16k texture.
+    Image.MAX_IMAGE_PIXELS = None
+    logging.getLogger("trimesh").setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return trimesh.load_scene(
+                trimesh.util.wrap_as_stream(data),
+                file_type=suffix[1:],
+                resolver=references,
+                process=False,
+                allow_remote=False,
+            )
+    except MeshError:
+        raise  # a buffer that holds geometry is missing or outside
+    except (MemoryError, KeyboardInterrupt):
+        raise
+    except Exception as error:  # a parser may raise anything on a broken file
+        if references.refused or references.missing:
+            code = "outside_reference" if references.refused else "missing_reference"
+            names = ", ".join(f"'{name}'" for name in (references.refused or references.missing)[:3])
+            raise MeshError(code, f"the geometry needs {names}, which cannot be read from its folder") from error
+        detail = " ".join(str(error).split())[:200] or type(error).__name__
+        raise MeshError(
+            "unreadable", f"not a readable {suffix[1:].upper()} file ({type(error).__name__}: {detail}); open and save it again"
+        ) from error
+
+
+def _check_gltf(data: bytes, suffix: str) -> None:
+    """Refuse by name what trimesh would load as nothing or as zeros."""
+    try:
+        text = data
+        if suffix == ".glb":
+            if data[:4] != b"glTF":
+                raise ValueError("no glTF magic")
+            (length,) = struct.unpack_from("<I", data, 12)
+            text = data[20 : 20 + length]
+        tree = json.loads(text.decode("utf-8-sig"))
+        required, used = set(tree.get("extensionsRequired", [])), set(tree.get("extensionsUsed", []))
+    except (ValueError, struct.error, AttributeError, TypeError) as error:
+        raise MeshError("unreadable", f"not a readable {suffix[1:].upper()} file: {error}") from None
+    if "KHR_draco_mesh_compression" in required | used and importlib.util.find_spec("DracoPy") is None:
+        raise MeshError("needs_extra", "Draco-compressed glTF needs the extra: pip install 'mvretrieval[draco]'")
+    unknown = sorted(name for name in required if name not in _GLTF_SUPPORTED and not name.startswith("KHR_materials_"))
+    if unknown:
+        raise MeshError(
+            "unsupported_extension",
+            f"the file requires {', '.join(unknown)}, which cannot be decoded here; export it without",
+        )
+
+
+def _up_axis(suffix: str, data: bytes) -> UpAxis:
+    if suffix == ".dae":
+        stated = re.search(rb"<up_axis>\s*([XYZ])_UP", data[:1_000_000])
+        if stated:
+            return {b"X": "+x", b"Y": "+y", b"Z": "+z"}[stated.group(1)]  # type: ignore[return-value]
+    return FORMATS[suffix]

@@ -1,0 +1,353 @@
+"""Keeps workers busy, replaces those that die, and turns whatever happens to a file into a result."""
+
+from __future__ import annotations
+
+import os
+import queue
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+import numpy as np
+
+import mvrender
+from mvrender.cameras import Rig, ring
+from mvrender.errors import BackendError, MeshError
+from mvrender.mesh import Limits, UpAxis
+from mvrender.renderer import BackendName, Views, check_size, choose
+from mvrender.shading import Style
+from mvrender.wire import receive, send
+
+
+@dataclass(frozen=True)
+class RenderSpec:
+    """How files become views.
+
+    Attributes:
+        rig: where the cameras stand.
+        styles: one picture per camera and style.
+        size: width and height of a picture in pixels.
+        backend: renderer by name.
+        limits: what one file may cost.
+        strip_size: also make a strip of small pictures, this many pixels a view.
+    """
+
+    rig: Rig = field(default_factory=ring)
+    styles: tuple[Style, ...] = ("texture",)
+    size: int = 224
+    backend: BackendName = "embree"
+    limits: Limits = field(default_factory=Limits)
+    strip_size: int | None = None
+
+    @classmethod
+    def default(cls) -> RenderSpec:
+        """The default views with the best backend of this machine."""
+        return cls(backend=choose()[0])
+
+
+@dataclass(frozen=True)
+class Job:
+    """One file to look at.
+
+    Attributes:
+        path: the file.
+        root: folder that its references may not leave; its own folder if None.
+        up: axis that is up; the format's convention if None.
+    """
+
+    path: Path
+    root: Path | None = None
+    up: UpAxis | None = None
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A file that was loaded (see `loading.Loaded`)."""
+
+    job: Job
+    content_hash: str
+    references: tuple[str, ...]
+    up: UpAxis
+    facts: dict[str, Any]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A file that became views; `views` is None where the caller did not want them."""
+
+    opened: Opened
+    views: Views | None
+    strip: bytes = b""
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A file that did not."""
+
+    job: Job
+    code: str
+    message: str
+
+
+def always(_: Opened) -> bool:
+    """Every file that loads is wanted."""
+    return True
+
+
+class RenderPool:
+    """Worker processes for one `RenderSpec`. Use as a context manager, or call `close`."""
+
+    def __init__(self, spec: RenderSpec, n_workers: int | None = None) -> None:
+        """Prepare workers; each starts with its first file.
+
+        Args:
+            spec: how files become views.
+            n_workers: processes; one per core by default.
+        """
+        check_size(spec.size)
+        self.spec = spec
+        self._workers = [_WorkerProcess(spec) for _ in range(n_workers or os.cpu_count() or 1)]
+
+    def run(
+        self, jobs: Iterable[Job], wanted: Callable[[Opened], bool] = always
+    ) -> Iterator[Rendered | Failed]:
+        """Load and render files, in the order in which they get done.
+
+        Args:
+            jobs: taken one by one as workers get free, so that it may be endless.
+            wanted: asked once a file is loaded, from several threads; False skips rendering.
+
+        Raises:
+            BackendError: the renderer cannot start.
+        """
+        source = iter(jobs)
+        source_lock = threading.Lock()
+        # Bounded: a slow reader holds the workers back instead of filling memory.
+        results: queue.Queue[Rendered | Failed | BaseException | None] = queue.Queue(2 * len(self._workers))
+        stop = threading.Event()
+
+        def put(item: Rendered | Failed | BaseException | None) -> None:
+            while not stop.is_set():
+                try:
+                    results.put(item, timeout=0.1)
+                    return
+                except queue.Full:
+                    continue
+
+        def work(worker: _WorkerProcess) -> None:
+            try:
+                while not stop.is_set():
+                    with source_lock:
+                        job = next(source, None)
+                    if job is None:
+                        break
+                    put(worker.process(job, wanted))
+            except BaseException as error:  # handed to the reader, who raises it
+                put(error)
+            finally:
+                put(None)
+
+        threads = [threading.Thread(target=work, args=(worker,), daemon=True) for worker in self._workers]
+        for thread in threads:
+            thread.start()
+        running = len(threads)
+        try:
+            while running:
+                item = results.get()
+                if item is None:
+                    running -= 1
+                elif isinstance(item, BaseException):
+                    raise item
+                else:
+                    yield item
+        finally:
+            stop.set()
+            if running:  # left early: do not wait for slow files
+                self.close()
+            for thread in threads:
+                thread.join()
+
+    def render(self, job: Job) -> Rendered:
+        """Load and render one file.
+
+        Raises:
+            MeshError: it failed, with the code of the failure.
+            BackendError: the renderer cannot start.
+        """
+        result = self._workers[0].process(job, always)
+        if isinstance(result, Failed):
+            raise MeshError(result.code, result.message)  # type: ignore[arg-type]
+        return result
+
+    def limit(self, limits: Limits) -> None:
+        """Use other limits from now on; running workers are ended if they have older ones."""
+        if limits != self.spec.limits:
+            self.close()
+            self.spec = replace(self.spec, limits=limits)
+            self._workers = [_WorkerProcess(self.spec) for _ in self._workers]
+
+    def warm_up(self) -> None:
+        """Start all workers now, while the caller does something else."""
+        for worker in self._workers:
+            worker.start()
+
+    def close(self) -> None:
+        """End all workers."""
+        for worker in self._workers:
+            worker.stop()
+
+    def __enter__(self) -> RenderPool:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class _WorkerProcess:
+    """One worker, started when needed and again after it died."""
+
+    def __init__(self, spec: RenderSpec) -> None:
+        self._spec = spec
+        self._process: subprocess.Popen[bytes] | None = None
+        self._ready = False
+        self._errors: IO[bytes] | None = None
+
+    def start(self) -> None:
+        """Start the process without waiting for it."""
+        if self._process is not None:
+            return
+        package = Path(mvrender.__file__).parent.parent
+        environment = dict(
+            os.environ,
+            PYTHONPATH=os.pathsep.join(filter(None, [str(package), os.environ.get("PYTHONPATH", "")])),
+            OMP_NUM_THREADS="1",
+            OPENBLAS_NUM_THREADS="1",
+        )
+        self._errors = tempfile.TemporaryFile()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "mvrender.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            env=environment,
+            # `-m` puts the working folder first on the path: a numpy.py of the user's must not be found there.
+            cwd=package,
+            start_new_session=True,  # Ctrl-C reaches the caller, who ends the workers
+        )
+        self._ready = False
+        spec = self._spec
+        head = {
+            "op": "open",
+            "backend": spec.backend,
+            "rig": spec.rig.name,
+            "styles": spec.styles,
+            "size": spec.size,
+            "limits": asdict(spec.limits),
+            "strip_size": spec.strip_size,
+        }
+        assert self._process.stdin is not None
+        try:
+            send(self._process.stdin, head)  # type: ignore[arg-type]
+        except OSError:
+            pass  # it died at once; the reply that never comes tells why
+
+    def process(self, job: Job, wanted: Callable[[Opened], bool]) -> Rendered | Failed:
+        self.start()
+        if not self._ready:
+            self._await_ready()
+        process = self._process
+        assert process is not None
+        timed_out = threading.Event()
+
+        def give_up() -> None:
+            timed_out.set()
+            process.kill()
+
+        timer = threading.Timer(self._spec.limits.seconds, give_up)
+        timer.daemon = True
+        timer.start()
+        try:
+            return self._converse(process, job, wanted)
+        except (EOFError, OSError):
+            code = process.wait()
+            tail = self._stderr_tail()
+            self.stop()
+            if timed_out.is_set():
+                return Failed(job, "timeout", f"took longer than {self._spec.limits.seconds:g} s; raise --max-seconds")
+            how = f"signal {-code}" if code < 0 else f"exit code {code}"
+            return Failed(job, "renderer_crash", f"the worker died on it ({how}){tail}; the file is likely broken")
+        finally:
+            timer.cancel()
+
+    def stop(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    try:
+                        pipe.close()
+                    except OSError:
+                        pass
+        if self._errors is not None:
+            self._errors.close()
+            self._errors = None
+
+    def _converse(
+        self, process: subprocess.Popen[bytes], job: Job, wanted: Callable[[Opened], bool]
+    ) -> Rendered | Failed:
+        request = {"op": "load", "path": str(job.path), "root": str(job.root) if job.root else None, "up": job.up}
+        head, _ = self._ask(process, request)
+        if "code" in head:
+            return Failed(job, head["code"], head["message"])
+        opened = Opened(
+            job, head["content_hash"], tuple(head["references"]), head["up"], head["facts"], tuple(head["notes"])
+        )
+        if not wanted(opened):
+            return Rendered(opened, None)
+        head, body = self._ask(process, {"op": "render"})
+        if "code" in head:
+            return Failed(job, head["code"], head["message"])
+        strip = head["strip"]
+        images = np.frombuffer(body, np.uint8, offset=strip).reshape(head["shape"])
+        views = Views(images, np.array(head["mask"], bool), self._spec.rig.cam_to_world)
+        return Rendered(opened, views, body[:strip])
+
+    def _await_ready(self) -> None:
+        process = self._process
+        assert process is not None
+        try:
+            assert process.stdout is not None
+            head, _ = receive(process.stdout)  # type: ignore[arg-type]
+        except EOFError:
+            code = process.wait()
+            tail = self._stderr_tail()
+            self.stop()
+            raise BackendError(f"the '{self._spec.backend}' worker ended before it was ready (exit {code}){tail}") from None
+        if "code" in head:
+            self.stop()
+            raise BackendError(head["message"])
+        self._ready = True
+
+    @staticmethod
+    def _ask(process: subprocess.Popen[bytes], request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+        assert process.stdin is not None and process.stdout is not None
+        send(process.stdin, request)  # type: ignore[arg-type]
+        return receive(process.stdout)  # type: ignore[arg-type]
+
+    def _stderr_tail(self) -> str:
+        if self._errors is None:
+            return ""
+        self._errors.seek(0)
+        lines = self._errors.read().decode(errors="replace").strip().splitlines()
+        return f": {lines[-1][:200]}" if lines else ""

@@ -1,0 +1,111 @@
+"""The one thing that all backends can do, and which backend does it here."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mvrender.cameras import Rig
+from mvrender.errors import BackendError, RigError
+from mvrender.mesh import Mesh
+from mvrender.shading import Style
+
+BackendName = Literal["embree", "pyrender"]
+MIN_SIZE, MAX_SIZE = 64, 1024
+
+
+@dataclass(frozen=True)
+class Views:
+    """Pictures of one mesh.
+
+    Attributes:
+        images: (S, V, H, W, 3) uint8 sRGB, white ground; S styles, V views in the rig's order.
+        mask: (V,) bool, False where nothing of the mesh is seen (a plane looked at edge-on).
+        cameras: (V, 4, 4) float32 camera-to-world.
+    """
+
+    images: NDArray[np.uint8]
+    mask: NDArray[np.bool_]
+    cameras: NDArray[np.float32]
+
+
+class Renderer(Protocol):
+    """Draws a normalised mesh from every camera of a rig."""
+
+    name: BackendName
+
+    def render(self, mesh: Mesh, rig: Rig, styles: Sequence[Style], size: int) -> Views:
+        """Views of `mesh`, which must have been normalised with `rig.fit`; `size` in pixels, square."""
+        ...
+
+    def close(self) -> None:
+        """Give back what the renderer holds."""
+        ...
+
+
+def check_size(size: int) -> int:
+    """`size`, if a picture may have that many pixels a side.
+
+    Raises:
+        RigError: it is out of range.
+    """
+    if not MIN_SIZE <= size <= MAX_SIZE:
+        raise RigError(f"pictures are {MIN_SIZE} to {MAX_SIZE} pixels wide, not {size}")
+    return size
+
+
+def choose(name: BackendName | None = None) -> tuple[BackendName, str]:
+    """Backend to use here, and why.
+
+    Args:
+        name: a backend asked for by name, or None for the best one.
+
+    Raises:
+        BackendError: it is not installed, or none is.
+    """
+    has_embree = importlib.util.find_spec("embreex") is not None
+    has_pyrender = importlib.util.find_spec("pyrender") is not None
+    if name == "embree":
+        if not has_embree:
+            raise BackendError("backend 'embree' needs embreex: pip install embreex")
+        return "embree", "asked for"
+    if name == "pyrender":
+        if not has_pyrender:
+            raise BackendError("backend 'pyrender' needs the extra: pip install 'mvretrieval[gl]'")
+        return "pyrender", "asked for"
+    if has_pyrender and has_gpu():
+        return "pyrender", "an NVIDIA GPU is here"
+    if has_embree:
+        return "embree", "no GPU needed, same pictures everywhere"
+    if has_pyrender:
+        return "pyrender", "embreex is not installed"
+    raise BackendError("no renderer is installed: pip install embreex, or pip install 'mvretrieval[gl]' for OpenGL")
+
+
+def has_gpu() -> bool:
+    """Whether an NVIDIA GPU with an EGL driver can be seen, judged by its device files."""
+    return os.path.exists("/dev/nvidiactl") and any(  # noqa: PTH110 - pathlib costs an import in every worker
+        os.path.exists(f"{folder}/10_nvidia.json")  # noqa: PTH110
+        for folder in ("/usr/share/glvnd/egl_vendor.d", "/etc/glvnd/egl_vendor.d", "/usr/local/nvidia/share/glvnd/egl_vendor.d")
+    )
+
+
+def open_renderer(name: BackendName) -> Renderer:
+    """Renderer of that name, ready to draw.
+
+    Raises:
+        BackendError: it cannot start here; the message says what to do.
+    """
+    if name == "embree":
+        from mvrender.backends.embree import EmbreeRenderer
+
+        return EmbreeRenderer()
+    from mvrender.backends.pyrender import PyrenderRenderer
+
+    return PyrenderRenderer()

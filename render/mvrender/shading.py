@@ -1,0 +1,84 @@
+"""What a surface point looks like in each style. The GL shader in `backends/` says the same in GLSL.
+
+Everything happens in the camera's frame, so the picture depends on how the object is turned towards the camera and on
+nothing else. Light reaches both sides of a face: meshes from the web have mixed winding, and one-sided light
+turns half of a car black.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mvrender.errors import RigError
+
+SHADING_VERSION = 1
+"""Part of every fingerprint: raise it when a change here or in the GL shader changes pictures."""
+
+Style = Literal["texture", "clay", "depth", "normal", "silhouette"]
+STYLES: tuple[Style, ...] = get_args(Style)
+
+BACKGROUND = 255
+CLAY = np.array([178, 178, 178], np.float32)
+
+AMBIENT = 0.35
+# Direction to each light in the camera's frame, and its strength: a key from above left, a fill from the right.
+LIGHTS: tuple[tuple[tuple[float, float, float], float], ...] = (
+    ((-0.40, 0.60, 0.69), 0.65),
+    ((0.70, 0.10, 0.71), 0.25),
+)
+
+DEPTH_NEAR, DEPTH_FAR = 0.0, 0.85
+"""Grey of the nearest and the farthest point of the unit sphere in the depth style, on a white ground."""
+
+SILHOUETTE = 0.0
+
+
+def check_style(text: str) -> Style:
+    """The style of that name.
+
+    Raises:
+        RigError: there is none.
+    """
+    for style in STYLES:
+        if style == text:
+            return style
+    raise RigError(f"unknown style '{text}': known are {', '.join(STYLES)}")
+
+
+def shade(
+    style: Style,
+    normals: NDArray[np.float32],
+    depth: NDArray[np.float32],
+    colors: NDArray[np.float32] | None,
+    depth_range: tuple[float, float],
+) -> NDArray[np.float32]:
+    """Colour of surface points.
+
+    Args:
+        style: any of `STYLES`.
+        normals: (N, 3) unit, camera frame, turned towards the camera.
+        depth: (N,) distance along the viewing axis.
+        colors: (N, 3) sRGB in 0..255, or None where the mesh has none (drawn as clay).
+        depth_range: depth of the nearest and the farthest point that could be seen.
+
+    Returns:
+        (N, 3) sRGB in 0..255.
+    """
+    if style == "silhouette":
+        return np.full((len(normals), 3), 255 * SILHOUETTE, np.float32)
+    if style == "normal":
+        return (normals * 0.5 + 0.5) * 255
+    if style == "depth":
+        near, far = depth_range
+        share = np.clip((depth - near) / (far - near), 0, 1)
+        grey = 255 * (DEPTH_NEAR + (DEPTH_FAR - DEPTH_NEAR) * share)
+        return np.repeat(grey[:, None], 3, axis=1)
+    light = np.full(len(normals), AMBIENT, np.float32)
+    for direction, strength in LIGHTS:
+        unit = np.array(direction, np.float32) / np.float32(np.linalg.norm(direction))
+        light += strength * np.maximum(normals @ unit, 0)
+    base = CLAY if style == "clay" or colors is None else colors
+    return np.minimum(base * light[:, None], 255)

@@ -1,0 +1,131 @@
+"""One process that loads and renders one file at a time: `python -m mvrender.worker`, spoken to over its pipes.
+
+Started as a module of its own rather than forked, so that a user's script needs no main guard and no GL context is
+ever carried over a fork (which hangs).
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from mvrender.cameras import Rig, parse_rig
+from mvrender.errors import MeshError, MvrenderError
+from mvrender.loading import Loaded, load
+from mvrender.mesh import Limits, normalise
+from mvrender.renderer import Renderer, Views, open_renderer
+from mvrender.shading import Style, check_style
+from mvrender.wire import receive, send
+
+
+@dataclass
+class _Worker:
+    renderer: Renderer
+    rig: Rig
+    styles: list[Style]
+    size: int
+    limits: Limits
+    strip_size: int | None
+    loaded: Loaded | None = None
+
+    def answer(self, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+        if request["op"] == "load":
+            self.loaded = None
+            root = Path(request["root"]) if request["root"] else None
+            self.loaded = load(Path(request["path"]), root=root, up=request["up"], limits=self.limits)
+            return {
+                "content_hash": self.loaded.content_hash,
+                "references": self.loaded.references,
+                "up": self.loaded.up,
+                "facts": self.loaded.facts,
+                "notes": self.loaded.mesh.notes,
+            }, b""
+        assert request["op"] == "render" and self.loaded is not None
+        mesh, self.loaded = self.loaded.mesh, None
+        views = self.renderer.render(normalise(mesh, self.rig.fit), self.rig, self.styles, self.size)
+        if not views.mask.any():
+            raise MeshError("nothing_visible", "no camera sees anything of this mesh")
+        strip = strip_of(views, self.strip_size) if self.strip_size else b""
+        head = {"shape": views.images.shape, "mask": views.mask.tolist(), "strip": len(strip)}
+        return head, strip + views.images.tobytes()
+
+
+def strip_of(views: Views, size: int) -> bytes:
+    """All views of the first style side by side, as a WebP of `size` pixels a view."""
+    pictures = [Image.fromarray(image).resize((size, size), Image.Resampling.BOX) for image in views.images[0]]
+    row: NDArray[np.uint8] = np.concatenate([np.asarray(picture) for picture in pictures], axis=1)
+    out = io.BytesIO()
+    Image.fromarray(row).save(out, "WEBP", quality=75, method=0)
+    return out.getvalue()
+
+
+def limit_memory(extra_bytes: int) -> None:
+    """Let this process allocate `extra_bytes` beyond what it holds now. Linux only; elsewhere there is no such limit."""
+    status = Path("/proc/self/statm")
+    if not status.exists():
+        return
+    import resource
+
+    held = int(status.read_text().split()[0]) * resource.getpagesize()
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    wanted = held + extra_bytes
+    resource.setrlimit(resource.RLIMIT_AS, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
+
+
+def _open(request: dict[str, Any]) -> _Worker:
+    worker = _Worker(
+        renderer=open_renderer(request["backend"]),
+        rig=parse_rig(request["rig"]),
+        styles=[check_style(style) for style in request["styles"]],
+        size=request["size"],
+        limits=Limits(**request["limits"]),
+        strip_size=request["strip_size"],
+    )
+    limit_memory(worker.limits.memory_bytes)
+    return worker
+
+
+def serve(requests: BinaryIO, replies: BinaryIO) -> None:
+    """Answer until the requests end."""
+    worker: _Worker | None = None
+    while True:
+        try:
+            request, _ = receive(requests)
+        except EOFError:
+            return
+        body: bytes = b""
+        try:
+            if worker is None:
+                worker = _open(request)
+                head: dict[str, Any] = {}
+            else:
+                head, body = worker.answer(request)
+        except MeshError as error:
+            head = {"code": error.code, "message": error.message}
+        except MvrenderError as error:
+            head = {"code": "backend", "message": str(error)}
+        except MemoryError:
+            if worker is not None:
+                worker.loaded = None
+            head = {"code": "out_of_memory", "message": "needs more memory than a worker may take; raise --max-memory"}
+        send(replies, head, body)
+
+
+def main() -> None:
+    """Run a worker on this process's own pipes."""
+    # Libraries may print: what they say goes to stderr, and the pipe stays ours.
+    replies = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    serve(sys.stdin.buffer, replies)
+
+
+if __name__ == "__main__":
+    main()
