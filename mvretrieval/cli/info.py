@@ -1,0 +1,80 @@
+"""Tell what is in a collection, how it was described, and what could not be indexed."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from mvretrieval.cli.common import table
+from mvretrieval.collection.collection import Collection
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of `mvr info`.
+
+    Attributes:
+        collection: folder of the collection.
+        failures: list every file that could not be indexed, and why.
+        notes: list what was left out of objects while loading.
+        json: one JSON object.
+    """
+
+    collection: tyro.conf.Positional[Path]
+    failures: bool = False
+    notes: bool = False
+    json: bool = False
+
+
+def run(options: Options) -> int:
+    """Print what is known."""
+    with Collection.open(options.collection) as collection:
+        facts = _facts(collection)
+        failures = collection.store.failures()
+        notes = _notes(collection) if options.notes else []
+    if options.json:
+        facts["failures"] = [{"path": p, "code": c, "message": m} for p, c, m in failures]
+        print(json.dumps(facts | ({"notes": notes} if options.notes else {})))
+        return 0
+    print("\n".join(f"{name:<12}{value}" for name, value in facts.items()))
+    if failures:
+        counts = Counter(code for _, code, _ in failures)
+        print(f"{'failures':<12}" + ", ".join(f"{n} {code}" for code, n in counts.most_common()))
+    if options.failures and failures:
+        print(table([[code, path, message] for path, code, message in failures], ["code", "file", "why"]))
+    for object_id, note in notes:
+        print(f"{object_id}: {note}")
+    return 0
+
+
+def _facts(collection: Collection) -> dict[str, Any]:
+    describer, store = collection.describer, collection.store
+    config = describer.config
+    statistics = describer.statistics
+    if config.wants_statistics:
+        wanted = f"whitened to {config.whiten} dimensions" if config.whiten else "centred"
+        adapted = f"{wanted}, fitted on {statistics.n_views} views" if statistics else f"to be {wanted}: not fitted yet"
+    else:
+        adapted = "raw"
+    size = sum(file.stat().st_size for file in collection.folder.iterdir() if file.is_file())
+    index = collection.index()
+    return {
+        "objects": len(collection),
+        "encoder": f"{config.encoder} ({store.get_meta('precision')})",
+        "views": f"{config.rig}, {', '.join(config.styles)}, {config.size} px",
+        "vectors": f"{adapted}, {config.pooling} pooling, {index.dim} dimensions",
+        "index": f"{index.kind}, {len(index)} objects",
+        "labels": ", ".join(store.metadata_columns()) or "none",
+        "size": f"{size / 1e6:.1f} MB",
+    }
+
+
+def _notes(collection: Collection) -> list[tuple[str, str]]:
+    numbers = [int(n) for n in collection.store.select(None)]
+    records = collection.store.records(numbers)
+    return [(records[n].id, note) for n in numbers for note in records[n].notes]

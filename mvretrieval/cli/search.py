@@ -1,0 +1,127 @@
+"""Ask a collection with a mesh, pictures, words, known objects, or a weighted mixture with minus terms."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from mvrender.mesh import UpAxis
+from mvrender.renderer import BackendName
+from mvretrieval.cli.common import say, table
+from mvretrieval.collection.collection import Collection, OpenOptions
+from mvretrieval.errors import QueryError
+from mvretrieval.search.query import Hit, Query, Source, Term, resolve, search_sources
+
+_Files = Annotated[tuple[Path, ...], tyro.conf.UseAppendAction]
+_Texts = Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of `mvr search`. Every source may be given several times.
+
+    Attributes:
+        collection: folder of the collection.
+        mesh: mesh file to find the like of.
+        image: photo, render or drawing; several are views of one object from unknown directions.
+        text: words (needs an encoder with a text tower).
+        id: object of the collection.
+        minus_mesh: mesh that the answers should not be like.
+        minus_image: picture that the answers should not be like.
+        minus_text: words that should not describe the answers.
+        minus_id: object that the answers should not be like.
+        mesh_weight: share of meshes in a mixture.
+        image_weight: share of pictures.
+        text_weight: share of words.
+        id_weight: share of known objects.
+        minus_weight: how strongly minus terms push away.
+        where: filter, such as "label = 'chair' and faces < 5000", applied before the search.
+        k: how many answers at most.
+        up: axis that is up in mesh files; each format's convention by default.
+        background: auto makes a plain background of a picture white and crops to the object; keep leaves it.
+        encoder: where the collection's encoder is now, if its checkpoint moved.
+        backend: renderer for mesh files.
+        device: cpu, cuda, or auto.
+        json: one JSON line for each hit.
+        html: also write a page with pictures of the question and the hits.
+    """
+
+    collection: tyro.conf.Positional[Path]
+    mesh: _Files = ()
+    image: _Files = ()
+    text: _Texts = ()
+    id: _Texts = ()
+    minus_mesh: _Files = ()
+    minus_image: _Files = ()
+    minus_text: _Texts = ()
+    minus_id: _Texts = ()
+    mesh_weight: float = 1.0
+    image_weight: float = 1.0
+    text_weight: float = 1.0
+    id_weight: float = 1.0
+    minus_weight: float = 0.5
+    where: str | None = None
+    k: Annotated[int, tyro.conf.arg(aliases=["-k"])] = 10
+    up: UpAxis | None = None
+    background: Literal["auto", "keep"] = "auto"
+    encoder: str | None = None
+    backend: BackendName | None = None
+    device: str = "auto"
+    json: bool = False
+    html: Path | None = None
+
+
+def run(options: Options) -> int:
+    """Search and print the hits."""
+    query = _query(options)
+    query.all_terms()  # an empty question needs no collection to be refused
+    if options.k < 1:
+        raise QueryError(f"-k is a number of hits from 1, not {options.k}")
+    with Collection.open(options.collection, OpenOptions(options.device, backend=options.backend)) as collection:
+        if options.encoder:
+            collection.relocate_encoder(options.encoder)
+        sources = resolve(collection, query)
+        hits = search_sources(collection, sources, options.k, options.where)
+        if options.html is not None:
+            _write_page(collection, options, sources, hits)
+    if options.json:
+        for hit in hits:
+            print(json.dumps(hit.to_json()))
+    elif not hits:
+        print("no hits" + (f" where {options.where}" if options.where else ": the collection is empty"))
+    else:
+        print(table([_row(hit) for hit in hits], ["rank", "score", "id", "best view", "labels"]))
+    return 0
+
+
+def _query(options: Options) -> Query:
+    terms = [Term("mesh", path, options.mesh_weight) for path in options.mesh]
+    if options.image:
+        terms.append(Term("images", list(options.image), options.image_weight))
+    terms += [Term("text", words, options.text_weight) for words in options.text]
+    terms += [Term("id", object_id, options.id_weight) for object_id in options.id]
+    minus = -abs(options.minus_weight)
+    terms += [Term("mesh", path, minus) for path in options.minus_mesh]
+    if options.minus_image:
+        terms.append(Term("images", list(options.minus_image), minus))
+    terms += [Term("text", words, minus) for words in options.minus_text]
+    terms += [Term("id", object_id, minus) for object_id in options.minus_id]
+    return Query(terms=terms, up=options.up, background=options.background)
+
+
+def _row(hit: Hit) -> list[str]:
+    view = f"{hit.best_view['azimuth_deg']:g}° {hit.best_view['style']}"
+    labels = ", ".join(f"{name}={value}" for name, value in hit.metadata.items())
+    return [str(hit.rank), f"{hit.score:.4f}", hit.id, view, labels[:80]]
+
+
+def _write_page(collection: Collection, options: Options, sources: list[Source], hits: list[Hit]) -> None:
+    from mvretrieval.search.page import row_of, write_page
+
+    assert options.html is not None
+    write_page(options.html, f"Search in {options.collection.name}", [row_of(collection, sources, hits)])
+    say(f"page: {options.html}")
