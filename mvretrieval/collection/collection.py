@@ -108,7 +108,7 @@ class Collection:
             store.set_meta("index", index)
             store.set_meta("epoch", 1)
             store.set_meta("change", 0)
-            collection._write_describer(describer)
+            collection.write_describer(describer)
         return collection
 
     @classmethod
@@ -326,11 +326,12 @@ class Collection:
             for i, (item, object_id) in enumerate(zip(rendered, ids, strict=True))
         ]
 
-    def fit_statistics(self, where: str | None = None) -> Statistics:
+    def fit_statistics(self, where: str | None = None, describer: Describer | None = None) -> Statistics:
         """Fit the centring or whitening that the describer asks for on the collection's views, and pool all anew.
 
         Args:
             where: objects to learn from; all by default.
+            describer: what asks for it, over the same views; the collection's own by default.
 
         Raises:
             DescriberError: too few views for so many dimensions.
@@ -344,8 +345,9 @@ class Collection:
             fit.add(views[:, mask])
         if fit is None:
             raise CollectionError(f"there is nothing to learn statistics from in {self.folder}" + (f" where {where}" if where else ""))
-        statistics = fit.result(self.describer.config.whiten or None)
-        self.repool(self.describer.with_statistics(statistics))
+        describer = describer or self.describer
+        statistics = fit.result(describer.config.whiten or None)
+        self.repool(describer.with_statistics(statistics))
         return statistics
 
     def repool(self, describer: Describer) -> None:
@@ -365,9 +367,10 @@ class Collection:
                     self.store.put_vector(number, vector)
             self.store.touch_all(self.store.next_change())
             self.store.set_meta("epoch", int(self.store.get_meta("epoch")) + 1)
-            self._write_describer(describer)
+            self.write_describer(describer)
 
-    def _write_describer(self, describer: Describer) -> None:
+    def write_describer(self, describer: Describer) -> None:
+        """Remember how objects are described, in a transaction of the caller's."""
         self.store.set_meta("describer", describer.config.to_json())
         self.store.set_meta("statistics", describer.statistics.to_bytes() if describer.statistics else None)
         if self.store.get_meta("view_fingerprint") is None:

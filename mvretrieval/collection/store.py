@@ -226,6 +226,16 @@ class Store:
         """Set an object's vector alone."""
         self._run("INSERT OR REPLACE INTO vectors VALUES (?, ?)", (number, np.asarray(vector, "<f4").tobytes()))
 
+    def replace_views(self, number: int, other: Store, other_number: int, content_hash: str) -> None:
+        """Take an object's views, vector and thumbnail from another store."""
+        row = other._one("SELECT mask, vectors FROM views WHERE number = ?", (other_number,))
+        self._run("INSERT OR REPLACE INTO views VALUES (?, ?, ?)", (number, *row))
+        self.put_vector(number, other.vector_of(other_number))
+        strip = other.strip_of(other_number)
+        if strip:
+            self._run("INSERT OR REPLACE INTO thumbnails VALUES (?, ?)", (number, strip))
+        self._run("UPDATE objects SET content_hash = ? WHERE number = ?", (content_hash, number))
+
     def touch_all(self, change: int) -> None:
         """Mark every object as changed."""
         self._run("UPDATE objects SET change = ?", (change,))

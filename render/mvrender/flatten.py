@@ -31,15 +31,20 @@ class _Parts:
     uv: list[NDArray[np.float32]] = field(default_factory=list)
     face_texture: list[NDArray[np.int32]] = field(default_factory=list)
     textures: list[NDArray[np.uint8]] = field(default_factory=list)
-    texture_index: dict[tuple[int, tuple[int, int, int]], int] = field(default_factory=dict)
+    texture_index: dict[tuple[int, tuple[int, int, int], bool], int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     n_vertices: int = 0
     n_faces: int = 0
     has_color: bool = False
 
 
-def flatten(scene: trimesh.Scene, limits: Limits) -> Mesh:
+def flatten(scene: trimesh.Scene, limits: Limits, *, linear_light: bool = False) -> Mesh:
     """All triangles of a scene in one mesh.
+
+    Args:
+        scene: as trimesh loaded it.
+        limits: what the mesh may cost.
+        linear_light: the scene's colours, but not its textures, are linear light, as glTF's are; else sRGB.
 
     Raises:
         MeshError: more faces than `limits.max_faces`, or nothing that can be drawn.
@@ -47,7 +52,7 @@ def flatten(scene: trimesh.Scene, limits: Limits) -> Mesh:
     parts = _Parts()
     for geometry, transform in _placed(scene):
         if isinstance(geometry, trimesh.Trimesh) and len(geometry.faces):
-            _add(parts, geometry, transform, limits)
+            _add(parts, geometry, transform, limits, linear_light)
     if not parts.faces:
         kinds = sorted({type(g).__name__ for g in scene.geometry.values()})
         held = f" (it holds {', '.join(kinds)})" if kinds else ""
@@ -76,7 +81,9 @@ def _placed(scene: trimesh.Scene) -> Iterator[tuple[Any, NDArray[np.float64]]]:
         yield scene.geometry[name], np.asarray(transform, np.float64)
 
 
-def _add(parts: _Parts, geometry: trimesh.Trimesh, transform: NDArray[np.float64], limits: Limits) -> None:
+def _add(
+    parts: _Parts, geometry: trimesh.Trimesh, transform: NDArray[np.float64], limits: Limits, linear_light: bool
+) -> None:
     parts.n_faces += len(geometry.faces)
     if parts.n_faces > limits.max_faces:
         raise MeshError(
@@ -100,11 +107,11 @@ def _add(parts: _Parts, geometry: trimesh.Trimesh, transform: NDArray[np.float64
         parts.has_color = True
     elif visual.kind == "vertex":
         colors = _over_white(np.asarray(visual.vertex_colors))
-        if geometry.metadata.get("from_gltf_primitive") is not None:
+        if linear_light:
             colors = _linear_to_srgb(colors)
         parts.has_color = True
     elif visual.kind == "texture":
-        texture, colors, uv = _material(parts, visual, colors, limits)
+        texture, colors, uv = _material(parts, visual, colors, limits, linear_light)
     parts.vertices.append(vertices)
     parts.faces.append(faces + parts.n_vertices)
     parts.colors.append(colors)
@@ -114,52 +121,73 @@ def _add(parts: _Parts, geometry: trimesh.Trimesh, transform: NDArray[np.float64
 
 
 def _material(
-    parts: _Parts, visual: Any, colors: NDArray[np.uint8], limits: Limits
+    parts: _Parts, visual: Any, colors: NDArray[np.uint8], limits: Limits, linear_light: bool
 ) -> tuple[int, NDArray[np.uint8], NDArray[np.float32] | None]:
     """Texture index (-1: none), vertex colours and uv of a part whose visual is a material."""
     material = visual.material
     is_pbr = hasattr(material, "baseColorFactor")
     image = material.baseColorTexture if is_pbr else getattr(material, "image", None)
-    factor = _factor(material, is_pbr)
+    if image is not None and image.format is None and image.size == (2, 2):
+        image = None  # trimesh's own grey, where the file has uv and no material; pictures from files have a format
+    # Where glTF says opaque, as it does by default, alpha means nothing and may hold anything.
+    opaque = linear_light and is_pbr and material.alphaMode in (None, "OPAQUE")
+    factor = _factor(material, is_pbr, opaque, linear_light)
+    painted = _painted(visual, len(colors), linear_light)
     uv = visual.uv
     if uv is not None and len(uv) == len(colors) and image is not None:
         uv = np.nan_to_num(np.asarray(uv, np.float32)[:, :2])
-        texture = _texture(parts, image, (255, 255, 255) if factor is None else factor, limits)
+        texture = _texture(parts, image, (255, 255, 255) if factor is None else factor, opaque, limits)
         if texture >= 0:
             parts.has_color = True
-            return texture, np.full_like(colors, 255), uv
-    painted = getattr(visual, "vertex_attributes", {}).get("color")
-    if painted is not None and len(painted) == len(colors):
-        painted = np.asarray(painted)
-        if painted.dtype.kind == "f":
-            painted = (painted.clip(0, 1) * 255).astype(np.uint8)
+            return texture, np.full_like(colors, 255) if painted is None else painted, uv
+    if painted is not None:
         parts.has_color = True
-        return -1, _linear_to_srgb(_over_white(painted)), None
+        if factor is not None:
+            painted = (painted * (np.array(factor, np.float32) / 255)).astype(np.uint8)
+        return -1, painted, None
     if factor is not None:
         parts.has_color = True
         return -1, np.tile(np.array(factor, np.uint8), (len(colors), 1)), None
     return -1, colors, None
 
 
-def _factor(material: Any, is_pbr: bool) -> tuple[int, int, int] | None:
+def _painted(visual: Any, n_vertices: int, linear_light: bool) -> NDArray[np.uint8] | None:
+    """(n, 3) sRGB of vertices that have a material and colours of their own, which are multiplied; None without."""
+    painted = getattr(visual, "vertex_attributes", {}).get("color")
+    if painted is None or len(painted) != n_vertices:
+        return None
+    painted = np.asarray(painted)
+    if painted.dtype.kind == "f":
+        painted = (painted.clip(0, 1) * 255).astype(np.uint8)
+    elif painted.dtype.itemsize > 1:
+        painted = (painted >> 8 * (painted.dtype.itemsize - 1)).astype(np.uint8)
+    rgb = _over_white(painted)
+    return _linear_to_srgb(rgb) if linear_light else rgb
+
+
+def _factor(material: Any, is_pbr: bool, opaque: bool, linear_light: bool) -> tuple[int, int, int] | None:
     """Base colour of a material as sRGB, or None where it says nothing."""
     if is_pbr:
         if material.baseColorFactor is None:
             return None
-        # glTF's factor is linear light; trimesh hands it out as bytes without conversion.
+        # trimesh hands it out as bytes without conversion.
         rgba = np.asarray(material.baseColorFactor, np.uint8).reshape(1, -1)
-        r, g, b = _linear_to_srgb(_over_white(rgba))[0]
+        rgb = rgba[:, :3] if opaque else _over_white(rgba)
+        r, g, b = (_linear_to_srgb(rgb) if linear_light else rgb)[0]
         return int(r), int(g), int(b)
     diffuse = getattr(material, "diffuse", None)
-    if diffuse is None or tuple(np.asarray(diffuse)[:3]) == _TRIMESH_DEFAULT_DIFFUSE:
+    said = "kd" in getattr(material, "kwargs", {})  # an MTL file may well say what trimesh takes for granted
+    if diffuse is None or (not said and tuple(np.asarray(diffuse)[:3]) == _TRIMESH_DEFAULT_DIFFUSE):
         return None
     r, g, b = _over_white(np.asarray(diffuse, np.uint8).reshape(1, -1))[0]
     return int(r), int(g), int(b)
 
 
-def _texture(parts: _Parts, image: Image.Image, factor: tuple[int, int, int], limits: Limits) -> int:
+def _texture(
+    parts: _Parts, image: Image.Image, factor: tuple[int, int, int], opaque: bool, limits: Limits
+) -> int:
     """Index of a picture, multiplied by its material's colour, among the mesh's textures; -1 where it cannot be read."""
-    key = (id(image), factor)
+    key = (id(image), factor, opaque)
     if key in parts.texture_index:
         return parts.texture_index[key]
     index = -1
@@ -168,7 +196,7 @@ def _texture(parts: _Parts, image: Image.Image, factor: tuple[int, int, int], li
         parts.notes.append(f"texture of {width} x {height} pixels left out: over the limit of {limits.max_texture_pixels}")
     else:
         try:
-            picture = _small_rgb(image)
+            picture = _small_rgb(image, opaque)
         except (OSError, ValueError, SyntaxError) as error:
             parts.notes.append(f"texture unreadable, drawn without it: {error}")
         else:
@@ -180,14 +208,16 @@ def _texture(parts: _Parts, image: Image.Image, factor: tuple[int, int, int], li
     return index
 
 
-def _small_rgb(image: Image.Image) -> NDArray[np.uint8]:
-    """(h, w, 3) picture of at most `_MAX_TEXTURE_SIDE`, transparent parts over white."""
+def _small_rgb(image: Image.Image, opaque: bool) -> NDArray[np.uint8]:
+    """(h, w, 3) picture of at most `_MAX_TEXTURE_SIDE`, transparent parts over white unless alpha means nothing."""
     image.draft("RGB", (_MAX_TEXTURE_SIDE, _MAX_TEXTURE_SIDE))  # lets JPEG decode at a fraction of its size
     shrink = -(-max(image.size) // _MAX_TEXTURE_SIDE)
     if shrink > 1:
         if image.mode == "P":
             image = image.convert("RGBA")
         image = image.reduce(shrink)
+    if opaque:
+        return np.asarray(image.convert("RGB"))
     if image.mode in ("RGBA", "LA", "PA", "P") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))

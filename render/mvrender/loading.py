@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import json
 import logging
+import os
 import re
 import stat
 import struct
@@ -20,7 +21,7 @@ from PIL import Image
 from mvrender.errors import MeshError
 from mvrender.flatten import flatten
 from mvrender.mesh import Limits, Mesh, UpAxis, check, turn_up
-from mvrender.references import FolderReferences
+from mvrender.references import FolderReferences, as_utf8
 
 FORMATS: dict[str, UpAxis] = {
     ".glb": "+y",
@@ -44,6 +45,11 @@ _GLTF_SUPPORTED = {
     "EXT_texture_webp",
     "KHR_draco_mesh_compression",
 }
+
+_LINEAR_LIGHT = {".glb", ".gltf", ".step", ".stp"}
+"""Formats whose colours are linear light; STEP comes through glTF."""
+
+_BAD_INDICES = re.compile(r"is out of bounds for axis|face index outside the range")
 
 
 @dataclass(frozen=True)
@@ -83,16 +89,17 @@ def load(path: Path, *, root: Path | None = None, up: UpAxis | None = None, limi
     if suffix in (".glb", ".gltf"):
         _check_gltf(data, suffix)
     references = FolderReferences(path.parent, root or path.parent)
-    scene = _load_scene(path, data, suffix, references)
-    mesh = flatten(scene, limits)
+    scene = _load_scene(_repaired(data, suffix), suffix, references)
+    mesh = flatten(scene, limits, linear_light=suffix in _LINEAR_LIGHT)
     check(mesh)
     notes = [*mesh.notes]
     notes += [f"names '{name}', which is not there; drawn without it" for name in references.missing]
     notes += [f"names '{name}' outside of its folder; not read, drawn without it" for name in references.refused]
+    notes += [f"names '{name}', which is not a readable picture; drawn without it" for name in references.broken]
     axis = up or _up_axis(suffix, data)
     digest = hashlib.sha256(data)
-    for name, used in sorted((file.name, sha) for file, sha in references.used.items()):
-        digest.update(f"\0{name}\0{used}".encode())
+    for name, used in sorted((os.fsencode(file.name), sha) for file, sha in references.used.items()):
+        digest.update(b"\0" + name + b"\0" + used.encode())
     digest.update(f"\0{suffix}\0{axis}".encode())
     facts = {
         "format": suffix[1:],
@@ -130,7 +137,33 @@ def _read(path: Path, suffix: str, limits: Limits) -> bytes:
         raise MeshError("unreadable", f"cannot be read: {error.strerror or error}") from None
 
 
-def _load_scene(path: Path, data: bytes, suffix: str, references: FolderReferences) -> trimesh.Scene:
+def _repaired(data: bytes, suffix: str) -> bytes:
+    """Content as trimesh can read it.
+
+    Raises:
+        MeshError: a binary STL that was cut off, which would be searched for text.
+    """
+    if suffix in (".obj", ".off"):
+        return as_utf8(data)
+    if suffix == ".stl":
+        # A binary header holds the number of triangles in bytes that no text has.
+        if b"\0" not in data[:84]:
+            return data if len(data) == _stl_size(data) else as_utf8(data)
+        expected = _stl_size(data)
+        if len(data) < expected:
+            raise MeshError(
+                "unreadable", f"a binary STL of {expected:,} bytes, cut off after {len(data):,}; copy it again"
+            )
+        return data[:expected]  # some exporters append bytes, which trimesh takes for damage
+    return data
+
+
+def _stl_size(data: bytes) -> int:
+    """Bytes that a binary STL with this header has."""
+    return 84 + 50 * int.from_bytes(data[80:84], "little")
+
+
+def _load_scene(data: bytes, suffix: str, references: FolderReferences) -> trimesh.Scene:
     if suffix in (".step", ".stp") and importlib.util.find_spec("cascadio") is None:
         raise MeshError("needs_extra", "STEP files need the extra: pip install 'mvretrieval[step]'")
     # Our own limit on texture pixels is checked before a picture is decoded; Pillow's is lower than a 16k texture.
@@ -156,6 +189,8 @@ def _load_scene(path: Path, data: bytes, suffix: str, references: FolderReferenc
             names = ", ".join(f"'{name}'" for name in (references.refused or references.missing)[:3])
             raise MeshError(code, f"the geometry needs {names}, which cannot be read from its folder") from error
         detail = " ".join(str(error).split())[:200] or type(error).__name__
+        if _BAD_INDICES.search(detail):
+            raise MeshError("bad_indices", f"faces name vertices that are not there ({detail})") from error
         raise MeshError(
             "unreadable", f"not a readable {suffix[1:].upper()} file ({type(error).__name__}: {detail}); open and save it again"
         ) from error

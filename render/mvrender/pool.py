@@ -224,7 +224,9 @@ class _WorkerProcess:
     def start(self) -> None:
         """Start the process without waiting for it."""
         if self._process is not None:
-            return
+            if self._process.poll() is None:
+                return
+            self.stop()  # it died between two files (the system was short of memory): the next one is innocent
         package = Path(mvrender.__file__).parent.parent
         environment = dict(
             os.environ,
@@ -287,6 +289,9 @@ class _WorkerProcess:
             return Failed(job, "renderer_crash", f"the worker died on it ({how}){tail}; the file is likely broken")
         finally:
             timer.cancel()
+            timer.join()
+            if timed_out.is_set():
+                self.stop()  # also where the reply won the race: the next file must not meet a killed worker
 
     def stop(self) -> None:
         process, self._process = self._process, None
@@ -306,7 +311,9 @@ class _WorkerProcess:
     def _converse(
         self, process: subprocess.Popen[bytes], job: Job, wanted: Callable[[Opened], bool]
     ) -> Rendered | Failed:
-        request = {"op": "load", "path": str(job.path), "root": str(job.root) if job.root else None, "up": job.up}
+        # Absolute: the worker has a working folder of its own.
+        root = str(job.root.absolute()) if job.root else None
+        request = {"op": "load", "path": str(job.path.absolute()), "root": root, "up": job.up}
         head, _ = self._ask(process, request)
         if "code" in head:
             return Failed(job, head["code"], head["message"])

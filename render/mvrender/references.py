@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from urllib.parse import unquote
 
+from PIL import Image
 from trimesh.resolvers import Resolver
 
 from mvrender.errors import MeshError
 
 _MAX_REFERENCE_BYTES = 2 << 30
+_PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".tga", ".gif", ".tif", ".tiff", ".webp", ".dds"}
+
+
+def as_utf8(text: bytes) -> bytes:
+    """Text as UTF-8. Old files are not, and trimesh guesses with a package that need not be installed.
+
+    Latin-1 reads any bytes, and keywords and numbers are the same in every encoding that mesh files come in.
+    """
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return text.decode("latin-1").encode()
+    return text
 
 
 class FolderReferences(Resolver):  # type: ignore[misc]  # trimesh is not typed
@@ -23,6 +38,7 @@ class FolderReferences(Resolver):  # type: ignore[misc]  # trimesh is not typed
         used: file -> sha256 of each reference that was read.
         missing: names that were not found.
         refused: names that lead out of the folder or to a URL.
+        broken: names of pictures that cannot be opened.
     """
 
     def __init__(self, folder: Path, root: Path) -> None:
@@ -31,6 +47,7 @@ class FolderReferences(Resolver):  # type: ignore[misc]  # trimesh is not typed
         self.used: dict[Path, str] = {}
         self.missing: list[str] = []
         self.refused: list[str] = []
+        self.broken: list[str] = []
 
     def get(self, name: str) -> bytes:
         """Content of the file called `name`.
@@ -50,7 +67,7 @@ class FolderReferences(Resolver):  # type: ignore[misc]  # trimesh is not typed
                 if real.is_file() and real.stat().st_size <= _MAX_REFERENCE_BYTES:
                     data = real.read_bytes()
                     self.used[real] = hashlib.sha256(data).hexdigest()
-                    return data
+                    return self._readable(name, data)
             except (OSError, ValueError, RuntimeError):  # no permission, NUL in the name, symlink loop
                 continue
         if self._leads_out(name):
@@ -66,12 +83,24 @@ class FolderReferences(Resolver):  # type: ignore[misc]  # trimesh is not typed
     def namespaced(self, namespace: str) -> FolderReferences:
         """The same rules for a sub-folder; what it reads counts here too."""
         inner = FolderReferences(self.folder / namespace, self.root)
-        inner.used, inner.missing, inner.refused = self.used, self.missing, self.refused
+        inner.used, inner.missing, inner.refused, inner.broken = self.used, self.missing, self.refused, self.broken
         return inner
 
     def write(self, name: str, data: object) -> None:
         """Never: loading writes nothing."""
         raise PermissionError(f"loading a mesh writes nothing ('{name}')")
+
+    def _readable(self, name: str, data: bytes) -> bytes:
+        """`data` as trimesh can read it; it says nothing of pictures that it cannot."""
+        suffix = PureWindowsPath(name).suffix.lower()
+        if suffix == ".mtl":
+            return as_utf8(data)
+        if suffix in _PICTURES:
+            try:
+                Image.open(io.BytesIO(data)).close()
+            except (OSError, ValueError, SyntaxError):
+                self._note(self.broken, name)
+        return data
 
     def _candidates(self, name: str) -> list[Path]:
         parts = [name, unquote(name), name.replace("\\", "/")]

@@ -30,6 +30,13 @@ LIGHTS: tuple[tuple[tuple[float, float, float], float], ...] = (
     ((0.70, 0.10, 0.71), 0.25),
 )
 
+# Light beyond the knee is squeezed below white, so that a white object stands out from the white ground.
+KNEE, BRIGHTEST = 215.0, 245.0
+_TO_LIGHTS = np.array([np.array(towards) / np.linalg.norm(towards) for towards, _ in LIGHTS], np.float32)
+_STRENGTHS = np.array([strength for _, strength in LIGHTS], np.float32)
+_FULL_LIGHT = AMBIENT + float(_STRENGTHS.sum())
+KNEE_SLOPE = (BRIGHTEST - KNEE) / (255 * _FULL_LIGHT - KNEE)
+
 DEPTH_NEAR, DEPTH_FAR = 0.0, 0.85
 """Grey of the nearest and the farthest point of the unit sphere in the depth style, on a white ground."""
 
@@ -76,9 +83,7 @@ def shade(
         share = np.clip((depth - near) / (far - near), 0, 1)
         grey = 255 * (DEPTH_NEAR + (DEPTH_FAR - DEPTH_NEAR) * share)
         return np.repeat(grey[:, None], 3, axis=1)
-    light = np.full(len(normals), AMBIENT, np.float32)
-    for direction, strength in LIGHTS:
-        unit = np.array(direction, np.float32) / np.float32(np.linalg.norm(direction))
-        light += strength * np.maximum(normals @ unit, 0)
+    light = np.maximum(normals @ _TO_LIGHTS.T, 0) @ _STRENGTHS + np.float32(AMBIENT)
     base = CLAY if style == "clay" or colors is None else colors
-    return np.minimum(base * light[:, None], 255)
+    lit = base * light[:, None]
+    return np.minimum(lit, KNEE + KNEE_SLOPE * (lit - KNEE))

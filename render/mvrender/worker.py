@@ -111,7 +111,8 @@ def serve(requests: BinaryIO, replies: BinaryIO) -> None:
         except MeshError as error:
             head = {"code": error.code, "message": error.message}
         except MvrenderError as error:
-            head = {"code": "backend", "message": str(error)}
+            # While opening, any code is the pool's BackendError; later it is a row of this one file.
+            head = {"code": "backend" if worker is None else "renderer_crash", "message": str(error)}
         except MemoryError:
             if worker is not None:
                 worker.loaded = None

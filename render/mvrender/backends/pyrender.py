@@ -144,6 +144,8 @@ def _constants(rig: Rig, size: int) -> dict[str, str]:
     return {
         "MVR_AMBIENT": _number(shading.AMBIENT),
         "MVR_LIGHTS": ", ".join(lights),
+        "MVR_KNEE_AT": _number(shading.KNEE / 255),
+        "MVR_KNEE_SLOPE": _number(shading.KNEE_SLOPE),
         "MVR_CLAY": _vector(*shading.CLAY / 255),
         "MVR_GREY_NEAR": _number(shading.DEPTH_NEAR),
         "MVR_GREY_FAR": _number(shading.DEPTH_FAR),

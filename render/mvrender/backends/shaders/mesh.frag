@@ -55,7 +55,8 @@ vec3 lit(vec3 base, vec3 normal) {
     for (int i = 0; i < lights.length(); ++i) {
         light += lights[i].w * max(dot(normal, lights[i].xyz), 0.0);
     }
-    return min(base * light, 1.0);
+    vec3 lit = base * light;
+    return min(lit, MVR_KNEE_AT + MVR_KNEE_SLOPE * (lit - MVR_KNEE_AT));
 }
 
 void main() {

@@ -1,0 +1,43 @@
+# Everything sets itself up: python3 with venv, and make, are enough.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+EXTRAS ?= dev
+
+.PHONY: setup demo test test-slow lint format bench clean
+
+setup: $(READY)
+
+# --no-deps the second time: an editable install of ourselves must not touch what the first resolved.
+$(READY): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --editable '.[$(EXTRAS)]'
+	@touch $(READY)
+
+# make demo [MESHES=folder] [OUT=folder]
+OUT ?= demo
+demo: setup
+	$(BIN)/mvr demo --out '$(OUT)' $(if $(MESHES),--meshes '$(MESHES)')
+
+test: lint
+	$(BIN)/pytest
+
+test-slow: setup
+	$(BIN)/pytest -m 'slow or not slow'
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: setup
+	$(BIN)/ruff check --fix .
+
+# make bench GROUP=collection
+GROUP ?= collection
+bench: setup
+	$(BIN)/python -m benchmarks $(GROUP)
+
+clean:
+	rm -rf $(VENV) demo dist build benchmarks/work

@@ -1,0 +1,197 @@
+"""Tell what works on this machine, and the command that mends what does not."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from mvretrieval.encoders.registry import ENCODERS, parse_encoder
+
+State = Literal["ok", "missing", "broken"]
+_MARKS = {"ok": "ok     ", "missing": "missing", "broken": "BROKEN "}
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of `mvr doctor`.
+
+    Attributes:
+        json: one JSON line for each check.
+    """
+
+    json: bool = False
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check found.
+
+    Attributes:
+        name: of the check.
+        state: `ok`, `missing` (an extra that not everyone needs) or `broken`.
+        detail: what was seen.
+        mend: command that mends it.
+    """
+
+    name: str
+    state: State
+    detail: str
+    mend: str = ""
+
+
+def run(options: Options) -> int:
+    """Run all checks; 1 if meshes cannot be rendered or searched here at all."""
+    findings = []
+    for check in (_python, _embree, _gl, _gpu, _faiss, _bfloat16, _formats, _encoders):
+        for finding in check():
+            findings.append(finding)
+            print(json.dumps(asdict(finding)) if options.json else _line(finding))
+    can_render = any(f.state == "ok" and f.name.startswith(("embree", "pyrender")) for f in findings)
+    can_search = any(f.state == "ok" and f.name == "faiss" for f in findings)
+    return 0 if can_render and can_search else 1
+
+
+def _line(finding: Finding) -> str:
+    mend = f"\n{'':29}-> {finding.mend}" if finding.mend else ""
+    return f"{_MARKS[finding.state]}  {finding.name:<18}  {finding.detail}{mend}"
+
+
+def _python() -> list[Finding]:
+    fine = (3, 10) <= sys.version_info[:2] <= (3, 13)
+    detail = f"{platform.python_version()} on {platform.system()} {platform.machine()}, {os.cpu_count()} cores"
+    return [Finding("python", "ok" if fine else "broken", detail, "" if fine else "use Python 3.10 to 3.13")]
+
+
+def _embree() -> list[Finding]:
+    if importlib.util.find_spec("embreex") is None:
+        return [Finding("embree", "missing", "embreex is not installed", "pip install embreex")]
+    return [_try_renderer("embree", "embree", {})]
+
+
+def _gl() -> list[Finding]:
+    if importlib.util.find_spec("pyrender") is None:
+        return [
+            Finding("pyrender", "missing", "needed for rendering on a GPU alone", "pip install 'mvretrieval[gl]'")
+        ]
+    return [
+        _try_renderer("pyrender (EGL)", "pyrender", {"PYOPENGL_PLATFORM": "egl"}, "apt-get install libegl1 libgl1-mesa-dri"),
+        _try_renderer("pyrender (OSMesa)", "pyrender", {"PYOPENGL_PLATFORM": "osmesa"}, "apt-get install libosmesa6"),
+    ]
+
+
+def _try_renderer(name: str, backend: str, environment: dict[str, str], mend: str = "") -> Finding:
+    """Draw a cube in a process of its own: a broken GL driver may crash or hang."""
+    code = (
+        "import time, numpy, trimesh\n"
+        "from mvrender.cameras import ring\n"
+        "from mvrender.mesh import Mesh, normalise\n"
+        "from mvrender.renderer import open_renderer\n"
+        "box = trimesh.creation.box()\n"
+        "mesh = normalise(Mesh(box.vertices.astype('f4'), box.faces.astype('i4')))\n"
+        f"renderer = open_renderer({backend!r})\n"
+        "renderer.render(mesh, ring(2), ['clay'], 224)\n"
+        "start = time.perf_counter()\n"
+        "views = renderer.render(mesh, ring(12), ['clay'], 224)\n"
+        "assert views.images.min() < 200, 'the picture is empty'\n"
+        "print(f'{(time.perf_counter() - start) / 12 * 1000:.1f} ms a view of a cube, 224 px')\n"
+    )
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env=os.environ | environment, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return Finding(name, "broken", "hangs: no picture after 60 s", mend)
+    if done.returncode == 0:
+        return Finding(name, "ok", done.stdout.strip().splitlines()[-1])
+    lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+    state: State = "broken" if backend == "embree" else "missing"
+    return Finding(name, state, lines[-1][:160], mend)
+
+
+def _gpu() -> list[Finding]:
+    import torch
+
+    if not torch.cuda.is_available():
+        return [Finding("gpu", "missing", "torch sees none; everything runs on the CPU")]
+    return [Finding("gpu", "ok", f"{torch.cuda.get_device_name()}, torch {torch.__version__}")]
+
+
+def _faiss() -> list[Finding]:
+    try:
+        import faiss
+    except ImportError as error:
+        return [Finding("faiss", "broken", str(error), "pip install faiss-cpu")]
+    return [Finding("faiss", "ok", f"{faiss.__version__}, {faiss.get_num_gpus()} GPUs")]
+
+
+def _bfloat16() -> list[Finding]:
+    import torch
+
+    from mvretrieval.encoders.device import cpu_bfloat16
+
+    found = cpu_bfloat16()
+    if found is None:
+        return [Finding("cpu bfloat16", "missing", "neither AMX nor AVX512-BF16: encoders run in float32")]
+    a, b = torch.randn(1024, 1024), torch.randn(1024, 1024)
+    ratio = _seconds(lambda: a @ b) / _seconds(lambda c=a.bfloat16(), d=b.bfloat16(): c @ d)  # type: ignore[misc]
+    return [Finding("cpu bfloat16", "ok", f"{found}, matrices {ratio:.1f} times as fast as float32")]
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    work()
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return sorted(times)[2]
+
+
+def _formats() -> list[Finding]:
+    extras = (("draco", "DracoPy", "Draco-compressed glTF"), ("step", "cascadio", "STEP files"), ("timm", "timm", "DINOv2 and others"))
+    return [
+        Finding(f"extra '{extra}'", "ok", what)
+        if importlib.util.find_spec(module)
+        else Finding(f"extra '{extra}'", "missing", what, f"pip install 'mvretrieval[{extra}]'")
+        for extra, module, what in extras
+    ]
+
+
+def _encoders() -> list[Finding]:
+    findings = []
+    for record in ENCODERS:
+        about = f"{record.role}, {record.dim}-d, {record.license}, trained on {record.trained_on}"
+        name = parse_encoder(record.id)
+        if name.family == "builtin":
+            findings.append(Finding("weights", "ok", f"{record.id} {about}"))
+            continue
+        if name.file is not None:
+            continue
+        if _is_cached(record.id):
+            findings.append(Finding("weights", "ok", f"{record.id} cached; {about}"))
+        else:
+            mend = f"mvr index things/ FOLDER --encoder {record.id}  (fetches them, with a connection)"
+            findings.append(Finding("weights", "missing", f"{record.id} not cached; {about}", mend))
+    return findings
+
+
+def _is_cached(encoder_id: str) -> bool:
+    from mvretrieval.encoders.hub import hub_cached, url_cached
+
+    name = parse_encoder(encoder_id)
+    if name.family == "open_clip":
+        import open_clip
+
+        config = open_clip.get_pretrained_cfg(name.architecture, name.tag) or {}
+        if config.get("hf_hub"):
+            return hub_cached("/".join(str(config["hf_hub"]).strip("/").split("/")[:2]))
+        return bool(config.get("url")) and url_cached(str(config["url"]))
+    return hub_cached(f"timm/{name.architecture}")

@@ -1,0 +1,95 @@
+"""Describe a collection anew: other pooling or whitening at once from the stored views, other views or encoder from the files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from mvrender.renderer import BackendName
+from mvrender.shading import check_style
+from mvretrieval.cli.common import progress, run_record, say
+from mvretrieval.collection.collection import Collection, OpenOptions
+from mvretrieval.collection.redescribe import redescribe
+from mvretrieval.describe import PoolingChoice
+from mvretrieval.errors import DescriberError
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of `mvr reindex`. What is not named stays as it is.
+
+    Attributes:
+        collection: folder of the collection.
+        whiten: dimensions left by PCA whitening of each style, fitted on the collection; 0 is none.
+        center: take away the mean view.
+        raw: neither whitening nor centring.
+        fit_where: objects that statistics are fitted on, such as "split = 'train'"; all by default.
+        pooling: how views become one vector.
+        styles: what views look like, with commas (renders and encodes all files again).
+        encoder: what turns views into vectors (encodes all files again).
+        rig: where the cameras stand (renders and encodes all files again).
+        size: pixels of a view (renders and encodes all files again).
+        drop_missing: remove objects whose files can no longer be described.
+        backend: renderer.
+        device: cpu, cuda, or auto.
+        precision: auto, float32 or bfloat16.
+        workers: render processes.
+    """
+
+    collection: tyro.conf.Positional[Path]
+    whiten: int | None = None
+    center: bool = False
+    raw: bool = False
+    fit_where: str | None = None
+    pooling: PoolingChoice | None = None
+    styles: str | None = None
+    encoder: str | None = None
+    rig: str | None = None
+    size: int | None = None
+    drop_missing: bool = False
+    backend: BackendName | None = None
+    device: str = "auto"
+    precision: Annotated[str, tyro.conf.arg(metavar="{auto,float32,bfloat16}")] = "auto"
+    workers: int | None = None
+
+
+def run(options: Options) -> int:
+    """Describe anew and tell how."""
+    machine = OpenOptions(options.device, options.precision, options.backend, options.workers)  # type: ignore[arg-type]
+    changes = _changes(options)
+    with Collection.open(options.collection, machine, write=True) as collection:
+        config = replace(collection.describer.config, **changes)
+        if config == collection.describer.config and not config.wants_statistics:
+            raise DescriberError(f"{options.collection} is described like that already; name what should change")
+        record = run_record("reindex", options)
+        collection.store.add_run(record["time"], record)
+        with progress("mesh") as step:
+            failed = redescribe(collection, config, options.fit_where, options.drop_missing, step)
+        for object_id, code, message in failed:
+            say(f"removed {object_id}: {message} ({code})")
+        statistics = collection.describer.statistics
+        fitted = f", statistics of {statistics.n_views} views" if statistics else ""
+        print(f"{options.collection}: {len(collection)} objects, {collection.index().dim} dimensions{fitted}")
+    return 0
+
+
+def _changes(options: Options) -> dict[str, Any]:
+    changes: dict[str, Any] = {
+        name: getattr(options, name)
+        for name in ("pooling", "encoder", "rig", "size")
+        if getattr(options, name) is not None
+    }
+    if options.styles is not None:
+        changes["styles"] = tuple(check_style(style.strip()) for style in options.styles.split(","))
+    if options.raw and (options.center or options.whiten):
+        raise DescriberError("--raw means neither --center nor --whiten: leave one of them out")
+    if options.raw:
+        changes |= {"center": False, "whiten": 0}
+    if options.center:
+        changes["center"] = True
+    if options.whiten is not None:
+        changes["whiten"] = options.whiten
+    return changes

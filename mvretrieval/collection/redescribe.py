@@ -1,0 +1,171 @@
+"""Describing a collection anew: from its stored views where they still hold, from its files where they do not.
+
+New views are gathered in a collection of their own beside the old one, so that a kill loses nothing and the next run
+goes on; in the end one transaction replaces the old views. Readers see the old description or the new one, never both.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from mvrender.pool import Failed, Job, Rendered
+from mvretrieval.collection.collection import Collection
+from mvretrieval.collection.scan import still_the_same
+from mvretrieval.collection.store import FILE, Store
+from mvretrieval.describe import Describer, DescriberConfig
+from mvretrieval.errors import CollectionError
+
+STAGING = "reindex"
+
+
+def redescribe(
+    collection: Collection,
+    config: DescriberConfig,
+    fit_where: str | None = None,
+    drop_missing: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[tuple[str, str, str]]:
+    """Describe every object as `config` says.
+
+    Args:
+        collection: open for writing.
+        config: the new description.
+        fit_where: objects that centring or whitening is fitted on; all by default.
+        drop_missing: remove objects whose files can no longer be described; otherwise they stop the change.
+        progress: called with (done, total).
+
+    Returns:
+        (id, code, message) of the objects that could not be described, which are removed.
+
+    Raises:
+        CollectionError: some objects could not be described and `drop_missing` is off. Nothing has changed then.
+    """
+    collection.lock_for_writing()
+    old = collection.describer
+    same_views = (
+        replace(config, pooling=old.config.pooling, center=old.config.center, whiten=old.config.whiten) == old.config
+    )
+    if same_views:
+        _repool(collection, config, fit_where)
+        return []
+    staging = _open_staging(collection, config)
+    try:
+        failed = _fill(collection, staging, progress)
+        if failed and not drop_missing:
+            shown = "; ".join(f"{object_id}: {message}" for object_id, _, message in failed[:3])
+            raise CollectionError(
+                f"{len(failed)} objects cannot be described anew ({shown}). Nothing was changed; bring their files back and "
+                "run this again, which goes on where it stopped, or give --drop-missing to remove them"
+            )
+        if config.wants_statistics:
+            staging.fit_statistics(fit_where if fit_where is None else _numbers_clause(collection, staging, fit_where))
+        _swap(collection, staging)
+    finally:
+        staging.close()
+    shutil.rmtree(collection.folder / STAGING)
+    return failed
+
+
+def _repool(collection: Collection, config: DescriberConfig, fit_where: str | None) -> None:
+    """Only pooling or statistics differ: the stored views are enough."""
+    described = collection.describer.with_config(
+        pooling=config.pooling, center=config.center, whiten=config.whiten
+    )
+    if config.wants_statistics:
+        collection.fit_statistics(fit_where, described)
+    else:
+        collection.repool(described.with_statistics(None))
+
+
+def _open_staging(collection: Collection, config: DescriberConfig) -> Collection:
+    folder = collection.folder / STAGING
+    if (folder / FILE).exists():
+        staging = Collection.open(folder, collection.options, write=True)
+        if staging.describer.config == config:
+            return staging
+        staging.close()
+    if folder.exists():
+        shutil.rmtree(folder)
+    return Collection.create(folder, config, collection.options)
+
+
+def _fill(
+    collection: Collection, staging: Collection, progress: Callable[[int, int], None] | None
+) -> list[tuple[str, str, str]]:
+    """Describe the old collection's objects in the new one, under the same ids."""
+    numbers = [int(n) for n in collection.store.select(None)]
+    failed: list[tuple[str, str, str]] = []
+    ids: dict[str, str] = {}
+    done = 0
+
+    def jobs() -> Iterator[Job]:
+        nonlocal done
+        for number in numbers:
+            record = collection.store.records([number])[number]
+            ids[record.path] = record.id
+            known = staging.store.by_path(record.path)
+            if known is not None and still_the_same(Path(record.path), known[2]):
+                done += 1
+                continue
+            # The folder that was indexed is not known any more: references may reach as far as the id's parts go up.
+            root = Path(record.path).parents[min(record.id.count("/"), len(Path(record.path).parents) - 1)]
+            yield Job(Path(record.path), root, record.facts["up"])
+
+    batch: list[Rendered] = []
+
+    def flush() -> None:
+        new = staging.new_objects(batch, [ids[str(item.opened.job.path)] for item in batch]) if batch else []
+        with staging.store.transaction():
+            change = staging.store.next_change()
+            for item in new:
+                staging.store.put(item, change)
+        batch.clear()
+
+    for result in staging.pool(staging.options.workers).run(jobs()):
+        done += 1
+        if isinstance(result, Failed):
+            failed.append((ids[str(result.job.path)], result.code, result.message))
+        else:
+            batch.append(result)
+            if len(batch) >= 4:
+                flush()
+        if progress is not None:
+            progress(done, len(numbers))
+    flush()
+    return failed
+
+
+def _numbers_clause(collection: Collection, staging: Collection, where: str) -> str:
+    """The old collection's filter for the new one, which has no labels: they are copied over first."""
+    numbers = [int(n) for n in collection.store.select(None)]
+    records = collection.store.records(numbers)
+    with staging.store.transaction():
+        for record in records.values():
+            number = staging.store.number_of(record.id)
+            if number is not None and record.metadata:
+                staging.store.set_metadata(number, record.metadata)
+    return where
+
+
+def _swap(collection: Collection, staging: Collection) -> None:
+    """Put the new views, vectors and description in the place of the old ones, in one transaction."""
+    store: Store = collection.store
+    described: Describer = staging.describer
+    with store.transaction():
+        numbers = [int(n) for n in store.select(None)]
+        change = store.next_change()
+        for start in range(0, len(numbers), 500):
+            for number, record in store.records(numbers[start : start + 500]).items():
+                new_number = staging.store.number_of(record.id)
+                if new_number is None:
+                    store.delete([record.id], change)
+                    continue
+                fresh = staging.store.records([new_number])[new_number]
+                store.replace_views(number, staging.store, new_number, fresh.content_hash)
+        store.touch_all(change)
+        store.set_meta("epoch", int(store.get_meta("epoch")) + 1)
+        store.set_meta("view_fingerprint", None)
+        collection.write_describer(described)
