@@ -39,7 +39,9 @@ class Statistics:
         """Length of a style's vectors afterwards."""
         return int(self.mean.shape[1] if self.transform is None else self.transform.shape[2])
 
-    def apply(self, vectors: NDArray[np.float32], style: int, mean: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+    def apply(
+        self, vectors: NDArray[np.float32], style: int, mean: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]:
         """Centre and whiten (..., D) vectors of one style; `mean` replaces the style's own (for words).
 
         Norms are left as they come out: how far a view lies from the middle says how much it tells.
@@ -82,11 +84,14 @@ class StatisticsFit:
         """Statistics with `whiten` dimensions, or centring alone for None.
 
         Raises:
-            DescriberError: fewer views than dimensions.
+            DescriberError: fewer views than dimensions, or fewer dimensions than asked for.
         """
-        if self._count < 2 or (whiten and self._count <= whiten):
+        there = f"there {'is' if self._count == 1 else 'are'} {self._count}"
+        if self._count < 2 and not whiten:
+            raise DescriberError(f"centring needs more than 1 view to learn from, and {there}: index more objects")
+        if whiten and self._count <= whiten:
             raise DescriberError(
-                f"whitening to {whiten} dimensions needs more than {whiten} views to learn from, and there are {self._count}: "
+                f"whitening to {whiten} dimensions needs more than {whiten} views to learn from, and {there}: "
                 "index more objects or ask for fewer dimensions"
             )
         mean = self._sum / self._count
@@ -94,7 +99,9 @@ class StatisticsFit:
             return Statistics(mean.astype(np.float32), None, self._count)
         dim = mean.shape[1]
         if whiten > dim:
-            raise DescriberError(f"cannot whiten {dim}-dimensional vectors to {whiten} dimensions: ask for {dim} or fewer")
+            raise DescriberError(
+                f"cannot whiten {dim}-dimensional vectors to {whiten} dimensions: ask for {dim} or fewer"
+            )
         transforms = []
         for m, products in zip(mean, self._products, strict=True):
             covariance = products / self._count - np.outer(m, m)

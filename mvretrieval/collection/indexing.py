@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mvretrieval.collection.collection import Collection
 
 # Failures that may be mended without the file itself changing; others are not tried again until it does.
-_WORTH_RETRYING = {"missing_file", "no_permission", "needs_extra", "missing_reference", "outside_reference", "bad_name"}
+_WORTH_RETRYING = {"renderer_crash", "missing_file", "no_permission", "needs_extra", "missing_reference", "outside_reference", "bad_name"}
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,8 @@
     label = 'chair' and faces < 5000
     split in ('train', 'val') or not (label like 'air%')
     "price (EUR)" between 3 and 5 and maker is not null
+
+Text stands in single quotes, a column's name in double quotes where it has more than letters, digits and underscores.
 """
 
 from __future__ import annotations
@@ -16,6 +18,11 @@ from lark import Lark, Token, Transformer, UnexpectedInput
 from lark.exceptions import VisitError
 
 from mvretrieval.errors import FilterError, did_you_mean
+
+# SQLite refuses expressions a thousand levels deep and patterns of 50,000 bytes.
+_MAX_LENGTH = 40_000
+_MAX_CONDITIONS = 200
+_INT64 = 1 << 63
 
 _GRAMMAR = r"""
     ?start: or_
@@ -57,6 +64,9 @@ _GRAMMAR = r"""
 """
 
 
+_LEAVES = ("column", "string", "number", "boolean")
+
+
 @dataclass(frozen=True)
 class Condition:
     """SQL with `?` for each of its parameters."""
@@ -73,16 +83,27 @@ def parse_where(text: str, columns: Mapping[str, str]) -> Condition:
         columns: name that a user may write -> SQL that stands for it.
 
     Raises:
-        FilterError: it cannot be parsed, or names an unknown column.
+        FilterError: it cannot be parsed, is too long, or names an unknown column.
     """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise FilterError(f"the filter {text!r} is not valid UTF-8") from None
+    if len(text) > _MAX_LENGTH:
+        raise FilterError(f"the filter has {len(text)} characters: give it {_MAX_LENGTH} or fewer, or add a label to filter by")
     try:
         tree = _parser().parse(text)
     except UnexpectedInput as error:
-        position = max(0, getattr(error, "pos_in_stream", None) or 0)
+        shown = text if len(text) < 200 else text[:200] + "..."
         raise FilterError(
-            f"cannot read the filter at '{text[position:position + 20] or 'its end'}': {text}. "
+            f"cannot read the filter at {_place(text, error)}: {shown}. "
             "Write for example: label = 'chair' and faces < 5000 (text in single quotes)"
         ) from None
+    n_conditions = sum(1 for part in tree.iter_subtrees() if part.data not in _LEAVES)
+    if n_conditions > _MAX_CONDITIONS:
+        raise FilterError(
+            f"the filter has {n_conditions} conditions: give it {_MAX_CONDITIONS} or fewer, such as label in ('a', 'b', 'c')"
+        )
     try:
         result: Condition = _ToSql(columns).transform(tree)
     except VisitError as error:
@@ -90,6 +111,14 @@ def parse_where(text: str, columns: Mapping[str, str]) -> Condition:
             raise error.orig_exc from None
         raise
     return result
+
+
+def _place(text: str, error: UnexpectedInput) -> str:
+    token = getattr(error, "token", None)
+    if token is not None and token.type == "$END":
+        return "its end"
+    position = max(0, error.pos_in_stream or 0)
+    return f"'{text[position : position + 20]}'"
 
 
 @cache
@@ -112,7 +141,8 @@ class _ToSql(Transformer):  # type: ignore[type-arg]
         if name.casefold() in folded:
             return self._columns[folded[name.casefold()]]
         raise FilterError(
-            f"no column '{name}': {did_you_mean(name, self._columns)}this collection has {', '.join(sorted(self._columns))}"
+            f"no column '{name[:100]}': {did_you_mean(name, self._columns)}"
+            f"this collection has {', '.join(sorted(self._columns))}"
         )
 
     def string(self, items: list[Token]) -> str:
@@ -120,7 +150,10 @@ class _ToSql(Transformer):  # type: ignore[type-arg]
 
     def number(self, items: list[Token]) -> int | float:
         text = str(items[0])
-        return int(text) if text.lstrip("+-").isdigit() else float(text)
+        if not text.lstrip("+-").isdigit() or len(text) > 20:
+            return float(text)
+        # SQLite's integers have 64 bits.
+        return int(text) if -_INT64 <= int(text) < _INT64 else float(text)
 
     def boolean(self, items: list[Token]) -> int:
         return int(items[0].lower() == "true")

@@ -45,7 +45,7 @@ class Rig:
     def azimuths_deg(self) -> NDArray[np.float64]:
         """(V,) angle around +Y in [0, 360): 0 looks from +Z, 90 from +X."""
         x, _, z = self.directions.T
-        return np.degrees(np.arctan2(x, z)).round(6) % 360
+        return np.asarray(np.degrees(np.arctan2(x, z)).round(6) % 360)
 
     @property
     def cam_to_world(self) -> NDArray[np.float32]:
@@ -73,6 +73,7 @@ def ring(n_views: int = 12, elevation_deg: float = 30.0) -> Rig:
     """Cameras at one elevation, evenly around +Y, the first in front (+Z)."""
     if not 1 <= n_views <= _MAX_VIEWS or not -90 <= elevation_deg <= 90:
         raise RigError(f"a ring takes 1 to {_MAX_VIEWS} views at -90 to 90 degrees, not {n_views} at {elevation_deg:g}")
+    elevation_deg = round(elevation_deg, 3) + 0.0  # what the name can say; a worker gets the rig by its name
     return Rig(f"ring:{n_views}@{elevation_deg:g}", _ring_directions(n_views, elevation_deg))
 
 

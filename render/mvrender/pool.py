@@ -17,8 +17,8 @@ from typing import IO, Any
 import numpy as np
 
 import mvrender
-from mvrender.cameras import Rig, ring
-from mvrender.errors import BackendError, MeshError
+from mvrender.cameras import Rig, parse_rig, ring
+from mvrender.errors import BackendError, MeshError, RigError
 from mvrender.mesh import Limits, UpAxis
 from mvrender.renderer import BackendName, Views, check_size, choose
 from mvrender.shading import Style
@@ -110,8 +110,14 @@ class RenderPool:
         Args:
             spec: how files become views.
             n_workers: processes; one per core by default.
+
+        Raises:
+            RigError: the picture size is out of range, or the rig is not the one that its name says.
         """
         check_size(spec.size)
+        named = parse_rig(spec.rig.name)  # which is all that a worker is told of it
+        if named.fov_y_deg != spec.rig.fov_y_deg or not np.array_equal(named.cam_to_world, spec.rig.cam_to_world):
+            raise RigError(f"the cameras are not those of '{named.name}'; workers only know rigs made by parse_rig")
         self.spec = spec
         self._workers = [_WorkerProcess(spec) for _ in range(n_workers or os.cpu_count() or 1)]
 

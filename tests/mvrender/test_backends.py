@@ -182,7 +182,7 @@ def test_white_in_full_light_is_still_seen(backend: str, request: pytest.Fixture
     towards_key = trimesh.geometry.align_vectors([0, 0, 1], LIGHTS[0][0])[:3, :3].astype(np.float32)  # type: ignore[no-untyped-call]
     mesh = replace(mesh, vertices=mesh.vertices @ towards_key.T)
     views = renderer.render(mesh, parse_rig("ring:1@0"), ["texture"], SIZE)
-    assert views.images.min() == 255 and views.mask.all()
+    assert 225 < views.images.min() < 250 and views.mask.all()
 
 
 def test_nothing_stays_behind(pyrender: Renderer) -> None:

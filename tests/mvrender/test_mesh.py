@@ -63,7 +63,7 @@ def test_enclosing_ball_turns_with_the_points(seed: int) -> None:
 
 def test_enclosing_ball_with_all_points_on_it() -> None:
     # Thousands of points at rounding distance from the sphere: the exchange must still end, and be right.
-    points = np.asarray(trimesh.creation.icosphere(5, 3.0).vertices) + [1, 2, 3]
+    points = np.asarray(trimesh.creation.icosphere(5, 3.0).vertices) + np.array([1, 2, 3])
     centre, radius = enclosing_ball(points)
     np.testing.assert_allclose(centre, [1, 2, 3], atol=1e-6)
     assert radius == pytest.approx(3, rel=1e-7)
@@ -139,7 +139,7 @@ CORNERS = np.array([(0, 0, 0), (1, 0, 0), (0, 1, 0)], np.float32)
         (CORNERS, TRIANGLE - 1, "bad_indices"),
         (CORNERS[:0], TRIANGLE, "bad_indices"),
         (CORNERS * np.float32(np.nan), TRIANGLE, "not_finite"),
-        (CORNERS / np.array([1, 1, 0], np.float32), TRIANGLE, "not_finite"),
+        (CORNERS + np.array([0, 0, np.inf], np.float32), TRIANGLE, "not_finite"),
         (CORNERS * 0, TRIANGLE, "degenerate"),
         (CORNERS * 0 + 5, TRIANGLE, "degenerate"),
         (CORNERS * np.float32(1e-3) + 1e6, TRIANGLE, "degenerate"),

@@ -1,0 +1,37 @@
+"""A figure: a name, a target and the code that measures it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+
+class Skipped(Exception):  # noqa: N818 - not an error: the figure cannot be measured here
+    """Why a figure cannot be measured on this machine."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One thing that is measured.
+
+    Attributes:
+        name: on the command line and in results.yaml.
+        group: figures of one subject.
+        what: what is measured, for people.
+        targets: name of each value -> what it should reach.
+        measure: does it, and returns the values.
+        at_most: whether smaller is better.
+    """
+
+    name: str
+    group: str
+    what: str
+    targets: Mapping[str, float]
+    measure: Callable[[], dict[str, float]]
+    at_most: bool = False
+
+    def reached(self, values: Mapping[str, float]) -> bool:
+        """Whether every value reaches its target."""
+        if self.at_most:
+            return all(values[name] <= target for name, target in self.targets.items())
+        return all(values[name] >= target for name, target in self.targets.items())

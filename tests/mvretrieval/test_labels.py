@@ -1,0 +1,132 @@
+"""Labels: what a CSV says, in its types, and what is wrong with one that cannot be used."""
+
+from __future__ import annotations
+
+import csv
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mvretrieval.collection.labels import read_labels
+from mvretrieval.errors import LabelsError
+
+
+def _write(folder: Path, text: str | bytes) -> Path:
+    path = folder / "labels.csv"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def _column(folder: Path, cells: list[str]) -> list[Any]:
+    path = folder / "labels.csv"
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([["file", "x"], *([f"{i}.obj", cell] for i, cell in enumerate(cells))])
+    return [row["x"] for row in read_labels(path).rows.values()]
+
+
+def test_files_are_relative_to_the_csv(tmp_path: Path) -> None:
+    path = _write(tmp_path, "file,label\na.obj,x\nsub/b.obj,y\n../c.obj,z\n/abs/d.obj,w\n")
+    labels = read_labels(path)
+    assert labels.columns == ("label",)
+    assert {file: row["label"] for file, row in labels.rows.items()} == {
+        f"{tmp_path}/a.obj": "x",
+        f"{tmp_path}/sub/b.obj": "y",
+        f"{tmp_path.parent}/c.obj": "z",
+        "/abs/d.obj": "w",
+    }
+
+
+@pytest.mark.parametrize(
+    ("cells", "values"),
+    [
+        (["1", " 2 ", "-3", "+4"], [1, 2, -3, 4]),
+        (["1", "2.5", "1e3", ".5"], [1.0, 2.5, 1000.0, 0.5]),
+        (["1", "two"], ["1", "two"]),
+        (["1", "", "nan", "None", "NULL", "n/a"], [1, None, None, None, None, None]),
+        (["", ""], [None, None]),
+        (["007", "12"], ["007", "12"]),
+        (["007", "1.5"], ["007", "1.5"]),
+        (["0", "-0", "0.5"], [0.0, -0.0, 0.5]),
+        (["1_000", "2"], ["1_000", "2"]),
+        (["inf", "1"], ["inf", "1"]),
+        (["1e999", "1"], ["1e999", "1"]),
+        (["٣", "1"], ["٣", "1"]),
+        (["9223372036854775807", "1"], [9223372036854775807, 1]),
+        (["9223372036854775808", "1"], ["9223372036854775808", "1"]),
+        (["9" * 5000, "1"], ["9" * 5000, "1"]),
+        (["a chair ", "it's; \"x\""], ["a chair", "it's; \"x\""]),
+    ],
+)
+def test_a_column_is_a_number_where_all_of_it_is(cells: list[str], values: list[Any], tmp_path: Path) -> None:
+    found = _column(tmp_path, cells)
+    assert found == values
+    assert [type(value) for value in found] == [type(value) for value in values]
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(
+        st.one_of(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=8), st.from_regex(r"[-+]?[0-9.e]+")),
+        min_size=1,
+        max_size=4,
+    )
+)
+def test_any_cells_come_back_in_one_type(tmp_path: Path, cells: list[str]) -> None:
+    found = [value for value in _column(tmp_path, cells) if value is not None]
+    assert len({type(value) for value in found}) <= 1
+    for value in found:
+        assert not isinstance(value, int) or -(1 << 63) <= value < 1 << 63
+
+
+def test_quotes_newlines_and_a_byte_order_mark(tmp_path: Path) -> None:
+    path = _write(tmp_path, b"\xef\xbb\xbffile, label \r\n\"a,\n b.obj\",\"say \"\"hi\"\"\"\r\n")
+    labels = read_labels(path)
+    assert labels.rows == {f"{tmp_path}/a,\n b.obj": {"label": 'say "hi"'}}
+
+
+def test_short_and_long_rows(tmp_path: Path) -> None:
+    labels = read_labels(_write(tmp_path, "file,a,b\nx.obj,1\ny.obj,2,3,4,5\n\n"))
+    assert list(labels.rows.values()) == [{"a": 1, "b": None}, {"a": 2, "b": 3}]
+
+
+def test_up_is_an_axis_and_no_label(tmp_path: Path) -> None:
+    labels = read_labels(_write(tmp_path, "file,up,a\nx.obj,+Z,1\ny.obj,,2\n"))
+    assert labels.up == {f"{tmp_path}/x.obj": "+z"} and labels.columns == ("a",)
+
+
+def test_the_same_row_twice_is_one_row(tmp_path: Path) -> None:
+    assert len(read_labels(_write(tmp_path, "file,a\nx.obj,1\n./x.obj,1\n")).rows) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("name,label\nx.obj,1\n", "have no column 'file' (they have name, label)"),
+        ("", "have no column 'file' (they have none)"),
+        ("file;label\nx.obj;1\n", "separate the columns with commas"),
+        ("file,a\n,1\n", "line 2: the cell 'file' is empty"),
+        ("file,a\nx.obj,1\n\"y\nz.obj\",2\n,3\n", "line 5: the cell 'file' is empty"),
+        ("file,up\nx.obj,+w\n", "line 2: up is one of +x, -x, +y, -y, +z, -z, not '+w'"),
+        ("file,a\nx.obj,1\nx.obj,2\n", "line 3: x.obj has other labels in another row"),
+        ("file,Label,label\nx.obj,1,2\n", "the columns 'Label' and 'label'"),
+        ("file,a,a\nx.obj,1,2\n", "the columns 'a' and 'a'"),
+        (b"file,a\nx.obj,caf\xe9\n", "save them as UTF-8"),
+        ("file,a\nx\x00.obj,1\n", "NUL"),
+        ("file,a\nx.obj," + "y" * 200_000, "field larger"),
+        ("file," + ",".join(f"c{i}" for i in range(1200)) + "\n", "1200 columns"),
+    ],
+)
+def test_labels_that_cannot_be_used(text: str | bytes, said: str, tmp_path: Path) -> None:
+    with pytest.raises(LabelsError, match=re.escape(said)):
+        read_labels(_write(tmp_path, text))
+
+
+def test_missing_and_unreadable_files(tmp_path: Path) -> None:
+    with pytest.raises(LabelsError, match="No such file"):
+        read_labels(tmp_path / "nothing.csv")
+    with pytest.raises(LabelsError, match="directory"):
+        read_labels(tmp_path)
