@@ -53,7 +53,9 @@ def _run(figure: Figure, keep: bool) -> None:
     except Skipped as reason:
         state, note = "skipped", str(reason)
     shown = ", ".join(f"{name} {value:.4g}" for name, value in values.items()) or "-"
-    print(f"{figure.name} {shown} {_shown(figure.targets, figure)} {state}" + (f" ({note})" if note else ""), flush=True)
+    print(
+        f"{figure.name} {shown} {_shown(figure.targets, figure)} {state}" + (f" ({note})" if note else ""), flush=True
+    )
     if keep and state != "skipped":
         _keep(figure, values, state, time.monotonic() - started)
 
@@ -94,7 +96,9 @@ def _hardware() -> str:
     model = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
-        names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        names = [
+            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
+        ]
         model = names[0] if names else model
     return f"{model}, {os.cpu_count()} cores, no GPU" if not Path("/dev/nvidiactl").exists() else f"{model}, NVIDIA GPU"
 

@@ -95,7 +95,9 @@ def psb_mobilenet_whitened() -> dict[str, float]:
     copy = _fresh("psb-mobilenet-whitened")
     shutil.copytree(folder, copy)
     subprocess.run(
-        [*_MVR, "reindex", str(copy), "--whiten", "256", "--fit-where", "split = 'train'"], check=True, stdout=sys.stderr
+        [*_MVR, "reindex", str(copy), "--whiten", "256", "--fit-where", "split = 'train'"],
+        check=True,
+        stdout=sys.stderr,
     )
     return {"mAP": _evaluate(copy, data.unseen_classes())["mAP"]}
 
@@ -138,7 +140,9 @@ def index_rate() -> dict[str, float]:
             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=False,
         )  # fmt: skip
         if done.returncode:
-            raise Skipped("the plain loop needs pyrender and OpenGL: pip install 'mvretrieval[gl]', apt-get install libegl1")
+            raise Skipped(
+                "the plain loop needs pyrender and OpenGL: pip install 'mvretrieval[gl]', apt-get install libegl1"
+            )
         plain = json.loads(done.stdout)["seconds"]
         print(f"  mvr index {200 / ours:.2f} meshes/s, plain loop {200 / plain:.2f}", file=sys.stderr)
         ratios.append(plain / ours)
@@ -180,7 +184,9 @@ def _figure(name: str, what: str, measure: Any, at_most: bool = False, **targets
 
 
 FIGURES = (
-    _figure("psb-mobilenet", "PSB test split, MobileNetV2, default describer", psb_mobilenet, NN=0.75, FT=0.50, mAP=0.545),
+    _figure(
+        "psb-mobilenet", "PSB test split, MobileNetV2, default describer", psb_mobilenet, NN=0.75, FT=0.50, mAP=0.545
+    ),
     _figure("psb-failures", "PSB meshes not indexed, of 1809", psb_failures, at_most=True, failures=0),
     _figure("psb-mobilenet-whitened", "the same whitened to 256, unseen classes", psb_mobilenet_whitened, mAP=0.615),
     _figure("psb-styles", "clay, depth, normal, each whitened, unseen classes", psb_styles, mAP=0.645),

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 
-class Skipped(Exception):  # noqa: N818 - not an error: the figure cannot be measured here
+class Skipped(Exception):
     """Why a figure cannot be measured on this machine."""
 
 

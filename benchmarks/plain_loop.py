@@ -1,6 +1,6 @@
 """What one would write first: trimesh, one pyrender renderer, the encoder as it comes. Prints its seconds as JSON.
 
-    python benchmarks/plain_loop.py FOLDER WEIGHTS
+python benchmarks/plain_loop.py FOLDER WEIGHTS
 """
 
 from __future__ import annotations

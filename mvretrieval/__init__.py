@@ -1,5 +1,6 @@
 """Find 3D objects by what they look like.
 
+Example:
     from mvretrieval import Collection, Query
 
     with Collection.create("things/") as things:

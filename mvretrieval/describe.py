@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -234,7 +233,7 @@ class Describer:
         else:
             parts = [self.statistics.apply(raw, s, mean=self._text_mean) for s in range(self.n_styles)]
         units = [part / max(float(np.linalg.norm(part)), 1e-12) for part in parts]
-        return self._in_picture_styles(np.concatenate(units) / np.float32(np.sqrt(self.n_styles)))
+        return self._in_picture_styles((np.concatenate(units) / np.sqrt(self.n_styles)).astype(np.float32))
 
     @cached_property
     def _text_mean(self) -> NDArray[np.float32]:
@@ -250,7 +249,7 @@ class Describer:
         if not any(kept):
             return vector
         parts = vector.reshape(self.n_styles, -1) * np.array(kept, np.float32)[:, None]
-        return np.asarray(parts.ravel() / np.linalg.norm(parts), np.float32)
+        return np.asarray(parts.ravel() / max(float(np.linalg.norm(parts)), 1e-12), np.float32)
 
     def _pooling(self, dim: int) -> ViewPooling | torch.nn.Module:
         from mvretrieval.pooling.adam import AdamConfig, AdamPooling
@@ -269,5 +268,3 @@ def check_same(stored: str, asked: str, name: str, how_to_mend: str) -> None:
     """
     if stored != asked:
         raise DescriberError(f"{name} was described with\n  {stored}\nand this asks with\n  {asked}\n{how_to_mend}")
-
-

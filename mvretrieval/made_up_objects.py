@@ -56,14 +56,24 @@ class _Builder:
         mesh.visual = trimesh.visual.ColorVisuals(mesh, face_colors=np.tile([*color, 255], (len(mesh.faces), 1)))
         self.parts.append(mesh)
 
-    def box(self, size: tuple[float, float, float], color: _Color, at: tuple[float, float, float], **k: tuple[float, tuple[float, float, float]]) -> None:
+    def box(
+        self,
+        size: tuple[float, float, float],
+        color: _Color,
+        at: tuple[float, float, float],
+        **k: tuple[float, tuple[float, float, float]],
+    ) -> None:
         self.add(creation.box(size), color, at, k.get("turn"))
 
-    def rod(self, radius: float, height: float, color: _Color, at: tuple[float, float, float], sections: int = 20) -> None:
+    def rod(
+        self, radius: float, height: float, color: _Color, at: tuple[float, float, float], sections: int = 20
+    ) -> None:
         """Upright cylinder, `at` its middle."""
         self.add(creation.cylinder(radius, height, sections=sections), color, at, (-90, (1, 0, 0)))
 
-    def lathe(self, profile: list[tuple[float, float]], color: _Color, at: tuple[float, float, float] = (0, 0, 0)) -> None:
+    def lathe(
+        self, profile: list[tuple[float, float]], color: _Color, at: tuple[float, float, float] = (0, 0, 0)
+    ) -> None:
         """Surface of revolution of (radius, height) points around +Y."""
         self.add(creation.revolve(np.array(profile), sections=28), color, at, (-90, (1, 0, 0)))
 
@@ -116,7 +126,17 @@ def _lamp(b: _Builder) -> None:
 
 def _mug(b: _Builder) -> None:
     color, radius, tall = b.pick(_PAINTS), b.between(0.35, 0.5), b.between(0.7, 1.2)
-    b.lathe([(0.001, 0), (radius * b.between(0.8, 1), 0), (radius, tall), (radius * 0.9, tall), (radius * 0.8, 0.08), (0.001, 0.08)], color)
+    b.lathe(
+        [
+            (0.001, 0),
+            (radius * b.between(0.8, 1), 0),
+            (radius, tall),
+            (radius * 0.9, tall),
+            (radius * 0.8, 0.08),
+            (0.001, 0.08),
+        ],
+        color,
+    )
     handle = creation.torus(b.between(0.2, 0.3), 0.06, major_sections=24, minor_sections=10)
     b.add(handle, color, (radius + 0.1, tall * 0.5, 0))
 
@@ -155,7 +175,12 @@ def _plane(b: _Builder) -> None:
         b.box((0.04, 0.6, 0.08), (60, 60, 60), (long, 0, 0), turn=(b.between(0, 90), (1, 0, 0)))
     else:
         for z in (-1, 1):
-            b.add(creation.cylinder(0.1, 0.45, sections=16), b.pick(_METALS), (0.1, -0.12, z * span * 0.25), (90, (0, 1, 0)))
+            b.add(
+                creation.cylinder(0.1, 0.45, sections=16),
+                b.pick(_METALS),
+                (0.1, -0.12, z * span * 0.25),
+                (90, (0, 1, 0)),
+            )
 
 
 def _tree(b: _Builder) -> None:
@@ -176,7 +201,9 @@ def _house(b: _Builder) -> None:
     wall, roof = b.pick(((235, 225, 205), (210, 190, 170), (220, 220, 225), (190, 120, 95))), b.pick(_PAINTS)
     w, h, d, rise = b.between(1.2, 2.0), b.between(0.8, 1.6), b.between(1.0, 1.4), b.between(0.4, 0.9)
     b.box((w, h, d), wall, (0, h / 2, 0))
-    corners = np.array([[x, y, z] for x in (-w * 0.56, w * 0.56) for y, z in ((h, -d * 0.58), (h, d * 0.58), (h + rise, 0))])
+    corners = np.array(
+        [[x, y, z] for x in (-w * 0.56, w * 0.56) for y, z in ((h, -d * 0.58), (h, d * 0.58), (h + rise, 0))]
+    )
     b.add(trimesh.convex.convex_hull(corners), roof)
     b.box((0.28, 0.55, 0.04), b.pick(_WOODS), (b.between(-0.3, 0.3), 0.275, d / 2))
     for x in (-0.34, 0.34):

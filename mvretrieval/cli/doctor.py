@@ -78,11 +78,11 @@ def _embree() -> list[Finding]:
 
 def _gl() -> list[Finding]:
     if importlib.util.find_spec("pyrender") is None:
-        return [
-            Finding("pyrender", "missing", "needed for rendering on a GPU alone", "pip install 'mvretrieval[gl]'")
-        ]
+        return [Finding("pyrender", "missing", "needed for rendering on a GPU alone", "pip install 'mvretrieval[gl]'")]
     return [
-        _try_renderer("pyrender (EGL)", "pyrender", {"PYOPENGL_PLATFORM": "egl"}, "apt-get install libegl1 libgl1-mesa-dri"),
+        _try_renderer(
+            "pyrender (EGL)", "pyrender", {"PYOPENGL_PLATFORM": "egl"}, "apt-get install libegl1 libgl1-mesa-dri"
+        ),
         _try_renderer("pyrender (OSMesa)", "pyrender", {"PYOPENGL_PLATFORM": "osmesa"}, "apt-get install libosmesa6"),
     ]
 
@@ -105,7 +105,12 @@ def _try_renderer(name: str, backend: str, environment: dict[str, str], mend: st
     )
     try:
         done = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env=os.environ | environment, check=False
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env=os.environ | environment,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         return Finding(name, "broken", "hangs: no picture after 60 s", mend)
@@ -141,7 +146,8 @@ def _bfloat16() -> list[Finding]:
     if found is None:
         return [Finding("cpu bfloat16", "missing", "neither AMX nor AVX512-BF16: encoders run in float32")]
     a, b = torch.randn(1024, 1024), torch.randn(1024, 1024)
-    ratio = _seconds(lambda: a @ b) / _seconds(lambda c=a.bfloat16(), d=b.bfloat16(): c @ d)  # type: ignore[misc]
+    c, d = a.bfloat16(), b.bfloat16()
+    ratio = _seconds(lambda: a @ b) / _seconds(lambda: c @ d)
     return [Finding("cpu bfloat16", "ok", f"{found}, matrices {ratio:.1f} times as fast as float32")]
 
 
@@ -156,7 +162,11 @@ def _seconds(work: Callable[[], object]) -> float:
 
 
 def _formats() -> list[Finding]:
-    extras = (("draco", "DracoPy", "Draco-compressed glTF"), ("step", "cascadio", "STEP files"), ("timm", "timm", "DINOv2 and others"))
+    extras = (
+        ("draco", "DracoPy", "Draco-compressed glTF"),
+        ("step", "cascadio", "STEP files"),
+        ("timm", "timm", "DINOv2 and others"),
+    )
     return [
         Finding(f"extra '{extra}'", "ok", what)
         if importlib.util.find_spec(module)

@@ -70,7 +70,9 @@ def evaluate(options: Options) -> dict[str, Any]:
             kept = _classes(options.classes)
             chosen = [i for i, label in enumerate(labels) if label is not None and str(label) in kept]
             numbers, labels = numbers[chosen], [labels[i] for i in chosen]
-        vectors: NDArray[np.float32] = np.stack([store.vector_of(int(n)) for n in numbers]) if len(numbers) else np.empty((0, 1), np.float32)
+        vectors: NDArray[np.float32] = (
+            np.stack([store.vector_of(int(n)) for n in numbers]) if len(numbers) else np.empty((0, 1), np.float32)
+        )
         evaluation = leave_one_out(vectors, labels)
     return {"queries": len(evaluation.queries), **evaluation.means()}
 

@@ -171,7 +171,9 @@ def _announce(collection: Collection, options: Options) -> None:
     say(f"encoder: {encoder.id}, {encoder.dim}-d, {encoder.precision} ({encoder.precision_reason})")
     stored = collection.store.get_meta("precision")
     if stored != encoder.precision:
-        say(f"note: the collection was encoded in {stored}; {encoder.precision} vectors agree with those to cosine 0.99 or better")
+        say(
+            f"note: the collection was encoded in {stored}; {encoder.precision} vectors agree with those to cosine 0.99 or better"
+        )
 
 
 def _record(options: Options) -> tuple[str, dict[str, object]]:
@@ -180,9 +182,8 @@ def _record(options: Options) -> tuple[str, dict[str, object]]:
 
 
 def _plain(report: IndexReport) -> dict[str, object]:
-    from dataclasses import asdict
-
-    return asdict(report)
+    # Not dataclasses.asdict: it makes a Counter of pairs out of a Counter.
+    return vars(report)
 
 
 def _summary(report: IndexReport, count: int, options: Options) -> str:
@@ -194,7 +195,11 @@ def _summary(report: IndexReport, count: int, options: Options) -> str:
         "unchanged": report.unchanged,
         "removed": report.removed,
     }
-    lines.append("  " + ", ".join(f"{n} {name}" for name, n in done.items() if n or name == "added") + f" in {report.seconds:.1f} s")
+    lines.append(
+        "  "
+        + ", ".join(f"{n} {name}" for name, n in done.items() if n or name == "added")
+        + f" in {report.seconds:.1f} s"
+    )
     if report.identical:
         lines.append(f"  {report.identical} of them identical to other files, encoded once")
     if report.labelled or report.unmatched_labels:
@@ -208,7 +213,9 @@ def _summary(report: IndexReport, count: int, options: Options) -> str:
         lines.append(f"  {len(report.notes)} notes, such as: {report.notes[0][0]}: {report.notes[0][1]}")
     if report.failed:
         codes = ", ".join(f"{n} {code}" for code, n in report.failed.most_common())
-        lines.append(f"  {sum(report.failed.values())} failed: {codes} ('mvr info {options.collection} --failures' lists them)")
+        lines.append(
+            f"  {sum(report.failed.values())} failed: {codes} ('mvr info {options.collection} --failures' lists them)"
+        )
         for path, code, message in report.failures[:3]:
             lines.append(f"    {path}: {message} ({code})")
     return "\n".join(lines)

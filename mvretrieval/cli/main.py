@@ -49,7 +49,11 @@ def _run(name: str, arguments: list[str]) -> int:
 
     try:
         options = tyro.cli(
-            module.Options, prog=f"mvr {name}", description=module.__doc__, args=arguments, config=(tyro.conf.FlagCreatePairsOff,)
+            module.Options,
+            prog=f"mvr {name}",
+            description=module.__doc__,
+            args=arguments,
+            config=(tyro.conf.FlagCreatePairsOff,),
         )
     except (MvrenderError, MvrError, ValueError) as error:
         print(f"mvr {name}: {error}", file=sys.stderr)

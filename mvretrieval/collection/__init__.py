@@ -1,0 +1,1 @@
+"""Objects on disk: the store, the index, and what fills them."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import threading
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +18,10 @@ from numpy.typing import NDArray
 from mvrender.pool import Job, Rendered, RenderPool, RenderSpec
 from mvrender.renderer import choose
 from mvretrieval.collection.scan import stat_text
-from mvretrieval.collection.store import NewObject, ObjectRecord, Store
+from mvretrieval.collection.store import FILE, PART, NewObject, ObjectRecord, Store
 from mvretrieval.collection.vectors import IndexKind, VectorIndex, resolve_kind
 from mvretrieval.describe import Describer, DescriberConfig, check_same
-from mvretrieval.errors import CollectionError, did_you_mean
+from mvretrieval.errors import CollectionError, DescriberError, did_you_mean
 from mvretrieval.statistics import Statistics, StatisticsFit
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from mvretrieval.search.query import Hit, Query
 
 THUMBNAIL_SIZE = 112
+LOCK = "writer.lock"
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,8 @@ class Collection:
         self.store = store
         self.options = options
         self._index: VectorIndex | None = None
-        self._index_lock = threading.Lock()
+        # Held while searching too: catching up moves the vectors under a search in another thread.
+        self._index_lock = threading.RLock()
         self._writer: IO[bytes] | None = None
         self._pools: dict[tuple[str, ...], RenderPool] = {}
         self._describer: Describer | None = None
@@ -75,7 +78,11 @@ class Collection:
 
     @classmethod
     def create(
-        cls, folder: str | Path, config: DescriberConfig | None = None, options: OpenOptions | None = None, index: IndexKind = "auto"
+        cls,
+        folder: str | Path,
+        config: DescriberConfig | None = None,
+        options: OpenOptions | None = None,
+        index: IndexKind = "auto",
     ) -> Collection:
         """Make an empty collection, open for writing.
 
@@ -90,8 +97,7 @@ class Collection:
             EncoderError: the encoder is unknown, or its weights cannot be had.
         """
         folder = Path(folder)
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise CollectionError(f"{folder} is not empty: name a new folder, or open the collection that is there")
+        _check_free(folder)
         config = config or DescriberConfig()
         options = options or OpenOptions()
         # Before anything is written: an encoder without weights should leave no half-made folder behind.
@@ -101,14 +107,14 @@ class Collection:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise CollectionError(f"{folder} cannot be made: {error.strerror}") from error
-        store = Store.create(folder)
-        collection = cls(folder, store, options)
-        collection.lock_for_writing()
-        with store.transaction():
-            store.set_meta("index", index)
-            store.set_meta("epoch", 1)
-            store.set_meta("change", 0)
-            collection.write_describer(describer)
+        writer = _lock(folder)
+        try:
+            meta = {"index": index, "epoch": 1, "change": 0, **_meta_of(describer), **_view_meta_of(describer)}
+            collection = cls(folder, Store.create(folder, meta), options)
+        except BaseException:
+            writer.close()
+            raise
+        collection._writer, collection._describer, collection._describer_epoch = writer, describer, 1
         return collection
 
     @classmethod
@@ -125,14 +131,14 @@ class Collection:
         """
         folder = Path(folder)
         collection = cls(folder, Store.open(folder), options or OpenOptions())
-        if collection.store.get_meta("describer") is None:
-            raise CollectionError(f"{folder} was left half made: delete it and index again")
-        if write:
-            try:
+        try:
+            if collection.store.get_meta("describer") is None:
+                raise CollectionError(f"{folder} does not say how its objects are described: delete it and index again")
+            if write:
                 collection.lock_for_writing()
-            except CollectionError:
-                collection.close()
-                raise
+        except CollectionError:
+            collection.close()
+            raise
         return collection
 
     def lock_for_writing(self) -> None:
@@ -141,38 +147,24 @@ class Collection:
         Raises:
             CollectionError: another process has it.
         """
-        if self._writer is not None:
-            return
-        path = self.folder / "writer.lock"
-        try:
-            file = path.open("a+b")
-        except OSError as error:
-            raise CollectionError(f"{self.folder} cannot be written ({error.strerror}): check its owner and mode") from error
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.seek(0)
-            holder = file.read(20).decode(errors="replace").strip() or "unknown"
-            file.close()
-            raise CollectionError(
-                f"another program is writing to {self.folder} (process {holder}): wait until it is done; searching works meanwhile"
-            ) from None
-        file.truncate(0)
-        file.write(str(os.getpid()).encode())
-        file.flush()
-        self._writer = file
+        if self._writer is None:
+            self._writer = _lock(self.folder)
 
     def close(self) -> None:
         """Save the index if this process wrote, and let go of everything."""
+        try:
+            if self._writer is not None:
+                self.save_index()
+        finally:
+            self._let_go()
+
+    def _let_go(self) -> None:
         for pool in self._pools.values():
             pool.close()
         self._pools.clear()
         if self._writer is not None:
-            try:
-                self.save_index()
-            finally:
-                self._writer.close()
-                self._writer = None
+            self._writer.close()
+            self._writer = None
         self.store.close()
 
     def __enter__(self) -> Collection:
@@ -181,7 +173,10 @@ class Collection:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        if error is None:
+            self.close()
+        else:  # what went wrong matters more than the index, which is rebuilt when next opened
+            self._let_go()
 
     def __len__(self) -> int:
         return self.store.count()
@@ -228,7 +223,11 @@ class Collection:
         current = self.describer
         if encoder_id != current.config.encoder:
             other = Describer(
-                DescriberConfig.from_json(current.config.to_json()), current.statistics, current.device, current.precision, current.backend
+                DescriberConfig.from_json(current.config.to_json()),
+                current.statistics,
+                current.device,
+                current.precision,
+                current.backend,
             )
             other.config = other.with_config(encoder=encoder_id).config
             check_same(
@@ -260,7 +259,11 @@ class Collection:
         return index_folders(self, [Path(folder) for folder in folders], options)
 
     def add(
-        self, path: str | Path, id: str | None = None, metadata: Mapping[str, Any] | None = None, up: str | None = None  # noqa: A002
+        self,
+        path: str | Path,
+        id: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        up: str | None = None,
     ) -> str:
         """Add one mesh, or replace the object of that file. Findable at once.
 
@@ -334,7 +337,7 @@ class Collection:
             describer: what asks for it, over the same views; the collection's own by default.
 
         Raises:
-            DescriberError: too few views for so many dimensions.
+            DescriberError: too few views for so many dimensions, or none.
         """
         numbers = self.store.select(where)
         fit: StatisticsFit | None = None
@@ -344,7 +347,8 @@ class Collection:
                 fit = StatisticsFit(len(views), views.shape[-1])
             fit.add(views[:, mask])
         if fit is None:
-            raise CollectionError(f"there is nothing to learn statistics from in {self.folder}" + (f" where {where}" if where else ""))
+            there = f" where {where}" if where else ""
+            raise DescriberError(f"there is nothing to learn statistics from in {self.folder}{there}")
         describer = describer or self.describer
         statistics = fit.result(describer.config.whiten or None)
         self.repool(describer.with_statistics(statistics))
@@ -371,12 +375,11 @@ class Collection:
 
     def write_describer(self, describer: Describer) -> None:
         """Remember how objects are described, in a transaction of the caller's."""
-        self.store.set_meta("describer", describer.config.to_json())
-        self.store.set_meta("statistics", describer.statistics.to_bytes() if describer.statistics else None)
+        meta = _meta_of(describer)
         if self.store.get_meta("view_fingerprint") is None:
-            self.store.set_meta("view_fingerprint", describer.view_fingerprint)
-            self.store.set_meta("precision", describer.encoder.precision)
-            self.store.set_meta("view_dim", describer.encoder.dim)
+            meta |= _view_meta_of(describer)
+        for key, value in meta.items():
+            self.store.set_meta(key, value)
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
@@ -410,8 +413,9 @@ class Collection:
 
     def index(self) -> VectorIndex:
         """The search index, brought up to what the store holds now."""
-        with self._index_lock:
-            store = self.store
+        store = self.store
+        # A snapshot: a describer that another process swaps in between would mix vectors of two meanings.
+        with self._index_lock, store.snapshot():
             change, epoch = int(store.get_meta("change", 0)), int(store.get_meta("epoch", 0))
             if self._index is None or self._index.epoch != epoch:
                 self._index = VectorIndex.load(self.folder, epoch)
@@ -431,7 +435,11 @@ class Collection:
 
     def save_index(self) -> None:
         """Write the index beside the store, so that opening needs no rebuild."""
-        self.index().save(self.folder)
+        index = self.index()
+        try:
+            index.save(self.folder)
+        except (OSError, RuntimeError) as error:  # faiss knows no other error
+            warnings.warn(f"the index of {self.folder} was not saved ({error}); it is rebuilt when next opened", stacklevel=2)
 
     def search(self, query: Query, k: int = 10, where: str | None = None) -> list[Hit]:
         """Objects that answer a query, best first.
@@ -454,7 +462,13 @@ class Collection:
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Cosines, falling, and numbers of the objects nearest to an object vector (D,)."""
         allowed = self.store.select(where) if where else None
-        return self.index().search(vector[None], k, allowed)[0]
+        with self._index_lock:
+            return self.index().search(vector[None], k, allowed)[0]
+
+    def sample(self, limit: int) -> NDArray[np.float32]:
+        """(n, D) object vectors of at most `limit` objects."""
+        with self._index_lock:
+            return self.index().sample(limit)
 
     def _build_index(self, change: int, epoch: int) -> VectorIndex:
         dim = self.describer.n_styles * int(self.store.get_meta("view_dim"))
@@ -462,3 +476,56 @@ class Collection:
             dim = self.describer.n_styles * self.describer.statistics.dim
         kind: IndexKind = self.store.get_meta("index", "auto")
         return VectorIndex.build(kind, dim, change, epoch, self.store.vectors_since(-1), self.store.count())
+
+
+def _check_free(folder: Path) -> None:
+    """Refuse to make a collection where something is. What a killed process left of making one may stay."""
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise CollectionError(f"{folder} is a file: name a folder")
+    names = sorted(path.name for path in folder.iterdir() if path.name != LOCK and not path.name.startswith(PART))
+    if FILE in names:
+        raise CollectionError(f"{folder} has a collection already: open it, or name a new folder")
+    if any(name.startswith("index-") for name in names):
+        raise CollectionError(
+            f"{folder} lost its {FILE}; what is left ({', '.join(names[:3])}) was derived from it. "
+            f"Delete the folder and run 'mvr index {folder} FOLDER' again"
+        )
+    if names:
+        raise CollectionError(f"{folder} is no collection and not empty ({', '.join(names[:3])}): name a new folder")
+
+
+def _lock(folder: Path) -> IO[bytes]:
+    """The right to write, until the file is closed or the process ends."""
+    try:
+        file = (folder / LOCK).open("a+b")
+    except OSError as error:
+        raise CollectionError(f"{folder} cannot be written ({error.strerror}): check its owner and mode") from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.seek(0)
+        holder = file.read(20).decode(errors="replace").strip() or "unknown"
+        file.close()
+        raise CollectionError(
+            f"another program is writing to {folder} (process {holder}): wait until it is done; searching works meanwhile"
+        ) from None
+    try:
+        file.truncate(0)
+        file.write(str(os.getpid()).encode())
+        file.flush()
+    except OSError:  # a full disk: the lock holds without a name on it
+        pass
+    return file
+
+
+def _meta_of(describer: Describer) -> dict[str, Any]:
+    statistics = describer.statistics.to_bytes() if describer.statistics else None
+    return {"describer": describer.config.to_json(), "statistics": statistics}
+
+
+def _view_meta_of(describer: Describer) -> dict[str, Any]:
+    """What raw view vectors depend on."""
+    encoder = describer.encoder
+    return {"view_fingerprint": describer.view_fingerprint, "precision": encoder.precision, "view_dim": encoder.dim}

@@ -13,15 +13,23 @@ from typing import TYPE_CHECKING
 from mvrender.mesh import Limits, UpAxis
 from mvrender.pool import Failed, Job, Opened, Rendered
 from mvretrieval.collection.labels import Labels, read_labels
-from mvretrieval.collection.scan import FoundFile, find_meshes, stat_text, still_the_same
+from mvretrieval.collection.scan import FoundFile, absolute, find_meshes, is_gone, stat_text, still_the_same
 from mvretrieval.collection.store import NewObject
-from mvretrieval.errors import DescriberError
+from mvretrieval.errors import DescriberError, FilterError
 
 if TYPE_CHECKING:
     from mvretrieval.collection.collection import Collection
 
 # Failures that may be mended without the file itself changing; others are not tried again until it does.
-_WORTH_RETRYING = {"renderer_crash", "missing_file", "no_permission", "needs_extra", "missing_reference", "outside_reference", "bad_name"}
+_WORTH_RETRYING = {
+    "renderer_crash",
+    "missing_file",
+    "no_permission",
+    "needs_extra",
+    "missing_reference",
+    "outside_reference",
+    "bad_name",
+}
 
 
 @dataclass(frozen=True)
@@ -117,6 +125,7 @@ class _Run:
         self._in_flight: set[str] = set()
         self._lock = threading.Lock()
         self._found_failures: list[tuple[FoundFile, str, str]] = []
+        self._still_failing: set[str] = set()
         self._batch: list[Rendered] = []
         self._known_content: list[Opened] = []
         describer = collection.describer
@@ -161,6 +170,7 @@ class _Run:
                 if still_the_same(found.path, failure[1]):
                     with self._lock:
                         self.report.failed[failure[0]] += 1
+                        self._still_failing.add(path)
                         self._step()
                     continue
             yield Job(found.path, found.root, up)
@@ -246,7 +256,7 @@ class _Run:
                 self.store.set_stat(own[0], stat)
                 self.report.unchanged += 1
                 return
-            lost = next((number for number, place in holders if not Path(place).exists()), None)
+            lost = next((number for number, place in holders if is_gone(place)), None)
             if own is None and lost is not None:
                 self.store.move(lost, path, stat)
                 self._label(lost, path)
@@ -275,6 +285,7 @@ class _Run:
             self.store.put_failure(str(path), code, message, stat_text(path))
             if known is not None:
                 message += "; the object keeps its earlier views"
+        self._still_failing.add(str(path))
         self.report.failed[code] += 1
         self.report.failures.append((str(path), code, message))
         self._step()
@@ -309,17 +320,20 @@ class _Run:
                     self._label(known[0], path)
 
     def _look_for_gone(self) -> None:
-        gone: list[str] = []
-        forgotten: list[str] = []
-        for folder in self.folders:
-            absolute = str(folder.absolute())
-            gone += [object_id for object_id, path in self.store.paths_under(absolute) if not Path(path).exists()]
-            forgotten += [path for path in self.store.failed_paths_under(absolute) if not Path(path).exists()]
+        gone: set[str] = set()
+        pruned: set[str] = set()
+        mended: set[str] = set()
+        for folder in {absolute(folder) for folder in self.folders}:
+            mended |= {path for path in self.store.failed_paths_under(str(folder)) if path not in self._still_failing}
+            lost = {object_id for object_id, path in self.store.paths_under(str(folder)) if is_gone(path)}
+            gone |= lost
+            if not is_gone(folder):  # a disk that is not mounted takes no objects with it
+                pruned |= lost
         self.report.gone = len(gone)
         with self.store.transaction():
-            self.store.drop_failures(forgotten)
-            if self.options.prune and gone:
-                self.report.removed = self.store.delete(gone, self.store.next_change())
+            self.store.drop_failures(mended)
+            if self.options.prune and pruned:
+                self.report.removed = self.store.delete(sorted(pruned), self.store.next_change())
 
     def _fit(self) -> None:
         describer = self.collection.describer
@@ -329,7 +343,7 @@ class _Run:
             return
         try:
             fitted = self.collection.fit_statistics(self.options.fit_where)
-        except DescriberError as error:
+        except (DescriberError, FilterError) as error:
             self.report.statistics = f"not fitted: {error}"
         else:
             self.report.statistics = f"fitted on {fitted.n_views} views"

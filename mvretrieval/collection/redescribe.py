@@ -71,9 +71,7 @@ def redescribe(
 
 def _repool(collection: Collection, config: DescriberConfig, fit_where: str | None) -> None:
     """Only pooling or statistics differ: the stored views are enough."""
-    described = collection.describer.with_config(
-        pooling=config.pooling, center=config.center, whiten=config.whiten
-    )
+    described = collection.describer.with_config(pooling=config.pooling, center=config.center, whiten=config.whiten)
     if config.wants_statistics:
         collection.fit_statistics(fit_where, described)
     else:

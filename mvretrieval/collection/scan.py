@@ -34,13 +34,13 @@ def find_meshes(folders: Iterable[Path]) -> Iterator[FoundFile]:
     seen_folders: set[tuple[int, int]] = set()
     seen_files: set[str] = set()
     for folder in folders:
-        given = Path(os.path.abspath(folder))  # noqa: PTH100 - resolve() would replace links that the user means
-        if not given.exists():
-            yield FoundFile(given, given.parent, ("missing_file", "no such file or folder"))
-        elif given.is_file():
+        given = absolute(folder)
+        if is_gone(given):
+            yield _problem(given, given.parent, "missing_file", "no such file or folder")
+        elif os.path.isfile(given):  # noqa: PTH113 - Path.is_file() raises where a folder above may not be entered
             if str(given) not in seen_files:
                 seen_files.add(str(given))
-                yield FoundFile(given, given.parent)
+                yield _named(given, given.parent)
         else:
             for found in _walk(given, given, seen_folders):
                 if str(found.path) not in seen_files:
@@ -57,10 +57,10 @@ def _walk(folder: Path, root: Path, seen: set[tuple[int, int]]) -> Iterator[Foun
         with os.scandir(folder) as listing:
             entries = sorted(listing, key=lambda entry: entry.name)
     except PermissionError:
-        yield FoundFile(folder, root, ("no_permission", "the folder may not be read by this user; change its mode or owner"))
+        yield _problem(folder, root, "no_permission", "the folder may not be read by this user; change its mode or owner")
         return
     except OSError as error:
-        yield FoundFile(folder, root, ("unreadable", f"the folder cannot be read: {error.strerror or error}"))
+        yield _problem(folder, root, "unreadable", f"the folder cannot be read: {error.strerror or error}")
         return
     for entry in entries:
         path = folder / entry.name
@@ -71,13 +71,36 @@ def _walk(folder: Path, root: Path, seen: set[tuple[int, int]]) -> Iterator[Foun
         if is_folder:
             yield from _walk(path, root, seen)
         elif path.suffix.lower() in FORMATS:
-            try:
-                str(path).encode()
-            except UnicodeEncodeError:
-                shown = os.fsencode(path).decode("utf-8", "backslashreplace")
-                yield FoundFile(Path(shown), root, ("bad_name", "the name is not valid UTF-8; rename the file"))
-                continue
-            yield FoundFile(path, root)
+            yield _named(path, root)
+
+
+def _named(path: Path, root: Path) -> FoundFile:
+    """A file, if a database and a worker can be told its name."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return _problem(path, root, "bad_name", "the name is not valid UTF-8; rename the file")
+    return FoundFile(path, root)
+
+
+def _problem(path: Path, root: Path, code: str, message: str) -> FoundFile:
+    return FoundFile(Path(os.fsencode(path).decode("utf-8", "backslashreplace")), root, (code, message))
+
+
+def absolute(path: Path) -> Path:
+    """Without `..`, and with links as they are: resolve() would replace those that the user means."""
+    return Path(os.path.abspath(path))  # noqa: PTH100
+
+
+def is_gone(path: Path | str) -> bool:
+    """Whether there is certainly no such file. One that may not be looked at is not gone."""
+    try:
+        Path(path).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def stat_text(path: Path, references: Iterable[str] = ()) -> str:

@@ -1,6 +1,6 @@
 """The truth of a collection: one SQLite file in WAL mode. Everything else is derived from it.
 
-Tables: objects (who and where), metadata (one typed column per label), vectors (object vectors, float32), views (view
+Tables: objects (who and where), metadata (one typed column `label:NAME` per label), vectors (object vectors, float32), views (view
 vectors, float16, raw), thumbnails, failures, deleted, runs, meta. Blobs stand apart from the objects: read through
 inline blobs, a scan of the metadata is an order of magnitude slower.
 """
@@ -8,10 +8,12 @@ inline blobs, a scan of the metadata is an order of magnitude slower.
 from __future__ import annotations
 
 import json
+import math
+import os
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,10 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvretrieval.collection.where import Condition, parse_where
-from mvretrieval.errors import CollectionError
+from mvretrieval.errors import CollectionError, LabelsError
 
 VERSION = 1
 FILE = "collection.sqlite"
+PART = f"{FILE}.part"
+_PREFIX = "label:"
 _APPLICATION_ID = 0x6D767231  # "mvr1"
 
 _SCHEMA = """
@@ -106,20 +110,26 @@ class Store:
         self._db.execute("PRAGMA busy_timeout = 10000")
 
     @classmethod
-    def create(cls, folder: Path) -> Store:
-        """Make the file of a new collection.
+    def create(cls, folder: Path, meta: Mapping[str, Any] | None = None) -> Store:
+        """Make the file of a new collection, with all of `meta` in it or, after a kill, not at all.
 
         Raises:
-            CollectionError: the folder cannot be written.
+            CollectionError: there is one, or the folder cannot be written.
         """
-        path = folder / FILE
+        path, part = folder / FILE, folder / PART
+        if path.exists():
+            raise CollectionError(f"{folder} has a collection already: open it, or name a new folder")
         with _explained(folder):
-            db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-            db.execute("PRAGMA journal_mode = WAL")
-            db.executescript(
-                f"BEGIN; {_SCHEMA} PRAGMA application_id = {_APPLICATION_ID}; PRAGMA user_version = {VERSION}; COMMIT;"
-            )
-            return cls(path, db)
+            for left in folder.glob(f"{PART}*"):
+                left.unlink()
+            with closing(sqlite3.connect(part, isolation_level=None)) as db:
+                db.executescript(
+                    f"{_SCHEMA} PRAGMA application_id = {_APPLICATION_ID}; PRAGMA user_version = {VERSION};"
+                )
+                db.executemany("INSERT INTO meta VALUES (?, ?)", (meta or {}).items())
+                db.execute("PRAGMA journal_mode = WAL")
+            os.replace(part, path)  # noqa: PTH105
+        return cls.open(folder)
 
     @classmethod
     def open(cls, folder: Path) -> Store:
@@ -139,17 +149,12 @@ class Store:
             raise CollectionError(f"{folder} is no collection: make one with 'mvr index {folder} FOLDER'")
         with _explained(folder):
             db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-            (application,) = db.execute("PRAGMA application_id").fetchone()
-            (version,) = db.execute("PRAGMA user_version").fetchone()
-            if application != _APPLICATION_ID:
-                raise CollectionError(f"{path} is not a collection's database; is the folder right?")
-            if version != VERSION:
-                raise CollectionError(
-                    f"{folder} has version {version}, this mvretrieval reads {VERSION}: "
-                    "use the release that made it, or index the meshes into a new collection"
-                )
-            db.execute("SELECT count(*) FROM meta").fetchone()
-            return cls(path, db)
+            try:
+                _check_version(folder, db)
+                return cls(path, db)
+            except BaseException:
+                db.close()
+                raise
 
     def close(self) -> None:
         """Close the file."""
@@ -168,6 +173,20 @@ class Store:
                 if self._db.in_transaction:  # SQLite rolls back by itself on some errors
                     self._db.execute("ROLLBACK")
                 raise
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """What is read inside is one state, whatever other processes write meanwhile."""
+        with self._lock, _explained(self.path.parent):
+            if self._db.in_transaction:
+                yield
+                return
+            self._db.execute("BEGIN")
+            try:
+                yield
+            finally:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
 
     # -- meta ---------------------------------------------------------------------------------------------------------
 
@@ -270,24 +289,28 @@ class Store:
             self._run("DELETE FROM failures WHERE path = ?", (path,))
 
     def set_metadata(self, number: int, values: Mapping[str, Any]) -> bool:
-        """Set labels of an object; columns are made as needed. Tells whether anything changed."""
-        known = self.metadata_columns()
-        for name in values:
-            if name not in known:
-                self._run(f"ALTER TABLE metadata ADD COLUMN {_quoted(name)}")
-        names = ", ".join(_quoted(name) for name in values)
+        """Set labels of an object; columns are made as needed. Tells whether anything changed.
+
+        Raises:
+            LabelsError: a value is neither text nor a number.
+        """
         if not values:
             return False
-        row = self._one(f"SELECT {names} FROM metadata WHERE number = ?", (number,))
-        if row is not None and tuple(row) == tuple(values.values()):
+        plain = {name: _plain(name, value) for name, value in values.items()}
+        known = {_lower(name) for name in self.metadata_columns()}
+        for name in plain:
+            if _lower(name) not in known:
+                self._run(f"ALTER TABLE metadata ADD COLUMN {_label(name)}")
+        row = self._one(f"SELECT {', '.join(map(_label, plain))} FROM metadata WHERE number = ?", (number,))
+        if row is not None and [(type(v), v) for v in row] == [(type(v), v) for v in plain.values()]:
             return False
-        assignments = ", ".join(f"{_quoted(name)} = ?" for name in values)
-        self._run(f"UPDATE metadata SET {assignments} WHERE number = ?", (*values.values(), number))
+        assignments = ", ".join(f"{_label(name)} = ?" for name in plain)
+        self._run(f"UPDATE metadata SET {assignments} WHERE number = ?", (*plain.values(), number))
         return True
 
     def metadata_columns(self) -> list[str]:
         """Names of the labels."""
-        return [row[1] for row in self._all("PRAGMA table_info(metadata)") if row[1] != "number"]
+        return [row[1].removeprefix(_PREFIX) for row in self._all("PRAGMA table_info(metadata)") if row[1] != "number"]
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
@@ -297,7 +320,10 @@ class Store:
 
     def by_path(self, path: str) -> tuple[int, str, str, str] | None:
         """(number, content hash, stat, up) of the object at `path`."""
-        return self._one("SELECT number, content_hash, stat, up FROM objects WHERE path = ?", (path,))
+        row: tuple[int, str, str, str] | None = self._one(
+            "SELECT number, content_hash, stat, up FROM objects WHERE path = ?", (path,)
+        )
+        return row
 
     def by_content(self, content_hash: str) -> list[tuple[int, str]]:
         """(number, path) of the objects with that content."""
@@ -305,7 +331,8 @@ class Store:
 
     def failure(self, path: str) -> tuple[str, str] | None:
         """(code, stat) of the failure at `path`."""
-        return self._one("SELECT code, stat FROM failures WHERE path = ?", (path,))
+        row: tuple[str, str] | None = self._one("SELECT code, stat FROM failures WHERE path = ?", (path,))
+        return row
 
     def failures(self) -> list[tuple[str, str, str]]:
         """(path, code, message) of all failures, by code."""
@@ -331,7 +358,7 @@ class Store:
     def records(self, numbers: Sequence[int]) -> dict[int, ObjectRecord]:
         """Objects by number."""
         labels = self.metadata_columns()
-        chosen = "".join(f", m.{_quoted(name)}" for name in labels)
+        chosen = "".join(f", m.{_label(name)}" for name in labels)
         found = {}
         for start in range(0, len(numbers), 500):
             some = [int(n) for n in numbers[start : start + 500]]
@@ -361,7 +388,7 @@ class Store:
     def columns(self) -> dict[str, str]:
         """What `--where` may name: labels, and the objects' own facts where no label hides them."""
         facts = {name: f"o.{name}" for name in _FACTS}
-        return facts | {name: f"m.{_quoted(name)}" for name in self.metadata_columns()}
+        return facts | {name: f"m.{_label(name)}" for name in self.metadata_columns()}
 
     def column_values(self, column: str, numbers: Sequence[int]) -> list[Any]:
         """One label of several objects, in the order of `numbers`."""
@@ -416,9 +443,12 @@ class Store:
         yield from self._all("SELECT id, path FROM objects WHERE substr(path, 1, ?) = ?", (len(prefix), prefix))
 
     def failed_paths_under(self, folder: str) -> list[str]:
-        """Paths of failures in `folder`."""
+        """Paths of failures in `folder`, and of itself."""
         prefix = folder.rstrip("/") + "/"
-        return [r[0] for r in self._all("SELECT path FROM failures WHERE substr(path, 1, ?) = ?", (len(prefix), prefix))]
+        rows = self._all(
+            "SELECT path FROM failures WHERE substr(path, 1, ?) = ? OR path = ?", (len(prefix), prefix, folder)
+        )
+        return [row[0] for row in rows]
 
     # -- plumbing -----------------------------------------------------------------------------------------------------
 
@@ -435,8 +465,45 @@ class Store:
             return self._db.execute(sql, parameters).fetchone()
 
 
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
+def _check_version(folder: Path, db: sqlite3.Connection) -> None:
+    (application,) = db.execute("PRAGMA application_id").fetchone()
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    (n_tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if n_tables == 0:
+        raise CollectionError(
+            f"{folder / FILE} is empty, half deleted or half copied: restore it from a copy, "
+            f"or delete the folder and run 'mvr index {folder} FOLDER' again"
+        )
+    if application != _APPLICATION_ID:
+        raise CollectionError(f"{folder / FILE} is not a collection's database; is the folder right?")
+    if version != VERSION:
+        raise CollectionError(
+            f"{folder} has version {version}, this mvretrieval reads {VERSION}: "
+            "use the release that made it, or index the meshes into a new collection"
+        )
+    db.execute("SELECT count(*) FROM meta").fetchone()
+
+
+def _label(name: str) -> str:
+    """Column of a label, quoted. The prefix keeps a label called `number` from meaning the key."""
+    return '"' + (_PREFIX + name).replace('"', '""') + '"'
+
+
+def _lower(name: str) -> str:
+    """As SQLite compares the names of columns."""
+    return "".join(c.lower() if c.isascii() else c for c in name)
+
+
+def _plain(name: str, value: Any) -> str | int | float | None:
+    """A label's value as SQLite stores it."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, bool):
+        return int(value)
+    fits = not isinstance(value, int) or -(1 << 63) <= value < 1 << 63
+    if not (value is None or isinstance(value, str | int | float)) or not fits or not name or "\0" in name:
+        raise LabelsError(f"label '{name}' cannot be {str(value)[:50]} ({type(value).__name__}): text and numbers can be stored")
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 @contextmanager
@@ -456,6 +523,8 @@ def _explained(folder: Path) -> Iterator[None]:
         if "locked" in text:
             raise CollectionError(f"{folder} is locked by another program ({text}); try again when it is done") from error
         raise CollectionError(f"{folder} cannot be used ({text}); it may be damaged or half deleted") from error
+    except UnicodeEncodeError as error:
+        raise CollectionError(f"{error.object!r} is not valid UTF-8, and no object of {folder} is called so") from error
     except sqlite3.DatabaseError as error:
         if isinstance(error, sqlite3.IntegrityError):
             raise

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import faiss
+import faiss as _faiss
 import numpy as np
 from numpy.typing import NDArray
 
+faiss: Any = _faiss  # its types know a part of it
 IndexKind = Literal["auto", "exact", "hnsw", "ivf"]
 
 # Exact search over 200,000 vectors of 512 takes some ten milliseconds; beyond, approximate search pays.
@@ -56,10 +59,17 @@ class VectorIndex:
     numbers: NDArray[np.int64]  # of each slot, with room to grow
     alive: NDArray[np.bool_]
     slot_of: NDArray[np.int64]  # by number, -1 where there is none
+    saved_as: str = ""  # name of the files that hold just this
 
     @classmethod
     def build(
-        cls, kind: IndexKind, dim: int, change: int, epoch: int, parts: Iterable[tuple[NDArray[np.int64], NDArray[np.float32]]], count: int
+        cls,
+        kind: IndexKind,
+        dim: int,
+        change: int,
+        epoch: int,
+        parts: Iterable[tuple[NDArray[np.int64], NDArray[np.float32]]],
+        count: int,
     ) -> VectorIndex:
         """Index of `count` vectors that come in parts."""
         resolved = resolve_kind(kind, count)
@@ -159,14 +169,35 @@ class VectorIndex:
         slots = slots[np.linspace(0, len(slots) - 1, min(limit, len(slots))).astype(np.int64)] if len(slots) else slots
         if self.kind == "ivf":
             self.faiss_index.make_direct_map()
-            return np.stack([self.faiss_index.reconstruct(int(s)) for s in slots]) if len(slots) else np.empty((0, self.dim), np.float32)
+            found = np.empty((len(slots), self.dim), np.float32)
+            for row, slot in zip(found, slots, strict=True):
+                row[:] = self.faiss_index.reconstruct(int(slot))
+            return found
         return self.vectors()[slots]
 
     # -- on disk ------------------------------------------------------------------------------------------------------
 
     def save(self, folder: Path) -> None:
-        """Write the index; the second file's name makes the pair valid, so that a kill leaves an old pair or none."""
+        """Write the index; the second file's name makes the pair valid, so that a kill leaves an old pair or none.
+
+        Raises:
+            OSError, RuntimeError: the disk is full or read-only.
+        """
         stem = f"index-{self.epoch}-{self.change}"
+        if self.saved_as == stem and (folder / f"{stem}.npz").exists():
+            return
+        try:
+            self._write(folder, stem)
+        except (OSError, RuntimeError):
+            for part in folder.glob(f"{stem}.*.part"):
+                part.unlink(missing_ok=True)
+            raise
+        for old in folder.glob("index-*"):
+            if not old.name.startswith(f"{stem}."):
+                with contextlib.suppress(OSError):
+                    old.unlink()
+
+    def _write(self, folder: Path, stem: str) -> None:
         n = self.n_slots
         faiss.write_index(self.faiss_index, str(folder / f"{stem}.faiss.part"))
         with (folder / f"{stem}.npz.part").open("wb") as file:
@@ -176,16 +207,13 @@ class VectorIndex:
             )
         os.replace(folder / f"{stem}.faiss.part", folder / f"{stem}.faiss")  # noqa: PTH105
         os.replace(folder / f"{stem}.npz.part", folder / f"{stem}.npz")  # noqa: PTH105
-        for old in folder.glob("index-*"):
-            if not old.name.startswith(f"{stem}."):
-                with contextlib.suppress(OSError):
-                    old.unlink()
+        self.saved_as = stem
 
     @classmethod
     def load(cls, folder: Path, epoch: int) -> VectorIndex | None:
         """Newest saved index of this epoch, or None where there is none that can be read."""
-        saved = sorted(folder.glob(f"index-{epoch}-*.npz"), key=lambda p: int(p.stem.rsplit("-", 1)[1]), reverse=True)
-        for path in saved:
+        saved = [path for path in folder.iterdir() if re.fullmatch(rf"index-{epoch}-\d+\.npz", path.name)]
+        for path in sorted(saved, key=lambda path: int(path.stem.rsplit("-", 1)[1]), reverse=True):
             try:
                 with np.load(path, allow_pickle=False) as data:
                     stored_epoch, change, dim, n = (int(x) for x in data["header"])
@@ -193,12 +221,12 @@ class VectorIndex:
                 faiss_index = faiss.read_index(str(path.with_suffix(".faiss")))
                 if stored_epoch != epoch or faiss_index.ntotal != n or faiss_index.d != dim or len(numbers) != n:
                     continue
-            except (OSError, ValueError, KeyError, RuntimeError, EOFError):
+            except (OSError, ValueError, KeyError, RuntimeError, EOFError, MemoryError, zipfile.BadZipFile):
                 continue
             slot_of = np.full(int(numbers.max(initial=0)) + 1, -1, np.int64)
             slots = np.flatnonzero(alive)
             slot_of[numbers[slots]] = slots
-            return cls(kind, dim, change, epoch, faiss_index, numbers, alive, slot_of)  # type: ignore[arg-type]
+            return cls(kind, dim, change, epoch, faiss_index, numbers, alive, slot_of, path.stem)  # type: ignore[arg-type]
         return None
 
     # -- plumbing -----------------------------------------------------------------------------------------------------

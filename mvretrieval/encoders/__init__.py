@@ -1,0 +1,1 @@
+"""Pictures and words to vectors: one file per family."""

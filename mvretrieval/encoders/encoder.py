@@ -24,13 +24,20 @@ class ViewEncoder(Protocol):
         has_text: whether `encode_text` works.
     """
 
-    id: str
-    dim: int
-    image_size: int
-    fingerprint: str
-    precision: Precision
-    precision_reason: str
-    has_text: bool
+    @property
+    def id(self) -> str: ...  # noqa: D102 - described above
+    @property
+    def dim(self) -> int: ...  # noqa: D102
+    @property
+    def image_size(self) -> int: ...  # noqa: D102
+    @property
+    def fingerprint(self) -> str: ...  # noqa: D102
+    @property
+    def precision(self) -> Precision: ...  # noqa: D102
+    @property
+    def precision_reason(self) -> str: ...  # noqa: D102
+    @property
+    def has_text(self) -> bool: ...  # noqa: D102
 
     def encode_views(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Vectors of pictures.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -51,17 +52,25 @@ def _probe(encoder_id: str, address: str, what: str) -> None:
     token = os.environ.get("HF_TOKEN")
     if token and address.startswith("https://huggingface.co/"):
         headers["Authorization"] = f"Bearer {token}"
-    try:
-        request = urllib.request.Request(address, method="HEAD", headers=headers)
-        with urllib.request.urlopen(request, timeout=_SECONDS):
-            return
-    except urllib.error.HTTPError as error:
-        if error.code in (403, 405):  # reached; HEAD is not welcome, or the proxy's own refusal shows at download
-            raise _unreachable(encoder_id, what, f"the server answered {error.code}") from None
-        raise _unreachable(encoder_id, what, f"the server answered {error.code}") from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", error)
-        raise _unreachable(encoder_id, what, f"no connection: {reason}") from None
+    request = urllib.request.Request(address, method="HEAD", headers=headers)
+    causes: list[str] = []
+
+    def ask() -> None:
+        try:
+            with urllib.request.urlopen(request, timeout=_SECONDS):
+                causes.append("")
+        except urllib.error.HTTPError as error:
+            causes.append(f"the server answered {error.code}")
+        except (OSError, ValueError) as error:
+            causes.append(f"no connection: {getattr(error, 'reason', error)}")
+
+    # In a thread of its own: looking up a name has no time limit, and takes half a minute where nothing answers.
+    asker = threading.Thread(target=ask, daemon=True)
+    asker.start()
+    asker.join(_SECONDS)
+    cause = causes[0] if causes else f"no connection: no answer within {_SECONDS:g} s"
+    if cause:
+        raise _unreachable(encoder_id, what, cause)
 
 
 def _unreachable(encoder_id: str, what: str, cause: str) -> WeightsError:

@@ -118,9 +118,7 @@ def _timm(name: str, weights: Path | None, device: torch.device, precision: Prec
         need_hub(f"image_only:{name}", repository)
         network = timm.create_model(name, pretrained=True, **options)
     config = timm.data.resolve_model_data_config(network)
-    preprocessing = Preprocessing(
-        size=config["input_size"][-1], mean=tuple(config["mean"]), std=tuple(config["std"])
-    )
+    preprocessing = Preprocessing(size=config["input_size"][-1], mean=tuple(config["mean"]), std=tuple(config["std"]))
     network = network.eval()
     chosen, reason = choose_precision(device, precision)
     return NetworkEncoder(
@@ -167,7 +165,7 @@ def fold_batch_norms(network: nn.Module) -> nn.Module:
 class _SamePaddedConv2d(nn.Conv2d):
     """Stride-2 convolution on an even side, padded as TensorFlow does: one column right, one row below."""
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+    def forward(self, input: Tensor) -> Tensor:
         return nn.functional.conv2d(
             nn.functional.pad(input, (0, 1, 0, 1)), self.weight, self.bias, self.stride, 0, self.dilation, self.groups
         )
@@ -209,4 +207,3 @@ def _file_sha256(path: Path) -> str:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
         return digest.hexdigest()
-

@@ -62,7 +62,7 @@ class NetworkEncoder:
             self.batch_size = 512
         self.network = self.network.eval().requires_grad_(False).to(self.device, _DTYPES[self.precision])
         if self.channels_last:
-            self.network = self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.network = self.network.to(memory_format=torch.channels_last)
         # Normalisation in one multiply and one add, from bytes.
         mean, std = torch.tensor(self.preprocessing.mean), torch.tensor(self.preprocessing.std)
         self._scale = (1 / (255 * std)).view(1, 3, 1, 1).to(self.device)
@@ -110,5 +110,7 @@ class NetworkEncoder:
         size = self.preprocessing.size
         if images.shape[1:3] == (size, size):
             return images
-        how = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}[self.preprocessing.resampling]
+        how = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}[
+            self.preprocessing.resampling
+        ]
         return np.stack([np.asarray(Image.fromarray(image).resize((size, size), how)) for image in images])

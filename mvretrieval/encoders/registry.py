@@ -47,7 +47,9 @@ ENCODERS: tuple[EncoderRecord, ...] = (
         "open_clip:MobileCLIP-S1/datacompdr", "small", 21.5, 256, 512, True, "Apple ML research", "DataCompDR-1B"
     ),
     EncoderRecord(DEFAULT_ENCODER, "default", 87.8, 224, 512, True, "MIT", "LAION-2B (English)"),
-    EncoderRecord("open_clip:ViT-L-14/laion2b_s32b_b82k", "best CLIP", 304, 224, 768, True, "MIT", "LAION-2B (English)"),
+    EncoderRecord(
+        "open_clip:ViT-L-14/laion2b_s32b_b82k", "best CLIP", 304, 224, 768, True, "MIT", "LAION-2B (English)"
+    ),
     EncoderRecord("open_clip:ViT-B-16-SigLIP2/webli", "SigLIP", 92.9, 224, 768, True, "Apache-2.0", "WebLI"),
     EncoderRecord(
         "image_only:vit_base_patch14_dinov2.lvd142m", "DINOv2", 86.6, 518, 768, False, "Apache-2.0", "LVD-142M"

@@ -66,9 +66,10 @@ class AdamPooling(nn.Module):
         self.config = config
         hidden = max(1, config.dim // 8)
         if config.instance_scores:
-            self.instance = nn.Sequential(nn.Linear(config.dim, hidden), nn.GELU(), nn.Linear(hidden, 1))
-            nn.init.zeros_(self.instance[2].weight)
-            nn.init.zeros_(self.instance[2].bias)
+            last = nn.Linear(hidden, 1)
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+            self.instance = nn.Sequential(nn.Linear(config.dim, hidden), nn.GELU(), last)
         if config.dataset_scores == "slots":
             self.dataset = nn.Parameter(torch.zeros(config.n_slots))
         elif config.dataset_scores == "directions":

@@ -30,7 +30,7 @@ def explain(collection: Collection, number: int, sources: list[Source]) -> tuple
         own = np.broadcast_to(source.views, (n_styles, *source.views.shape[1:]))
         similarity = np.einsum("svd,snd->svn", views, own)
         worth += np.float32(source.term.weight) * similarity.max(axis=2)
-        if source.term.weight > 0 and (query_view < 0).all():
+        if source.term.weight > 0 and source.term.kind != "text" and (query_view < 0).all():
             query_view = similarity.argmax(axis=2)
     worth[:, ~mask] = -np.inf
     s, v = np.unravel_index(int(worth.argmax()), worth.shape)

@@ -80,7 +80,10 @@ class Row:
 def row_of(collection: Collection, sources: Sequence[Source], hits: Sequence[Hit]) -> Row:
     """A question and its answers as a row of the page; the query view shown is the one that matched the first hit."""
     query_view = hits[0].best_view.get("query_view", 0) if hits else 0
-    return Row([_source_cell(collection, source, query_view) for source in sources], [_hit_cell(collection, hit) for hit in hits])
+    return Row(
+        [_source_cell(collection, source, query_view) for source in sources],
+        [_hit_cell(collection, hit) for hit in hits],
+    )
 
 
 def write_page(path: Path, title: str, rows: Sequence[Row], lead: str = "") -> None:

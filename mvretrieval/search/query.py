@@ -219,12 +219,14 @@ def mix(collection: Collection, sources: list[Source]) -> tuple[NDArray[np.float
     """
     if len(sources) == 1:
         return sources[0].vector * np.sign(np.float32(sources[0].term.weight)), 0.0
-    sample = collection.index().sample(_STATISTICS_SAMPLE)
+    sample = collection.sample(_STATISTICS_SAMPLE)
     total, offset = np.zeros_like(sources[0].vector), 0.0
     for source in sources:
-        cosines = sample @ source.vector
+        cosines = (sample @ source.vector).astype(np.float64)
         mean = float(cosines.mean()) if len(cosines) else 0.0
-        deviation = max(float(cosines.std()), 1e-6) if len(cosines) > 1 else 1.0
+        deviation = float(cosines.std()) if len(cosines) else 0.0
+        if deviation < 1e-5:  # every object is alike to this source: rounding must not decide
+            deviation = 1.0
         total += np.float32(source.term.weight / deviation) * source.vector
         offset -= source.term.weight * mean / deviation
     return total, offset
@@ -243,14 +245,19 @@ def search_sources(collection: Collection, sources: list[Source], k: int = 10, w
     vector, offset = mix(collection, sources)
     scores, numbers = collection.search_vector(vector, k + len(asked), where)
     found = [(float(s) + offset, int(n)) for s, n in zip(scores, numbers, strict=True) if n not in asked][:k]
-    records = collection.store.records([number for _, number in found])
-    hits = []
-    for rank, (score, number) in enumerate(found, start=1):
-        record = records[number]
-        best_view, weights = explain(collection, number, sources)
-        stored = collection.store.vector_of(number)
-        parts = tuple(float(stored @ source.vector) for source in sources) if len(sources) > 1 else ()
-        hits.append(
-            Hit(rank, record.id, record.path, score, best_view, weights, record.metadata, record.facts, parts)
-        )
+    hits: list[Hit] = []
+    with collection.store.snapshot():
+        records = collection.store.records([number for _, number in found])
+        for score, number in found:
+            record = records.get(number)
+            if record is None:  # removed by another process since the index was searched
+                continue
+            best_view, weights = explain(collection, number, sources)
+            stored = collection.store.vector_of(number)
+            parts = tuple(float(stored @ source.vector) for source in sources) if len(sources) > 1 else ()
+            hits.append(
+                Hit(
+                    len(hits) + 1, record.id, record.path, score, best_view, weights, record.metadata, record.facts, parts
+                )
+            )
     return hits

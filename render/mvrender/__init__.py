@@ -1,9 +1,9 @@
 """Views of 3D meshes: load any file, look at it from several sides, in several styles.
 
-    from mvrender import Job, RenderPool, RenderSpec
+from mvrender import Job, RenderPool, RenderSpec
 
-    with RenderPool(RenderSpec.default()) as pool:
-        images = pool.render(Job(Path("chair.glb"))).views.images   # (styles, views, height, width, 3) uint8
+with RenderPool(RenderSpec.default()) as pool:
+    images = pool.render(Job(Path("chair.glb"))).views.images   # (styles, views, height, width, 3) uint8
 """
 
 from __future__ import annotations

@@ -100,7 +100,7 @@ def sphere(n_views: int = 20) -> Rig:
 def dodecahedron() -> Rig:
     """Cameras at the 20 corners of a regular dodecahedron."""
     phi = (1 + math.sqrt(5)) / 2
-    corners = [(x, y, z) for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)]
+    corners: list[tuple[float, float, float]] = [(x, y, z) for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)]
     for a in (-1 / phi, 1 / phi):
         for b in (-phi, phi):
             corners += [(0, a, b), (a, b, 0), (b, 0, a)]
@@ -109,7 +109,9 @@ def dodecahedron() -> Rig:
 
 def cube() -> Rig:
     """Cameras in front of the six faces of a cube: the sides, the top and the bottom."""
-    return Rig("cube", _by_azimuth(np.array([[0, 0, 1], [1, 0, 0], [0, 0, -1], [-1, 0, 0], [0, 1, 0], [0, -1, 0]], float)))
+    return Rig(
+        "cube", _by_azimuth(np.array([[0, 0, 1], [1, 0, 0], [0, 0, -1], [-1, 0, 0], [0, 1, 0], [0, -1, 0]], float))
+    )
 
 
 _RIGS: dict[str, Callable[..., Rig]] = {

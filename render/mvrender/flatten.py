@@ -86,9 +86,7 @@ def _add(
 ) -> None:
     parts.n_faces += len(geometry.faces)
     if parts.n_faces > limits.max_faces:
-        raise MeshError(
-            "too_large", f"more than {limits.max_faces:,} faces; decimate the mesh, or raise --max-faces"
-        )
+        raise MeshError("too_large", f"more than {limits.max_faces:,} faces; decimate the mesh, or raise --max-faces")
     vertices = np.asarray(geometry.vertices, np.float64)
     faces = np.asarray(geometry.faces, np.int64)
     if faces.min() < 0 or faces.max() >= len(vertices):
@@ -97,7 +95,7 @@ def _add(
         )
     if not np.array_equal(transform, np.eye(4)):
         vertices = vertices @ transform[:3, :3].T + transform[:3, 3]
-    visual = geometry.visual
+    visual: Any = geometry.visual
     colors, uv, texture = np.tile(CLAY.astype(np.uint8), (len(vertices), 1)), None, -1
     if visual.kind == "face":
         # A corner belongs to one face then, so every corner becomes a vertex of its own.
@@ -183,17 +181,17 @@ def _factor(material: Any, is_pbr: bool, opaque: bool, linear_light: bool) -> tu
     return int(r), int(g), int(b)
 
 
-def _texture(
-    parts: _Parts, image: Image.Image, factor: tuple[int, int, int], opaque: bool, limits: Limits
-) -> int:
-    """Index of a picture, multiplied by its material's colour, among the mesh's textures; -1 where it cannot be read."""
+def _texture(parts: _Parts, image: Image.Image, factor: tuple[int, int, int], opaque: bool, limits: Limits) -> int:
+    """Index of a picture, multiplied by its material's colour, among the textures; -1 where it cannot be read."""
     key = (id(image), factor, opaque)
     if key in parts.texture_index:
         return parts.texture_index[key]
     index = -1
     width, height = image.size
     if width * height > limits.max_texture_pixels:
-        parts.notes.append(f"texture of {width} x {height} pixels left out: over the limit of {limits.max_texture_pixels}")
+        parts.notes.append(
+            f"texture of {width} x {height} pixels left out: over the limit of {limits.max_texture_pixels}"
+        )
     else:
         try:
             picture = _small_rgb(image, opaque)
@@ -235,7 +233,7 @@ def _over_white(rgba: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def _linear_to_srgb(colors: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """sRGB bytes of linear-light bytes (IEC 61966-2-1)."""
+    """Bytes of linear light as sRGB (IEC 61966-2-1)."""
     linear = np.arange(256) / 255
     srgb = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
     return np.asarray(np.rint(srgb * 255).astype(np.uint8)[colors])

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import json
 import logging
 import os
 import re
 import stat
-import struct
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +16,8 @@ from typing import Any
 import trimesh
 from PIL import Image
 
-from mvrender.errors import MeshError
+from mvrender import gltf
+from mvrender.errors import FailureCode, MeshError
 from mvrender.flatten import flatten
 from mvrender.mesh import Limits, Mesh, UpAxis, check, turn_up
 from mvrender.references import FolderReferences, as_utf8
@@ -36,15 +35,6 @@ FORMATS: dict[str, UpAxis] = {
     ".stp": "+z",
 }
 """Formats by suffix, and the up axis that each one's convention says (a DAE file states its own)."""
-
-_GLTF_SUPPORTED = {
-    "KHR_materials_unlit",
-    "KHR_materials_pbrSpecularGlossiness",
-    "KHR_texture_transform",
-    "KHR_mesh_quantization",
-    "EXT_texture_webp",
-    "KHR_draco_mesh_compression",
-}
 
 _LINEAR_LIGHT = {".glb", ".gltf", ".step", ".stp"}
 """Formats whose colours are linear light; STEP comes through glTF."""
@@ -86,8 +76,6 @@ def load(path: Path, *, root: Path | None = None, up: UpAxis | None = None, limi
     limits = limits or Limits()
     suffix = path.suffix.lower()
     data = _read(path, suffix, limits)
-    if suffix in (".glb", ".gltf"):
-        _check_gltf(data, suffix)
     references = FolderReferences(path.parent, root or path.parent)
     scene = _load_scene(_repaired(data, suffix), suffix, references)
     mesh = flatten(scene, limits, linear_light=suffix in _LINEAR_LIGHT)
@@ -127,7 +115,9 @@ def _read(path: Path, suffix: str, limits: Limits) -> bytes:
         if info.st_size == 0:
             raise MeshError("empty_file", "the file has no bytes; copy it again from where it came from")
         if info.st_size > limits.max_file_bytes:
-            raise MeshError("too_large", f"{info.st_size / 1e9:.1f} GB, over the limit of {limits.max_file_bytes / 1e9:.1f} GB")
+            raise MeshError(
+                "too_large", f"{info.st_size / 1e9:.1f} GB, over the limit of {limits.max_file_bytes / 1e9:.1f} GB"
+            )
         return path.read_bytes()
     except FileNotFoundError:
         raise MeshError("missing_file", "no such file") from None
@@ -135,14 +125,18 @@ def _read(path: Path, suffix: str, limits: Limits) -> bytes:
         raise MeshError("no_permission", "the file may not be read by this user; change its mode or owner") from None
     except OSError as error:
         raise MeshError("unreadable", f"cannot be read: {error.strerror or error}") from None
+    except ValueError as error:
+        raise MeshError("bad_name", f"no file can be called that: {error}") from None
 
 
 def _repaired(data: bytes, suffix: str) -> bytes:
     """Content as trimesh can read it.
 
     Raises:
-        MeshError: a binary STL that was cut off, which would be searched for text.
+        MeshError: a glTF file that requires the unknown; a binary STL that was cut off, to be searched for text else.
     """
+    if suffix in (".glb", ".gltf"):
+        return gltf.prepare(data, suffix)
     if suffix in (".obj", ".off"):
         return as_utf8(data)
     if suffix == ".stl":
@@ -185,38 +179,16 @@ def _load_scene(data: bytes, suffix: str, references: FolderReferences) -> trime
         raise
     except Exception as error:  # a parser may raise anything on a broken file
         if references.refused or references.missing:
-            code = "outside_reference" if references.refused else "missing_reference"
+            code: FailureCode = "outside_reference" if references.refused else "missing_reference"
             names = ", ".join(f"'{name}'" for name in (references.refused or references.missing)[:3])
             raise MeshError(code, f"the geometry needs {names}, which cannot be read from its folder") from error
         detail = " ".join(str(error).split())[:200] or type(error).__name__
         if _BAD_INDICES.search(detail):
             raise MeshError("bad_indices", f"faces name vertices that are not there ({detail})") from error
         raise MeshError(
-            "unreadable", f"not a readable {suffix[1:].upper()} file ({type(error).__name__}: {detail}); open and save it again"
+            "unreadable",
+            f"not a readable {suffix[1:].upper()} file ({type(error).__name__}: {detail}); open and save it again",
         ) from error
-
-
-def _check_gltf(data: bytes, suffix: str) -> None:
-    """Refuse by name what trimesh would load as nothing or as zeros."""
-    try:
-        text = data
-        if suffix == ".glb":
-            if data[:4] != b"glTF":
-                raise ValueError("no glTF magic")
-            (length,) = struct.unpack_from("<I", data, 12)
-            text = data[20 : 20 + length]
-        tree = json.loads(text.decode("utf-8-sig"))
-        required, used = set(tree.get("extensionsRequired", [])), set(tree.get("extensionsUsed", []))
-    except (ValueError, struct.error, AttributeError, TypeError) as error:
-        raise MeshError("unreadable", f"not a readable {suffix[1:].upper()} file: {error}") from None
-    if "KHR_draco_mesh_compression" in required | used and importlib.util.find_spec("DracoPy") is None:
-        raise MeshError("needs_extra", "Draco-compressed glTF needs the extra: pip install 'mvretrieval[draco]'")
-    unknown = sorted(name for name in required if name not in _GLTF_SUPPORTED and not name.startswith("KHR_materials_"))
-    if unknown:
-        raise MeshError(
-            "unsupported_extension",
-            f"the file requires {', '.join(unknown)}, which cannot be decoded here; export it without",
-        )
 
 
 def _up_axis(suffix: str, data: bytes) -> UpAxis:

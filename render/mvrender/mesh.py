@@ -90,7 +90,7 @@ def check(mesh: Mesh) -> None:
     if bad:
         raise MeshError(
             "not_finite",
-            f"{bad} of {len(mesh.vertices)} vertices are NaN, infinite or beyond float32; repair the mesh in its editor",
+            f"{bad} of {len(mesh.vertices)} vertices are NaN, infinite or beyond float32; repair it in a mesh editor",
         )
 
 

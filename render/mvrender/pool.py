@@ -121,9 +121,7 @@ class RenderPool:
         self.spec = spec
         self._workers = [_WorkerProcess(spec) for _ in range(n_workers or os.cpu_count() or 1)]
 
-    def run(
-        self, jobs: Iterable[Job], wanted: Callable[[Opened], bool] = always
-    ) -> Iterator[Rendered | Failed]:
+    def run(self, jobs: Iterable[Job], wanted: Callable[[Opened], bool] = always) -> Iterator[Rendered | Failed]:
         """Load and render files, in the order in which they get done.
 
         Args:
@@ -179,6 +177,8 @@ class RenderPool:
                 self.close()
             for thread in threads:
                 thread.join()
+            if running:
+                self.close()  # a thread may have started another worker meanwhile
 
     def render(self, job: Job) -> Rendered:
         """Load and render one file.
@@ -216,6 +216,10 @@ class RenderPool:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+class _WorkerDied(Exception):
+    """No reply will come."""
 
 
 class _WorkerProcess:
@@ -285,7 +289,7 @@ class _WorkerProcess:
         timer.start()
         try:
             return self._converse(process, job, wanted)
-        except (EOFError, OSError):
+        except _WorkerDied:
             code = process.wait()
             tail = self._stderr_tail()
             self.stop()
@@ -293,6 +297,9 @@ class _WorkerProcess:
                 return Failed(job, "timeout", f"took longer than {self._spec.limits.seconds:g} s; raise --max-seconds")
             how = f"signal {-code}" if code < 0 else f"exit code {code}"
             return Failed(job, "renderer_crash", f"the worker died on it ({how}){tail}; the file is likely broken")
+        except BaseException:
+            self.stop()  # in the middle of a conversation: its next reply would be taken for another file's
+            raise
         finally:
             timer.cancel()
             timer.join()
@@ -322,7 +329,7 @@ class _WorkerProcess:
         request = {"op": "load", "path": str(job.path.absolute()), "root": root, "up": job.up}
         head, _ = self._ask(process, request)
         if "code" in head:
-            return Failed(job, head["code"], head["message"])
+            return self._failed(job, head)
         opened = Opened(
             job, head["content_hash"], tuple(head["references"]), head["up"], head["facts"], tuple(head["notes"])
         )
@@ -330,11 +337,16 @@ class _WorkerProcess:
             return Rendered(opened, None)
         head, body = self._ask(process, {"op": "render"})
         if "code" in head:
-            return Failed(job, head["code"], head["message"])
+            return self._failed(job, head)
         strip = head["strip"]
         images = np.frombuffer(body, np.uint8, offset=strip).reshape(head["shape"])
         views = Views(images, np.array(head["mask"], bool), self._spec.rig.cam_to_world)
         return Rendered(opened, views, body[:strip])
+
+    def _failed(self, job: Job, head: dict[str, Any]) -> Failed:
+        if head["code"] == "out_of_memory":
+            self.stop()  # what it allocated is not all given back, and the next file would pay for it
+        return Failed(job, head["code"], head["message"])
 
     def _await_ready(self) -> None:
         process = self._process
@@ -346,7 +358,9 @@ class _WorkerProcess:
             code = process.wait()
             tail = self._stderr_tail()
             self.stop()
-            raise BackendError(f"the '{self._spec.backend}' worker ended before it was ready (exit {code}){tail}") from None
+            raise BackendError(
+                f"the '{self._spec.backend}' worker ended before it was ready (exit {code}){tail}"
+            ) from None
         if "code" in head:
             self.stop()
             raise BackendError(head["message"])
@@ -355,8 +369,11 @@ class _WorkerProcess:
     @staticmethod
     def _ask(process: subprocess.Popen[bytes], request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
         assert process.stdin is not None and process.stdout is not None
-        send(process.stdin, request)  # type: ignore[arg-type]
-        return receive(process.stdout)  # type: ignore[arg-type]
+        try:
+            send(process.stdin, request)  # type: ignore[arg-type]
+            return receive(process.stdout)  # type: ignore[arg-type]
+        except (EOFError, OSError, ValueError) as error:  # ValueError: another thread closed the pipe
+            raise _WorkerDied from error
 
     def _stderr_tail(self) -> str:
         if self._errors is None:

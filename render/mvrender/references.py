@@ -28,7 +28,7 @@ def as_utf8(text: bytes) -> bytes:
     return text
 
 
-class FolderReferences(Resolver):  # type: ignore[misc]  # trimesh is not typed
+class FolderReferences(Resolver):  # type: ignore[misc]  # trimesh is not typed everywhere
     """trimesh resolver that stays inside `root`.
 
     A name is looked up beside the mesh. An absolute path or a Windows path (common in MTL files from other people's

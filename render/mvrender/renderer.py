@@ -92,7 +92,11 @@ def has_gpu() -> bool:
     """Whether an NVIDIA GPU with an EGL driver can be seen, judged by its device files."""
     return os.path.exists("/dev/nvidiactl") and any(  # noqa: PTH110 - pathlib costs an import in every worker
         os.path.exists(f"{folder}/10_nvidia.json")  # noqa: PTH110
-        for folder in ("/usr/share/glvnd/egl_vendor.d", "/etc/glvnd/egl_vendor.d", "/usr/local/nvidia/share/glvnd/egl_vendor.d")
+        for folder in (
+            "/usr/share/glvnd/egl_vendor.d",
+            "/etc/glvnd/egl_vendor.d",
+            "/usr/local/nvidia/share/glvnd/egl_vendor.d",
+        )
     )
 
 

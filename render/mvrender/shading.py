@@ -86,4 +86,4 @@ def shade(
     light = np.maximum(normals @ _TO_LIGHTS.T, 0) @ _STRENGTHS + np.float32(AMBIENT)
     base = CLAY if style == "clay" or colors is None else colors
     lit = base * light[:, None]
-    return np.minimum(lit, KNEE + KNEE_SLOPE * (lit - KNEE))
+    return np.asarray(np.minimum(lit, KNEE + KNEE_SLOPE * (lit - KNEE)), np.float32)

@@ -55,5 +55,7 @@ class TexturePyramids:
         left, top = x0.astype(np.int64) % width, y0.astype(np.int64) % height
         right, bottom = (left + 1) % width, (top + 1) % height
         upper = self._texels[offset + top * width + left] * (1 - fx) + self._texels[offset + top * width + right] * fx
-        lower = self._texels[offset + bottom * width + left] * (1 - fx) + self._texels[offset + bottom * width + right] * fx
+        lower = (
+            self._texels[offset + bottom * width + left] * (1 - fx) + self._texels[offset + bottom * width + right] * fx
+        )
         return np.asarray(upper * (1 - fy) + lower * fy, np.float32)

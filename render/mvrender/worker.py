@@ -68,7 +68,7 @@ def strip_of(views: Views, size: int) -> bytes:
 
 
 def limit_memory(extra_bytes: int) -> None:
-    """Let this process allocate `extra_bytes` beyond what it holds now. Linux only; elsewhere there is no such limit."""
+    """Let this process allocate `extra_bytes` beyond what it holds now; on Linux alone, elsewhere without limit."""
     status = Path("/proc/self/statm")
     if not status.exists():
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -276,7 +277,8 @@ def test_names() -> None:
 
 
 def test_a_backend_that_is_not_installed_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "pyrender", None)  # which no import gets past
+    monkeypatch.setitem(sys.modules, "embreex", None)
     with pytest.raises(BackendError, match=r"pip install 'mvretrieval\[gl\]'"):
         choose("pyrender")
     with pytest.raises(BackendError, match="pip install embreex"):

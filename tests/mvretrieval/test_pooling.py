@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -180,7 +181,7 @@ def test_an_untrained_module_can_start_to_learn_despite_its_zeros() -> None:
 
 def test_harmonics_are_orthonormal_over_the_sphere() -> None:
     # Gauss-Legendre in height and even steps in azimuth integrate degree 6 exactly.
-    nodes, weights = (torch.tensor(part) for part in __import__("numpy").polynomial.legendre.leggauss(8))
+    nodes, weights = (torch.tensor(part) for part in np.polynomial.legendre.leggauss(8))
     azimuth = torch.arange(16, dtype=torch.float64) * (2 * math.pi / 16)
     flat = (1 - nodes**2).sqrt()
     points = torch.stack(

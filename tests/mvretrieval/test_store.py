@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +51,7 @@ def test_replacing_keeps_id_number_and_labels(store: Store) -> None:
     (number,) = _put(store, "a")
     with store.transaction():
         store.set_metadata(number, {"label": "x"})
-        again = store.put(new_object("another id", faces=99).__class__(**{**vars(new_object("a", [0, 1], 99)), "id": "b"}), 5)
+        again = store.put(replace(new_object("a", [0, 1], faces=99), id="b"), 5)
     record = store.records([number])[number]
     assert again == number and record.id == "a"
     assert record.facts["faces"] == 99 and record.metadata == {"label": "x"}
@@ -109,7 +110,9 @@ def test_free_ids(store: Store) -> None:
     assert [store.free_id(name) for name in ("a", "b")] == ["a~3", "b"]
 
 
-@pytest.mark.parametrize("name", ["number", "NUMBER", "rowid", "order", 'a"b', "id", "path", " ", "ß", "x" * 500, "a.b", "[c]", "`d`"])
+@pytest.mark.parametrize(
+    "name", ["number", "NUMBER", "rowid", "order", 'a"b', "id", "path", " ", "ß", "x" * 500, "a.b", "[c]", "`d`"]
+)
 def test_any_name_can_be_a_label(store: Store, name: str) -> None:
     (number,) = _put(store, "a")
     with store.transaction():
@@ -151,7 +154,7 @@ def test_failures_are_kept_until_the_file_works(store: Store) -> None:
 def test_paths_under_a_folder_are_not_those_beside_it(store: Store) -> None:
     with store.transaction():
         for path in ("/m/a", "/m/sub/b", "/m2/c", "/m%/d"):
-            store.put(new_object("x").__class__(**{**vars(new_object("x")), "path": path, "id": path}), 1)
+            store.put(replace(new_object("x"), path=path, id=path), 1)
     assert [path for _, path in store.paths_under("/m")] == ["/m/a", "/m/sub/b"]
     assert [path for _, path in store.paths_under("/m%/")] == ["/m%/d"]
     assert len(list(store.paths_under("/"))) == 4
@@ -162,7 +165,7 @@ def test_strings_that_are_no_unicode_are_refused_in_words(store: Store) -> None:
         store.number_of("\udcff")
 
 
-# -- several at once ----------------------------------------------------------------------------------------------------
+# -- several at once ---------------------------------------------------------------------------------------------------
 
 
 def test_readers_see_whole_transactions_and_snapshots_stand_still(store: Store) -> None:
@@ -204,7 +207,7 @@ def test_threads_may_share_a_store(store: Store) -> None:
     assert wrong == [] and store.count() == 100
 
 
-# -- harm -----------------------------------------------------------------------------------------------------------------
+# -- harm --------------------------------------------------------------------------------------------------------------
 
 
 def test_a_kill_in_a_transaction_loses_that_transaction_alone(tmp_path: Path) -> None:
@@ -275,9 +278,8 @@ def _noise(path: Path, start: int = 0) -> None:
     ids=["version", "other program", "noise", "empty", "cut", "table gone", "deleted", "half deleted", "folder gone"],
 )
 def test_what_cannot_be_opened_says_why_and_what_to_do(harm: Callable[[Path], object], said: str, tmp_path: Path) -> None:
-    path = _close(tmp_path / "c") if (tmp_path / "c").mkdir() is None else None
-    assert path is not None
-    harm(path)
+    (tmp_path / "c").mkdir()
+    harm(_close(tmp_path / "c"))
     with pytest.raises(CollectionError, match=re.escape(said)):
         Store.open(tmp_path / "c")
 

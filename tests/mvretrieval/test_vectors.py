@@ -117,7 +117,9 @@ def _scramble(path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["faiss", "npz"])
-@pytest.mark.parametrize("harm", [Path.unlink, _cut, _scramble, lambda p: p.write_bytes(b"")], ids=["gone", "cut", "noise", "empty"])
+@pytest.mark.parametrize(
+    "harm", [Path.unlink, _cut, _scramble, lambda p: p.write_bytes(b"")], ids=["gone", "cut", "noise", "empty"]
+)
 def test_damaged_files_are_not_loaded(suffix: str, harm: Callable[[Path], object], tmp_path: Path) -> None:
     _full("exact").save(tmp_path)
     harm(tmp_path / f"index-1-0.{suffix}")

@@ -18,12 +18,16 @@ from mvretrieval.collection.where import parse_where
 from mvretrieval.errors import FilterError
 
 COLUMNS = {"label": 'm."label"', "faces": "o.faces", "price (EUR)": 'm."price (EUR)"'}
-WORDS = ["chair", "Chair", "armchair", "it's", "", "100%", "a_b", "ä ö", 'say "so"', "x'; DROP TABLE objects; --", "5", "\n"]
+WORDS = ["chair", "Chair", "armchair", "it's", "", "100%", "a_b", "ä ö", 'say "so"', "5", "\n"]
+WORDS.append("x'; DROP TABLE objects; --")
 NUMBERS = [-3, 0, 1, 2.5, 1e10, 7, 4096]
 ROWS = [
     {"label": word, "size": number, "mixed": mixed}
     for word, number, mixed in zip(
-        [*WORDS, None, "chair"], [*NUMBERS, None, 5, 2.5, -0.5, 1, 2, 3], ["a", 1, None, "1", 2.5, "b", 0, *"cdefgh", None], strict=True
+        [*WORDS, None, "chair"],
+        [*NUMBERS, None, 5, 2.5, -0.5, 1, 2, 3],
+        ["a", 1, None, "1", 2.5, "b", 0, *"cdefgh", None],
+        strict=True,
     )
 ]
 
@@ -42,7 +46,7 @@ def quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-# -- agreement with a reading in Python ---------------------------------------------------------------------------------
+# -- agreement with a reading in Python --------------------------------------------------------------------------------
 
 Predicate = Callable[[dict[str, Any]], bool]
 
@@ -129,7 +133,8 @@ def test_selects_what_a_reading_in_python_selects(store: Store, expression: tupl
 
 def test_and_binds_tighter_than_or_and_not_tightest(store: Store) -> None:
     assert np.array_equal(
-        store.select("label = 'chair' or size = 1 and mixed = 'zzz'"), store.select("label = 'chair' or (size = 1 and mixed = 'zzz')")
+        store.select("label = 'chair' or size = 1 and mixed = 'zzz'"),
+        store.select("label = 'chair' or (size = 1 and mixed = 'zzz')"),
     )
     assert np.array_equal(store.select("not label = 'chair' and size > 0"), store.select("(not (label = 'chair')) and size > 0"))
 
@@ -138,7 +143,7 @@ def test_facts_can_be_asked_for(store: Store) -> None:
     assert len(store.select("faces = 12 and format = 'ply' and id like 'o1%'")) == 1 + 4
 
 
-# -- nothing but data ---------------------------------------------------------------------------------------------------
+# -- nothing but data --------------------------------------------------------------------------------------------------
 
 
 @given(st.text())
@@ -193,7 +198,7 @@ def test_a_column_with_a_hostile_name_is_a_column(tmp_path: Path) -> None:
     assert store.select(f"\"{escaped}\" = 'z'").tolist() == []
 
 
-# -- messages -----------------------------------------------------------------------------------------------------------
+# -- messages ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -124,8 +124,8 @@ def _draw(
     x0, y0, x1, y1 = _pixel_box(surface.box, camera, cam_to_world)
     if x0 >= x1 or y0 >= y1:
         return False
-    columns, rows = np.meshgrid(np.arange(x0, x1, dtype=np.float32), np.arange(y0, y1, dtype=np.float32))
-    columns, rows = columns.ravel(), rows.ravel()
+    grid = np.meshgrid(np.arange(x0, x1, dtype=np.float32), np.arange(y0, y1, dtype=np.float32))
+    columns, rows = (axis.ravel() for axis in grid)
     pictures, seen = _look(surface, camera, cam_to_world, styles, columns + 0.5, rows + 0.5)
     pictures = pictures.reshape(len(styles), y1 - y0, x1 - x0, 3)
     edges = np.flatnonzero(_contrast(pictures) > _CONTRAST)

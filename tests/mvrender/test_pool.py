@@ -1,0 +1,466 @@
+"""The pool: every file becomes one result, whatever happens to the worker that looks at it."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import trimesh
+from PIL import Image
+
+import mvrender
+from mvrender.backends.embree import EmbreeRenderer
+from mvrender.cameras import Rig, parse_rig
+from mvrender.errors import FAILURE_CODES, BackendError, MeshError, RigError
+from mvrender.loading import load
+from mvrender.mesh import Limits, normalise
+from mvrender.pool import Failed, Job, Opened, Rendered, RenderPool, RenderSpec
+from mvrender.wire import receive, send
+from mvrender.worker import serve
+
+RIG = parse_rig("ring:2@20")
+SPEC = RenderSpec(rig=RIG, styles=("clay",), size=64)
+
+
+@pytest.fixture(scope="module")
+def one() -> Iterator[RenderPool]:
+    """A pool of one worker, which must serve whatever came before."""
+    with RenderPool(SPEC, n_workers=1) as pool:
+        yield pool
+
+
+@pytest.fixture
+def box(tmp_path: Path) -> Path:
+    return box_at(tmp_path / "box.stl")
+
+
+def box_at(path: Path, *extents: float) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(trimesh.creation.box(extents or (1, 2, 3)).export(file_type="stl"))
+    return path
+
+
+def slow_file(folder: Path, n_faces: int = 500_000) -> Path:
+    """Takes seconds to read, and hundreds of megabytes."""
+    path = folder / "slow.obj"
+    path.write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nv 0 0 1\n" + "f 1 2 3\nf 1 2 3 4\n" * (n_faces // 2))
+    return path
+
+
+def workers() -> list[psutil.Process]:
+    """Worker processes of this process."""
+    found = []
+    for child in psutil.Process().children():
+        try:
+            if "mvrender.worker" in child.cmdline() and child.status() != psutil.STATUS_ZOMBIE:
+                found.append(child)
+        except psutil.NoSuchProcess:
+            pass
+    return found
+
+
+def worker_of(pool: RenderPool) -> psutil.Process:
+    process = pool._workers[0]._process
+    assert process is not None
+    return psutil.Process(process.pid)
+
+
+def images_of(result: Rendered | Failed) -> Any:
+    assert isinstance(result, Rendered) and result.views is not None, result
+    return result.views.images
+
+
+def test_a_worker_draws_what_this_process_draws(one: RenderPool, box: Path) -> None:
+    result = one.render(Job(box))
+    loaded = load(box)
+    here = EmbreeRenderer().render(normalise(loaded.mesh), RIG, ["clay"], 64)
+    assert result.views is not None
+    np.testing.assert_array_equal(result.views.images, here.images)
+    np.testing.assert_array_equal(result.views.mask, here.mask)
+    np.testing.assert_array_equal(result.views.cameras, here.cameras)
+    opened = result.opened
+    assert (opened.content_hash, opened.references, opened.up) == (loaded.content_hash, loaded.references, loaded.up)
+    assert (opened.facts, opened.notes, opened.job) == (loaded.facts, loaded.mesh.notes, Job(box))
+
+
+def test_results_do_not_depend_on_order_or_on_the_number_of_workers(tmp_path: Path) -> None:
+    paths = [box_at(tmp_path / f"{i}.stl", 1, 1 + i / 3, 2) for i in range(8)]
+    paths += [tmp_path / "gone.stl", Path(tmp_path / "zero.obj")]
+    paths[-1].touch()
+
+    def run(n_workers: int, order: list[Path]) -> dict[Path, Any]:
+        with RenderPool(SPEC, n_workers) as pool:
+            results = list(pool.run(Job(path) for path in order))
+        assert len(results) == len(order)
+        return {
+            r.job.path if isinstance(r, Failed) else r.opened.job.path: r.code
+            if isinstance(r, Failed)
+            else images_of(r)
+            for r in results
+        }
+
+    alone, together = run(1, paths), run(3, paths[::-1])
+    assert alone.keys() == together.keys() == set(paths)
+    for path in paths:
+        np.testing.assert_array_equal(alone[path], together[path])
+    assert alone[paths[-2]] == "missing_file" and alone[paths[-1]] == "empty_file"
+    assert not np.array_equal(alone[paths[0]], alone[paths[1]])
+
+
+def test_what_nobody_wants_is_not_drawn(one: RenderPool, tmp_path: Path) -> None:
+    paths = [box_at(tmp_path / f"{i}.stl", 1, 1, 1 + i) for i in range(4)]
+    results = list(one.run((Job(path) for path in paths), lambda opened: opened.job.path in paths[::2]))
+    drawn = {r.opened.job.path: r.views is not None for r in results if isinstance(r, Rendered)}
+    assert drawn == {path: path in paths[::2] for path in paths}
+
+
+def test_a_job_says_what_is_up_and_where_references_may_lie(one: RenderPool, tmp_path: Path) -> None:
+    folder = tmp_path / "meshes"
+    folder.mkdir()
+    (folder / "a.obj").write_text("mtllib ../m.mtl\nv 0 0 0\nv 1 0 0\nv 0 1 0\nusemtl paint\nf 1 2 3\n")
+    (tmp_path / "m.mtl").write_text("newmtl paint\nKd 1 0 0\n")
+    inside = one.render(Job(folder / "a.obj", up="+z")).opened
+    assert inside.up == "+z" and inside.references == () and "outside" in inside.notes[0]
+    wider = one.render(Job(folder / "a.obj", root=tmp_path)).opened
+    assert wider.up == "+y" and wider.references == (str(tmp_path / "m.mtl"),) and wider.notes == ()
+
+
+def test_relative_paths_are_the_callers(one: RenderPool, box: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(box.parent)
+    assert one.render(Job(Path("box.stl"), root=Path())).opened.job.path == Path("box.stl")
+
+
+@pytest.mark.parametrize("moment", ["while it works", "between two files"])
+def test_a_killed_worker_costs_one_file_at_most(moment: str, one: RenderPool, box: Path) -> None:
+    one.render(Job(box))
+
+    def kill(_: Opened) -> bool:
+        worker_of(one).kill()
+        return True
+
+    if moment == "while it works":
+        (result,) = one.run([Job(box)], kill)
+        assert isinstance(result, Failed) and result.code == "renderer_crash" and "signal 9" in result.message
+    else:
+        kill_me = worker_of(one)
+        kill_me.kill()
+        kill_me.wait(10)
+    assert images_of(one.render(Job(box))).any()
+    assert len(workers()) == 1
+
+
+def test_every_failure_leaves_the_worker_usable(one: RenderPool, box: Path, tmp_path: Path) -> None:
+    one.render(Job(box))
+    before = worker_of(one)
+    (tmp_path / "line.obj").write_text("v 0 0 0\nv 1 0 0\nv 2 0 0\nf 1 2 3\n")
+    (tmp_path / "nan.obj").write_text("v nan 0 0\nv 1 0 0\nv 2 0 0\nf 1 2 3\n")
+    (tmp_path / "a.txt").touch()
+    expected = {
+        "line.obj": "nothing_visible",
+        "nan.obj": "not_finite",
+        "a.txt": "unknown_format",
+        "b.stl": "missing_file",
+    }
+    for name, code in expected.items():
+        with pytest.raises(MeshError) as error:
+            one.render(Job(tmp_path / name))
+        assert error.value.code == code in FAILURE_CODES
+        assert images_of(one.render(Job(box))).any()
+    assert worker_of(one) == before
+
+
+def test_a_file_that_takes_too_long_costs_its_time_and_no_more(box: Path, tmp_path: Path) -> None:
+    slow = slow_file(tmp_path)
+    with RenderPool(SPEC, n_workers=1) as pool:
+        images = images_of(pool.render(Job(box)))
+        pool.limit(Limits(seconds=0.4))
+        pool.warm_up()
+        started = time.monotonic()
+        results = list(pool.run([Job(slow), Job(box), Job(slow), Job(box)]))
+        assert time.monotonic() - started < 10
+    assert [r.code if isinstance(r, Failed) else "drawn" for r in results] == ["timeout", "drawn", "timeout", "drawn"]
+    assert isinstance(results[0], Failed) and "0.4 s; raise --max-seconds" in results[0].message
+    np.testing.assert_array_equal(images_of(results[1]), images)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is limited on Linux only")
+def test_a_file_that_needs_too_much_memory(box: Path, tmp_path: Path) -> None:
+    slow = slow_file(tmp_path, 1_000_000)
+    with RenderPool(RenderSpec(rig=RIG, size=64, limits=Limits(memory_bytes=256 << 20)), n_workers=1) as pool:
+        results = list(pool.run([Job(box), Job(slow), Job(box)]))
+    codes = [r.code if isinstance(r, Failed) else "drawn" for r in results]
+    assert codes[::2] == ["drawn", "drawn"] and codes[1] in ("out_of_memory", "renderer_crash")
+    assert isinstance(results[1], Failed) and (codes[1] != "out_of_memory" or "--max-memory" in results[1].message)
+
+
+def test_an_interrupted_conversation_is_not_continued(one: RenderPool, box: Path, tmp_path: Path) -> None:
+    class Interrupted(Exception):
+        pass
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise Interrupted
+
+    slow = slow_file(tmp_path, 200_000)
+    expected = images_of(one.render(Job(box)))
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        with pytest.raises(Interrupted):
+            one.render(Job(slow))
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    # The reply to the first question must not be taken for the reply to this one.
+    np.testing.assert_array_equal(images_of(one.render(Job(box))), expected)
+
+
+@pytest.mark.parametrize("error", [OSError("disk full"), ZeroDivisionError("oops")])
+def test_the_callers_own_errors_reach_the_caller(error: Exception, one: RenderPool, box: Path) -> None:
+    def wanted(_: Opened) -> bool:
+        raise error
+
+    def jobs() -> Iterator[Job]:
+        yield Job(box)
+        raise error
+
+    started = time.monotonic()
+    with pytest.raises(type(error), match=str(error)):
+        list(one.run([Job(box)], wanted))
+    with pytest.raises(type(error), match=str(error)):
+        list(one.run(jobs()))
+    assert time.monotonic() - started < 20
+    assert images_of(one.render(Job(box))).any()
+
+
+def test_leaving_early_ends_all_workers(box: Path) -> None:
+    asked = itertools.count()
+    n_threads = threading.active_count()
+    known = set(workers())
+    with RenderPool(SPEC, n_workers=2) as pool:
+        results = pool.run(Job(box) for _ in asked)  # endless
+        assert [images_of(result).shape for result in itertools.islice(results, 3)] == [(1, 2, 64, 64, 3)] * 3
+        results.close()
+        assert set(workers()) == known
+        assert threading.active_count() == n_threads
+        assert next(asked) < 20  # files are not taken long before they are needed
+        assert images_of(pool.render(Job(box))).any()
+    assert set(workers()) == known
+
+
+def test_leaving_early_does_not_wait_for_slow_files(box: Path, tmp_path: Path) -> None:
+    slow = slow_file(tmp_path, 2_000_000)
+    with RenderPool(SPEC, n_workers=2) as pool:
+        results = pool.run([Job(slow), Job(box)])
+        assert images_of(next(results)).any()  # the box: the other one is being read
+        started = time.monotonic()
+        results.close()
+        assert time.monotonic() - started < 1.5
+
+
+def test_whatever_a_renderer_says_of_one_file_is_a_known_code(box: Path) -> None:
+    head = {"backend": "embree", "rig": RIG.name, "styles": ["clay"], "strip_size": None}
+    limits = asdict(Limits(memory_bytes=1 << 60))
+    requests, replies = io.BytesIO(), io.BytesIO()
+    send(requests, {"op": "open", **head, "size": 10, "limits": limits})  # which no renderer draws
+    send(requests, {"op": "load", "path": str(box), "root": None, "up": None})
+    send(requests, {"op": "render"})
+    requests.seek(0)
+    serve(requests, replies)
+    replies.seek(0)
+    opened, loaded, rendered = (receive(replies)[0] for _ in range(3))
+    assert opened == {} and "facts" in loaded
+    assert rendered["code"] in FAILURE_CODES and "not 10" in rendered["message"]
+
+
+def test_messages_survive_the_pipe() -> None:
+    stream = io.BytesIO()
+    messages: list[tuple[dict[str, Any], bytes]] = [({}, b""), ({"path": os.fsdecode(b"\xff\n")}, b"\0\xff" * 1000)]
+    for head, body in messages:
+        send(stream, head, body)
+    stream.seek(0)
+    assert [receive(stream) for _ in messages] == messages
+    for cut in (0, 5, 20, len(stream.getvalue()) - 1):
+        short = io.BytesIO(stream.getvalue()[:cut])
+        with pytest.raises(EOFError):
+            for _ in messages:
+                receive(short)
+
+
+def test_nothing_to_do(one: RenderPool) -> None:
+    assert list(one.run([])) == []
+
+
+def test_strips_hold_all_views_of_the_first_style(box: Path) -> None:
+    spec = RenderSpec(rig=parse_rig("ring:5@20"), styles=("clay", "silhouette"), size=96, strip_size=32)
+    with RenderPool(spec, n_workers=1) as pool:
+        result = pool.render(Job(box))
+    strip = Image.open(io.BytesIO(result.strip))
+    assert (strip.format, strip.size) == ("WEBP", (5 * 32, 32))
+    pixels = np.asarray(strip.convert("RGB")).astype(int)
+    for view, image in enumerate(images_of(result)[0]):
+        small = np.asarray(Image.fromarray(image).resize((32, 32), Image.Resampling.BOX))
+        assert np.abs(pixels[:, 32 * view : 32 * view + 32] - small).mean() < 4
+
+
+def test_a_backend_that_cannot_start(box: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYOPENGL_PLATFORM", "nonsense")
+    with RenderPool(RenderSpec(rig=RIG, size=64, backend="pyrender"), n_workers=2) as pool:
+        with pytest.raises(BackendError, match=r"nonsense|pip install"):
+            pool.render(Job(box))
+        with pytest.raises(BackendError, match=r"nonsense|pip install"):
+            list(pool.run(Job(box) for _ in range(5)))
+
+
+def test_a_worker_that_cannot_even_start(box: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import os\nos.write(2, b'no luck')\nos._exit(3)\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with (
+        RenderPool(SPEC, n_workers=1) as pool,
+        pytest.raises(BackendError, match=r"'embree' worker ended .*3\): no luck"),
+    ):
+        pool.render(Job(box))
+
+
+def test_impossible_specs_are_refused_before_any_file() -> None:
+    with pytest.raises(RigError, match="64 to 1024"):
+        RenderPool(RenderSpec(size=32))
+    with pytest.raises(RigError, match="not those of 'cube'"):
+        RenderPool(RenderSpec(rig=Rig("cube", RIG.directions)))
+    with pytest.raises(RigError, match="unknown rig 'mine'"):
+        RenderPool(RenderSpec(rig=Rig("mine", RIG.directions)))
+    with RenderPool(SPEC, n_workers=1) as pool, pytest.raises(BackendError, match="unknown style 'wood'"):
+        pool.spec = RenderSpec(rig=RIG, size=64, styles=("wood",))  # type: ignore[arg-type]
+        pool.limit(Limits(seconds=1))
+        pool.render(Job(Path("a.stl")))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        b"a b.stl",
+        b" .stl",
+        b"line\nbreak\t\r.stl",
+        "Stuhl-grün-椅子-🪑.stl".encode(),
+        b"\xff\xfe.stl",
+        b"'\"$(touch x);%20#?&.stl",
+        b"-rf.stl",
+        b"a" * 240 + b".stl",
+    ],
+)
+def test_names_of_every_kind(name: bytes, one: RenderPool, tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(name)
+    try:
+        box_at(path)
+    except OSError as error:
+        pytest.skip(f"this file system has no such names: {error}")
+    result = one.render(Job(path))
+    assert images_of(result).any() and result.opened.job.path == path
+    with pytest.raises(MeshError, match="missing_file"):
+        one.render(Job(path.with_name("no" + path.name)))
+
+
+def test_textures_of_every_name(one: RenderPool, tmp_path: Path) -> None:
+    path = tmp_path / "a.obj"
+    path.write_text("mtllib m.mtl\nv 0 0 0\nv 1 0 0\nv 0 1 0\nvt 0 0\nvt 1 0\nvt 0 1\nusemtl p\nf 1/1 2/2 3/3\n")
+    (tmp_path / "m.mtl").write_text("newmtl p\nmap_Kd t.png\n")
+    real = tmp_path / os.fsdecode(b"\xff.png")
+    try:
+        Image.new("RGB", (2, 2)).save(real, "PNG")
+    except OSError as error:
+        pytest.skip(f"this file system has no such names: {error}")
+    (tmp_path / "t.png").symlink_to(real)
+    opened = one.render(Job(path)).opened
+    assert opened.facts["textured"] and str(real) in opened.references
+
+
+def test_a_name_that_cannot_be(one: RenderPool, box: Path) -> None:
+    for name, code in (("nul\0.stl", "bad_name"), ("a" * 300 + ".stl", "unreadable")):
+        with pytest.raises(MeshError) as error:
+            one.render(Job(box.with_name(name)))
+        assert error.value.code == code
+    assert images_of(one.render(Job(box))).any()
+
+
+SCRIPT = """\
+import sys
+from pathlib import Path
+sys.path.insert(0, {package!r})
+from mvrender import Failed, Job, RenderPool, RenderSpec, parse_rig
+spec = RenderSpec(rig=parse_rig("ring:2@20"), size=64)
+with RenderPool(spec, n_workers=2) as pool:
+    for result in pool.run([Job(Path("box.stl")), Job(Path("gone.stl"))]):
+        print(result.code if isinstance(result, Failed) else result.views.images.shape)
+"""
+
+
+def test_ten_lines_in_a_folder_full_of_traps(tmp_path: Path) -> None:
+    """No main guard, and a working folder whose files are called like the libraries that a worker imports."""
+    here = tmp_path / "work"
+    box_at(here / "box.stl")
+    for name in ("numpy", "trimesh", "render", "mvrender", "embreex", "json", "PIL"):
+        (here / f"{name}.py").write_text(
+            f"open('trapped', 'w')\nraise SystemExit('{name}.py of the working folder ran')\n"
+        )
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT.format(package=str(Path(mvrender.__file__).parent.parent)))
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, str(script)], cwd=here, env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert sorted(done.stdout.splitlines()) == ["(1, 2, 64, 64, 3)", "missing_file"]
+    assert done.stderr == "" and not (here / "trapped").exists()
+
+
+def test_workers_end_when_their_parent_does(box: Path, tmp_path: Path) -> None:
+    script = (
+        "import os, sys\nfrom pathlib import Path\nfrom mvrender import Job, RenderPool, RenderSpec, parse_rig\n"
+        "pool = RenderPool(RenderSpec(rig=parse_rig('ring:2@20'), size=64), n_workers=2)\n"
+        "pool.warm_up()\npool.render(Job(Path(sys.argv[1])))\n"
+        "print(*(worker._process.pid for worker in pool._workers), flush=True)\nos.kill(os.getpid(), 9)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(mvrender.__file__).parent.parent)}
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(box)], env=environment, capture_output=True, text=True, timeout=60
+    )
+    pids = [int(word) for word in done.stdout.split()]
+    assert len(pids) == 2, done.stderr
+    deadline = time.monotonic() + 10
+    while alive := [pid for pid in pids if psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie"]:
+        assert time.monotonic() < deadline, alive
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+def test_ten_million_faces_within_the_default_limits(tmp_path: Path) -> None:
+    side = 2238
+    across, down = np.meshgrid(np.linspace(0, 2 * np.pi, side), np.linspace(0, np.pi, side))
+    radius = 1 + 0.05 * np.sin(40 * across) * np.sin(40 * down)
+    ball = np.stack([np.sin(down) * np.cos(across), np.sin(down) * np.sin(across), np.cos(down)], axis=-1)
+    points = (ball * radius[..., None]).astype(np.float32)
+    a, b, c, d = points[:-1, :-1], points[1:, :-1], points[1:, 1:], points[:-1, 1:]
+    triangles = np.stack([np.stack([a, b, c], axis=2), np.stack([a, c, d], axis=2)]).reshape(-1, 3, 3)[:10_000_000]
+    rows = np.zeros(len(triangles), [("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")])
+    rows["corners"] = triangles
+    path = tmp_path / "big.stl"
+    with path.open("wb") as file:
+        file.write(bytes(80) + len(rows).to_bytes(4, "little"))
+        rows.tofile(file)
+    assert len(rows) == 10_000_000
+    with RenderPool(RenderSpec(limits=Limits()), n_workers=1) as pool:
+        result = pool.render(Job(path))
+    assert result.opened.facts["faces"] == 10_000_000 and result.views is not None and result.views.mask.all()

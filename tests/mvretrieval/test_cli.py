@@ -1,0 +1,184 @@
+"""The command line: exit codes, what goes to stdout, and the page."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_meshes import write_shapes
+from PIL import Image
+
+from mvretrieval.cli.main import COMMANDS, main
+from mvretrieval.collection.collection import Collection
+
+FLAGS = ["--encoder", "builtin:", "--rig", "ring:3@30", "--size", "64", "--workers", "1"]
+
+
+class Runner:
+    """`mvr` in this process: exit code, stdout, stderr."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        self._monkeypatch, self._capsys = monkeypatch, capsys
+
+    def __call__(self, *arguments: object) -> tuple[int, str, str]:
+        self._monkeypatch.setattr(sys, "argv", ["mvr", *map(str, arguments)])
+        self._capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = self._capsys.readouterr()
+        return int(ended.value.code or 0), out, err
+
+
+@pytest.fixture
+def mvr(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Runner:
+    return Runner(monkeypatch, capsys)
+
+
+@pytest.fixture
+def folder(things: Collection) -> Path:
+    return things.folder
+
+
+# -- the program itself ------------------------------------------------------------------------------------------------
+
+
+def test_the_installed_program_runs_and_help_is_quick() -> None:
+    done = subprocess.run([Path(sys.executable).with_name("mvr"), "--help"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and all(name in done.stdout for name in COMMANDS)
+    program = "import sys, mvretrieval, mvretrieval.cli.main; print([m for m in ('torch', 'faiss', 'tyro') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_wrong_use_is_2_with_a_suggestion(mvr: Runner, folder: Path) -> None:
+    assert mvr()[0] == 2
+    code, out, err = mvr("serach", folder)
+    assert code == 2 and out == "" and "Did you mean 'search'?" in err
+    code, _, err = mvr("search", folder, "--meshh", "x.glb")
+    assert code == 2 and "--mesh" in err
+    assert mvr("search", folder, "-k", "many", "--id", "x")[0] == 2
+    assert mvr("--version")[0] == 0
+
+
+@pytest.mark.parametrize("name", list(COMMANDS))
+def test_every_command_has_help(mvr: Runner, name: str) -> None:
+    code, out, _ = mvr(name, "--help")
+    assert code == 0 and f"mvr {name}" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["search", "{c}"], "an empty question"),
+        (["search", "{c}", "--id", "shape-000.ply", "-k", "0"], "-k is a number of hits from 1, not 0"),
+        (["search", "{c}", "--id", "shape-00.ply"], "did you mean 'shape-0"),
+        (["search", "{c}", "--id", "shape-000.ply", "--where", "labl = 'x'"], "did you mean 'label'"),
+        (["search", "{c}", "--text", "a chair"], "reads no words"),
+        (["search", "{c}", "--mesh", "nothing.glb"], "no such file"),
+        (["search", "nowhere", "--id", "x"], "is no collection: make one with 'mvr index"),
+        (["search", "{c}", "--id", "shape-000.ply", "--html", "/dev/null/page.html"], "cannot be written"),
+        (["index", "{c}", "nowhere"], "another program is writing"),
+        (["remove", "{c}"], "nothing to remove"),
+        (["eval", "{c}", "--by", "lable"], "did you mean 'label'"),
+        (["eval", "{c}", "--classes", "nowhere.txt"], "cannot be read"),
+        (["info", "nowhere"], "is no collection"),
+        (["index", "new", "nowhere", "--encoder", "builtn:"], "did you mean 'builtin'"),
+        (["index", "new", "nowhere", "--encoder", "builtin:", "--rig", "rign:3"], "did you mean 'ring'"),
+        (["render", "nowhere.obj", "--out", "/dev/null/x"], "cannot be made"),
+    ],
+)
+def test_what_fails_is_1_with_one_line_that_says_why(mvr: Runner, folder: Path, arguments: list[str], said: str) -> None:
+    code, out, err = mvr(*[a.replace("{c}", str(folder)) for a in arguments])
+    assert code == 1 and out == ""
+    assert said in err and "Traceback" not in err
+    assert f"mvr {arguments[0]}: " in err
+    assert not Path("new").exists()
+
+
+# -- commands ----------------------------------------------------------------------------------------------------------
+
+
+def test_index_search_info_eval_remove(mvr: Runner, tmp_path: Path) -> None:
+    meshes, c = tmp_path / "my meshes", tmp_path / "c"
+    write_shapes(meshes, range(8))
+    (meshes / "bad.obj").write_text("v 0 0 0\n")
+    labels = tmp_path / "labels.csv"
+    labels.write_text("file,label\n" + "".join(f"my meshes/shape-{n:03d}.ply,kind{n % 4}\n" for n in range(8)))
+    code, out, err = mvr("index", c, meshes, *FLAGS, "--labels", labels)
+    assert code == 0 and "c: 8 objects" in out and "1 failed: 1 no_faces" in out
+    assert "ring:3@30" in err and "builtin:" in err
+    code, out, _ = mvr("index", c, meshes, "--workers", "1", "--json", "--strict")
+    report = json.loads(out)
+    assert code == 1 and (report["objects"], report["unchanged"], report["failed"]) == (8, 8, {"no_faces": 1})
+    assert mvr("index", c, meshes, "--rig", "ring:4@30")[0] == 1
+
+    code, out, _ = mvr("search", c, "--id", "shape-001.ply", "-k", "3", "--json", "--where", "label != 'kind0'")
+    hits = [json.loads(line) for line in out.splitlines()]
+    assert code == 0 and [hit["rank"] for hit in hits] == [1, 2, 3]
+    assert set(hits[0]) == {"rank", "id", "path", "score", "best_view", "view_weights", "metadata", "facts", "parts"}
+    assert all(hit["metadata"]["label"] != "kind0" for hit in hits)
+    code, out, _ = mvr("search", c, "--id", "shape-001.ply", "-k", "3")
+    assert code == 0 and len(out.splitlines()) == 4
+    assert "no hits where" in mvr("search", c, "--id", "shape-001.ply", "--where", "label = 'x'")[1]
+
+    code, out, _ = mvr("info", c, "--json")
+    facts = json.loads(out)
+    assert code == 0 and facts["objects"] == 8 and [f["code"] for f in facts["failures"]] == ["no_faces"]
+    assert "bad.obj" in mvr("info", c, "--failures")[1]
+
+    code, out, _ = mvr("eval", c, "--json")
+    means = json.loads(out)
+    assert code == 0 and means["queries"] == 8 and 0 <= means["mAP"] <= 1
+    classes = tmp_path / "classes.txt"
+    classes.write_text("kind1\nkind2\n")
+    assert json.loads(mvr("eval", c, "--json", "--classes", classes)[1])["queries"] == 4
+
+    code, out, _ = mvr("remove", c, "shape-000.ply", "--where", "label = 'kind1'")
+    assert code == 0 and out == "removed 3, 5 left\n"
+    assert mvr("remove", c, "shape-000.ply")[0] == 1
+
+
+def test_an_empty_collection_has_no_hits(mvr: Runner, tmp_path: Path, shapes: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert mvr("index", tmp_path / "c", tmp_path / "empty", *FLAGS)[0] == 0
+    code, out, _ = mvr("search", tmp_path / "c", "--mesh", shapes / "shape-000.ply")
+    assert code == 0 and out == "no hits: the collection is empty\n"
+    code, out, _ = mvr("search", tmp_path / "c", "--mesh", shapes / "shape-000.ply", "--json")
+    assert code == 0 and out == ""
+
+
+def test_the_page_holds_its_pictures_and_asks_no_network(mvr: Runner, folder: Path, shapes: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "a <b> & photo.png"
+    Image.fromarray(np.full((50, 50, 3), 90, np.uint8)).save(picture)
+    page = tmp_path / "pages" / "page.html"
+    sources = ["--mesh", shapes / "shape-001.ply", "--image", picture, "--minus-id", "shape-002.ply"]
+    code, out, err = mvr("search", folder, *sources, "--html", page, "-k", "4")
+    assert code == 0 and len(out.splitlines()) == 5 and str(page) in err
+    html = page.read_text()
+    pictures = re.findall(r'<img src="([^"]*)"', html)
+    assert len(pictures) == 3 + 4 and all(p.startswith("data:image/webp;base64,") for p in pictures)
+    text = re.sub(r'"data:[^"]*"', '""', html)
+    assert not re.search(r"https?:|//|<script|<link|@import|url\(", text)
+    assert "a &lt;b&gt; &amp; photo.png" in text and "<b>" not in text
+
+
+def test_render_writes_views_and_a_sheet(mvr: Runner, tmp_path: Path) -> None:
+    meshes = tmp_path / "meshes"
+    write_shapes(meshes / "sub", [0])
+    write_shapes(meshes, [1])
+    (meshes / "bad.obj").write_text("v 0 0 0\n")
+    out_folder = tmp_path / "views"
+    arguments = ["--out", out_folder, "--rig", "ring:2@30", "--size", "64", "--styles", "clay,depth"]
+    code, out, err = mvr("render", meshes, *arguments)
+    assert code == 0 and out.strip() == str(out_folder / "sheet.png") and "no_faces" in err
+    names = sorted(p.name for p in out_folder.iterdir())
+    assert len(names) == 2 * 2 * 2 + 1
+    assert "sub__shape-000__clay_00.png" in names and "shape-001__depth_01.png" in names
+    with Image.open(out_folder / "shape-001__clay_00.png") as picture:
+        assert picture.size == (64, 64)
+    assert mvr("render", meshes / "bad.obj", *arguments)[0] == 1

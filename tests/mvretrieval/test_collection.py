@@ -1,0 +1,293 @@
+"""A collection as a whole: who may write, what readers see, and what it survives."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import small_collection
+from made_meshes import SMALL, new_object, unit, write_shapes
+
+from mvrender.errors import MeshError
+from mvretrieval.collection.collection import Collection, OpenOptions
+from mvretrieval.collection.store import FILE, VERSION
+from mvretrieval.errors import CollectionError, EncoderError, LabelsError
+from mvretrieval.search.query import Query, Term
+
+DIM = 1024  # of the built-in encoder
+
+
+def _put(collection: Collection, *names: str, seed: int = 0) -> None:
+    """Objects without meshes."""
+    vectors = unit(np.random.default_rng(seed).standard_normal((len(names), DIM)))
+    with collection.store.transaction():
+        change = collection.store.next_change()
+        for name, vector in zip(names, vectors, strict=True):
+            collection.store.put(new_object(name, vector), change)
+
+
+def _found(collection: Collection) -> set[str]:
+    return {hit.id for hit in collection.search(Query(terms=[Term("vector", np.ones(DIM))]), k=1000)}
+
+
+# -- adding and removing -----------------------------------------------------------------------------------------------
+
+
+def test_one_mesh_can_be_added_replaced_and_removed(collection: Collection, tmp_path: Path) -> None:
+    a, b = write_shapes(tmp_path, [0, 1])
+    assert collection.add(a, metadata={"label": "box", "flag": True, "size": np.int64(3)}) == a.name
+    assert collection.add(b, id="ball") == "ball"
+    assert collection.get(a.name).metadata == {"label": "box", "flag": 1, "size": 3}
+    assert collection.search(Query(mesh=a), k=1)[0].id == a.name
+    shutil.copy(b, a)
+    assert collection.add(a) == a.name
+    assert collection.search(Query(id="ball"), k=1)[0].score == pytest.approx(1, abs=1e-5)
+    assert collection.remove(a.name, "nobody") == 1
+    assert _found(collection) == {"ball"}
+    bad = tmp_path / "bad.obj"
+    bad.write_text("v 0 0 0")
+    with pytest.raises(MeshError, match="no_faces"):
+        collection.add(bad)
+    with pytest.raises(LabelsError, match=r"label 'x' cannot be \[1\]"):
+        collection.add(b, metadata={"x": [1]})
+
+
+def test_an_unknown_id_gets_the_nearest_known_one(things: Collection) -> None:
+    with pytest.raises(CollectionError, match=r"no object 'shape-03.ply'.*did you mean 'shape-003.ply'\?"):
+        things.get("shape-03.ply")
+
+
+def test_an_empty_collection_has_no_hits(collection: Collection, shapes: Path) -> None:
+    mesh = shapes / "shape-000.ply"
+    assert collection.search(Query(mesh=mesh)) == []
+    mixture = Query(terms=[Term("mesh", mesh), Term("mesh", shapes / "shape-001.ply", -0.5)])
+    assert collection.search(mixture) == []
+    assert len(collection) == 0
+
+
+def test_k_may_be_larger_than_the_collection(things: Collection) -> None:
+    assert len(things.search(Query(id="shape-000.ply"), k=10_000)) == 11
+
+
+# -- several at once ---------------------------------------------------------------------------------------------------
+
+
+def test_an_open_reader_notices_every_write(collection: Collection) -> None:
+    reader = Collection.open(collection.folder)
+    assert _found(reader) == set()
+    _put(collection, "a", "b", "c")
+    assert _found(reader) == {"a", "b", "c"}
+    collection.remove("b")
+    assert _found(reader) == {"a", "c"}
+    before = reader.search(Query(id="a"))[0].score
+    _put(collection, "a", seed=5)
+    assert reader.search(Query(id="a"))[0].score != before
+    collection.repool(collection.describer.with_config(pooling="max"))
+    assert reader.describer.config.pooling == "max"
+    assert reader.index().epoch == 2 and _found(reader) == {"a", "c"}
+    reader.close()
+
+
+def test_one_writer_at_a_time(collection: Collection) -> None:
+    with pytest.raises(CollectionError, match=rf"another program is writing to .* \(process {os.getpid()}\).*searching works"):
+        Collection.open(collection.folder, write=True)
+    reader = Collection.open(collection.folder)
+    for write in (lambda: reader.remove("a"), lambda: reader.add("a.ply"), lambda: reader.add_folder(".")):
+        with pytest.raises(CollectionError, match="another program is writing"):
+            write()
+    reader.close()
+    collection.close()
+    with Collection.open(collection.folder, write=True) as writer:
+        assert writer.remove("a") == 0
+
+
+def test_the_right_to_write_ends_with_its_process(tmp_path: Path) -> None:
+    program = (
+        "import os, sys; from mvretrieval.collection.collection import Collection; "
+        "c = Collection.open(sys.argv[1], write=True); os.kill(os.getpid(), 9)"
+    )
+    small_collection(tmp_path / "c").close()
+    assert subprocess.run([sys.executable, "-c", program, tmp_path / "c"], check=False).returncode == -9
+    Collection.open(tmp_path / "c", write=True).close()
+
+
+def test_searches_in_threads_while_another_process_would_write(collection: Collection) -> None:
+    names = [f"o{i}" for i in range(200)]
+    _put(collection, *names)
+    reader = Collection.open(collection.folder)
+    wrong: list[BaseException] = []
+
+    def search() -> None:
+        try:
+            for _ in range(15):
+                hits = reader.search(Query(terms=[Term("vector", np.ones(DIM))]), k=20)
+                assert [hit.rank for hit in hits] == list(range(1, len(hits) + 1))
+        except BaseException as error:
+            wrong.append(error)
+
+    threads = [threading.Thread(target=search) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for i in range(30):
+        collection.remove(names[i])
+        _put(collection, f"new{i}", seed=i)
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    assert _found(reader) == {*names[30:], *[f"new{i}" for i in range(30)]}
+    reader.close()
+
+
+def test_an_object_removed_between_index_and_store_is_no_hit(collection: Collection) -> None:
+    _put(collection, "a", "b", "c")
+    reader = Collection.open(collection.folder)
+    index = reader.index()
+    reader.index = lambda: index  # type: ignore[method-assign]  # the moment before it would notice
+    collection.remove("b")
+    hits = reader.search(Query(terms=[Term("vector", np.ones(DIM))]))
+    assert {hit.id for hit in hits} == {"a", "c"} and [hit.rank for hit in hits] == [1, 2]
+    reader.close()
+
+
+# -- the index is derived ----------------------------------------------------------------------------------------------
+
+
+def _saved(folder: Path) -> list[Path]:
+    return sorted(folder.glob("index-*"))
+
+
+def test_saved_opened_and_searched_is_identical(things: Collection, tmp_path: Path) -> None:
+    things.save_index()
+    shutil.copytree(things.folder, tmp_path / "copy")
+    with Collection.open(tmp_path / "copy") as copy:
+        query = Query(id="shape-002.ply")
+        for mine, its in zip(things.search(query), copy.search(query), strict=True):
+            assert mine.to_json() == its.to_json()
+
+
+@pytest.mark.parametrize("harm", ["gone", "noise", "old"])
+def test_an_index_that_is_damaged_missing_or_old_is_made_anew(harm: str, tmp_path: Path) -> None:
+    folder = tmp_path / "c"
+    with small_collection(folder) as collection:
+        _put(collection, "a", "b")
+    old = {path.name: path.read_bytes() for path in _saved(folder)}
+    with Collection.open(folder, write=True) as collection:
+        _put(collection, "c")
+        collection.remove("a")
+    for path in _saved(folder):
+        path.write_bytes(b"noise") if harm == "noise" else path.unlink()
+    if harm == "old":
+        for name, data in old.items():
+            (folder / name).write_bytes(data)
+    with Collection.open(folder, write=True) as collection:
+        assert _found(collection) == {"b", "c"}
+    # The writer mends the files, too.
+    from mvretrieval.collection.vectors import VectorIndex
+
+    loaded = VectorIndex.load(folder, 1)
+    assert loaded is not None and loaded.change == 3 and len(loaded) == 2
+
+
+def test_an_index_from_a_later_state_than_the_store_is_made_anew(tmp_path: Path) -> None:
+    """The database was restored from a copy."""
+    folder = tmp_path / "c"
+    with small_collection(folder) as collection:
+        _put(collection, "a")
+    data = (folder / FILE).read_bytes()
+    with Collection.open(folder, write=True) as collection:
+        _put(collection, "b")
+    (folder / FILE).write_bytes(data)
+    with Collection.open(folder) as collection:
+        assert _found(collection) == {"a"}
+
+
+# -- what cannot be opened ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        ("version", f"has version {VERSION + 1}"),
+        ("deleted", f"lost its {FILE}"),
+        ("noise", "damaged"),
+        ("no describer", "delete it and index again"),
+        ("gone", "is no collection"),
+    ],
+)
+def test_what_cannot_be_opened_says_why(harm: str, said: str, tmp_path: Path) -> None:
+    folder = tmp_path / "c"
+    with small_collection(folder) as collection:
+        _put(collection, "a")
+    sql = {"version": f"PRAGMA user_version = {VERSION + 1}", "no describer": "DELETE FROM meta WHERE key = 'describer'"}
+    if harm in sql:
+        with sqlite3.connect(folder / FILE) as db:
+            db.execute(sql[harm])
+        db.close()
+    elif harm == "deleted":
+        (folder / FILE).unlink()
+    elif harm == "noise":
+        (folder / FILE).write_bytes(b"noise" * 1000)
+    else:
+        shutil.rmtree(folder)
+    with pytest.raises(CollectionError, match=said):
+        Collection.open(folder)
+    if harm == "deleted":
+        with pytest.raises(CollectionError, match=said):
+            small_collection(folder)
+
+
+def test_where_no_collection_can_be_made(tmp_path: Path) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "letter.txt").touch()
+    with pytest.raises(CollectionError, match=r"not empty \(letter.txt\)"):
+        small_collection(tmp_path / "full")
+    with pytest.raises(CollectionError, match="is a file"):
+        small_collection(tmp_path / "full" / "letter.txt")
+    with pytest.raises(CollectionError, match="cannot be made: Not a directory"):
+        small_collection(tmp_path / "full" / "letter.txt" / "c")
+    small_collection(tmp_path / "c").close()
+    with pytest.raises(CollectionError, match="has a collection already"):
+        small_collection(tmp_path / "c")
+
+
+def test_an_encoder_that_cannot_be_had_leaves_nothing_behind(tmp_path: Path) -> None:
+    config = replace(SMALL, encoder="image_only:mobilenet_v2@/nowhere.safetensors")
+    with pytest.raises(EncoderError, match="no weights at /nowhere"):
+        Collection.create(tmp_path / "c", config)
+    assert not (tmp_path / "c").exists()
+
+
+def test_a_kill_while_a_collection_is_made_leaves_room_for_the_next_try(tmp_path: Path) -> None:
+    program = f"""
+import os, sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from made_meshes import SMALL
+from mvretrieval.collection import store
+from mvretrieval.collection.collection import Collection
+store.os.replace = lambda *names: os.kill(os.getpid(), 9)
+Collection.create({str(tmp_path / "c")!r}, SMALL)
+"""
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -9
+    assert (tmp_path / "c").exists()
+    with small_collection(tmp_path / "c") as collection:
+        assert len(collection) == 0
+
+
+def test_an_error_in_the_body_is_the_one_that_is_seen(tmp_path: Path) -> None:
+    with pytest.raises(KeyError), small_collection(tmp_path / "c") as collection:
+        collection.store._run("DROP TABLE vectors")
+        raise KeyError
+    with pytest.raises(CollectionError), Collection.open(tmp_path / "c", write=True) as collection:
+        collection.index()
+    with pytest.raises(CollectionError, match="damaged or half deleted"):
+        Collection.open(tmp_path / "c", write=True).close()
+    # Even then the right to write was given back.
+    Collection.open(tmp_path / "c", OpenOptions(), write=True)._let_go()

@@ -1,0 +1,137 @@
+"""The describer: what its fingerprint covers, and that stored views give the vectors again."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_meshes import SMALL, unit, write_shapes
+
+import mvretrieval.describe
+from mvrender.errors import RigError
+from mvretrieval.collection.collection import Collection, OpenOptions
+from mvretrieval.describe import Describer, DescriberConfig
+from mvretrieval.errors import DescriberError
+from mvretrieval.search.query import Query
+from mvretrieval.statistics import Statistics, StatisticsFit
+
+
+def _statistics(seed: int = 0, whiten: int | None = None) -> Statistics:
+    fit = StatisticsFit(1, 32)
+    fit.add(unit(np.random.default_rng(seed).standard_normal((1, 60, 32))))
+    return fit.result(whiten)
+
+
+def _with_encoder(fingerprint: str) -> Describer:
+    describer = Describer(SMALL)
+    describer.encoder.fingerprint = fingerprint
+    return describer
+
+
+CHANGES: dict[str, Callable[[], Describer]] = {
+    "nothing": lambda: Describer(SMALL),
+    "rig": lambda: Describer(replace(SMALL, rig="ring:3@20")),
+    "styles": lambda: Describer(replace(SMALL, styles=("clay",))),
+    "more styles": lambda: Describer(replace(SMALL, styles=("texture", "depth"))),
+    "size": lambda: Describer(replace(SMALL, size=65)),
+    "pooling": lambda: Describer(replace(SMALL, pooling="max")),
+    "weights": lambda: _with_encoder("other weights"),
+    "centring": lambda: Describer(SMALL, _statistics()),
+    "whitening": lambda: Describer(SMALL, _statistics(whiten=4)),
+    "other statistics": lambda: Describer(SMALL, _statistics(seed=1)),
+}
+
+
+def test_the_fingerprint_changes_with_everything_that_changes_a_vector() -> None:
+    fingerprints = {name: make().fingerprint for name, make in CHANGES.items()}
+    assert len(set(fingerprints.values())) == len(CHANGES)
+    assert all(re.fullmatch(r"[0-9a-f]{16}", fingerprint) for fingerprint in fingerprints.values())
+    assert {name: make().fingerprint for name, make in CHANGES.items()} == fingerprints
+
+
+def test_the_fingerprint_changes_with_the_shading(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = Describer(SMALL).fingerprint
+    monkeypatch.setattr(mvretrieval.describe, "SHADING_VERSION", 999)
+    assert Describer(SMALL).fingerprint != before
+
+
+def test_backend_device_and_precision_are_not_in_the_fingerprint() -> None:
+    other = Describer(SMALL, device="cpu", precision="float32", backend="embree")
+    assert other.fingerprint == Describer(SMALL).fingerprint
+
+
+def test_configuration_round_trip() -> None:
+    config = replace(SMALL, styles=("clay", "normal"), pooling="adam", center=True, whiten=9)
+    assert DescriberConfig.from_json(config.to_json()) == config
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"rig": "rnig:3"}, "did you mean 'ring'"),
+        ({"size": 10}, "64 to 1024"),
+        ({"styles": ()}, "at least one style"),
+        ({"styles": ("texture", "texture")}, "named twice"),
+        ({"styles": ("textur",)}, "known are texture"),
+        ({"pooling": "maen"}, "did you mean 'mean'"),
+        ({"whiten": -1}, "not -1"),
+    ],
+)
+def test_configurations_that_cannot_be(changes: dict[str, object], said: str) -> None:
+    with pytest.raises((DescriberError, RigError), match=re.escape(said)):
+        replace(SMALL, **changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("pooling", "whiten"), [("mean", 6), ("max", 0), ("adam", 0)])
+def test_pooling_anew_equals_describing_anew(pooling: str, whiten: int, tmp_path: Path) -> None:
+    """Views are kept, so that another pooling needs no rendering; it must give what indexing with it gives."""
+    write_shapes(tmp_path / "m", range(4))
+    styles = ("texture", "depth")
+    config = replace(SMALL, styles=styles, pooling=pooling, whiten=whiten)  # type: ignore[arg-type]
+    options = OpenOptions(workers=1)
+    with Collection.create(tmp_path / "plain", replace(SMALL, styles=styles), options) as plain:
+        plain.add_folder(tmp_path / "m")
+        with Collection.create(tmp_path / "asked", config, options) as asked:
+            asked.add_folder(tmp_path / "m")
+            described = plain.describer.with_config(pooling=pooling, whiten=whiten)
+            plain.repool(described.with_statistics(asked.describer.statistics))
+            for name in (f"shape-{n:03d}.ply" for n in range(4)):
+                vectors = [c.store.vector_of(c.number_of(name)) for c in (plain, asked)]
+                np.testing.assert_allclose(vectors[0], vectors[1], atol=2e-5)
+                assert np.linalg.norm(vectors[0]) == pytest.approx(1, abs=1e-5)
+                assert len(vectors[0]) == 2 * (whiten or 1024)
+            assert plain.describer.fingerprint == asked.describer.fingerprint
+            for hits in (c.search(Query(mesh=tmp_path / "m" / "shape-001.ply"), k=1) for c in (plain, asked)):
+                assert hits[0].id == "shape-001.ply" and hits[0].score == pytest.approx(1, abs=1e-3)
+
+
+def test_styles_are_pooled_by_themselves_and_stand_behind_one_another() -> None:
+    describer = Describer(replace(SMALL, styles=("texture", "depth")))
+    views = unit(np.random.default_rng(0).standard_normal((2, 2, 3, 16)))
+    mask = np.array([[True, True, False], [True, True, True]])
+    vectors, weights = describer.pool(views, mask)
+    for b in range(2):
+        parts = [unit(views[b, s, mask[b]].mean(axis=0)) for s in range(2)]
+        np.testing.assert_allclose(vectors[b], np.concatenate(parts) / np.sqrt(2), atol=1e-6)
+    assert weights.shape == (2, 2, 3) and (weights[0, :, 2] == 0).all()
+
+
+def test_pictures_are_compared_with_the_styles_that_look_like_pictures() -> None:
+    pictures = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
+    mixed = Describer(replace(SMALL, styles=("depth", "clay", "normal"))).describe_pictures(pictures)
+    assert not mixed[:1024].any() and not mixed[2048:].any()
+    np.testing.assert_allclose(mixed[1024:2048], Describer(SMALL).describe_pictures(pictures), atol=1e-6)
+    depth = Describer(replace(SMALL, styles=("depth", "normal"))).describe_pictures(pictures)
+    assert np.linalg.norm(depth) == pytest.approx(1, abs=1e-5) and depth[:1024].any() and depth[1024:].any()
+
+
+def test_a_picture_in_the_very_middle_is_no_nan() -> None:
+    pictures = np.full((1, 64, 64, 3), 255, np.uint8)
+    describer = Describer(SMALL)
+    raw = describer.encoder.encode_views(pictures)
+    centred = describer.with_statistics(Statistics(raw, None, 1))
+    assert np.isfinite(centred.describe_pictures(pictures)).all()

@@ -1,0 +1,275 @@
+"""Encoders: real architectures with weights made up on the spot, since the published ones are a download away."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import nn
+
+from mvretrieval.encoders.encoder import ViewEncoder
+from mvretrieval.encoders.image_only import read_weights
+from mvretrieval.encoders.registry import ENCODERS, open_encoder, parse_encoder
+from mvretrieval.errors import EncoderError, WeightsError
+
+# ViT-B-32's depth and patches at half its width, and hardly any text tower: twelve layers gather as much rounding.
+CLIP = "ViT-S-32-for-tests"
+_CONFIG = {
+    "embed_dim": 256,
+    "vision_cfg": {"image_size": 224, "layers": 12, "width": 384, "patch_size": 32},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 2},
+}
+
+
+@pytest.fixture(scope="session")
+def clip_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Checkpoint of a CLIP model that has learnt nothing."""
+    import open_clip
+
+    folder = tmp_path_factory.mktemp("clip")
+    (folder / f"{CLIP}.json").write_text(json.dumps(_CONFIG))
+    open_clip.add_model_config(folder)
+    torch.manual_seed(0)
+    model = open_clip.create_model(CLIP)
+    path = folder / "clip.pt"
+    torch.save(model.state_dict(), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def clip(clip_file: Path) -> ViewEncoder:
+    return open_encoder(f"open_clip:{CLIP}@{clip_file}", "cpu", "float32")
+
+
+@pytest.fixture(scope="session")
+def mobilenet_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from safetensors.torch import save_file
+    from torchvision.models import mobilenet_v2
+
+    torch.manual_seed(0)
+    network = mobilenet_v2(weights=None)
+    for module in network.modules():  # running statistics as after training, so that folding them has to be right
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.running_mean, -0.2, 0.2)  # type: ignore[arg-type]
+            nn.init.uniform_(module.running_var, 0.5, 2.0)  # type: ignore[arg-type]
+            nn.init.uniform_(module.bias, -0.2, 0.2)
+    path = tmp_path_factory.mktemp("mobilenet") / "weights.safetensors"
+    save_file(network.state_dict(), path)
+    return path
+
+
+def _pictures(n: int = 3, size: int = 224) -> NDArray[np.uint8]:
+    """Smooth blobs on white: noise looks the same to every network."""
+    rng = np.random.default_rng(0)
+    small = rng.integers(0, 256, (n, 6, 6, 3), np.uint8)
+    return np.stack([np.asarray(Image.fromarray(s).resize((size, size), Image.Resampling.BICUBIC)) for s in small])
+
+
+def _cosines(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.floating]:
+    return (a * b).sum(axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+
+
+# -- CLIP --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [224, 64, 300])
+def test_pictures_go_through_clip_as_its_own_transform_sends_them(clip: ViewEncoder, clip_file: Path, size: int) -> None:
+    import open_clip
+
+    model, _, transform = open_clip.create_model_and_transforms(CLIP, pretrained=str(clip_file), precision="fp32", device="cpu")
+    pictures = _pictures(size=size)
+    with torch.inference_mode():
+        expected = model.eval().encode_image(torch.stack([transform(Image.fromarray(p)) for p in pictures])).numpy()
+    found = clip.encode_views(pictures)
+    assert found.shape == (3, clip.dim) == (3, 256) and found.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
+    assert _cosines(found, expected).min() > 0.9999
+    # The comparison can tell: another normalisation already turns the vectors more.
+    other = clip.encode_views((pictures * 0.9).astype(np.uint8))
+    assert _cosines(other, expected).min() < 0.9999
+
+
+def test_bfloat16_agrees_with_float32(clip: ViewEncoder, clip_file: Path) -> None:
+    half = open_encoder(f"open_clip:{CLIP}@{clip_file}", "cpu", "bfloat16")
+    assert half.precision == "bfloat16" and half.precision_reason == "asked for"
+    assert half.fingerprint == clip.fingerprint
+    assert _cosines(half.encode_views(_pictures()), clip.encode_views(_pictures())).min() > 0.999
+
+
+def test_vectors_do_not_depend_on_the_batch(clip: ViewEncoder) -> None:
+    pictures = _pictures(7)
+    whole = clip.encode_views(pictures)
+    clip.batch_size, before = 3, clip.batch_size  # type: ignore[attr-defined]
+    try:
+        np.testing.assert_allclose(clip.encode_views(pictures), whole, atol=1e-5)
+    finally:
+        clip.batch_size = before  # type: ignore[attr-defined]
+    assert clip.encode_views(pictures[:0]).shape == (0, 256)
+
+
+def test_words_become_unit_vectors_as_clip_makes_them(clip: ViewEncoder, clip_file: Path) -> None:
+    import open_clip
+
+    assert clip.has_text
+    words = ["a chair", "an airplane with two propellers"]
+    found = clip.encode_text(words)
+    assert found.shape == (2, 256) and found.dtype == np.float32
+    model = open_clip.create_model(CLIP, pretrained=str(clip_file), precision="fp32")
+    with torch.inference_mode():
+        expected = model.eval().encode_text(open_clip.get_tokenizer(CLIP)(words)).numpy()
+    assert _cosines(found, expected).min() > 0.9999
+
+
+def test_the_fingerprint_follows_the_weights_and_not_the_file(clip: ViewEncoder, clip_file: Path, tmp_path: Path) -> None:
+    state = torch.load(clip_file, weights_only=True)
+    torch.save(state, tmp_path / "moved.pt")
+    assert open_encoder(f"open_clip:{CLIP}@{tmp_path / 'moved.pt'}", "cpu").fingerprint == clip.fingerprint
+    state["visual.proj"] = state["visual.proj"] * 1.01
+    torch.save(state, tmp_path / "trained.pt")
+    assert open_encoder(f"open_clip:{CLIP}@{tmp_path / 'trained.pt'}", "cpu").fingerprint != clip.fingerprint
+
+
+# -- networks that do not read -----------------------------------------------------------------------------------------
+
+
+def test_mobilenet_is_torchvisions_with_batch_norms_folded(mobilenet_file: Path) -> None:
+    from torchvision.models import mobilenet_v2
+
+    encoder = open_encoder(f"image_only:mobilenet_v2@{mobilenet_file}", "cpu")
+    assert (encoder.dim, encoder.image_size, encoder.has_text, encoder.precision) == (1280, 224, False, "float32")
+    network = mobilenet_v2(weights=None)
+    network.load_state_dict(read_weights(mobilenet_file))
+    pixels = torch.from_numpy(_pictures()).permute(0, 3, 1, 2) / 255
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    with torch.inference_mode():
+        expected = network.eval().features((pixels - mean[:, None, None]) / std[:, None, None]).mean(dim=(2, 3)).numpy()
+    assert _cosines(encoder.encode_views(_pictures()), expected).min() > 0.9999
+    with pytest.raises(EncoderError, match="reads no words"):
+        encoder.encode_text(["a chair"])
+
+
+def test_any_model_of_timm_with_local_weights(tmp_path: Path) -> None:
+    timm = pytest.importorskip("timm")
+    from safetensors.torch import save_file
+
+    torch.manual_seed(0)
+    network = timm.create_model("resnet18", pretrained=False)
+    save_file(network.state_dict(), tmp_path / "resnet.safetensors")
+    encoder = open_encoder(f"image_only:resnet18@{tmp_path / 'resnet.safetensors'}", "cpu", "float32")
+    vectors = encoder.encode_views(_pictures(2))
+    assert vectors.shape == (2, encoder.dim) == (2, 512)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+
+
+@pytest.mark.shared_data
+def test_published_mobilenet_weights_know_what_they_see(shared_data: Path) -> None:
+    """How these weights pad and normalise is recorded: it is not torchvision's way."""
+    encoder = open_encoder(f"image_only:mobilenet_v2@{shared_data / 'mobilenet_v2_imagenet.safetensors'}", "cpu")
+    assert "same=True" in encoder.fingerprint
+    a, b = _pictures(2)
+    moved = np.roll(a, 8, axis=1)
+    vectors = encoder.encode_views(np.stack([a, moved, b]))
+    assert vectors[0] @ vectors[1] > 0.9 > vectors[0] @ vectors[2]
+
+
+# -- names and weights that cannot be had ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("open_clp:ViT-B-32/openai", "did you mean 'open_clip'?"),
+        ("ViT-B-32", "names no encoder: the forms are open_clip:MODEL/TAG"),
+        ("open_clip:ViT-B-32", "neither a tag nor a file"),
+        ("open_clip:ViT-B32/openai", "unknown CLIP architecture 'ViT-B32': did you mean 'ViT-B-32'?"),
+        ("open_clip:ViT-B-32/laion2b", "did you mean 'laion2b_"),
+        ("open_clip:ViT-B-32@/nowhere.pt", "no checkpoint at /nowhere.pt"),
+        ("image_only:mobilenet_v2", "needs local weights"),
+        ("image_only:mobilenet_v2@/nowhere.pt", "no weights at /nowhere.pt"),
+        ("image_only:resnet81@/nowhere.pt", "did you mean 'resnet"),
+        ("builtin:x", "takes nothing after the colon, not 'x'"),
+    ],
+)
+def test_unknown_names_get_the_nearest_known_one(text: str, said: str) -> None:
+    with pytest.raises(EncoderError, match=re.escape(said)):
+        open_encoder(text)
+
+
+def test_files_that_hold_other_weights_or_none(mobilenet_file: Path, clip_file: Path, tmp_path: Path) -> None:
+    noise = tmp_path / "noise.safetensors"
+    noise.write_bytes(b"noise" * 100)
+    with pytest.raises(WeightsError, match="no readable weights"):
+        open_encoder(f"image_only:mobilenet_v2@{noise}")
+    with pytest.raises(WeightsError, match="does not fit"):
+        open_encoder(f"image_only:mobilenet_v2@{clip_file}")
+    with pytest.raises(WeightsError, match="cannot be loaded"):
+        open_encoder(f"open_clip:{CLIP}@{mobilenet_file}")
+
+
+@pytest.fixture
+def closed_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """An empty cache, and a proxy that nothing listens behind."""
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    yield
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "open_clip:ViT-B-32/laion2b_s34b_b79k",
+        "open_clip:RN50/yfcc15m",
+        "hf-hub:apple/MobileCLIP-S1-OpenCLIP",
+        "image_only:vit_base_patch14_dinov2.lvd142m",
+    ],
+)
+def test_weights_out_of_reach_fail_soon_with_the_ways_out(text: str, closed_network: None) -> None:
+    started = time.monotonic()
+    with pytest.raises(WeightsError) as caught:
+        open_encoder(text)
+    assert time.monotonic() - started < 10
+    message = str(caught.value)
+    assert text in message and "cannot be reached: no connection" in message
+    assert "@FILE" in message and "builtin:" in message and len(message) < 700
+
+
+def test_an_offline_setting_is_named_as_the_cause(closed_network: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(WeightsError, match="HF_HUB_OFFLINE is set"):
+        open_encoder("open_clip:ViT-B-32/laion2b_s34b_b79k")
+
+
+@pytest.mark.parametrize("record", ENCODERS, ids=lambda record: record.id)
+def test_every_recommended_encoder_exists(record: Any) -> None:
+    name = parse_encoder(record.id)
+    if name.family == "open_clip":
+        import open_clip
+
+        assert name.tag in open_clip.list_pretrained_tags_by_model(name.architecture)
+        config = open_clip.get_model_config(name.architecture)
+        assert config["embed_dim"] == record.dim
+    elif name.family == "image_only" and name.file is None:
+        timm = pytest.importorskip("timm")
+        assert timm.get_pretrained_cfg(name.architecture) is not None
+    elif name.family == "builtin":
+        encoder = open_encoder(record.id)
+        assert (encoder.dim, encoder.image_size, encoder.has_text) == (record.dim, record.image_size, record.text)
+
+
