@@ -8,7 +8,6 @@ from typing import Annotated
 
 import tyro
 
-from mvrender.errors import MvrenderError
 from mvrender.mesh import Limits, UpAxis
 from mvrender.renderer import BackendName, choose
 from mvrender.shading import Style
@@ -160,20 +159,14 @@ def _check_same(collection: Collection, options: Options) -> None:
 
 def _announce(collection: Collection, options: Options) -> None:
     describer = collection.describer
-    try:
-        backend, reason = choose(options.backend)
-    except MvrenderError:
-        raise
+    backend, reason = choose(options.backend)
     config = describer.config
     up = f"up {options.up}" if options.up else "up by format (+z for stl, 3mf and step; +y for others)"
     say(f"views: {config.rig}, {', '.join(config.styles)}, {config.size} px, {up}; {backend} ({reason})")
     encoder = describer.encoder
     say(f"encoder: {encoder.id}, {encoder.dim}-d, {encoder.precision} ({encoder.precision_reason})")
-    stored = collection.store.get_meta("precision")
-    if stored != encoder.precision:
-        say(
-            f"note: the collection was encoded in {stored}; {encoder.precision} vectors agree with those to cosine 0.99 or better"
-        )
+    for notice in collection.notices():
+        say(f"note: {notice}")
 
 
 def _record(options: Options) -> tuple[str, dict[str, object]]:

@@ -85,6 +85,9 @@ def run(options: Options) -> int:
         if options.encoder:
             collection.relocate_encoder(options.encoder)
         sources = resolve(collection, query)
+        if options.mesh or options.minus_mesh:
+            for notice in collection.notices():
+                say(f"note: {notice}")
         hits = search_sources(collection, sources, options.k, options.where)
         if options.html is not None:
             _write_page(collection, options, sources, hits)

@@ -214,6 +214,15 @@ class Collection:
             f"--encoder {self.describer.config.encoder}",
         )
 
+    def notices(self) -> list[str]:
+        """How this machine describes objects otherwise than the one that made the collection, for people to know."""
+        here = {"precision": self.describer.encoder.precision, "backend": choose(self.describer.backend)[0]}
+        return [
+            f"the collection was made with {name} {made}, this uses {here[name]}: vectors differ within the tested tolerance"
+            for name in here
+            if (made := self.store.get_meta(name)) != here[name]
+        ]
+
     def relocate_encoder(self, encoder_id: str) -> None:
         """Use `encoder_id` from now on here, if it has the same weights (a checkpoint file that moved).
 
@@ -526,6 +535,11 @@ def _meta_of(describer: Describer) -> dict[str, Any]:
 
 
 def _view_meta_of(describer: Describer) -> dict[str, Any]:
-    """What raw view vectors depend on."""
+    """What raw view vectors depend on, and what they were made with."""
     encoder = describer.encoder
-    return {"view_fingerprint": describer.view_fingerprint, "precision": encoder.precision, "view_dim": encoder.dim}
+    return {
+        "view_fingerprint": describer.view_fingerprint,
+        "precision": encoder.precision,
+        "backend": choose(describer.backend)[0],
+        "view_dim": encoder.dim,
+    }

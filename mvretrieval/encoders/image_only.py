@@ -77,18 +77,19 @@ def _mobilenet_v2(weights: Path | None, device: torch.device, precision: Precisi
     network = mobilenet_v2(weights=None)
     _load_state(network, state, weights)
     preprocessing = known.preprocessing if known else TORCHVISION
-    if known and known.same_padding:
+    if known is not None and known.same_padding:
         for module in network.modules():
             if isinstance(module, nn.Conv2d) and module.stride == (2, 2):
                 module.__class__ = _SamePaddedConv2d
     features = fold_batch_norms(network.features.eval())
     chosen, reason = _convolution_precision(precision)
+    same_padding = bool(known and known.same_padding)
     return NetworkEncoder(
         id=f"image_only:mobilenet_v2@{weights}",
         network=_MeanOverPlaces(features),
         dim=1280,
         preprocessing=preprocessing,
-        fingerprint=f"image_only:mobilenet_v2 weights={digest[:16]} {asdict(preprocessing)} same={bool(known and known.same_padding)}",
+        fingerprint=f"image_only:mobilenet_v2 weights={digest[:16]} {asdict(preprocessing)} same={same_padding}",
         device=device,
         precision=chosen,
         precision_reason=reason,

@@ -101,7 +101,7 @@ def test_pooling_anew_equals_describing_anew(pooling: str, whiten: int, tmp_path
             plain.repool(described.with_statistics(asked.describer.statistics))
             for name in (f"shape-{n:03d}.ply" for n in range(4)):
                 vectors = [c.store.vector_of(c.number_of(name)) for c in (plain, asked)]
-                np.testing.assert_allclose(vectors[0], vectors[1], atol=2e-5)
+                np.testing.assert_allclose(vectors[0], vectors[1], atol=2e-6)
                 assert np.linalg.norm(vectors[0]) == pytest.approx(1, abs=1e-5)
                 assert len(vectors[0]) == 2 * (whiten or 1024)
             assert plain.describer.fingerprint == asked.describer.fingerprint
