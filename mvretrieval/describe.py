@@ -215,7 +215,7 @@ class Describer:
         """
         raw = self.encoder.encode_views(images)
         views = np.broadcast_to(raw, (self.n_styles, *raw.shape))[None]
-        vector, _ = self.pool(np.ascontiguousarray(views), np.ones((1, len(raw)), bool), known_directions=False)
+        vector, _ = self.pool(views.copy(), np.ones((1, len(raw)), bool), known_directions=False)
         return self._in_picture_styles(vector[0])
 
     def describe_text(self, text: str) -> NDArray[np.float32]:

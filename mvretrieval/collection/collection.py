@@ -334,6 +334,7 @@ class Collection:
                 view_vectors=raw[i],
                 view_mask=masks[i],
                 strip=item.strip,
+                root=str(item.opened.job.root or item.opened.job.path.parent),
             )
             for i, (item, object_id) in enumerate(zip(rendered, ids, strict=True))
         ]

@@ -258,7 +258,7 @@ class _Run:
                 return
             lost = next((number for number, place in holders if is_gone(place)), None)
             if own is None and lost is not None:
-                self.store.move(lost, path, stat)
+                self.store.move(lost, path, stat, str(opened.job.root or opened.job.path.parent))
                 self._label(lost, path)
                 self.report.moved += 1
                 return
@@ -275,6 +275,7 @@ class _Run:
                 view_vectors=views.astype("float16"),
                 view_mask=mask,
                 strip=self.store.strip_of(number) or b"",
+                root=str(opened.job.root or opened.job.path.parent),
             )
             self._put(twin, opened, self.store.next_change())
             self.report.identical += own is None

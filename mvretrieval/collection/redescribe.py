@@ -61,7 +61,8 @@ def redescribe(
                 "run this again, which goes on where it stopped, or give --drop-missing to remove them"
             )
         if config.wants_statistics:
-            staging.fit_statistics(fit_where if fit_where is None else _numbers_clause(collection, staging, fit_where))
+            _copy_labels(collection, staging)
+            staging.fit_statistics(fit_where)
         _swap(collection, staging)
     finally:
         staging.close()
@@ -108,9 +109,8 @@ def _fill(
             if known is not None and still_the_same(Path(record.path), known[2]):
                 done += 1
                 continue
-            # The folder that was indexed is not known any more: references may reach as far as the id's parts go up.
-            root = Path(record.path).parents[min(record.id.count("/"), len(Path(record.path).parents) - 1)]
-            yield Job(Path(record.path), root, record.facts["up"])
+            root = collection.store.root_of(number)
+            yield Job(Path(record.path), Path(root) if root else None, record.facts["up"])
 
     batch: list[Rendered] = []
 
@@ -136,16 +136,14 @@ def _fill(
     return failed
 
 
-def _numbers_clause(collection: Collection, staging: Collection, where: str) -> str:
-    """The old collection's filter for the new one, which has no labels: they are copied over first."""
+def _copy_labels(collection: Collection, staging: Collection) -> None:
+    """A filter that says what statistics are fitted on may name labels."""
     numbers = [int(n) for n in collection.store.select(None)]
-    records = collection.store.records(numbers)
     with staging.store.transaction():
-        for record in records.values():
+        for record in collection.store.records(numbers).values():
             number = staging.store.number_of(record.id)
             if number is not None and record.metadata:
                 staging.store.set_metadata(number, record.metadata)
-    return where
 
 
 def _swap(collection: Collection, staging: Collection) -> None:
@@ -156,13 +154,13 @@ def _swap(collection: Collection, staging: Collection) -> None:
         numbers = [int(n) for n in store.select(None)]
         change = store.next_change()
         for start in range(0, len(numbers), 500):
-            for number, record in store.records(numbers[start : start + 500]).items():
+            for record in store.records(numbers[start : start + 500]).values():
                 new_number = staging.store.number_of(record.id)
                 if new_number is None:
                     store.delete([record.id], change)
                     continue
-                fresh = staging.store.records([new_number])[new_number]
-                store.replace_views(number, staging.store, new_number, fresh.content_hash)
+                views, _ = staging.views(new_number)
+                store.put(staging.store.whole(new_number, views.shape), change)
         store.touch_all(change)
         store.set_meta("epoch", int(store.get_meta("epoch")) + 1)
         store.set_meta("view_fingerprint", None)

@@ -38,6 +38,7 @@ CREATE TABLE objects (
     path TEXT NOT NULL UNIQUE,
     content_hash TEXT NOT NULL,
     stat TEXT NOT NULL,
+    root TEXT NOT NULL,  -- folder that the file's references may not leave
     format TEXT, faces INTEGER, vertices INTEGER, textured INTEGER, up TEXT,
     notes TEXT NOT NULL,
     change INTEGER NOT NULL
@@ -95,6 +96,7 @@ class NewObject:
     view_vectors: NDArray[np.float16]  # (S, V, D')
     view_mask: NDArray[np.bool_]  # (V,)
     strip: bytes = b""
+    root: str = ""
 
 
 class Store:
@@ -218,18 +220,19 @@ class Store:
         row = self._one("SELECT number FROM objects WHERE path = ?", (new.path,))
         if row is None:
             cursor = self._run(
-                "INSERT INTO objects (id, path, content_hash, stat, format, faces, vertices, textured, up, notes, change)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (new.id, new.path, new.content_hash, new.stat, *facts, notes, change),
+                "INSERT INTO objects"
+                " (id, path, content_hash, stat, root, format, faces, vertices, textured, up, notes, change)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (new.id, new.path, new.content_hash, new.stat, new.root, *facts, notes, change),
             )
             number = int(cursor.lastrowid or 0)
             self._run("INSERT INTO metadata (number) VALUES (?)", (number,))
         else:
             number = int(row[0])
             self._run(
-                "UPDATE objects SET content_hash = ?, stat = ?, format = ?, faces = ?, vertices = ?, textured = ?, up = ?,"
-                " notes = ?, change = ? WHERE number = ?",
-                (new.content_hash, new.stat, *facts, notes, change, number),
+                "UPDATE objects SET content_hash = ?, stat = ?, root = ?, format = ?, faces = ?, vertices = ?, textured = ?,"
+                " up = ?, notes = ?, change = ? WHERE number = ?",
+                (new.content_hash, new.stat, new.root, *facts, notes, change, number),
             )
         self.put_vector(number, new.vector)
         self._run(
@@ -245,23 +248,13 @@ class Store:
         """Set an object's vector alone."""
         self._run("INSERT OR REPLACE INTO vectors VALUES (?, ?)", (number, np.asarray(vector, "<f4").tobytes()))
 
-    def replace_views(self, number: int, other: Store, other_number: int, content_hash: str) -> None:
-        """Take an object's views, vector and thumbnail from another store."""
-        row = other._one("SELECT mask, vectors FROM views WHERE number = ?", (other_number,))
-        self._run("INSERT OR REPLACE INTO views VALUES (?, ?, ?)", (number, *row))
-        self.put_vector(number, other.vector_of(other_number))
-        strip = other.strip_of(other_number)
-        if strip:
-            self._run("INSERT OR REPLACE INTO thumbnails VALUES (?, ?)", (number, strip))
-        self._run("UPDATE objects SET content_hash = ? WHERE number = ?", (content_hash, number))
-
     def touch_all(self, change: int) -> None:
         """Mark every object as changed."""
         self._run("UPDATE objects SET change = ?", (change,))
 
-    def move(self, number: int, path: str, stat: str) -> None:
+    def move(self, number: int, path: str, stat: str, root: str) -> None:
         """Give an object a new path."""
-        self._run("UPDATE objects SET path = ?, stat = ? WHERE number = ?", (path, stat, number))
+        self._run("UPDATE objects SET path = ?, stat = ?, root = ? WHERE number = ?", (path, stat, root, number))
         self._run("DELETE FROM failures WHERE path = ?", (path,))
 
     def set_stat(self, number: int, stat: str) -> None:
@@ -410,6 +403,30 @@ class Store:
         if row is None:
             raise CollectionError(f"object {number} has no vector; index its file again")
         return np.frombuffer(row[0], "<f4")
+
+    def root_of(self, number: int) -> str:
+        """Folder that the references of an object's file may not leave."""
+        row = self._one("SELECT root FROM objects WHERE number = ?", (number,))
+        return "" if row is None else str(row[0])
+
+    def whole(self, number: int, view_shape: tuple[int, ...]) -> NewObject:
+        """Everything about one object, ready to be put into another store; `view_shape` is (S, V, D)."""
+        record = self.records([number])[number]
+        views, mask = self.views_of(number)
+        stat, root = self._one("SELECT stat, root FROM objects WHERE number = ?", (number,))
+        return NewObject(
+            id=record.id,
+            path=record.path,
+            content_hash=record.content_hash,
+            stat=stat,
+            facts=record.facts,
+            notes=record.notes,
+            vector=self.vector_of(number),
+            view_vectors=views.reshape(view_shape).astype(np.float16),
+            view_mask=mask,
+            strip=self.strip_of(number) or b"",
+            root=root,
+        )
 
     def strip_of(self, number: int) -> bytes | None:
         """WebP strip of an object's views."""
