@@ -27,8 +27,8 @@ _TEMPLATE = """<!doctype html>
   .row { display: flex; gap: 1rem; align-items: flex-start; background: #fff; border-radius: 10px; padding: .8rem; margin: 0 0 1rem;
          box-shadow: 0 1px 3px #0002; }
   .query { flex: 0 0 148px; border-right: 3px solid #2f6fdb; padding-right: .8rem; }
-  .hits { display: flex; flex-wrap: wrap; gap: .6rem; }
-  figure { margin: 0; width: 132px; } figure img { width: 132px; height: 132px; object-fit: contain; background: #fff; }
+  .hits { display: grid; flex: 1; grid-template-columns: repeat(auto-fill, minmax(112px, 1fr)); gap: .6rem; }
+  figure { margin: 0; min-width: 0; } figure img { width: 100%; aspect-ratio: 1; object-fit: contain; background: #fff; }
   .hits figure { border: 1px solid #e3e5e9; border-radius: 6px; padding: 3px; }
   .query figure { margin-bottom: .4rem; }
   figcaption { font-size: .78rem; overflow-wrap: anywhere; }

@@ -24,6 +24,9 @@ from mvrender.renderer import BackendName, Views, check_size, choose
 from mvrender.shading import Style
 from mvrender.wire import receive, send
 
+_START_SECONDS = 90.0
+"""Importing numpy and trimesh and opening a renderer takes about one; ten on a busy machine with a cold disk."""
+
 
 @dataclass(frozen=True)
 class RenderSpec:
@@ -351,16 +354,24 @@ class _WorkerProcess:
     def _await_ready(self) -> None:
         process = self._process
         assert process is not None
+        # A GL driver may hang where it should fail; so does the worker that opens it, but not its caller.
+        timer = threading.Timer(_START_SECONDS, process.kill)
+        timer.daemon = True
+        timer.start()
         try:
             assert process.stdout is not None
             head, _ = receive(process.stdout)  # type: ignore[arg-type]
         except EOFError:
+            hung = not timer.is_alive()
             code = process.wait()
             tail = self._stderr_tail()
             self.stop()
+            how = f"was not ready after {_START_SECONDS:g} s" if hung else f"ended before it was ready (exit {code}){tail}"
             raise BackendError(
-                f"the '{self._spec.backend}' worker ended before it was ready (exit {code}){tail}"
+                f"the '{self._spec.backend}' worker {how}: 'mvr doctor' tells which renderers work here"
             ) from None
+        finally:
+            timer.cancel()
         if "code" in head:
             self.stop()
             raise BackendError(head["message"])

@@ -464,3 +464,13 @@ def test_ten_million_faces_within_the_default_limits(tmp_path: Path) -> None:
     with RenderPool(RenderSpec(limits=Limits()), n_workers=1) as pool:
         result = pool.render(Job(path))
     assert result.opened.facts["faces"] == 10_000_000 and result.views is not None and result.views.mask.all()
+
+
+def test_a_renderer_that_hangs_while_it_starts_is_given_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    # The library under the renderer never comes back from being loaded, as a broken driver does not.
+    (tmp_path / "embreex").mkdir()
+    (tmp_path / "embreex" / "__init__.py").write_text("import time\ntime.sleep(600)\n")
+    monkeypatch.setattr("mvrender.pool._START_SECONDS", 2.0)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with RenderPool(RenderSpec(size=64), 1) as pool, pytest.raises(BackendError, match=r"not ready after 2 s.*mvr doctor"):
+        pool.render(Job(tmp_path / "any.glb"))
