@@ -147,6 +147,7 @@ def test_relative_paths_are_the_callers(one: RenderPool, box: Path, monkeypatch:
 @pytest.mark.parametrize("moment", ["while it works", "between two files"])
 def test_a_killed_worker_costs_one_file_at_most(moment: str, one: RenderPool, box: Path) -> None:
     one.render(Job(box))
+    others = set(workers()) - {worker_of(one)}  # of other tests' collections
 
     def kill(_: Opened) -> bool:
         worker_of(one).kill()
@@ -160,7 +161,7 @@ def test_a_killed_worker_costs_one_file_at_most(moment: str, one: RenderPool, bo
         kill_me.kill()
         kill_me.wait(10)
     assert images_of(one.render(Job(box))).any()
-    assert len(workers()) == 1
+    assert len(set(workers()) - others) == 1
 
 
 def test_every_failure_leaves_the_worker_usable(one: RenderPool, box: Path, tmp_path: Path) -> None:
@@ -268,7 +269,7 @@ def test_leaving_early_does_not_wait_for_slow_files(box: Path, tmp_path: Path) -
         assert images_of(next(results)).any()  # the box: the other one is being read
         started = time.monotonic()
         results.close()
-        assert time.monotonic() - started < 1.5
+        assert time.monotonic() - started < 3
 
 
 def test_whatever_a_renderer_says_of_one_file_is_a_known_code(box: Path) -> None:
