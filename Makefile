@@ -9,7 +9,6 @@ EXTRAS ?= dev
 
 setup: $(READY)
 
-# --no-deps the second time: an editable install of ourselves must not touch what the first resolved.
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip

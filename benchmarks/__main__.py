@@ -46,6 +46,7 @@ def main() -> int:
 
 def _run(figure: Figure, keep: bool) -> None:
     started = time.monotonic()
+    commit = _commit()
     values: dict[str, float] = {}
     try:
         values = figure.measure()
@@ -57,7 +58,7 @@ def _run(figure: Figure, keep: bool) -> None:
         f"{figure.name} {shown} {_shown(figure.targets, figure)} {state}" + (f" ({note})" if note else ""), flush=True
     )
     if keep and state != "skipped":
-        _keep(figure, values, state, time.monotonic() - started)
+        _keep(figure, values, state, time.monotonic() - started, commit)
 
 
 def _shown(targets: Mapping[str, float], figure: Figure) -> str:
@@ -65,7 +66,7 @@ def _shown(targets: Mapping[str, float], figure: Figure) -> str:
     return ", ".join(f"{name} {sign} {target:g}" for name, target in targets.items())
 
 
-def _keep(figure: Figure, values: Mapping[str, float], state: str, seconds: float) -> None:
+def _keep(figure: Figure, values: Mapping[str, float], state: str, seconds: float, commit: str) -> None:
     """Put a result into results.yaml, in the place of the figure's earlier one."""
     results: dict[str, Any] = yaml.safe_load(RESULTS.read_text()) if RESULTS.exists() else {}
     results = results or {}
@@ -77,7 +78,7 @@ def _keep(figure: Figure, values: Mapping[str, float], state: str, seconds: floa
         "direction": "at most" if figure.at_most else "at least",
         "state": state,
         "command": f"python -m benchmarks {figure.name}",
-        "commit": _commit(),
+        "commit": commit,
         "date": datetime.now(timezone.utc).date().isoformat(),
         "seconds": round(seconds),
         "hardware": _hardware(),
@@ -86,8 +87,9 @@ def _keep(figure: Figure, values: Mapping[str, float], state: str, seconds: floa
 
 
 def _commit() -> str:
-    found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    changed = subprocess.run(["git", "status", "--porcelain", "-uno"], capture_output=True, text=True, check=False)
+    git = ["git", "-C", str(RESULTS.parent)]
+    found = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=False)
     dirty = [line for line in changed.stdout.splitlines() if not line.endswith("benchmarks/results.yaml")]
     return found.stdout.strip() + ("+changes" if dirty else "")
 

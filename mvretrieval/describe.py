@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from mvrender.cameras import Rig, parse_rig
 from mvrender.renderer import BackendName, check_size
-from mvrender.shading import SHADING_VERSION, Style, check_style
-from mvretrieval.encoders.registry import DEFAULT_ENCODER, open_encoder
+from mvrender.shading import VIEWS_VERSION, Style, check_style
+from mvretrieval.encoders.registry import DEFAULT_ENCODER, absolute_encoder, open_encoder
 from mvretrieval.errors import DescriberError, did_you_mean
 from mvretrieval.statistics import Statistics
 
@@ -60,6 +60,8 @@ class DescriberConfig:
     whiten: int = 0
 
     def __post_init__(self) -> None:
+        # A collection must find its checkpoint from any folder.
+        object.__setattr__(self, "encoder", absolute_encoder(self.encoder))
         parse_rig(self.rig)
         check_size(self.size)
         if not self.styles:
@@ -141,7 +143,7 @@ class Describer:
         """Everything that changes a raw view vector's meaning, as text."""
         config = self.config
         return (
-            f"shading={SHADING_VERSION} rig={config.rig} styles={','.join(config.styles)} size={config.size} "
+            f"views={VIEWS_VERSION} rig={self.rig.fingerprint} styles={','.join(config.styles)} size={config.size} "
             f"encoder=[{self.encoder.fingerprint}]"
         )
 

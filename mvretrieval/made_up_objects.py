@@ -201,10 +201,10 @@ def _house(b: _Builder) -> None:
     wall, roof = b.pick(((235, 225, 205), (210, 190, 170), (220, 220, 225), (190, 120, 95))), b.pick(_PAINTS)
     w, h, d, rise = b.between(1.2, 2.0), b.between(0.8, 1.6), b.between(1.0, 1.4), b.between(0.4, 0.9)
     b.box((w, h, d), wall, (0, h / 2, 0))
-    corners = np.array(
-        [[x, y, z] for x in (-w * 0.56, w * 0.56) for y, z in ((h, -d * 0.58), (h, d * 0.58), (h + rise, 0))]
-    )
-    b.add(trimesh.convex.convex_hull(corners), roof)
+    profile = ((h, -d * 0.58), (h, d * 0.58), (h + rise, 0))
+    corners = [(x, y, z) for x in (-w * 0.56, w * 0.56) for y, z in profile]
+    sides = [(0, 1, 2), (3, 5, 4), (0, 3, 4), (0, 4, 1), (1, 4, 5), (1, 5, 2), (2, 5, 3), (2, 3, 0)]
+    b.add(trimesh.Trimesh(corners, sides), roof)
     b.box((0.28, 0.55, 0.04), b.pick(_WOODS), (b.between(-0.3, 0.3), 0.275, d / 2))
     for x in (-0.34, 0.34):
         b.box((0.25, 0.25, 0.04), (140, 180, 205), (x * w, h * 0.68, d / 2))

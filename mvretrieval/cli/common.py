@@ -62,6 +62,8 @@ def _version(name: str) -> str:
 def _revision() -> str | None:
     """Git revision of the checkout that this package runs from, if it is one."""
     here = Path(__file__).parent
+    if not (here.parent.parent / ".git").exists():  # installed: a repository further up is the user's
+        return None
     try:
         found = subprocess.run(
             ["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False

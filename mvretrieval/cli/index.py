@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Literal
 
 import tyro
 
@@ -67,7 +67,7 @@ class Options:
     index: IndexKind = "auto"
     backend: BackendName | None = None
     device: str = "auto"
-    precision: Annotated[str, tyro.conf.arg(metavar="{auto,float32,bfloat16}")] = "auto"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
     workers: int | None = None
     max_seconds: float = 120.0
     max_memory_gb: float = 8.0
@@ -82,7 +82,7 @@ def run(options: Options) -> int:
     """Index, and tell what happened."""
     import json
 
-    machine = OpenOptions(options.device, options.precision, options.backend, options.workers)  # type: ignore[arg-type]
+    machine = OpenOptions(options.device, options.precision, options.backend, options.workers)
     is_new = not (options.collection / FILE).exists()
     if is_new:
         collection = Collection.create(options.collection, _config(options), machine, options.index)
@@ -148,6 +148,7 @@ def _check_same(collection: Collection, options: Options) -> None:
         "size": options.size,
         "pooling": options.pooling,
         "whiten": options.whiten,
+        "center": options.center or None,
     }
     for name, value in asked.items():
         if value is not None and value != getattr(config, name):
@@ -199,7 +200,8 @@ def _summary(report: IndexReport, count: int, options: Options) -> str:
         missing = f", {report.unmatched_labels} rows of the labels match no object" if report.unmatched_labels else ""
         lines.append(f"  labels of {report.labelled} objects changed{missing}")
     if report.gone > report.removed:
-        lines.append(f"  {report.gone - report.removed} objects' files are gone; --prune removes them")
+        how = "kept, since their folder is empty or gone" if options.prune else "--prune removes them"
+        lines.append(f"  {report.gone - report.removed} objects' files are gone; {how}")
     if report.statistics:
         lines.append(f"  whitening {report.statistics}")
     if report.notes:

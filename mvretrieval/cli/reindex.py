@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any, Literal
 
 import tyro
 
@@ -12,7 +12,7 @@ from mvrender.renderer import BackendName
 from mvrender.shading import check_style
 from mvretrieval.cli.common import progress, run_record, say
 from mvretrieval.collection.collection import Collection, OpenOptions
-from mvretrieval.collection.redescribe import redescribe
+from mvretrieval.collection.redescribe import redescribe, same_views
 from mvretrieval.describe import PoolingChoice
 from mvretrieval.errors import DescriberError
 
@@ -52,17 +52,18 @@ class Options:
     drop_missing: bool = False
     backend: BackendName | None = None
     device: str = "auto"
-    precision: Annotated[str, tyro.conf.arg(metavar="{auto,float32,bfloat16}")] = "auto"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
     workers: int | None = None
 
 
 def run(options: Options) -> int:
     """Describe anew and tell how."""
-    machine = OpenOptions(options.device, options.precision, options.backend, options.workers)  # type: ignore[arg-type]
+    machine = OpenOptions(options.device, options.precision, options.backend, options.workers)
     changes = _changes(options)
     with Collection.open(options.collection, machine, write=True) as collection:
         config = replace(collection.describer.config, **changes)
-        if config == collection.describer.config and not config.wants_statistics:
+        unchanged = config == collection.describer.config and same_views(collection, config)
+        if unchanged and not config.wants_statistics:
             raise DescriberError(f"{options.collection} is described like that already; name what should change")
         record = run_record("reindex", options)
         collection.store.add_run(record["time"], record)

@@ -74,7 +74,7 @@ def run(options: Options) -> int:
             for note in result.opened.notes:
                 say(f"{result.opened.job.path}: {note}")
             job = result.opened.job
-            name = str(job.path.relative_to(job.root or job.path.parent).with_suffix("")).replace("/", "__")
+            name = str(job.path.relative_to(job.root or job.path.parent)).replace("/", "__")
             say(f"{job.path}: {result.opened.facts['faces']} faces, up {result.opened.up}")
             if not options.sheet_only:
                 _write_views(options.out, name, result, styles)

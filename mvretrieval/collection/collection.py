@@ -71,6 +71,7 @@ class Collection:
         self._index_lock = threading.RLock()
         self._writer: IO[bytes] | None = None
         self._pools: dict[tuple[str, ...], RenderPool] = {}
+        self._pools_lock = threading.Lock()
         self._describer: Describer | None = None
         self._describer_epoch = -1
 
@@ -252,12 +253,18 @@ class Collection:
         backend, _ = choose(self.describer.backend)
         config = self.describer.config
         key = (backend, config.rig, *config.styles, str(config.size), str(workers))
-        if key not in self._pools:
+        with self._pools_lock:
+            if key in self._pools:
+                return self._pools[key]
             spec = RenderSpec(
-                rig=self.describer.rig, styles=config.styles, size=config.size, backend=backend, strip_size=THUMBNAIL_SIZE
+                rig=self.describer.rig,
+                styles=config.styles,
+                size=config.size,
+                backend=backend,
+                strip_size=THUMBNAIL_SIZE,
             )
             self._pools[key] = RenderPool(spec, workers)
-        return self._pools[key]
+            return self._pools[key]
 
     # -- writing ------------------------------------------------------------------------------------------------------
 
@@ -449,7 +456,9 @@ class Collection:
         try:
             index.save(self.folder)
         except (OSError, RuntimeError) as error:  # faiss knows no other error
-            warnings.warn(f"the index of {self.folder} was not saved ({error}); it is rebuilt when next opened", stacklevel=2)
+            warnings.warn(
+                f"the index of {self.folder} was not saved ({error}); it is rebuilt when next opened", stacklevel=2
+            )
 
     def search(self, query: Query, k: int = 10, where: str | None = None) -> list[Hit]:
         """Objects that answer a query, best first.

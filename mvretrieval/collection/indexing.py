@@ -20,6 +20,8 @@ from mvretrieval.errors import DescriberError, FilterError
 if TYPE_CHECKING:
     from mvretrieval.collection.collection import Collection
 
+_SETTLE_EVERY = 256
+
 # Failures that may be mended without the file itself changing; others are not tried again until it does.
 _WORTH_RETRYING = {
     "renderer_crash",
@@ -143,7 +145,7 @@ class _Run:
             for result in pool.run(jobs, self._wanted):
                 self._take(result)
             self._flush()
-            later = self._settle_known()
+            later, self._known_content = self._known_content, []
             if not later:
                 break
             # The first of several identical files failed, perhaps by running out of time: the next one is tried.
@@ -197,6 +199,8 @@ class _Run:
             self.report.notes.append((str(result.opened.job.path), note))
         if result.views is None:
             self._known_content.append(result.opened)
+            if len(self._known_content) % _SETTLE_EVERY == 0:
+                self._settle_known()
             return
         self._batch.append(result)
         if len(self._batch) >= self._batch_size:
@@ -211,8 +215,11 @@ class _Run:
         for found, code, message in found_failures:
             self._fail(found.path, code, message)
         batch, self._batch = self._batch, []
-        if not batch:
-            return
+        if batch:
+            self._write(batch)
+        self._settle_known()
+
+    def _write(self, batch: list[Rendered]) -> None:
         new = self.collection.new_objects(batch, ["" for _ in batch])
         with self.store.transaction():
             change = self.store.next_change()
@@ -234,18 +241,16 @@ class _Run:
         else:
             self.report.replaced += 1
 
-    def _settle_known(self) -> list[Opened]:
-        """Files whose content is known: touched, moved or copied. Returns those whose content failed after all."""
-        later: list[Opened] = []
+    def _settle_known(self) -> None:
+        """Files whose content is known are touched, moved or copied; those whose content is still on its way stay."""
         known, self._known_content = self._known_content, []
         for opened in known:
             holders = self.store.by_content(opened.content_hash)
-            if not holders:
-                later.append(opened)
-                continue
-            self._settle(opened, holders)
-            self._step()
-        return later
+            if holders:
+                self._settle(opened, holders)
+                self._step()
+            else:
+                self._known_content.append(opened)
 
     def _settle(self, opened: Opened, holders: list[tuple[int, str]]) -> None:
         path = str(opened.job.path)
@@ -328,7 +333,8 @@ class _Run:
             mended |= {path for path in self.store.failed_paths_under(str(folder)) if path not in self._still_failing}
             lost = {object_id for object_id, path in self.store.paths_under(str(folder)) if is_gone(path)}
             gone |= lost
-            if not is_gone(folder):  # a disk that is not mounted takes no objects with it
+            # A disk that is not mounted takes no objects with it, whether its folder is gone or merely empty.
+            if lost and next(find_meshes([folder]), None) is not None and not is_gone(folder):
                 pruned |= lost
         self.report.gone = len(gone)
         with self.store.transaction():

@@ -44,11 +44,7 @@ def redescribe(
         CollectionError: some objects could not be described and `drop_missing` is off. Nothing has changed then.
     """
     collection.lock_for_writing()
-    old = collection.describer
-    same_views = (
-        replace(config, pooling=old.config.pooling, center=old.config.center, whiten=old.config.whiten) == old.config
-    )
-    if same_views:
+    if same_views(collection, config):
         _repool(collection, config, fit_where)
         return []
     staging = _open_staging(collection, config)
@@ -70,6 +66,13 @@ def redescribe(
     return failed
 
 
+def same_views(collection: Collection, config: DescriberConfig) -> bool:
+    """Whether the stored views are what `config` asks for: the same cameras, styles and encoder, weights and all."""
+    old = collection.describer
+    others = replace(config, pooling=old.config.pooling, center=old.config.center, whiten=old.config.whiten)
+    return others == old.config and collection.store.get_meta("view_fingerprint") == old.view_fingerprint
+
+
 def _repool(collection: Collection, config: DescriberConfig, fit_where: str | None) -> None:
     """Only pooling or statistics differ: the stored views are enough."""
     described = collection.describer.with_config(pooling=config.pooling, center=config.center, whiten=config.whiten)
@@ -83,7 +86,8 @@ def _open_staging(collection: Collection, config: DescriberConfig) -> Collection
     folder = collection.folder / STAGING
     if (folder / FILE).exists():
         staging = Collection.open(folder, collection.options, write=True)
-        if staging.describer.config == config:
+        made_with = staging.store.get_meta("view_fingerprint")
+        if staging.describer.config == config and made_with == staging.describer.view_fingerprint:
             return staging
         staging.close()
     if folder.exists():
@@ -96,6 +100,7 @@ def _fill(
 ) -> list[tuple[str, str, str]]:
     """Describe the old collection's objects in the new one, under the same ids."""
     numbers = [int(n) for n in collection.store.select(None)]
+    _drop_outdated(collection, staging)
     failed: list[tuple[str, str, str]] = []
     ids: dict[str, str] = {}
     done = 0
@@ -125,7 +130,9 @@ def _fill(
     for result in staging.pool(staging.options.workers).run(jobs()):
         done += 1
         if isinstance(result, Failed):
-            failed.append((ids[str(result.job.path)], result.code, result.message))
+            object_id = ids[str(result.job.path)]
+            failed.append((object_id, result.code, result.message))
+            staging.remove(object_id)
         else:
             batch.append(result)
             if len(batch) >= 4:
@@ -134,6 +141,18 @@ def _fill(
             progress(done, len(numbers))
     flush()
     return failed
+
+
+def _drop_outdated(collection: Collection, staging: Collection) -> None:
+    """Forget what was described before a stop, of objects that have moved, were turned or are gone since."""
+    numbers = [int(n) for n in staging.store.select(None)]
+    outdated = []
+    for record in staging.store.records(numbers).values():
+        now = collection.store.by_path(record.path)
+        if now is None or now[3] != record.facts["up"] or collection.store.number_of(record.id) != now[0]:
+            outdated.append(record.id)
+    if outdated:
+        staging.remove(*outdated)
 
 
 def _copy_labels(collection: Collection, staging: Collection) -> None:

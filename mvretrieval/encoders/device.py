@@ -16,6 +16,9 @@ from mvretrieval.encoders.encoder import Precision
 PrecisionChoice = Literal["auto", "float32", "bfloat16"]
 
 
+_INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
 def choose_device(name: str = "auto") -> torch.device:
     """Device of that name; a GPU if there is one by default."""
     if name == "auto":
@@ -60,21 +63,22 @@ def keep_freed_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError, TypeError):
         return
-    mallopt(mmap_threshold, 1 << 30)
-    mallopt(trim_threshold, (1 << 31) - 1)
+    # Older versions allow 32 MB at most; setting the second alone would freeze the first at its small start.
+    if mallopt(mmap_threshold, 1 << 30) or mallopt(mmap_threshold, 32 << 20):
+        mallopt(trim_threshold, (1 << 31) - 1)
 
 
 def weights_hash(weights: Mapping[str, Tensor]) -> str:
     """16 hex digits over names, shapes, sums and a thousand values of each tensor.
 
-    Reading every byte of a large model takes seconds at each start; training moves all values, and these show it.
+    Reading every byte of a large model takes seconds at each start; training moves all values, and these show it. The
+    sums are over the bits as integers: a sum of floats depends on how many threads share the work.
     """
     digest = hashlib.sha256()
     for name in sorted(weights):
-        tensor = weights[name].detach().flatten()
-        step = max(1, tensor.numel() // 1000)
-        some = tensor[::step].to(torch.float32).cpu().contiguous()
-        total = float(tensor.to(torch.float64).sum()) if tensor.numel() < 10_000_000 else float(some.sum())
-        digest.update(f"{name}{tuple(weights[name].shape)}{total!r}".encode())
-        digest.update(some.numpy().tobytes())
+        tensor = weights[name].detach().cpu().contiguous().flatten()
+        some = tensor[:: max(1, tensor.numel() // 1000)].contiguous()
+        bits = tensor.view(_INTEGERS[tensor.element_size()]) if tensor.numel() else tensor
+        digest.update(f"{name}{tuple(weights[name].shape)}{tensor.dtype}{int(bits.sum(dtype=torch.int64))}".encode())
+        digest.update(some.view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
     return digest.hexdigest()[:16]

@@ -59,8 +59,8 @@ def _probe(encoder_id: str, address: str, what: str) -> None:
         try:
             with urllib.request.urlopen(request, timeout=_SECONDS):
                 causes.append("")
-        except urllib.error.HTTPError as error:
-            causes.append(f"the server answered {error.code}")
+        except urllib.error.HTTPError:
+            causes.append("")  # it is reached; what it says of the weights themselves, the download tells
         except (OSError, ValueError) as error:
             causes.append(f"no connection: {getattr(error, 'reason', error)}")
 

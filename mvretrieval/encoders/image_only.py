@@ -114,18 +114,29 @@ def _timm(name: str, weights: Path | None, device: torch.device, precision: Prec
         state = {key: value for key, value in read_weights(weights).items() if key in network.state_dict()}
         _load_state(network, state, weights)
     else:
-        pretrained = None if name.startswith("hf-hub:") else timm.get_pretrained_cfg(base)
+        try:
+            pretrained = None if name.startswith("hf-hub:") else timm.get_pretrained_cfg(base)
+        except RuntimeError as error:
+            raise EncoderError(f"image_only:{name}: {error}; timm.list_pretrained() has all tags") from error
         repository = name.removeprefix("hf-hub:") if pretrained is None else (pretrained.hf_hub_id or f"timm/{base}")
         need_hub(f"image_only:{name}", repository)
-        network = timm.create_model(name, pretrained=True, **options)
+        try:
+            network = timm.create_model(name, pretrained=True, **options)
+        except Exception as error:  # hub and weight files each raise their own
+            raise WeightsError(f"image_only:{name} cannot be loaded ({type(error).__name__}: {error})") from error
     config = timm.data.resolve_model_data_config(network)
-    preprocessing = Preprocessing(size=config["input_size"][-1], mean=tuple(config["mean"]), std=tuple(config["std"]))
+    preprocessing = Preprocessing(
+        size=config["input_size"][-1],
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+        resampling=config.get("interpolation", "bicubic"),
+    )
     network = network.eval()
     chosen, reason = choose_precision(device, precision)
     return NetworkEncoder(
         id=f"image_only:{name}" + (f"@{weights}" if weights else ""),
         network=network,
-        dim=network.num_features,
+        dim=_dim(network, preprocessing.size),
         preprocessing=preprocessing,
         fingerprint=f"image_only:{base} weights={weights_hash(network.state_dict())} {asdict(preprocessing)}",
         device=device,
@@ -161,6 +172,12 @@ def fold_batch_norms(network: nn.Module) -> nn.Module:
 
     folded: nn.Module = fuse(network)
     return folded
+
+
+def _dim(network: nn.Module, size: int) -> int:
+    """Length of a network's vectors: what timm calls `num_features` is another number where a head convolves once more."""
+    with torch.inference_mode():
+        return int(network(torch.zeros(1, 3, size, size)).shape[-1])
 
 
 class _SamePaddedConv2d(nn.Conv2d):

@@ -110,7 +110,6 @@ class NetworkEncoder:
         size = self.preprocessing.size
         if images.shape[1:3] == (size, size):
             return images
-        how = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}[
-            self.preprocessing.resampling
-        ]
+        known = {"bilinear": Image.Resampling.BILINEAR, "lanczos": Image.Resampling.LANCZOS}
+        how = known.get(self.preprocessing.resampling, Image.Resampling.BICUBIC)
         return np.stack([np.asarray(Image.fromarray(image).resize((size, size), how)) for image in images])

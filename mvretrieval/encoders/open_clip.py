@@ -51,11 +51,17 @@ def open_clip_encoder(
         else:
             encoder_id = f"open_clip:{architecture}/{tag}"
             _need_tag(encoder_id, architecture, tag)
+    # Some published weights were trained with another GELU than their architecture's file says; open_clip only warns.
+    quick_gelu = bool(tag and not is_hub and (open_clip.get_pretrained_cfg(architecture, tag) or {}).get("quick_gelu"))
     try:
         model = open_clip.create_model(
-            architecture, pretrained=str(checkpoint) if checkpoint else tag, precision="fp32", device="cpu"
+            architecture,
+            pretrained=str(checkpoint) if checkpoint else tag,
+            precision="fp32",
+            device="cpu",
+            force_quick_gelu=quick_gelu,
         )
-    except (RuntimeError, OSError, ValueError, KeyError) as error:
+    except Exception as error:  # hub, pickle and safetensors each raise their own
         raise WeightsError(f"{encoder_id} cannot be loaded ({type(error).__name__}: {str(error)[:300]})") from error
     model = model.eval()
     preprocessing = _preprocessing(open_clip.get_model_preprocess_cfg(model))
@@ -69,7 +75,7 @@ def open_clip_encoder(
         network=image_tower,
         dim=_dim(image_tower, preprocessing.size),
         preprocessing=preprocessing,
-        fingerprint=f"open_clip:{architecture} weights={digest} {asdict(preprocessing)}",
+        fingerprint=f"open_clip:{architecture} weights={digest} {asdict(preprocessing)}" + " quick_gelu" * quick_gelu,
         device=target,
         precision=chosen,
         precision_reason=reason,

@@ -99,6 +99,18 @@ def parse_encoder(text: str) -> EncoderName:
     return EncoderName("open_clip", architecture, tag or None, path)
 
 
+def absolute_encoder(text: str) -> str:
+    """The same id with the path of its file, if it names one, made absolute.
+
+    Raises:
+        EncoderError: the id is not understood.
+    """
+    name = parse_encoder(text)
+    if name.file is None:
+        return text
+    return f"{text.partition('@')[0]}@{name.file.absolute()}"
+
+
 def open_encoder(text: str, device: str = "auto", precision: PrecisionChoice = "auto") -> ViewEncoder:
     """Encoder by its id, ready to use.
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from mvretrieval.errors import ShapeError
-
-PoolingName = Literal["mean", "max", "adam"]
 
 
 class ViewPooling(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from collections.abc import Callable
@@ -35,6 +36,12 @@ class Rig:
     # 2 % of air around the unit sphere: distance = 1.02 / sin(fov / 2).
     distance: float = 1.02 / math.sin(math.radians(15.0))
     fit: Fit = "sphere"
+
+    @property
+    def fingerprint(self) -> str:
+        """Text that changes when a camera does."""
+        places = hashlib.sha256(self.directions.round(6).astype("<f8").tobytes()).hexdigest()[:8]
+        return f"{self.name} fov={self.fov_y_deg:g} distance={self.distance:.6g} fit={self.fit} cameras={places}"
 
     @property
     def n_views(self) -> int:

@@ -86,7 +86,10 @@ def _add(
 ) -> None:
     parts.n_faces += len(geometry.faces)
     if parts.n_faces > limits.max_faces:
-        raise MeshError("too_large", f"more than {limits.max_faces:,} faces; decimate the mesh, or raise --max-faces")
+        raise MeshError(
+            "too_large",
+            f"more than {limits.max_faces:,} faces; decimate the mesh, or raise --max-faces and give --retry",
+        )
     vertices = np.asarray(geometry.vertices, np.float64)
     faces = np.asarray(geometry.faces, np.int64)
     if faces.min() < 0 or faces.max() >= len(vertices):

@@ -233,6 +233,8 @@ class _WorkerProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._ready = False
         self._errors: IO[bytes] | None = None
+        # One conversation at a time: two threads' words would mix in the pipe.
+        self._talking = threading.Lock()
 
     def start(self) -> None:
         """Start the process without waiting for it."""
@@ -276,6 +278,10 @@ class _WorkerProcess:
             pass  # it died at once; the reply that never comes tells why
 
     def process(self, job: Job, wanted: Callable[[Opened], bool]) -> Rendered | Failed:
+        with self._talking:
+            return self._process_one(job, wanted)
+
+    def _process_one(self, job: Job, wanted: Callable[[Opened], bool]) -> Rendered | Failed:
         self.start()
         if not self._ready:
             self._await_ready()
@@ -297,7 +303,8 @@ class _WorkerProcess:
             tail = self._stderr_tail()
             self.stop()
             if timed_out.is_set():
-                return Failed(job, "timeout", f"took longer than {self._spec.limits.seconds:g} s; raise --max-seconds")
+                limit = f"{self._spec.limits.seconds:g} s"
+                return Failed(job, "timeout", f"took longer than {limit}; raise --max-seconds and give --retry")
             how = f"signal {-code}" if code < 0 else f"exit code {code}"
             return Failed(job, "renderer_crash", f"the worker died on it ({how}){tail}; the file is likely broken")
         except BaseException:

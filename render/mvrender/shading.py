@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from mvrender.errors import RigError
 
-SHADING_VERSION = 1
-"""Part of every fingerprint: raise it when a change here or in the GL shader changes pictures."""
+VIEWS_VERSION = 1
+"""Part of every fingerprint: raise it when pictures change, by a change here, in the GL shader, in `mesh.normalise`, in
+`flatten` (colours, textures) or in how a backend samples."""
 
 Style = Literal["texture", "clay", "depth", "normal", "silhouette"]
 STYLES: tuple[Style, ...] = get_args(Style)

@@ -25,6 +25,8 @@ from mvrender.renderer import Renderer, Views, open_renderer
 from mvrender.shading import Style, check_style
 from mvrender.wire import receive, send
 
+_MAX_WEBP_SIDE = 16383
+
 
 @dataclass
 class _Worker:
@@ -59,7 +61,8 @@ class _Worker:
 
 
 def strip_of(views: Views, size: int) -> bytes:
-    """All views of the first style side by side, as a WebP of `size` pixels a view."""
+    """All views of the first style side by side, as a WebP of `size` pixels a view; fewer where it would get too wide."""
+    size = min(size, _MAX_WEBP_SIDE // len(views.images[0]))
     pictures = [Image.fromarray(image).resize((size, size), Image.Resampling.BOX) for image in views.images[0]]
     row: NDArray[np.uint8] = np.concatenate([np.asarray(picture) for picture in pictures], axis=1)
     out = io.BytesIO()
@@ -116,7 +119,10 @@ def serve(requests: BinaryIO, replies: BinaryIO) -> None:
         except MemoryError:
             if worker is not None:
                 worker.loaded = None
-            head = {"code": "out_of_memory", "message": "needs more memory than a worker may take; raise --max-memory"}
+            head = {
+                "code": "out_of_memory",
+                "message": "needs more memory than a worker may take; raise --max-memory-gb and give --retry",
+            }
         send(replies, head, body)
 
 

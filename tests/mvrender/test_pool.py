@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
@@ -475,3 +476,19 @@ def test_a_renderer_that_hangs_while_it_starts_is_given_up(monkeypatch: pytest.M
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with RenderPool(RenderSpec(size=64), 1) as pool, pytest.raises(BackendError, match=r"not ready after 2 s.*mvr doctor"):
         pool.render(Job(tmp_path / "any.glb"))
+
+
+def test_threads_may_share_a_pool(tmp_path: Path) -> None:
+    boxes = [box_at(tmp_path / f"{i}.stl", 1, 1 + i, 2) for i in range(4)]
+    with RenderPool(SPEC, n_workers=1) as pool:
+        alone = [images_of(pool.render(Job(box))) for box in boxes]
+        with ThreadPoolExecutor(4) as threads:
+            together = list(threads.map(lambda box: images_of(pool.render(Job(box))), boxes * 3))
+    for i, images in enumerate(together):
+        np.testing.assert_array_equal(images, alone[i % 4])
+
+
+def test_strips_of_many_views_stay_within_what_webp_holds(box: Path) -> None:
+    spec = RenderSpec(rig=parse_rig("sphere:200"), size=64, strip_size=112)
+    with RenderPool(spec, 1) as pool, Image.open(io.BytesIO(pool.render(Job(box)).strip)) as strip:
+        assert strip.height == 16383 // 200 and strip.width == 200 * strip.height

@@ -178,7 +178,7 @@ def test_render_writes_views_and_a_sheet(mvr: Runner, tmp_path: Path) -> None:
     assert code == 0 and out.strip() == str(out_folder / "sheet.png") and "no_faces" in err
     names = sorted(p.name for p in out_folder.iterdir())
     assert len(names) == 2 * 2 * 2 + 1
-    assert "sub__shape-000__clay_00.png" in names and "shape-001__depth_01.png" in names
-    with Image.open(out_folder / "shape-001__clay_00.png") as picture:
+    assert "sub__shape-000.ply__clay_00.png" in names and "shape-001.ply__depth_01.png" in names
+    with Image.open(out_folder / "shape-001.ply__clay_00.png") as picture:
         assert picture.size == (64, 64)
     assert mvr("render", meshes / "bad.obj", *arguments)[0] == 1

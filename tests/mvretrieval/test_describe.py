@@ -55,7 +55,7 @@ def test_the_fingerprint_changes_with_everything_that_changes_a_vector() -> None
 
 def test_the_fingerprint_changes_with_the_shading(monkeypatch: pytest.MonkeyPatch) -> None:
     before = Describer(SMALL).fingerprint
-    monkeypatch.setattr(mvretrieval.describe, "SHADING_VERSION", 999)
+    monkeypatch.setattr(mvretrieval.describe, "VIEWS_VERSION", 999)
     assert Describer(SMALL).fingerprint != before
 
 

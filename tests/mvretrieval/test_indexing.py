@@ -145,6 +145,10 @@ def test_a_folder_that_is_not_there_takes_no_objects_with_it(collection: Collect
     report = collection.add_folder(meshes, options=IndexOptions(prune=True))
     assert report.gone == 2 and report.removed == 0 and len(collection) == 2
     assert dict(report.failed) == {"missing_file": 1}
+    meshes.mkdir()  # where it was mounted, an empty folder stays
+    report = collection.add_folder(meshes, options=IndexOptions(prune=True))
+    assert report.gone == 2 and report.removed == 0 and len(collection) == 2
+    meshes.rmdir()
     (tmp_path / "unmounted").rename(meshes)
     report = collection.add_folder(meshes, options=IndexOptions(prune=True))
     assert _counts(report) == {"unchanged": 2} and collection.store.failures() == []

@@ -11,7 +11,7 @@ import trimesh
 
 from mvretrieval import Collection, DescriberConfig, Query
 from mvretrieval.collection.redescribe import STAGING, redescribe
-from mvretrieval.errors import CollectionError
+from mvretrieval.errors import CollectionError, DescriberError
 
 CONFIG = DescriberConfig(encoder="builtin:", rig="ring:3@30", size=64)
 
@@ -84,3 +84,32 @@ def test_a_lost_file_stops_the_change_and_loses_nothing(things: Path, tmp_path: 
         assert [(object_id, code) for object_id, code, _ in failed] == [("2.glb", "missing_file")]
         assert len(collection) == 3
         assert "2.glb" not in [hit.id for hit in collection.search(Query(id="1.glb"))]
+
+
+def test_the_same_description_is_made_anew_where_the_views_are_outdated(things: Path) -> None:
+    with Collection.open(things, write=True) as collection:
+        fingerprint = collection.describer.view_fingerprint
+        with collection.store.transaction():  # as an earlier release of the encoder would have left it
+            collection.store.set_meta("view_fingerprint", "views=0")
+        with pytest.raises(DescriberError, match=r"mvr reindex .* --encoder builtin:"):
+            collection.check_encoder()
+        before = collection.store.views_of(1)[0].copy()
+        redescribe(collection, replace(CONFIG, whiten=2))
+        assert collection.store.get_meta("view_fingerprint") == fingerprint
+        np.testing.assert_array_equal(before, collection.store.views_of(1)[0])
+        collection.check_encoder()
+
+
+def test_what_was_described_before_a_stop_is_used_only_while_it_holds(things: Path, tmp_path: Path) -> None:
+    lost = tmp_path / "meshes" / "3.glb"
+    kept = lost.read_bytes()
+    lost.unlink()
+    config = replace(CONFIG, styles=("normal",))
+    with Collection.open(things, write=True) as collection, pytest.raises(CollectionError):
+        redescribe(collection, config)
+    lost.write_bytes(kept)
+    (tmp_path / "meshes" / "0.glb").rename(tmp_path / "meshes" / "zero.glb")
+    with Collection.open(things, write=True) as collection:
+        collection.add_folder(tmp_path / "meshes")  # the object moves, and keeps its id
+        assert redescribe(collection, config) == []
+        assert collection.get("0.glb").path.endswith("zero.glb") and len(collection) == 4
