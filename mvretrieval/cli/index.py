@@ -10,7 +10,7 @@ import tyro
 
 from mvrender.mesh import Limits, UpAxis
 from mvrender.renderer import BackendName, choose
-from mvrender.shading import Style
+from mvrender.shading import parse_styles
 from mvretrieval.cli.common import progress, run_record, say
 from mvretrieval.collection.collection import Collection, OpenOptions
 from mvretrieval.collection.indexing import IndexOptions, IndexReport
@@ -123,18 +123,12 @@ def _config(options: Options) -> DescriberConfig:
     return DescriberConfig(
         encoder=options.encoder or DEFAULT_ENCODER,
         rig=options.rig or default.rig,
-        styles=_styles(options.styles) if options.styles else default.styles,
+        styles=parse_styles(options.styles) if options.styles else default.styles,
         size=options.size or default.size,
         pooling=options.pooling or default.pooling,
         center=options.center,
         whiten=options.whiten or 0,
     )
-
-
-def _styles(text: str) -> tuple[Style, ...]:
-    from mvrender.shading import check_style
-
-    return tuple(check_style(part.strip()) for part in text.split(","))
 
 
 def _check_same(collection: Collection, options: Options) -> None:
@@ -144,7 +138,7 @@ def _check_same(collection: Collection, options: Options) -> None:
         collection.relocate_encoder(options.encoder)
     asked = {
         "rig": options.rig,
-        "styles": _styles(options.styles) if options.styles else None,
+        "styles": parse_styles(options.styles) if options.styles else None,
         "size": options.size,
         "pooling": options.pooling,
         "whiten": options.whiten,

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import tyro
 
 from mvrender.renderer import BackendName
-from mvrender.shading import check_style
+from mvrender.shading import parse_styles
 from mvretrieval.cli.common import progress, run_record, say
 from mvretrieval.collection.collection import Collection, OpenOptions
 from mvretrieval.collection.redescribe import redescribe, same_views
@@ -84,7 +84,7 @@ def _changes(options: Options) -> dict[str, Any]:
         if getattr(options, name) is not None
     }
     if options.styles is not None:
-        changes["styles"] = tuple(check_style(style.strip()) for style in options.styles.split(","))
+        changes["styles"] = parse_styles(options.styles)
     if options.raw and (options.center or options.whiten):
         raise DescriberError("--raw means neither --center nor --whiten: leave one of them out")
     if options.raw:

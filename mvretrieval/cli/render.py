@@ -14,7 +14,7 @@ from mvrender.errors import MvrenderError
 from mvrender.mesh import UpAxis
 from mvrender.pool import Failed, Job, Rendered, RenderPool, RenderSpec
 from mvrender.renderer import BackendName, choose
-from mvrender.shading import check_style
+from mvrender.shading import parse_styles
 from mvretrieval.cli.common import say
 from mvretrieval.collection.scan import find_meshes
 
@@ -49,7 +49,7 @@ class Options:
 
 def run(options: Options) -> int:
     """Render and tell where the pictures are."""
-    styles = tuple(check_style(style.strip()) for style in options.styles.split(","))
+    styles = parse_styles(options.styles)
     backend, reason = choose(options.backend)
     spec = RenderSpec(rig=parse_rig(options.rig), styles=styles, size=options.size, backend=backend)
     say(f"views: {spec.rig.name}, {', '.join(styles)}, {spec.size} px; {backend} ({reason})")

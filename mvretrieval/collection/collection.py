@@ -414,7 +414,7 @@ class Collection:
         number = self.store.number_of(object_id)
         if number is None:
             raise CollectionError(
-                f"no object '{object_id}' in {self.folder}: {did_you_mean(object_id, self.store.similar_ids(object_id))}"
+                f"no object '{object_id}' in {self.folder}: {did_you_mean(object_id, self.store.some_ids())}"
                 "an id is the path relative to the indexed folder"
             )
         return number

@@ -344,7 +344,7 @@ class Store:
         row = self._one("SELECT number FROM objects WHERE id = ?", (object_id,))
         return None if row is None else int(row[0])
 
-    def similar_ids(self, text: str, limit: int = 2000) -> list[str]:
+    def some_ids(self, limit: int = 2000) -> list[str]:
         """Some ids, for suggestions."""
         return [row[0] for row in self._all("SELECT id FROM objects LIMIT ?", (limit,))]
 

@@ -56,6 +56,15 @@ def check_style(text: str) -> Style:
     raise RigError(f"unknown style '{text}': known are {', '.join(STYLES)}")
 
 
+def parse_styles(text: str) -> tuple[Style, ...]:
+    """Styles from names with commas between them.
+
+    Raises:
+        RigError: there is no style of one of the names.
+    """
+    return tuple(check_style(name.strip()) for name in text.split(","))
+
+
 def shade(
     style: Style,
     normals: NDArray[np.float32],
