@@ -15,11 +15,11 @@ from typing import Any
 
 import yaml
 
-from benchmarks import collection
+from benchmarks import collection, os3dor
 from benchmarks.figures import Figure, Skipped
 
 RESULTS = Path(__file__).parent / "results.yaml"
-FIGURES: tuple[Figure, ...] = collection.FIGURES
+FIGURES: tuple[Figure, ...] = collection.FIGURES + os3dor.FIGURES
 
 
 def main() -> int:
@@ -50,13 +50,12 @@ def _run(figure: Figure, keep: bool) -> None:
     values: dict[str, float] = {}
     try:
         values = figure.measure()
-        state, note = ("ok" if figure.reached(values) else "short"), ""
+        state, note = figure.state(values), ""
     except Skipped as reason:
         state, note = "skipped", str(reason)
     shown = ", ".join(f"{name} {value:.4g}" for name, value in values.items()) or "-"
-    print(
-        f"{figure.name} {shown} {_shown(figure.targets, figure)} {state}" + (f" ({note})" if note else ""), flush=True
-    )
+    line = " ".join(part for part in (figure.name, shown, _shown(figure.targets, figure), state) if part)
+    print(line + (f" ({note})" if note else ""), flush=True)
     if keep and state != "skipped":
         _keep(figure, values, state, time.monotonic() - started, commit)
 

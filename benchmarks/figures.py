@@ -18,7 +18,7 @@ class Figure:
         name: on the command line and in results.yaml.
         group: figures of one subject.
         what: what is measured, for people.
-        targets: name of each value -> what it should reach.
+        targets: name of each value -> what it should reach; empty where a number is only reported.
         measure: does it, and returns the values.
         at_most: whether smaller is better.
     """
@@ -29,6 +29,12 @@ class Figure:
     targets: Mapping[str, float]
     measure: Callable[[], dict[str, float]]
     at_most: bool = False
+
+    def state(self, values: Mapping[str, float]) -> str:
+        """`ok`, `short` of a target, or `report` where there is none."""
+        if not self.targets:
+            return "report"
+        return "ok" if self.reached(values) else "short"
 
     def reached(self, values: Mapping[str, float]) -> bool:
         """Whether every value reaches its target."""

@@ -26,6 +26,14 @@ class DescriberError(MvrError):
     """A describer that is not consistent, or not the one a collection was built with."""
 
 
+class AdapterError(MvrError):
+    """An adapter that is missing, damaged, or made for other views than these."""
+
+
+class TrainingError(MvrError, ValueError):
+    """Options or labels that nothing can be learnt from."""
+
+
 class CollectionError(MvrError):
     """A collection that is missing, damaged, of another version or in use."""
 
@@ -40,6 +48,10 @@ class QueryError(MvrError, ValueError):
 
 class LabelsError(MvrError, ValueError):
     """A labels CSV that cannot be used."""
+
+
+class EvaluationError(MvrError, ValueError):
+    """Queries, runs or scores that cannot be evaluated."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

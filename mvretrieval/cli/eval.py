@@ -1,21 +1,29 @@
-"""Measure a collection by one of its labels: every object asks for its like among the others."""
+"""Measure a collection by one of its labels: objects ask for their like among the others."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import math
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
 import numpy as np
 import tyro
 
-from mvretrieval.cli.common import table
+from mvretrieval.cli.common import run_record, say, table
 from mvretrieval.collection.collection import Collection
-from mvretrieval.errors import FilterError, LabelsError, did_you_mean
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from mvretrieval.errors import EvaluationError
+from mvretrieval.evaluation.against import evaluate_other
+from mvretrieval.evaluation.metrics import Evaluation, Measure, evaluate
+from mvretrieval.evaluation.os3dor import FAMILIES, FamilyName
+from mvretrieval.evaluation.per_query import write_per_query
+from mvretrieval.evaluation.protocols import OpenSetQueries, Task, draw_queries, leave_one_out_task, open_set_task
+from mvretrieval.evaluation.ranking import cosines, given
+from mvretrieval.evaluation.significance import Difference, compare
+from mvretrieval.evaluation.subject import Selection, Subject, subject_of
+from mvretrieval.evaluation.transductive import Method, check_count, transductive
+from mvretrieval.evaluation.trec import affordable_depth, write_qrels, write_run
 
 
 @dataclass(frozen=True)
@@ -27,6 +35,16 @@ class Options:
         by: label that says which objects are alike.
         where: filter; only the objects that it keeps are asked and searched.
         classes: file with one label a line; only objects with one of these are asked and searched.
+        protocol: leave-one-out asks with every object; open-set with a few of each class, which are not searched.
+        queries_per_class: open-set: how many objects of each class ask.
+        seed: of the open-set draw, and of the tests of --compare.
+        queries: open-set: file of the drawn queries; used if it is there, written if not.
+        metrics: the textbook's, or those that the open-set benchmarks code, to compare with their tables.
+        transductive: also re-rank the whole batch of queries at once; a table of its own, since a search cannot do that.
+        compare: another collection, or a TREC run file, to test this one against query by query.
+        trec: folder for qrels.txt and run.txt.
+        per_query: CSV file for the values of each query.
+        report: folder for a page of what was confused with what.
         json: one JSON object.
     """
 
@@ -34,52 +52,155 @@ class Options:
     by: str = "label"
     where: str | None = None
     classes: Path | None = None
+    protocol: Literal["leave-one-out", "open-set"] = "leave-one-out"
+    queries_per_class: int = 5
+    seed: int = 0
+    queries: Path | None = None
+    metrics: FamilyName = "textbook"
+    transductive: Method | None = None
+    compare: Path | None = None
+    trec: Path | None = None
+    per_query: Path | None = None
+    report: Path | None = None
     json: bool = False
+
+    def __post_init__(self) -> None:
+        if self.protocol == "leave-one-out" and self.metrics == "os3dor":
+            raise ValueError("the metrics of os3dor are defined for queries outside the gallery: add --protocol open-set")
+        if self.protocol == "leave-one-out" and self.queries is not None:
+            raise ValueError("leave-one-out asks with every object, --queries has no use: add --protocol open-set")
+        if self.queries_per_class < 1 or self.seed < 0:
+            raise ValueError("--queries-per-class is a number from 1, --seed one from 0")
 
 
 def run(options: Options) -> int:
-    """Evaluate and print."""
-    result = evaluate(options)
+    """Evaluate, write what is asked for, and print."""
+    if options.report is not None:
+        from mvretrieval.evaluation.report import check_extra
+
+        check_extra()
+    with Collection.open(options.collection) as collection:
+        subject = subject_of(collection, Selection(options.by, options.where, options.classes))
+        task, queries = _task(options, subject)
+        measure = FAMILIES[options.metrics](task.n_relevant)
+        evaluation = evaluate(task, cosines(subject.vectors), measure, subject.ids)
+        if not len(task.queries):
+            say(f"nothing was measured: no two of the {len(subject.ids)} objects have the same '{options.by}'")
+        kind = {"protocol": options.protocol, "metrics": options.metrics}
+        result: dict[str, Any] = {"queries": len(evaluation.queries), **kind, **_means(evaluation)}
+        if options.transductive is not None:
+            result["transductive"] = _transductive(options.transductive, subject, task, measure)
+        differences = _compared(options, subject, task, queries, evaluation)
+        if differences:
+            result["compare"] = {name: asdict(difference) for name, difference in differences.items()}
+        _report(options, collection, subject, task, evaluation)
+    _write(options, subject, task, evaluation, result)
     if options.json:
         print(json.dumps(result))
     else:
-        row = [f"{v:.4f}" if isinstance(v, float) else str(v) for v in result.values()]
-        print(table([row], list(result)))
+        _print(options, evaluation, result, differences)
     return 0
 
 
-def evaluate(options: Options) -> dict[str, Any]:
-    """Number of queries and means of the metrics.
-
-    Raises:
-        FilterError: there is no such label.
-        LabelsError: the file of classes cannot be read.
-    """
-    from mvretrieval.evaluation.metrics import leave_one_out
-
-    with Collection.open(options.collection) as collection:
-        store = collection.store
-        columns = store.columns()
-        if options.by not in columns:
-            raise FilterError(
-                f"no label '{options.by}': {did_you_mean(options.by, columns)}this collection has {', '.join(sorted(columns))}"
-            )
-        numbers = store.select(options.where)
-        labels = store.column_values(options.by, [int(n) for n in numbers])
-        if options.classes is not None:
-            kept = _classes(options.classes)
-            chosen = [i for i, label in enumerate(labels) if label is not None and str(label) in kept]
-            numbers, labels = numbers[chosen], [labels[i] for i in chosen]
-        vectors: NDArray[np.float32] = (
-            np.stack([store.vector_of(int(n)) for n in numbers]) if len(numbers) else np.empty((0, 1), np.float32)
+def _task(options: Options, subject: Subject) -> tuple[Task, OpenSetQueries | None]:
+    if options.protocol == "leave-one-out":
+        task = leave_one_out_task(subject.labels, subject.ids)
+        if task.skipped:
+            say(f"{task.skipped} objects do not ask: they are alone with their label")
+        return task, None
+    file = options.queries
+    if file is not None and file.exists():
+        queries = OpenSetQueries.read(file)
+        say(f"{len(queries.ids)} queries from {file}: {queries.per_class} of each class, seed {queries.seed}")
+    else:
+        queries = draw_queries(subject.labels, subject.ids, options.queries_per_class, options.seed)
+        if file is not None:
+            queries.write(file)
+            say(f"{len(queries.ids)} queries written to {file}")
+    if queries.short_classes:
+        say(
+            f"{queries.short_classes} classes have at most {queries.per_class} objects and ask with fewer: one has to be "
+            "left to find"
         )
-        evaluation = leave_one_out(vectors, labels)
-    return {"queries": len(evaluation.queries), **evaluation.means()}
+    task = open_set_task(subject.labels, subject.ids, queries)
+    if task.skipped:
+        say(f"{task.skipped} queries do not ask: nothing else has their label")
+    return task, queries
 
 
-def _classes(path: Path) -> set[str]:
+def _means(evaluation: Evaluation) -> dict[str, float | None]:
+    """Means, None where there is no query: JSON has no NaN."""
+    return {name: None if math.isnan(mean) else mean for name, mean in evaluation.means().items()}
+
+
+def _transductive(method: Method, subject: Subject, task: Task, measure: Measure) -> dict[str, Any]:
+    check_count(len(subject.ids))
+    everything = np.arange(len(subject.ids))
+    scores = transductive(method, cosines(subject.vectors)(everything, everything))
+    return {"method": method, **_means(evaluate(task, given(scores), measure))}
+
+
+def _compared(
+    options: Options, subject: Subject, task: Task, queries: OpenSetQueries | None, evaluation: Evaluation
+) -> dict[str, Difference]:
+    if options.compare is None:
+        return {}
+    second, notes = evaluate_other(options.compare, subject, task, queries, FAMILIES[options.metrics])
+    for note in notes:
+        say(note)
+    return compare(evaluation, second, options.seed)
+
+
+def _report(options: Options, collection: Collection, subject: Subject, task: Task, evaluation: Evaluation) -> None:
+    if options.report is None:
+        return
+    from mvretrieval.evaluation.report import write_report
+
+    page = write_report(
+        collection, subject.numbers, subject.labels, subject.vectors, evaluation, options.report,
+        task=task, label_name=options.by, scope=subject.selection.in_words, run=run_record("eval", options),
+    )  # fmt: skip
+    say(f"report: {page}")
+
+
+def _write(options: Options, subject: Subject, task: Task, evaluation: Evaluation, result: dict[str, Any]) -> None:
+    """The files that are asked for, and beside each how it came about."""
+    if options.trec is not None:
+        depth = affordable_depth(task)
+        if depth is not None:
+            say(f"run.txt holds the first {depth} answers to each query, whole rankings would be too long: its mAP is lower")
+        write_qrels(options.trec / "qrels.txt", task, subject.ids)
+        write_run(options.trec / "run.txt", task, cosines(subject.vectors), subject.ids, depth)
+        _record(options, result, options.trec / "eval.json")
+    if options.per_query is not None:
+        write_per_query(options.per_query, evaluation, subject.labels)
+        _record(options, result, options.per_query.with_name(options.per_query.name + ".json"))
+
+
+def _record(options: Options, result: dict[str, Any], path: Path) -> None:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise LabelsError(f"classes {path} cannot be read: {error}") from error
-    return {line.strip() for line in lines if line.strip()}
+        path.write_text(json.dumps(run_record("eval", options) | {"result": result}, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise EvaluationError(f"{path} cannot be written: {error.strerror}; name another place") from error
+
+
+def _print(options: Options, evaluation: Evaluation, result: dict[str, Any], differences: dict[str, Difference]) -> None:
+    if options.metrics == "os3dor":
+        print("as the open-set benchmarks code them; ANMRR: less is better")
+    names = list(evaluation.values)
+    print(table([[str(result["queries"]), *_cells(result, names)]], ["queries", *names]))
+    if differences:
+        print(f"\nagainst {options.compare}, over {next(iter(differences.values())).queries} queries")
+        rows = [
+            [name, f"{d.first:.4f}", f"{d.second:.4f}", f"{d.difference:+.4f}", f"{d.low:+.4f} .. {d.high:+.4f}", f"{d.p:.4f}"]
+            for name, d in differences.items()
+        ]
+        print(table(rows, ["metric", "this", "other", "difference", "95 % interval", "p"]))
+    if "transductive" in result:
+        found = result["transductive"]
+        print(f"\ntransductive ({found['method']}): all queries known at once, which no search can do")
+        print(table([_cells(found, names)], names))
+
+
+def _cells(result: dict[str, Any], names: list[str]) -> list[str]:
+    return ["-" if result[name] is None else f"{result[name]:.4f}" for name in names]

@@ -1,8 +1,8 @@
-"""Textbook retrieval metrics. Each is per query; a query that is in the gallery is excluded from its own ranking."""
+"""Textbook retrieval metrics, per query. `os3dor` holds the open-set benchmarks' own; the two never share a table."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvretrieval.errors import ShapeError
+from mvretrieval.evaluation.protocols import Task, leave_one_out_task
+from mvretrieval.evaluation.ranking import Scores, cosines, rankings
 
-METRICS = ("NN", "FT", "ST", "DCG", "mAP")
+Measure = Callable[[NDArray[np.bool_], NDArray[np.int64]], dict[str, NDArray[np.float64]]]
+"""(Q, G) relevance in order of rank and (Q,) number of relevant items -> metric -> (Q,)."""
 
 
 @dataclass(frozen=True)
@@ -22,11 +25,13 @@ class Evaluation:
         queries: (Q,) index of each query among the objects.
         values: metric -> (Q,) in 0..1.
         skipped: queries without a relevant item.
+        ids: Q, of the queries, where they are known; runs are compared by them.
     """
 
     queries: NDArray[np.int64]
     values: dict[str, NDArray[np.float64]]
     skipped: int
+    ids: tuple[str, ...] | None = None
 
     def means(self) -> dict[str, float]:
         """Metric -> mean over the queries; NaN where there is no query."""
@@ -42,29 +47,48 @@ def leave_one_out(vectors: NDArray[np.float32], labels: Sequence[Any], block: in
         block: queries ranked at once.
 
     Returns:
-        Metrics for the queries that have a relevant item. Equal scores are ranked by position.
+        Metrics for the queries that have a relevant item. Equal scores are ranked by position; `evaluate` with a task
+        that knows the objects' ids ranks them by id.
 
     Raises:
         ShapeError: there are not as many labels as vectors.
     """
     if len(vectors) != len(labels):
         raise ShapeError(f"{len(vectors)} vectors have {len(labels)} labels")
-    names: dict[Any, int] = {}
-    codes = np.array([-1 if label is None else names.setdefault(label, len(names)) for label in labels], np.int64)
-    counts = np.bincount(codes[codes >= 0], minlength=len(names))
-    n_relevant = np.where(codes >= 0, counts[codes] - 1, 0) if len(names) else np.zeros(len(codes), np.int64)
-    asked = np.flatnonzero(n_relevant > 0)
-    results: dict[str, list[NDArray[np.float64]]] = {name: [] for name in METRICS}
-    for start in range(0, len(asked), block):
-        queries = asked[start : start + block]
-        scores = vectors[queries] @ vectors.T
-        scores[np.arange(len(queries)), queries] = -np.inf
-        ranking = np.argsort(-scores, axis=1, kind="stable")[:, :-1]
-        relevant = codes[ranking] == codes[queries, None]
-        for name, values in ranked_metrics(relevant, n_relevant[queries]).items():
-            results[name].append(values)
-    joined = {name: np.concatenate(parts) if parts else np.empty(0) for name, parts in results.items()}
-    return Evaluation(asked, joined, int((codes >= 0).sum() - len(asked)))
+    return evaluate(leave_one_out_task(labels), cosines(vectors), block=block)
+
+
+def evaluate(
+    task: Task,
+    scores: Scores,
+    measure: Measure | None = None,
+    ids: Sequence[str] | None = None,
+    block: int = 512,
+) -> Evaluation:
+    """Rank the gallery for every query and measure the rankings.
+
+    Args:
+        task: who asks, and among whom.
+        scores: `cosines(vectors)`, `given(matrix)`, or any function that gives a block of scores.
+        measure: family of metrics; the textbook's by default.
+        ids: N, of the objects; the result carries those of the queries.
+        block: queries ranked at once, at most.
+
+    Raises:
+        ShapeError: a block of scores has another shape.
+        EvaluationError: a score is not a number.
+    """
+    measure = measure or ranked_metrics
+    # Measuring no ranking at all names the metrics, for a task without queries.
+    parts = [measure(np.zeros((0, 1), np.bool_), np.zeros(0, np.int64))]
+    n_relevant = task.n_relevant
+    done = 0
+    for ranked in rankings(task, scores, block):
+        relevant = task.codes[ranked.items] == task.codes[ranked.queries, None]
+        parts.append(measure(relevant, n_relevant[done : done + len(relevant)]))
+        done += len(relevant)
+    values = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return Evaluation(task.queries, values, task.skipped, None if ids is None else tuple(ids[q] for q in task.queries))
 
 
 def ranked_metrics(relevant: NDArray[np.bool_], n_relevant: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
@@ -72,24 +96,27 @@ def ranked_metrics(relevant: NDArray[np.bool_], n_relevant: NDArray[np.int64]) -
 
     NN: the first is relevant. FT, ST: recall among the first R and 2R, R being the number of relevant items. DCG:
     discounted by log2(rank) from rank 2, divided by the query's own ideal (Shilane et al. 2004). mAP: mean of the
-    precision at each relevant item, not interpolated.
+    precision at each relevant item, not interpolated. NDCG@100, recall@10, recall@100: see `ndcg_at`, `recall_at`.
 
     Args:
-        relevant: (Q, N) in order of rank.
+        relevant: (Q, N) in order of rank; False where nothing was ranked.
         n_relevant: (Q,) at least 1.
     """
     n = relevant.shape[1]
     ranks = np.arange(1, n + 1)
     hits = relevant.cumsum(axis=1)
     rows = np.arange(len(relevant))
-    discount = 1 / np.maximum(1.0, np.log2(ranks))
+    discount = 1 / np.maximum(1.0, np.log2(np.arange(1, max(n, n_relevant.max(initial=0)) + 1)))
     ideal = discount.cumsum()[n_relevant - 1]
     return {
         "NN": relevant[:, 0].astype(float),
         "FT": hits[rows, np.minimum(n_relevant, n) - 1] / n_relevant,
         "ST": hits[rows, np.minimum(2 * n_relevant, n) - 1] / n_relevant,
-        "DCG": (relevant * discount).sum(axis=1) / ideal,
+        "DCG": (relevant * discount[:n]).sum(axis=1) / ideal,
         "mAP": (relevant * hits / ranks).sum(axis=1) / n_relevant,
+        "NDCG@100": ndcg_at(100, relevant, n_relevant),
+        "recall@10": recall_at(10, relevant, n_relevant),
+        "recall@100": recall_at(100, relevant, n_relevant),
     }
 
 

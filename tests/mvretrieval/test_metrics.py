@@ -8,13 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 import pytrec_eval
-from hypothesis import given, settings
+from hypothesis import given as over
+from hypothesis import settings
 from hypothesis import strategies as st
 from made_meshes import unit
 from numpy.typing import NDArray
 
-from mvretrieval.errors import ShapeError
-from mvretrieval.evaluation.metrics import leave_one_out, ndcg_at, ranked_metrics, recall_at
+from mvretrieval.errors import EvaluationError, ShapeError
+from mvretrieval.evaluation.metrics import evaluate, leave_one_out, ndcg_at, ranked_metrics, recall_at
+from mvretrieval.evaluation.protocols import leave_one_out_task
+from mvretrieval.evaluation.ranking import cosines, given
 
 
 def _collection(seed: int, n: int = 60, classes: int = 5) -> tuple[NDArray[np.float32], list[Any]]:
@@ -73,24 +76,32 @@ def _naive(relevant: list[bool]) -> dict[str, float]:
         "ST": sum(relevant[: 2 * r]) / r,
         "DCG": sum(g for g, hit in zip(gain, relevant, strict=True) if hit) / sum(gain[:r]),
         "mAP": precision_sum / r,
+        "NDCG@100": _naive_dcg(relevant[:100]) / _naive_dcg([True] * min(r, 100)),
+        "recall@10": sum(relevant[:10]) / r,
+        "recall@100": sum(relevant[:100]) / r,
     }
 
 
+def _naive_dcg(relevant: list[bool]) -> float:
+    return sum(1 / math.log2(rank + 1) for rank, hit in enumerate(relevant, start=1) if hit)
+
+
 @settings(max_examples=150, deadline=None)
-@given(st.lists(st.booleans(), min_size=1, max_size=30).filter(any))
+@over(st.lists(st.booleans(), min_size=1, max_size=130).filter(any))
 def test_agrees_with_the_definitions(ranking: list[bool]) -> None:
     relevant = np.array([ranking])
     count = relevant.sum(axis=1)
     found = {name: float(values[0]) for name, values in ranked_metrics(relevant, count).items()}
     assert found == pytest.approx(_naive(ranking))
     assert all(0 <= value <= 1 + 1e-12 for value in found.values())
-    assert recall_at(100, relevant, count)[0] == 1
+    assert recall_at(130, relevant, count)[0] == 1
 
 
 def test_a_perfect_ranking_is_one_everywhere() -> None:
     vectors = unit(np.repeat(np.eye(4), 3, axis=0) + 1e-3 * np.random.default_rng(0).standard_normal((12, 4)))
     means = leave_one_out(vectors, [i // 3 for i in range(12)]).means()
-    assert means == pytest.approx({"NN": 1, "FT": 1, "ST": 1, "DCG": 1, "mAP": 1})
+    assert {"NN", "FT", "ST", "DCG", "mAP", "NDCG@100", "recall@10", "recall@100"} == means.keys()
+    assert list(means.values()) == pytest.approx([1] * len(means))
 
 
 def test_a_query_is_not_in_its_own_ranking() -> None:
@@ -128,3 +139,59 @@ def test_without_queries_means_are_nan(labels: list[Any]) -> None:
 def test_labels_must_be_as_many_as_vectors() -> None:
     with pytest.raises(ShapeError, match="3 vectors have 2 labels"):
         leave_one_out(np.ones((3, 2), np.float32), ["a", "b"])
+
+
+def test_equal_scores_are_ranked_by_id_where_ids_are_known() -> None:
+    labels = ["x", "y", "y", "x", "y", "y"]
+    task = leave_one_out_task(labels, ["e", "f", "g", "h", "c", "d"])
+    evaluation = evaluate(task, cosines(np.ones((6, 1), np.float32)), ids="efghcd")
+    # In order of id: y (4), y (5), x (0), y (1), y (2), x (3).
+    assert evaluation.ids == tuple("efghcd")
+    assert dict(zip(evaluation.ids, evaluation.values["NN"], strict=True)) == dict(zip("efghcd", [0, 1, 1, 0, 1, 1], strict=True))
+    assert evaluation.values["mAP"][0] == pytest.approx(1 / 5)
+
+
+def test_the_order_of_the_objects_does_not_matter_where_ids_are_known() -> None:
+    vectors, labels = _collection(3)
+    vectors[20:40] = vectors[40:]  # ties
+    ids = [f"object {i * 7 % 60}" for i in range(60)]
+    base = evaluate(leave_one_out_task(labels, ids), cosines(vectors), ids=ids)
+    moved = np.random.default_rng(0).permutation(60)
+    ids_moved, labels_moved = [ids[i] for i in moved], [labels[i] for i in moved]
+    again = evaluate(leave_one_out_task(labels_moved, ids_moved), cosines(vectors[moved]), ids=ids_moved)
+    assert base.ids is not None and again.ids is not None
+    assert dict(zip(base.ids, base.values["mAP"], strict=True)) == dict(zip(again.ids, again.values["mAP"], strict=True))
+
+
+@pytest.mark.parametrize(("n", "dim"), [(61, 1280), (905, 256), (300, 512)])
+def test_objects_with_the_same_vector_have_the_same_score(n: int, dim: int) -> None:
+    # In single precision, matrix products of these shapes differ in the last digit from column to column.
+    rng = np.random.default_rng(0)
+    vectors = unit(rng.standard_normal((n, dim)))
+    vectors[: n // 3] = vectors[-(n // 3) :]
+    everything = np.arange(n)
+    for block in (1, 7, n):
+        scores = np.concatenate([cosines(vectors)(everything[i : i + block], everything) for i in range(0, n, block)])
+        assert np.array_equal(scores[:, : n // 3], scores[:, -(n // 3) :])
+
+
+def test_scores_may_come_from_anywhere() -> None:
+    vectors, labels = _collection(4)
+    task = leave_one_out_task(labels)
+    from_vectors = leave_one_out(vectors, labels)
+    matrix = (vectors.astype(float) @ vectors.T.astype(float)).round(9)
+    for scores in (given(matrix), lambda queries, gallery: np.stack([matrix[q, gallery] for q in queries])):
+        found = evaluate(task, scores, block=9)
+        assert all(np.array_equal(found.values[name], from_vectors.values[name]) for name in found.values)
+    # A query's own score is of no account, be it the lowest or the highest.
+    for own in (-np.inf, np.inf):
+        np.fill_diagonal(matrix, own)
+        assert np.array_equal(evaluate(task, given(matrix)).values["mAP"], from_vectors.values["mAP"])
+
+
+def test_scores_that_cannot_be_ranked_are_refused() -> None:
+    task = leave_one_out_task(["a", "a", "b"])
+    with pytest.raises(EvaluationError, match="object 1 are not numbers"):
+        evaluate(task, given(np.array([[0, 0, 0], [0, np.nan, np.nan], [0, 0, 0]])))
+    with pytest.raises(ShapeError, match="shape"):
+        evaluate(task, lambda queries, gallery: np.zeros((len(queries), 2)))

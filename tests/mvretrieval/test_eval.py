@@ -1,0 +1,234 @@
+"""`mvr eval` on a collection whose vectors are known."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from made_meshes import SMALL, new_object, unit
+
+from mvretrieval.cli.main import main
+from mvretrieval.collection.collection import Collection
+from mvretrieval.evaluation.metrics import evaluate, leave_one_out
+from mvretrieval.evaluation.os3dor import os3dor_measure
+from mvretrieval.evaluation.protocols import draw_queries, open_set_task
+from mvretrieval.evaluation.ranking import cosines
+from mvretrieval.evaluation.trec import evaluate_run, read_qrels, read_run
+
+Mvr = Callable[..., tuple[int, str, str]]
+N = 40
+IDS = [f"thing {i * 13 % N:02d}.ply" for i in range(N)]
+LABELS = [None if i == 0 else "alone" if i == 1 else f"kind {i % 4}" for i in range(N)]
+
+
+def _vectors(noise: float) -> Any:
+    rng = np.random.default_rng(0)
+    kinds = rng.standard_normal((4, 6))
+    return unit(kinds[np.arange(N) % 4] + noise * rng.standard_normal((N, 6)))
+
+
+def _make(folder: Path, vectors: Any) -> Path:
+    with Collection.create(folder, SMALL) as collection, collection.store.transaction():
+        padding = int(collection.store.get_meta("view_dim")) - vectors.shape[1]
+        padded = np.pad(vectors, ((0, 0), (0, padding)))
+        for i in range(N):
+            _put(collection, IDS[i], padded[i], {"label": LABELS[i], "size": i} if LABELS[i] else {"size": i})
+    return folder
+
+
+def _put(collection: Collection, object_id: str, vector: Any, labels: dict[str, Any]) -> None:
+    number = collection.store.put(new_object(object_id, vector), collection.store.next_change())
+    collection.store.set_metadata(number, labels)
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _make(tmp_path_factory.mktemp("good") / "good", _vectors(0.9))
+
+
+@pytest.fixture(scope="module")
+def bad(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _make(tmp_path_factory.mktemp("bad") / "bad", _vectors(3.0))
+
+
+@pytest.fixture
+def mvr(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Mvr:
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["mvr", "eval", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        return int(ended.value.code or 0), out, err
+
+    return run
+
+
+def _json(found: tuple[int, str, str]) -> dict[str, Any]:
+    code, out, err = found
+    assert code == 0, err
+    result: dict[str, Any] = json.loads(out)
+    return result
+
+
+def test_leave_one_out(mvr: Mvr, good: Path) -> None:
+    result = _json(mvr(good, "--json"))
+    expected = leave_one_out(_vectors(0.9), LABELS)
+    assert (result["queries"], result["protocol"], result["metrics"]) == (38, "leave-one-out", "textbook")
+    assert {name: result[name] for name in expected.values} == pytest.approx(expected.means())
+    code, out, err = mvr(good)
+    assert code == 0 and out.splitlines()[0].split()[:6] == ["queries", "NN", "FT", "ST", "DCG", "mAP"]
+    assert "1 objects do not ask" in err
+    assert _json(mvr(good, "--json", "--where", "size < 12"))["queries"] == 10
+
+
+def test_nothing_to_measure(mvr: Mvr, good: Path, tmp_path: Path) -> None:
+    (tmp_path / "classes.txt").write_text("alone\n")
+    code, out, err = mvr(good, "--json", "--classes", tmp_path / "classes.txt")
+    assert code == 0 and json.loads(out)["mAP"] is None and "nothing was measured" in err
+    assert mvr(good, "--where", "size = 99", "--transductive", "propagation")[1].count("-") > 8
+
+
+def test_open_set_queries_are_written_once_and_used_again(mvr: Mvr, good: Path, bad: Path, tmp_path: Path) -> None:
+    file = tmp_path / "queries.json"
+    arguments = ["--protocol", "open-set", "--metrics", "os3dor", "--queries", file, "--json"]
+    result = _json(mvr(good, *arguments, "--queries-per-class", "3", "--seed", "4"))
+    queries = draw_queries(LABELS, IDS, 3, 4)
+    assert json.loads(file.read_text())["queries"] == list(queries.ids)
+    task = open_set_task(LABELS, IDS, queries)
+    expected = evaluate(task, cosines(_vectors(0.9)), os3dor_measure(task.n_relevant)).means()
+    assert {name: result[name] for name in expected} == pytest.approx(expected)
+    assert (result["queries"], result["metrics"], "NN" in result) == (12, "os3dor", False)
+    again = mvr(good, *arguments)
+    assert _json(again) == result and "3 of each class, seed 4" in again[2]
+    assert _json(mvr(bad, *arguments))["mAP"] < result["mAP"]
+    code, _, err = mvr(good, *arguments, "--where", "size < 20")
+    assert code == 1 and "queries are not among the 20 objects" in err
+
+
+def test_small_classes_are_told(mvr: Mvr, good: Path) -> None:
+    code, _, err = mvr(good, "--protocol", "open-set")
+    assert code == 0 and "1 classes have at most 5 objects" in err
+
+
+def test_families_of_metrics_have_tables_of_their_own(mvr: Mvr, good: Path) -> None:
+    code, out, _ = mvr(good, "--protocol", "open-set", "--metrics", "os3dor", "--transductive", "k-reciprocal")
+    assert code == 0 and "FT" not in out
+    inductive, reranked = out.split("\n\n")
+    assert "as the open-set benchmarks code them" in inductive and "transductive" not in inductive
+    assert reranked.startswith("transductive (k-reciprocal)") and "ANMRR" in reranked
+    result = _json(mvr(good, "--json", "--transductive", "propagation"))
+    assert result["transductive"]["method"] == "propagation" and 0 < result["transductive"]["mAP"] < 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--metrics", "os3dor"], "add --protocol open-set"),
+        (["--queries", "q.json"], "add --protocol open-set"),
+        (["--protocol", "open-set", "--queries-per-class", "0"], "--queries-per-class is a number from 1"),
+        (["--protocol", "open-set", "--seed=-1"], "--seed one"),
+        (["--transductive", "magic"], "k-reciprocal"),
+    ],
+)
+def test_wrong_use_is_2(mvr: Mvr, good: Path, arguments: list[str], said: str) -> None:
+    code, out, err = mvr(good, *arguments)
+    assert code == 2 and out == "" and said in " ".join(err.replace("│", " ").split())
+    assert not Path("q.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--by", "lable"], "did you mean 'label'"),
+        (["--compare", "nowhere"], "is no collection"),
+        (["--trec", "/dev/null/x"], "cannot be written"),
+        (["--per-query", "/dev/null/x.csv"], "cannot be written"),
+        (["--protocol", "open-set", "--queries", "/dev/null/q.json"], "queries /dev/null/q.json cannot be"),
+        (["--compare", __file__], "TREC has 6"),
+    ],
+)
+def test_what_fails_is_1_with_one_line(mvr: Mvr, good: Path, arguments: list[str], said: str) -> None:
+    code, out, err = mvr(good, *arguments)
+    assert code == 1 and out == "" and said in err and "Traceback" not in err
+
+
+def test_files(mvr: Mvr, good: Path, tmp_path: Path) -> None:
+    table = tmp_path / "new" / "values.csv"
+    result = _json(mvr(good, "--json", "--trec", tmp_path / "trec", "--per-query", table))
+    alone = evaluate_run(read_qrels(tmp_path / "trec" / "qrels.txt"), read_run(tmp_path / "trec" / "run.txt"))
+    assert alone.means() == pytest.approx({name: result[name] for name in alone.values})
+    with table.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["id"] for row in rows] == [IDS[i] for i in range(2, N)]
+    assert [row["label"] for row in rows] == LABELS[2:]
+    assert np.mean([float(row["mAP"]) for row in rows]) == pytest.approx(result["mAP"])
+    for record in (tmp_path / "trec" / "eval.json", tmp_path / "new" / "values.csv.json"):
+        content = json.loads(record.read_text())
+        assert content["result"] == result and content["options"]["collection"] == str(good)
+
+
+def test_compare(mvr: Mvr, good: Path, bad: Path, tmp_path: Path) -> None:
+    base = ["--protocol", "open-set", "--json"]
+    other = _json(mvr(bad, *base, "--trec", tmp_path))
+    against_collection = _json(mvr(good, *base, "--compare", bad))["compare"]
+    against_run = _json(mvr(good, *base, "--compare", tmp_path / "run.txt"))["compare"]
+    assert against_run == against_collection
+    found = against_collection["mAP"]
+    assert found["second"] == pytest.approx(other["mAP"]) and found["queries"] == other["queries"]
+    assert found["p"] < 0.01 and 0 < found["low"] < found["difference"] < found["high"]
+    code, out, _ = mvr(good, "--compare", good)
+    assert code == 0 and "over 38 queries" in out and "+0.0000 .. +0.0000  1.0000" in out
+
+
+def test_another_collection_is_measured_as_it_is(mvr: Mvr, good: Path, tmp_path: Path) -> None:
+    larger, file = tmp_path / "larger", tmp_path / "queries.json"
+    shutil.copytree(good, larger)
+    with Collection.open(larger) as collection, collection.store.transaction():
+        for i in range(20):  # ANMRR goes by the largest class
+            vector = collection.store.vector_of(collection.number_of(IDS[3 + i]))
+            _put(collection, f"more {i}", vector, {"label": "kind 3", "size": i})
+    arguments = ["--protocol", "open-set", "--metrics", "os3dor", "--queries", file, "--json"]
+    _json(mvr(good, *arguments))
+    alone = _json(mvr(larger, *arguments))
+    code, out, err = mvr(good, *arguments, "--compare", larger)
+    assert code == 0 and "20 objects are in one of both collections alone" in err
+    compared = json.loads(out)["compare"]
+    assert {name: compared[name]["second"] for name in compared} == pytest.approx({name: alone[name] for name in compared})
+
+
+def test_what_makes_runs_unlike_is_told(mvr: Mvr, good: Path, tmp_path: Path) -> None:
+    mvr(good, "--trec", tmp_path)
+    lines = (tmp_path / "run.txt").read_text().splitlines()
+    first = lines[0].split()[0]
+    kept = [line for line in lines if not line.startswith(f"{first} ")]
+    kept += [f"{kept[0].split()[0]} Q0 {item} 0 9.0 other" for item in ("strange", kept[0].split()[0])]
+    (tmp_path / "run.txt").write_text("\n".join(kept))
+    code, out, err = mvr(good, "--compare", tmp_path / "run.txt", "--json")
+    assert code == 0 and json.loads(out)["compare"]["mAP"]["difference"] > 0
+    assert "2 answers" in err and "does not answer 1 of 38" in err
+
+
+def test_the_report_gets_this_evaluation(mvr: Mvr, good: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    given: dict[str, Any] = {}
+
+    def write_report(*arguments: Any, **more: Any) -> Path:
+        given.update(arguments=arguments, more=more)
+        return tmp_path / "index.html"
+
+    monkeypatch.setattr("mvretrieval.evaluation.report.check_extra", lambda: None)
+    monkeypatch.setattr("mvretrieval.evaluation.report.write_report", write_report)
+    code, out, err = mvr(good, "--report", tmp_path, "--where", "size < 12", "--protocol", "open-set", "--json")
+    _, numbers, labels, vectors, evaluation, folder = given["arguments"]
+    assert code == 0 and str(tmp_path / "index.html") in err and folder == tmp_path
+    assert len(numbers) == len(labels) == len(vectors) == 12
+    assert evaluation.values["mAP"].mean() == pytest.approx(json.loads(out)["mAP"])
+    assert np.array_equal(given["more"]["task"].queries, evaluation.queries)
+    assert (given["more"]["scope"], given["more"]["label_name"]) == ("size < 12", "label")
