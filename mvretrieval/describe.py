@@ -1,4 +1,4 @@
-"""How a mesh becomes one vector: rig + styles + encoder + statistics + pooling, and the fingerprint of all of it."""
+"""How a mesh becomes one vector: rig + styles + encoder + statistics and pooling or an adapter, and the fingerprint of all."""
 
 from __future__ import annotations
 
@@ -19,13 +19,11 @@ from mvretrieval.errors import DescriberError, did_you_mean
 from mvretrieval.statistics import Statistics
 
 if TYPE_CHECKING:
-    import torch
-
+    from mvretrieval.adapters.adapter import Adapter
     from mvretrieval.encoders.device import PrecisionChoice
     from mvretrieval.encoders.encoder import ViewEncoder
-    from mvretrieval.pooling.pooling import ViewPooling
 
-PoolingChoice = Literal["mean", "max", "adam"]
+PoolingChoice = Literal["mean", "max"]
 # Styles in which a photo or a drawing may be compared with renders; depth and normal maps look like nothing else.
 _PICTURE_STYLES: tuple[Style, ...] = ("texture", "clay")
 _COMMON_NAMES = (
@@ -46,9 +44,10 @@ class DescriberConfig:
         rig: where the cameras stand (see `mvrender.cameras`).
         styles: what the views look like; each style is pooled by itself.
         size: pixels of a view.
-        pooling: how views become one vector; `adam` is CLIP-AdaM's module, untrained equal to `mean`.
+        pooling: how views become one vector, without an adapter.
         center: take away the mean view vector of each style.
         whiten: dimensions left by PCA whitening of each style (includes centring); 0 for none.
+        adapter: fingerprint of the adapter that does all of the last three instead; none if empty.
     """
 
     encoder: str = DEFAULT_ENCODER
@@ -58,6 +57,7 @@ class DescriberConfig:
     pooling: PoolingChoice = "mean"
     center: bool = False
     whiten: int = 0
+    adapter: str = ""
 
     def __post_init__(self) -> None:
         # A collection must find its checkpoint from any folder.
@@ -70,12 +70,15 @@ class DescriberConfig:
             check_style(style)
         if len(set(self.styles)) < len(self.styles):
             raise DescriberError(f"a style is named twice: {', '.join(self.styles)}")
-        if self.pooling not in ("mean", "max", "adam"):
+        if self.pooling not in ("mean", "max"):
             raise DescriberError(
-                f"unknown pooling '{self.pooling}': {did_you_mean(self.pooling, ('mean', 'max', 'adam'))}known are mean, max, adam"
+                f"unknown pooling '{self.pooling}': {did_you_mean(self.pooling, ('mean', 'max'))}known are mean and max; "
+                "learnt weights come with an adapter"
             )
         if self.whiten < 0:
             raise DescriberError(f"whiten takes a number of dimensions, not {self.whiten}")
+        if self.adapter and (self.center or self.whiten or self.pooling != "mean"):
+            raise DescriberError("an adapter brings its own whitening and pooling: name one or the other")
 
     @property
     def wants_statistics(self) -> bool:
@@ -99,7 +102,7 @@ class Describer:
     def __init__(
         self,
         config: DescriberConfig,
-        statistics: Statistics | None = None,
+        fitted: Statistics | Adapter | None = None,
         device: str = "auto",
         precision: PrecisionChoice = "auto",
         backend: BackendName | None = None,
@@ -108,13 +111,13 @@ class Describer:
 
         Args:
             config: see there.
-            statistics: fitted ones; without them view vectors are pooled raw, whatever `config` asks for.
+            fitted: statistics or an adapter; without them view vectors are pooled raw, whatever `config` asks for.
             device: where networks run.
             precision: of the encoder.
             backend: renderer by name; the best one here by default.
         """
         self.config = config
-        self.statistics = statistics
+        self.fitted = fitted
         self.device = device
         self.precision = precision
         self.backend = backend
@@ -134,6 +137,16 @@ class Describer:
         return parse_rig(self.config.rig)
 
     @property
+    def adapter(self) -> Adapter | None:
+        """The adapter, if there is one."""
+        return None if self.fitted is None or isinstance(self.fitted, Statistics) else self.fitted
+
+    @property
+    def statistics(self) -> Statistics | None:
+        """What view vectors are centred and whitened by, the adapter's own included."""
+        return self.fitted if isinstance(self.fitted, Statistics) or self.fitted is None else self.fitted.statistics
+
+    @property
     def n_styles(self) -> int:
         """Number of styles S."""
         return len(self.config.styles)
@@ -150,20 +163,34 @@ class Describer:
     @property
     def fingerprint(self) -> str:
         """16 hex digits that change when an object vector's meaning does."""
-        statistics = hashlib.sha256(self.statistics.to_bytes()).hexdigest() if self.statistics else "none"
-        text = f"{self.view_fingerprint} statistics={statistics} pooling={self.config.pooling}"
+        if self.adapter is not None:
+            text = f"{self.view_fingerprint} adapter={self.adapter.fingerprint}"
+        else:
+            statistics = hashlib.sha256(self.statistics.to_bytes()).hexdigest() if self.statistics else "none"
+            text = f"{self.view_fingerprint} statistics={statistics} pooling={self.config.pooling}"
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-    def with_statistics(self, statistics: Statistics | None) -> Describer:
-        """The same with other statistics; shares the opened encoder."""
-        other = Describer(self.config, statistics, self.device, self.precision, self.backend)
+    def with_fitted(self, fitted: Statistics | Adapter | None) -> Describer:
+        """The same with other statistics or another adapter; shares the opened encoder."""
+        other = Describer(self.config, fitted, self.device, self.precision, self.backend)
         if "encoder" in self.__dict__:
             other.__dict__["encoder"] = self.encoder
         return other
 
+    def with_adapter(self, adapter: Adapter) -> Describer:
+        """The same with learnt weights in the place of whitening and pooling.
+
+        Raises:
+            AdapterError: they were learnt on other views.
+        """
+        adapter.check_fits(self.view_fingerprint)
+        other = self.with_fitted(adapter)
+        other.config = replace(self.config, adapter=adapter.fingerprint, pooling="mean", center=False, whiten=0)
+        return other
+
     def with_config(self, **changes: Any) -> Describer:
         """The same with parts of the configuration that leave view vectors as they are changed."""
-        other = self.with_statistics(self.statistics)
+        other = self.with_fitted(self.fitted)
         other.config = replace(self.config, **changes)
         return other
 
@@ -194,21 +221,32 @@ class Describer:
         Returns:
             (B, S * K) unit norm, the styles' vectors behind one another, and weights (B, S, V).
         """
+        if self.adapter is not None:
+            directions = self.rig.directions.astype(np.float32) if known_directions else None
+            return self.adapter.pool(view_vectors, view_mask, directions)
         import torch
 
+        from mvretrieval.pooling.pooling import MaxPooling, MeanPooling
+
+        pool = MaxPooling() if self.config.pooling == "max" else MeanPooling()
         mask = torch.from_numpy(np.ascontiguousarray(view_mask))
-        directions = None
-        if known_directions:
-            directions = torch.from_numpy(self.rig.directions.astype(np.float32)).expand(len(mask), -1, -1)
         vectors, weights = [], []
         with torch.inference_mode():
             for s in range(view_vectors.shape[1]):
-                own = self._adapted(view_vectors[:, s], s)
-                pooled, weight = self._pooling(own.shape[-1])(torch.from_numpy(own), mask, directions)
+                own = np.ascontiguousarray(view_vectors[:, s])
+                if self.statistics is not None:
+                    own = self.statistics.apply(own, s)
+                pooled, weight = pool(torch.from_numpy(own), mask)
                 vectors.append(pooled.numpy())
                 weights.append(weight.numpy())
         joined = np.concatenate(vectors, axis=1) / np.sqrt(len(vectors))
         return joined.astype(np.float32), np.stack(weights, axis=1).astype(np.float32)
+
+    def matched_views(self, views: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(B, S, V, D) raw view vectors as views are compared one by one: centred, whitened, adapted; (B, S, V, K) unit norm."""
+        from mvretrieval.adapters.adapter import prepare
+
+        return prepare(views, self.statistics) if self.adapter is None else self.adapter.adapt_views(views)
 
     def describe_pictures(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Object vector (S * K,) of pictures (N, H, W, 3) that show one object from unknown directions.
@@ -224,27 +262,31 @@ class Describer:
         """Object vector (S * K,) of words.
 
         Where views are centred, words are centred by the mean of common names: text and pictures lie apart in CLIP's
-        space, and each has its own middle.
+        space, and each has its own middle. An adapter may bring words to an encoder that reads none.
 
         Raises:
-            EncoderError: the encoder reads no words.
+            EncoderError: the encoder reads no words, or the adapter knows others.
         """
-        raw = self.encoder.encode_text([text])[0]
+        if self.adapter is not None and self.adapter.text_space is not None:
+            return self.adapter.text_space.object_direction(text)
+        return self._in_picture_styles(self.text_vectors(self.encoder.encode_text([text]))[0])
+
+    def text_vectors(self, raw: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(N, D) vectors of the text encoder as (N, S * K) unit vectors in the space of object vectors."""
         if self.statistics is None:
             parts = [raw] * self.n_styles
         else:
             parts = [self.statistics.apply(raw, s, mean=self._text_mean) for s in range(self.n_styles)]
-        units = [part / max(float(np.linalg.norm(part)), 1e-12) for part in parts]
-        return self._in_picture_styles((np.concatenate(units) / np.sqrt(self.n_styles)).astype(np.float32))
+        units = [part / np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-12) for part in parts]
+        if self.adapter is not None and self.adapter.config.text == "adapted":
+            # A text is a view of unknown direction.
+            one = np.stack(units, axis=1)[:, :, None].astype(np.float32)
+            return self.adapter.pool_prepared(one, np.ones((len(one), 1), bool), None)[0]
+        return np.asarray(np.concatenate(units, axis=1) / np.sqrt(self.n_styles), np.float32)
 
     @cached_property
     def _text_mean(self) -> NDArray[np.float32]:
         return np.asarray(self.encoder.encode_text([f"a {name}" for name in _COMMON_NAMES]).mean(axis=0), np.float32)
-
-    def _adapted(self, vectors: NDArray[np.float32], style: int) -> NDArray[np.float32]:
-        if self.statistics is None:
-            return np.ascontiguousarray(vectors)
-        return self.statistics.apply(vectors, style)
 
     def _in_picture_styles(self, vector: NDArray[np.float32]) -> NDArray[np.float32]:
         kept = [style in _PICTURE_STYLES for style in self.config.styles]
@@ -252,14 +294,6 @@ class Describer:
             return vector
         parts = vector.reshape(self.n_styles, -1) * np.array(kept, np.float32)[:, None]
         return np.asarray(parts.ravel() / max(float(np.linalg.norm(parts)), 1e-12), np.float32)
-
-    def _pooling(self, dim: int) -> ViewPooling | torch.nn.Module:
-        from mvretrieval.pooling.adam import AdamConfig, AdamPooling
-        from mvretrieval.pooling.pooling import MaxPooling, MeanPooling
-
-        if self.config.pooling == "adam":
-            return AdamPooling(AdamConfig(dim))
-        return MaxPooling() if self.config.pooling == "max" else MeanPooling()
 
 
 def check_same(stored: str, asked: str, name: str, how_to_mend: str) -> None:

@@ -11,6 +11,7 @@ COMMANDS = {
     "index": "describe the meshes of folders and add them to a collection",
     "search": "ask a collection with a mesh, pictures, words, or a mixture",
     "render": "write the views of meshes as pictures",
+    "train": "learn view weights and a linear layer from the labels of a collection",
     "eval": "measure a collection by one of its labels",
     "reindex": "describe a collection anew: other pooling, whitening, styles or encoder",
     "remove": "take objects out of a collection",
@@ -18,6 +19,8 @@ COMMANDS = {
     "doctor": "tell what works on this machine, and mend what does not",
     "demo": "make a collection of made-up objects and a page of searches",
 }
+
+_ELSEWHERE = {"train": "mvtrain.cli"}
 
 
 def main() -> None:
@@ -43,7 +46,7 @@ def main() -> None:
 def _run(name: str, arguments: list[str]) -> int:
     import tyro
 
-    module = importlib.import_module(f"mvretrieval.cli.{name}")
+    module = importlib.import_module(_ELSEWHERE.get(name, f"mvretrieval.cli.{name}"))
     from mvrender.errors import MvrenderError
     from mvretrieval.errors import MvrError
 

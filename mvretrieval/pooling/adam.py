@@ -1,6 +1,6 @@
 """CLIP-AdaM's view weighting and linear adapter (SIGIR 2025), with the sizes that its paper leaves open.
 
-    s_v = MLP(f_v)                    instance score, D -> D/8 -> 1
+    s_v = MLP(sqrt(D) f_v)            instance score, D -> D/8 -> 1
     d_v = one number per slot, or c . Y(direction of camera v)        data-set score
     a   = softmax(s + d)              masked views: -inf before the softmax
     g   = sum_v a_v f_v
@@ -8,7 +8,8 @@
 
 Scores are added before one softmax, so that a worthless view can fall to zero; the average of two softmaxes would keep
 it at 1/(2V) while the other set is flat (`average_softmaxes`, for comparison). Last layers start at zero: an untrained
-module is exactly mean pooling.
+module is exactly mean pooling. The root of D gives the entries of a unit vector the size that a linear layer's starting
+weights are made for.
 """
 
 from __future__ import annotations
@@ -92,19 +93,19 @@ class AdamPooling(nn.Module):
 
     def _weights(self, kept: Tensor, mask: Tensor, directions: Tensor | None) -> Tensor:
         zero = torch.zeros_like(kept[..., 0])
-        instance = self.instance(kept)[..., 0] if self.config.instance_scores else zero
+        instance = self.instance(kept * self.config.dim**0.5)[..., 0] if self.config.instance_scores else zero
         dataset = self._dataset_scores(zero, directions)
         if self.config.average_softmaxes:
             return (_softmax(instance, mask) + _softmax(dataset, mask)) / 2
         return _softmax(instance + dataset, mask)
 
     def _dataset_scores(self, zero: Tensor, directions: Tensor | None) -> Tensor:
+        if self.config.dataset_scores == "none" or directions is None:
+            return zero
         if self.config.dataset_scores == "slots":
             if zero.shape[1] != self.config.n_slots:
                 raise ShapeError(f"slot scores were made for {self.config.n_slots} views, not {zero.shape[1]}")
             return zero + self.dataset
-        if self.config.dataset_scores == "none" or directions is None:
-            return zero
         # A photo's direction is unknown (NaN): it goes by its instance score alone.
         known = torch.isfinite(directions).all(dim=-1)
         scores = harmonics(torch.where(known[..., None], directions, 0).to(zero.dtype)) @ self.dataset

@@ -43,6 +43,18 @@ def check_shapes(view_vectors: Tensor, view_mask: Tensor, directions: Tensor | N
         raise ShapeError("an object has no view: every row of the mask needs at least one True")
 
 
+def mean_of_views(
+    view_vectors: Tensor, view_mask: Tensor, directions: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Mean (B, D) of the views that were rendered, not normalised, and their equal weights (B, V)."""
+    check_shapes(view_vectors, view_mask, directions)
+    weights = view_mask.to(view_vectors.dtype)
+    weights = weights / weights.sum(dim=1, keepdim=True)
+    # where, not a multiplication: a masked view may hold anything, NaN too.
+    kept = torch.where(view_mask[..., None], view_vectors, 0)
+    return (weights[..., None] * kept).sum(dim=1), weights
+
+
 class MeanPooling(nn.Module):
     """Every view weighs the same."""
 
@@ -50,12 +62,8 @@ class MeanPooling(nn.Module):
         self, view_vectors: Tensor, view_mask: Tensor, directions: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """See `ViewPooling`."""
-        check_shapes(view_vectors, view_mask, directions)
-        weights = view_mask.to(view_vectors.dtype)
-        weights = weights / weights.sum(dim=1, keepdim=True)
-        # where, not a multiplication: a masked view may hold anything, NaN too.
-        kept = torch.where(view_mask[..., None], view_vectors, 0)
-        return nn.functional.normalize((weights[..., None] * kept).sum(dim=1), dim=1), weights
+        pooled, weights = mean_of_views(view_vectors, view_mask, directions)
+        return nn.functional.normalize(pooled, dim=1), weights
 
 
 class MaxPooling(nn.Module):

@@ -104,6 +104,16 @@ def sphere(n_views: int = 20) -> Rig:
     return Rig(f"sphere:{n_views}", _by_azimuth(np.stack([flat * np.sin(azimuth), y, flat * np.cos(azimuth)], axis=1)))
 
 
+def random(n_views: int = 12, seed: int = 0) -> Rig:
+    """Cameras anywhere on the sphere, drawn by seed: what a careless photographer would take."""
+    if not 1 <= n_views <= _MAX_VIEWS:
+        raise RigError(f"a random rig takes 1 to {_MAX_VIEWS} views, not {n_views}")
+    if seed != int(seed) or seed < 0:
+        raise RigError(f"the seed of a random rig is a whole number from 0, not {seed:g}")
+    drawn = np.random.default_rng(int(seed)).normal(size=(n_views, 3))
+    return Rig(f"random:{n_views}@{int(seed)}", _by_azimuth(drawn / np.linalg.norm(drawn, axis=1, keepdims=True)))
+
+
 def dodecahedron() -> Rig:
     """Cameras at the 20 corners of a regular dodecahedron."""
     phi = (1 + math.sqrt(5)) / 2
@@ -125,14 +135,15 @@ _RIGS: dict[str, Callable[..., Rig]] = {
     "ring": ring,
     "os3dor": benchmark_ring,
     "sphere": sphere,
+    "random": random,
     "dodecahedron": dodecahedron,
     "cube": cube,
 }
-RIG_EXAMPLES = ("ring:12@30", "os3dor", "sphere:20", "dodecahedron", "cube")
+RIG_EXAMPLES = ("ring:12@30", "os3dor", "sphere:20", "dodecahedron", "cube", "random:12@0")
 
 
 def parse_rig(text: str) -> Rig:
-    """Rig from its name: `ring:12@30`, `os3dor`, `sphere:20`, `dodecahedron`, `cube`.
+    """Rig from its name: `ring:12@30`, `os3dor`, `sphere:20`, `dodecahedron`, `cube`, `random:12@0` (seed 0).
 
     Raises:
         RigError: the name is unknown or its numbers are out of range.
@@ -145,7 +156,7 @@ def parse_rig(text: str) -> Rig:
         raise RigError(f"unknown rig '{text}': {hint}known are {', '.join(RIG_EXAMPLES)}")
     numbers = [int(match.group(2))] if match.group(2) else []
     angles = [float(match.group(3))] if match.group(3) else []
-    if (numbers and name not in ("ring", "sphere")) or (angles and name != "ring"):
+    if (numbers and name not in ("ring", "sphere", "random")) or (angles and name not in ("ring", "random")):
         raise RigError(f"rig '{name}' takes no such numbers ('{text}'): known are {', '.join(RIG_EXAMPLES)}")
     return _RIGS[name](*numbers, *angles)
 

@@ -1,0 +1,1 @@
+"""What is learnt from labelled objects: view weights and a linear layer on top of frozen view vectors."""

@@ -1,0 +1,377 @@
+"""An adapter: statistics and a network that turn frozen view vectors into object vectors, and the folder they live in.
+
+adapter/
+model.safetensors    statistics, network, text space
+config.json          what it was trained on and how: encoder, rig, styles, classes seen, metrics, revision
+README.md            the same for people (a model card)
+log.jsonl            of its training
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+
+from mvretrieval.adapters.network import AdapterNetwork, NetworkConfig
+from mvretrieval.adapters.text_space import TextSpace
+from mvretrieval.errors import AdapterError
+from mvretrieval.statistics import Statistics
+
+FORMAT = 1
+MODEL, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+HUB = "hf-hub:"
+
+TextKind = Literal["adapted", "frozen", "named"]
+
+
+@dataclass(frozen=True)
+class AdapterConfig:
+    """What an adapter was made for.
+
+    Attributes:
+        views: fingerprint of the views that it was trained on (see `Describer.view_fingerprint`).
+        encoder: id of their encoder.
+        rig: where their cameras stood.
+        styles: what they look like.
+        size: their pixels.
+        n_views: V.
+        dim: K, dimensions of a view vector after the statistics.
+        network: which modules.
+        text: how words are compared with objects: `adapted` like a view of unknown direction, `frozen` as the text
+            encoder gives them (centred and whitened where views are), `named` by the adapter's own text space.
+        classes: that it was trained on.
+        metrics: of the validation.
+        training: resolved options, seed, versions and revision of the training.
+    """
+
+    views: str
+    encoder: str
+    rig: str
+    styles: tuple[str, ...]
+    size: int
+    n_views: int
+    dim: int
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    text: TextKind = "adapted"
+    classes: tuple[str, ...] = ()
+    metrics: dict[str, float] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"format": FORMAT, **asdict(self)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> AdapterConfig:
+        """Back from `to_dict`.
+
+        Raises:
+            AdapterError: another format, or something is missing.
+        """
+        if values.get("format") != FORMAT:
+            raise AdapterError(
+                f"this adapter has format {values.get('format')} and this program reads {FORMAT}: train it again, or "
+                "install the version of mvretrieval that made it"
+            )
+        known = {name: values[name] for name in cls.__dataclass_fields__ if name in values}
+        try:
+            known["network"] = NetworkConfig(**known["network"])
+            known |= {name: tuple(known[name]) for name in ("styles", "classes")}
+            return cls(**known)
+        except (KeyError, TypeError) as error:
+            raise AdapterError(f"the adapter's configuration is not complete: {error}") from error
+
+
+class Adapter:
+    """Raw view vectors -> object vectors."""
+
+    def __init__(
+        self,
+        config: AdapterConfig,
+        statistics: Statistics | None,
+        network: AdapterNetwork,
+        text_space: TextSpace | None = None,
+    ) -> None:
+        """Put an adapter together.
+
+        Args:
+            config: what it was made for.
+            statistics: centring or whitening before the network.
+            network: used in evaluation mode, on the CPU: pooling is a small part of describing.
+            text_space: for `text="named"`.
+        """
+        self.config = config
+        self.statistics = statistics
+        self.network = network.cpu().eval()
+        self.text_space = text_space
+
+    @classmethod
+    def untrained(cls, config: AdapterConfig, statistics: Statistics | None) -> Adapter:
+        """Equal to the pooling without a network."""
+        network = AdapterNetwork(config.network, len(config.styles), config.dim, config.n_views)
+        return cls(config, statistics, network)
+
+    # -- use ----------------------------------------------------------------------------------------------------------
+
+    def pool(
+        self, views: NDArray[np.float32], mask: NDArray[np.bool_], directions: NDArray[np.float32] | None
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Object vectors of raw view vectors.
+
+        Args:
+            views: (B, S, V, D).
+            mask: (B, V).
+            directions: (V, 3) of the rig, or None for pictures.
+
+        Returns:
+            (B, S * K) unit norm, and weights (B, S, V).
+
+        Raises:
+            ShapeError: an object has no view, or slot scores meet another number of views.
+        """
+        return self.pool_prepared(prepare(views, self.statistics), mask, directions)
+
+    def pool_prepared(
+        self, views: NDArray[np.float32], mask: NDArray[np.bool_], directions: NDArray[np.float32] | None
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """The same of (B, S, V, K) views that went through `prepare`."""
+        towards = None if directions is None else torch.from_numpy(directions).expand(len(views), -1, -1)
+        with torch.inference_mode():
+            vectors, weights = self.network(
+                torch.from_numpy(views), torch.from_numpy(np.ascontiguousarray(mask)), towards
+            )
+        return vectors.numpy(), weights.numpy()
+
+    def adapt_views(self, views: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(B, S, V, D) raw view vectors to (B, S, V, K) unit vectors, each through the network as an object of one view."""
+        prepared = prepare(views, self.statistics)
+        b, s, v, k = prepared.shape
+        alone = np.ascontiguousarray(prepared.swapaxes(1, 2)).reshape(b * v, s, 1, k)
+        vectors, _ = self.pool_prepared(alone, np.ones((b * v, 1), bool), None)
+        # A style's part of an object vector is 1 / sqrt(S) long.
+        return np.ascontiguousarray(vectors.reshape(b, v, s, k).swapaxes(1, 2)) * np.float32(s**0.5)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hex digits that change when an object vector's meaning does."""
+        digest = hashlib.sha256(json.dumps(asdict(self.config.network), sort_keys=True).encode())
+        for name, tensor in sorted(self._tensors().items()):
+            digest.update(name.encode() + tensor.numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def check_fits(self, view_fingerprint: str) -> list[str]:
+        """Refuse views that the adapter cannot mean anything for.
+
+        Args:
+            view_fingerprint: of the views (see `Describer.view_fingerprint`).
+
+        Returns:
+            Differences that are allowed but worth knowing: other cameras.
+
+        Raises:
+            AdapterError: other styles, another size or encoder, or slot scores with other cameras.
+        """
+        own, own_rig = _without_rig(self.config.views)
+        other, other_rig = _without_rig(view_fingerprint)
+        if own != other:
+            raise AdapterError(
+                f"the adapter was trained on views\n  {own}\nand these are\n  {other}\nTrain one on this collection "
+                "('mvr train'), or describe the collection like the adapter's: 'mvr reindex' with "
+                f"--styles {','.join(self.config.styles)} --size {self.config.size} and the adapter's encoder"
+            )
+        if own_rig == other_rig:
+            return []
+        if self.config.network.by_slot:
+            raise AdapterError(
+                f"the adapter scores views by slot and is tied to its cameras ({self.config.rig}): train it with "
+                "--dataset-scores directions for other cameras"
+            )
+        return [f"the adapter was trained with {self.config.rig}: other cameras are weighed by their direction"]
+
+    # -- files --------------------------------------------------------------------------------------------------------
+
+    def save(self, folder: Path) -> None:
+        """Write model.safetensors, config.json and README.md.
+
+        Raises:
+            AdapterError: the folder cannot be written.
+        """
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / MODEL).write_bytes(self.to_bytes())
+            (folder / CONFIG).write_text(json.dumps(self._plain(), indent=2) + "\n", encoding="utf-8")
+            (folder / CARD).write_text(self._card(), encoding="utf-8")
+        except OSError as error:
+            raise AdapterError(f"the adapter cannot be written to {folder}: {error}") from error
+
+    @classmethod
+    def load(cls, source: str | Path) -> Adapter:
+        """Read an adapter.
+
+        Args:
+            source: a folder, or `hf-hub:owner/name` (with `@revision`) on the model hub.
+
+        Raises:
+            AdapterError: it is not there, damaged, or of another format.
+        """
+        folder = fetch(str(source)) if str(source).startswith(HUB) else Path(source)
+        if not (folder / MODEL).is_file():
+            raise AdapterError(
+                f"no adapter at {folder}: a folder with {MODEL} and {CONFIG} is needed, as 'mvr train' writes it, or "
+                f"{HUB}owner/name"
+            )
+        try:
+            data = (folder / MODEL).read_bytes()
+        except OSError as error:
+            raise AdapterError(f"the adapter {folder / MODEL} cannot be read: {error}") from error
+        try:
+            return cls.from_bytes(data)
+        except AdapterError as error:
+            raise AdapterError(f"{folder / MODEL}: {error}") from error
+
+    def to_bytes(self) -> bytes:
+        """As one safetensors file that carries its configuration."""
+        return save_tensors(self._tensors(), metadata={"config": json.dumps(self._plain())})
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Adapter:
+        """Back from `to_bytes`.
+
+        Raises:
+            AdapterError: damaged, or of another format.
+        """
+        try:
+            tensors = load_tensors(data)
+            header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+            values = json.loads(header["__metadata__"]["config"])
+        except (SafetensorError, KeyError, ValueError) as error:
+            raise AdapterError(f"damaged, or no adapter of this program ({error}): fetch or train it again") from error
+        config = AdapterConfig.from_dict(values)
+        statistics = None
+        if "statistics.mean" in tensors:
+            transform = tensors.get("statistics.transform")
+            statistics = Statistics(
+                tensors["statistics.mean"].numpy(),
+                None if transform is None else transform.numpy(),
+                int(values["statistics_views"]),
+            )
+        adapter = cls.untrained(config, statistics)
+        own = {name.removeprefix("network."): t for name, t in tensors.items() if name.startswith("network.")}
+        try:
+            adapter.network.load_state_dict(own)
+        except RuntimeError as error:
+            raise AdapterError(f"its weights and its configuration do not belong together: {error}") from error
+        if config.text == "named":
+            adapter.text_space = TextSpace(
+                tuple(values["text_names"]),
+                tensors["text.vectors"].float().numpy(),
+                tensors["text.projection"].numpy(),
+                tensors["text.mean"].numpy(),
+            )
+        return adapter
+
+    def push(self, folder: Path, repository: str, private: bool = False) -> str:
+        """Upload a saved adapter to the model hub.
+
+        Args:
+            folder: where it was saved.
+            repository: `owner/name`; made if it is not there.
+            private: for a new repository.
+
+        Returns:
+            Its address.
+
+        Raises:
+            AdapterError: the hub cannot be reached, or refuses.
+        """
+        from huggingface_hub import HfApi
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+        api = HfApi()
+        try:
+            api.create_repo(repository, private=private, exist_ok=True)
+            api.upload_folder(repo_id=repository, folder_path=folder)
+        except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
+            raise AdapterError(
+                f"the adapter was not uploaded to {repository}: {error}. Log in with 'hf auth login' or set HF_TOKEN, and "
+                "name a repository of your own as owner/name"
+            ) from error
+        return f"{HUB}{repository}"
+
+    def _tensors(self) -> dict[str, torch.Tensor]:
+        tensors = {f"network.{n}": t.detach().cpu().contiguous() for n, t in self.network.state_dict().items()}
+        if self.statistics is not None:
+            tensors["statistics.mean"] = torch.from_numpy(self.statistics.mean)
+            if self.statistics.transform is not None:
+                tensors["statistics.transform"] = torch.from_numpy(np.ascontiguousarray(self.statistics.transform))
+        if self.text_space is not None:
+            arrays = self.text_space.arrays()
+            tensors |= {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
+        return tensors
+
+    def _plain(self) -> dict[str, Any]:
+        plain = self.config.to_dict()
+        if self.statistics is not None:
+            plain["statistics_views"] = self.statistics.n_views
+        if self.text_space is not None:
+            plain["text_names"] = list(self.text_space.names)
+        return plain
+
+    def _card(self) -> str:
+        config = self.config
+        metrics = "".join(f"| {name} | {value:.4f} |\n" for name, value in config.metrics.items())
+        return (
+            "---\nlibrary_name: mvretrieval\ntags: [3d, retrieval, multi-view]\n---\n\n"
+            "# Adapter for mvretrieval\n\n"
+            f"Weighs and adapts view vectors of `{config.encoder}` "
+            f"({config.rig}, {', '.join(config.styles)}, {config.size} px) into one vector per object.\n\n"
+            "```\nmvr reindex COLLECTION --adapter THIS_FOLDER\n```\n\n"
+            f"Trained on {len(config.classes)} classes; `config.json` lists them and the options of the training.\n\n"
+            + (f"| validation | |\n|---|---|\n{metrics}" if metrics else "")
+        )
+
+
+def prepare(views: NDArray[np.float32], statistics: Statistics | None) -> NDArray[np.float32]:
+    """(B, S, V, D) raw view vectors to (B, S, V, K) unit vectors that an adapter's network takes."""
+    if statistics is not None:
+        views = np.stack([statistics.apply(views[:, s], s) for s in range(views.shape[1])], axis=1)
+    lengths = np.linalg.norm(views, axis=-1, keepdims=True)
+    return np.asarray(views / np.maximum(lengths, 1e-12), np.float32)
+
+
+def fetch(source: str) -> Path:
+    """Folder of an adapter of the model hub, in the cache.
+
+    Raises:
+        AdapterError: it cannot be had.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    name, _, revision = source.removeprefix(HUB).partition("@")
+    try:
+        return Path(snapshot_download(name, revision=revision or None, allow_patterns=[MODEL, CONFIG]))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise AdapterError(
+            f"the adapter {source} cannot be had ({type(error).__name__}): check its name and the connection, or copy the "
+            "folder here and name its path"
+        ) from error
+
+
+def _without_rig(views: str) -> tuple[str, str]:
+    """A view fingerprint without its cameras, and the cameras."""
+    found = re.search(r" rig=(.*?) styles=", views)
+    assert found is not None
+    return views.replace(found.group(1), "", 1), found.group(1)

@@ -1,0 +1,111 @@
+"""Words for encoders that read none: known names with their vectors in a text encoder's space, and a map into it.
+
+An image-only encoder's object vectors h are mapped into the space of a text encoder by a linear map M that was learnt
+from objects with names. A name's vector t then scores an object by (M h) . t = h . (M' t), so a name becomes a vector in
+the space of the objects, and any index answers it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mvretrieval.errors import EncoderError, did_you_mean
+
+
+@dataclass(frozen=True)
+class TextSpace:
+    """Names and their vectors.
+
+    Attributes:
+        names: N names; some may share a vector.
+        vectors: (N, E) as the text encoder gave them.
+        projection: (E, S * K) map M from object vectors, or None before it is learnt.
+        mean: (S * K,) object vector in the middle, taken away before the map; or None with it.
+    """
+
+    names: tuple[str, ...]
+    vectors: NDArray[np.float32]
+    projection: NDArray[np.float32] | None = None
+    mean: NDArray[np.float32] | None = None
+
+    @classmethod
+    def load(cls, path: Path) -> TextSpace:
+        """Names and vectors from an .npz file with `names` (N,) and `vectors` (N, E).
+
+        Raises:
+            EncoderError: it cannot be read, or does not hold them.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                names, vectors = tuple(str(name) for name in arrays["names"]), arrays["vectors"].astype(np.float32)
+        except (OSError, ValueError, KeyError, AttributeError) as error:
+            raise EncoderError(
+                f"text space {path} cannot be read ({error}): it is an .npz file with names (N,) and vectors (N, E)"
+            ) from error
+        if vectors.ndim != 2 or len(vectors) != len(names) or not len(names) or not np.isfinite(vectors).all():
+            raise EncoderError(f"text space {path}: names {len(names)} and vectors {vectors.shape} do not belong together")
+        return cls(names, vectors)
+
+    @cached_property
+    def directions(self) -> NDArray[np.float32]:
+        """(N, E) unit vectors of the names, the middle of all names taken away.
+
+        Text vectors lie in a narrow cone; what all names share says nothing about any of them.
+        """
+        units = self.vectors / np.linalg.norm(self.vectors, axis=1, keepdims=True)
+        centred = units - units.mean(axis=0)
+        return np.asarray(centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12), np.float32)
+
+    @cached_property
+    def _rows(self) -> dict[str, list[int]]:
+        rows: dict[str, list[int]] = {}
+        for i, name in enumerate(self.names):
+            rows.setdefault(plain_name(name), []).append(i)
+        return rows
+
+    def direction_of(self, name: str) -> NDArray[np.float32] | None:
+        """(E,) unit vector of a name, or None where it is unknown. A label's path is left out: `furniture/desk`."""
+        rows = self._rows.get(plain_name(name))
+        if rows is None:
+            return None
+        mean = self.directions[rows].mean(axis=0)
+        return np.asarray(mean / np.linalg.norm(mean), np.float32)
+
+    def object_direction(self, text: str) -> NDArray[np.float32]:
+        """(S * K,) unit vector in the space of the objects that a known name points to.
+
+        Raises:
+            EncoderError: the name is not among the known ones.
+        """
+        assert self.projection is not None
+        direction = self.direction_of(text)
+        if direction is None:
+            raise EncoderError(
+                f"'{text}' is not among the {len(self._rows)} names that this adapter knows: "
+                f"{did_you_mean(plain_name(text), self._rows)}for free words use a collection with a CLIP encoder"
+            )
+        mapped = direction @ self.projection
+        return np.asarray(mapped / max(float(np.linalg.norm(mapped)), 1e-12), np.float32)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """What is written into an adapter's file."""
+        assert self.projection is not None and self.mean is not None
+        return {
+            "text.vectors": self.vectors.astype(np.float16),
+            "text.projection": self.projection,
+            "text.mean": self.mean,
+        }
+
+
+def plain_name(text: str) -> str:
+    """`Furniture/Desk_Chair`, `a desk chair` and `desk-chair (wooden)` all say `desk chair`."""
+    words = re.sub(r"\(.*?\)", " ", text).rsplit("/", 1)[-1]
+    words = re.sub(r"[^a-z0-9]+", " ", words.lower()).strip()
+    return re.sub(r"^(a|an|the) (?=\w)", "", words)

@@ -1,0 +1,207 @@
+"""Learn an adapter from the labels of a collection: what sets its classes apart, for classes that have no label yet."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from mvretrieval.adapters.adapter import Adapter, AdapterConfig
+from mvretrieval.adapters.network import NetworkConfig, PoolingKind
+from mvretrieval.adapters.text_space import TextSpace
+from mvretrieval.cli.common import progress, run_record, say
+from mvretrieval.collection.collection import Collection
+from mvretrieval.errors import AdapterError, TrainingError
+from mvretrieval.pooling.adam import DatasetScores
+from mvtrain.config import LossName, TrainConfig
+
+_DEFAULTS = TrainConfig()
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of `mvr train`.
+
+    Attributes:
+        collection: folder of the collection, whose view vectors are learnt from.
+        out: folder of the adapter.
+        by: label that names the classes.
+        unlabelled: no labels: every object is a class of its own, known again by other views of it.
+        where: filter; only the objects that it keeps are learnt from, such as "split = 'train'".
+        shots: at most so many objects of each class, drawn by seed.
+        pooling: what weighs the views: adam, or one of its rivals.
+        instance_scores: adam: view scores from each view's content.
+        dataset_scores: adam: view scores by camera direction, by slot, or none.
+        linear: the linear layer.
+        residual: how much of what the layer says is added.
+        whiten: dimensions left by PCA whitening before the network; 0 for raw view vectors.
+        loss: what training drives at; text needs an encoder that reads words.
+        temperature: of the loss.
+        max_steps: batches at most.
+        learning_rate: of AdamW.
+        weight_decay: of AdamW.
+        min_views: fewest views that an object is shown with in training; 0 shows all of them always.
+        folds: parts that the classes are split into; each is held out once to find the number of steps. 0: no validation.
+        seed: of everything random.
+        names: .npz file with names and vectors of a text encoder, to teach words to an encoder that reads none.
+        start: adapter to begin with, trained on the same kind of views.
+        push: repository on the model hub (owner/name) that the adapter is uploaded to.
+        private: make that repository private.
+        tensorboard: also write TensorBoard's event files.
+        device: cpu, cuda, or auto.
+        overwrite: replace an adapter that is there.
+        json: print the metrics as one JSON object.
+    """
+
+    collection: tyro.conf.Positional[Path]
+    out: Path
+    by: str = "label"
+    unlabelled: bool = False
+    where: str | None = None
+    shots: int | None = None
+    pooling: PoolingKind = _DEFAULTS.network.kind
+    instance_scores: bool = _DEFAULTS.network.instance_scores
+    dataset_scores: DatasetScores = _DEFAULTS.network.dataset_scores
+    linear: bool = _DEFAULTS.network.linear
+    residual: float = _DEFAULTS.network.residual
+    whiten: int = _DEFAULTS.whiten
+    loss: LossName = _DEFAULTS.loss
+    temperature: float = _DEFAULTS.temperature
+    max_steps: int = _DEFAULTS.max_steps
+    learning_rate: float = _DEFAULTS.learning_rate
+    weight_decay: float = _DEFAULTS.weight_decay
+    min_views: int = _DEFAULTS.min_views
+    folds: int = _DEFAULTS.folds
+    seed: int = _DEFAULTS.seed
+    names: Path | None = None
+    start: str | None = None
+    push: str | None = None
+    private: bool = False
+    tensorboard: bool = False
+    device: str = "auto"
+    overwrite: bool = False
+    json: bool = False
+
+    def __post_init__(self) -> None:
+        self.config()
+        if self.shots is not None and self.shots < 1:
+            raise TrainingError(f"shots is a number of objects from 1, not {self.shots}")
+        if self.unlabelled and (self.by != "label" or self.shots is not None or self.names is not None):
+            raise TrainingError("--unlabelled takes no labels: leave --by, --shots and --names out")
+
+    def config(self) -> TrainConfig:
+        """What decides the training.
+
+        Raises:
+            TrainingError: a value is out of range.
+        """
+        network = NetworkConfig(
+            kind=self.pooling,
+            instance_scores=self.instance_scores,
+            dataset_scores=self.dataset_scores,
+            linear=self.linear,
+            residual=self.residual,
+        )
+        own = {name: getattr(self, name) for name in TrainConfig.__dataclass_fields__ if name in vars(self)}
+        return TrainConfig(network=network, **own)
+
+
+def run(options: Options) -> int:
+    """Train, write the adapter, and tell what it is worth."""
+    import json
+
+    started = time.monotonic()
+    if (options.out / "config.json").exists() and not options.overwrite:
+        raise AdapterError(f"{options.out} has an adapter: name another folder, or give --overwrite")
+    metrics = learn(options)
+    metrics["seconds"] = round(time.monotonic() - started, 1)
+    if options.json:
+        print(json.dumps(metrics))
+        return 0
+    print(f"{options.out}: adapter of {metrics['objects']} objects in {metrics['classes']} classes, {metrics['seconds']} s")
+    if "held_out_mAP" in metrics:
+        better = "better than" if metrics["held_out_mAP"] > metrics["untrained_mAP"] else "NOT better than"
+        print(
+            f"  mAP on classes held out of the training: {metrics['held_out_mAP']:.4f} after {metrics['steps']} steps, "
+            f"{better} {metrics['untrained_mAP']:.4f} without training"
+        )
+    if "names_top1" in metrics:
+        print(
+            f"  words: {metrics['names_known']} classes have a known name; an object of a class held out is called by its "
+            f"own name in {metrics['names_top1']:.0%}, within five in {metrics['names_top5']:.0%}"
+        )
+    print(f"  next: mvr reindex {options.collection} --adapter {options.out}")
+    return 0
+
+
+def learn(options: Options) -> dict[str, Any]:
+    """Train and write; the metrics."""
+    from mvretrieval.encoders.device import choose_device
+    from mvtrain.features import from_collection
+    from mvtrain.log import TrainingLog
+    from mvtrain.names import fit_names, text_vectors
+    from mvtrain.train import train
+
+    config = options.config()
+    device = str(choose_device(options.device))
+    space = None if options.names is None else TextSpace.load(options.names)
+    start = None if options.start is None else Adapter.load(options.start)
+    with Collection.open(options.collection) as collection, TrainingLog(options.out, options.tensorboard) as log:
+        describer = collection.describer
+        features = from_collection(collection, None if options.unlabelled else options.by, options.where)
+        if options.shots is not None:
+            features = features.shots(options.shots, options.seed)
+        say(f"learning from {len(features)} objects, {len(features.classes)} classes, on {device}")
+        views = collection.store.get_meta("view_fingerprint")
+        if start is not None:
+            start.check_fits(views)
+
+        def texts(classes: list[str], statistics: Any) -> Any:
+            return text_vectors(describer, classes, statistics)
+
+        with progress("step") as step:
+
+            def record(entry: dict[str, Any]) -> None:
+                log(entry)
+                step(entry["step"], entry["of"])
+
+            trained = train(features, config, device, texts, record, start)
+        metrics: dict[str, Any] = {"steps": trained.steps, **trained.metrics}
+        adapter = Adapter(
+            AdapterConfig(
+                views=views,
+                encoder=_public(describer.config.encoder),
+                rig=describer.config.rig,
+                styles=describer.config.styles,
+                size=describer.config.size,
+                n_views=features.views.shape[2],
+                dim=features.views.shape[3] if trained.statistics is None else trained.statistics.dim,
+                network=config.network,
+                text="frozen" if config.loss == "text" else "adapted",
+                classes=() if options.unlabelled else tuple(features.classes),
+                metrics={name: float(value) for name, value in metrics.items()},
+                training=run_record("train", replace(options, collection=Path(options.collection.name))),
+            ),
+            trained.statistics,
+            trained.network,
+        )
+        if space is not None:
+            vectors, _ = adapter.pool(features.views.astype("float32"), features.mask, features.directions)
+            names = fit_names(space, vectors, features.labels, options.seed)
+            metrics |= {"names_known": names.classes, "names_top1": names.top1, "names_top5": names.top5}
+            adapter.text_space = names.space
+            adapter.config = replace(adapter.config, text="named", metrics=adapter.config.metrics | metrics)
+        log({"stage": "done", **metrics})
+    adapter.save(options.out)
+    if options.push is not None:
+        say(f"uploaded to {adapter.push(options.out, options.push, options.private)}")
+    return {"objects": len(features), "classes": len(features.classes), **metrics}
+
+
+def _public(encoder: str) -> str:
+    """An encoder id without the folders of whoever trained: their names are nobody's business."""
+    family, at, path = encoder.partition("@")
+    return f"{family}@{Path(path).name}" if at else encoder

@@ -1,0 +1,117 @@
+"""The view vectors that a collection keeps, as training data: nothing is rendered or encoded."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mvretrieval.collection.collection import Collection
+from mvretrieval.errors import FilterError, TrainingError, did_you_mean
+from mvretrieval.statistics import Statistics, StatisticsFit
+
+
+@dataclass(frozen=True)
+class Features:
+    """Objects with what was seen of them.
+
+    Attributes:
+        ids: N.
+        labels: N class names.
+        views: (N, S, V, D) float16 raw view vectors, as they are stored.
+        mask: (N, V) bool.
+        directions: (V, 3) float32 of the rig.
+    """
+
+    ids: tuple[str, ...]
+    labels: tuple[str, ...]
+    views: NDArray[np.float16]
+    mask: NDArray[np.bool_]
+    directions: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def classes(self) -> list[str]:
+        """Class names, sorted."""
+        return sorted(set(self.labels))
+
+    def take(self, rows: NDArray[np.int64]) -> Features:
+        """Some of the objects."""
+        return replace(
+            self,
+            ids=tuple(self.ids[i] for i in rows),
+            labels=tuple(self.labels[i] for i in rows),
+            views=self.views[rows],
+            mask=self.mask[rows],
+        )
+
+    def of_classes(self, names: Sequence[str]) -> Features:
+        """The objects of some classes."""
+        kept = set(names)
+        return self.take(np.array([i for i, label in enumerate(self.labels) if label in kept], np.int64))
+
+    def shots(self, k: int, seed: int) -> Features:
+        """At most k objects of each class, drawn by seed."""
+        order = np.random.default_rng(seed).permutation(len(self))
+        seen: Counter[str] = Counter()
+        rows = []
+        for i in order:
+            seen[self.labels[i]] += 1
+            if seen[self.labels[i]] <= k:
+                rows.append(i)
+        return self.take(np.sort(np.array(rows, np.int64)))
+
+    def statistics(self, whiten: int) -> Statistics | None:
+        """Whitening fitted on these objects, with fewer dimensions where there are too few views; None for 0."""
+        if whiten == 0:
+            return None
+        fit = StatisticsFit(self.views.shape[1], self.views.shape[3])
+        for start in range(0, len(self), 256):
+            some = slice(start, start + 256)
+            fit.add(self.views[some].swapaxes(1, 2)[self.mask[some]].swapaxes(0, 1).astype(np.float32))
+        return fit.result(min(whiten, self.views.shape[3], int(self.mask.sum()) - 1))
+
+
+def from_collection(collection: Collection, by: str | None, where: str | None = None) -> Features:
+    """Objects of a collection that have a label.
+
+    Args:
+        collection: open.
+        by: label that names the class; None makes every object a class of its own.
+        where: filter.
+
+    Raises:
+        FilterError: there is no such label, or the filter cannot be understood.
+        TrainingError: no object is left.
+    """
+    store = collection.store
+    numbers = [int(n) for n in store.select(where)]
+    records = store.records(numbers)
+    ids = [records[n].id for n in numbers]
+    if by is None:
+        labels: list[str | None] = list(ids)
+    else:
+        columns = store.columns()
+        if by not in columns:
+            raise FilterError(
+                f"no label '{by}': {did_you_mean(by, columns)}this collection has {', '.join(sorted(columns))}"
+            )
+        labels = [None if value is None else str(value) for value in store.column_values(by, numbers)]
+    kept = [i for i, label in enumerate(labels) if label is not None]
+    if not kept:
+        there = f" where {where}" if where else ""
+        raise TrainingError(f"no object of {collection.folder} has a label '{by}'{there}: give labels with 'mvr index --labels'")
+    views, masks = zip(*(store.views_of(numbers[i]) for i in kept), strict=True)
+    n_styles = collection.describer.n_styles
+    return Features(
+        ids=tuple(ids[i] for i in kept),
+        labels=tuple(str(labels[i]) for i in kept),
+        views=np.stack([v.astype(np.float16).reshape(n_styles, len(m), -1) for v, m in zip(views, masks, strict=True)]),
+        mask=np.stack(masks),
+        directions=collection.describer.rig.directions.astype(np.float32),
+    )
