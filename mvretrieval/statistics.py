@@ -75,8 +75,8 @@ class StatisticsFit:
 
     def add(self, views: NDArray[np.float32]) -> None:
         """Take in (S, n, D) view vectors; thousands at a time, since each call goes through a (D, D) matrix."""
-        for s, vectors in enumerate(views.astype(np.float32)):
-            self._sum[s] += vectors.sum(axis=0, dtype=np.float64)
+        for s, vectors in enumerate(views.astype(np.float64)):
+            self._sum[s] += vectors.sum(axis=0)
             self._products[s] += vectors.T @ vectors
         self._count += views.shape[1]
 

@@ -18,8 +18,9 @@ from mvretrieval.collection.store import FILE
 from mvretrieval.describe import DescriberConfig
 from mvretrieval.evaluation.metrics import leave_one_out
 from mvretrieval.made_up_objects import PER_KIND, write_objects
+from mvretrieval.search.answers import search_sources
 from mvretrieval.search.page import Row, row_of, view_picture, write_page
-from mvretrieval.search.query import Query, Term, resolve, search_sources
+from mvretrieval.search.query import Query, Term, resolve
 
 
 @dataclass(frozen=True)

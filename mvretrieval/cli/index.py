@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import tyro
 
@@ -19,6 +19,9 @@ from mvretrieval.collection.vectors import IndexKind
 from mvretrieval.describe import DescriberConfig, PoolingChoice
 from mvretrieval.encoders.registry import DEFAULT_ENCODER
 from mvretrieval.errors import DescriberError
+
+if TYPE_CHECKING:
+    from mvretrieval.adapters.adapter import Adapter
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class Options:
         styles: what views look like, with commas: texture (default), clay, depth, normal, silhouette.
         size: pixels of a view. Default: 224.
         pooling: how views become one vector. Default: mean.
+        adapter: folder of an adapter that 'mvr train' made, or hf-hub:owner/name; takes the place of whitening and pooling.
         whiten: dimensions left by PCA whitening, fitted at the end of the first run; 0 is none.
         center: take away the mean view.
         fit_where: objects that the whitening is fitted on, as a filter.
@@ -61,6 +65,7 @@ class Options:
     styles: str | None = None
     size: int | None = None
     pooling: PoolingChoice | None = None
+    adapter: str | None = None
     whiten: int | None = None
     center: bool = False
     fit_where: str | None = None
@@ -85,7 +90,8 @@ def run(options: Options) -> int:
     machine = OpenOptions(options.device, options.precision, options.backend, options.workers)
     is_new = not (options.collection / FILE).exists()
     if is_new:
-        collection = Collection.create(options.collection, _config(options), machine, options.index)
+        adapter = None if options.adapter is None else _adapter(options.adapter)
+        collection = Collection.create(options.collection, _config(options), machine, options.index, adapter)
     else:
         collection = Collection.open(options.collection, machine, write=True)
     with collection:
@@ -131,11 +137,22 @@ def _config(options: Options) -> DescriberConfig:
     )
 
 
+def _adapter(source: str) -> Adapter:
+    from mvretrieval.adapters.adapter import Adapter
+
+    return Adapter.load(source)
+
+
 def _check_same(collection: Collection, options: Options) -> None:
     """An existing collection keeps its describer; asking for another is an error, not a mixture."""
     config = collection.describer.config
     if options.encoder:
         collection.relocate_encoder(options.encoder)
+    if options.adapter is not None and _adapter(options.adapter).fingerprint != config.adapter:
+        raise DescriberError(
+            f"{options.collection} is described with {f'adapter {config.adapter}' if config.adapter else 'no adapter'}: "
+            f"leave --adapter out, or change the collection with 'mvr reindex {options.collection} --adapter ...'"
+        )
     asked = {
         "rig": options.rig,
         "styles": parse_styles(options.styles) if options.styles else None,
@@ -198,6 +215,8 @@ def _summary(report: IndexReport, count: int, options: Options) -> str:
         lines.append(f"  {report.gone - report.removed} objects' files are gone; {how}")
     if report.statistics:
         lines.append(f"  whitening {report.statistics}")
+    if report.smoothed:
+        lines.append(f"  {report.smoothed} objects smoothed with the neighbours that they have now")
     if report.notes:
         lines.append(f"  {len(report.notes)} notes, such as: {report.notes[0][0]}: {report.notes[0][1]}")
     if report.failed:

@@ -12,6 +12,7 @@ import tyro
 
 from mvretrieval.cli.common import table
 from mvretrieval.collection.collection import Collection
+from mvretrieval.collection.smoothed import is_up_to_date, smoothing_of
 
 
 @dataclass(frozen=True)
@@ -56,22 +57,37 @@ def _facts(collection: Collection) -> dict[str, Any]:
     describer, store = collection.describer, collection.store
     config = describer.config
     statistics = describer.statistics
-    if config.wants_statistics:
+    adapter = describer.adapter
+    if adapter is not None:
+        parts = f"adapter {adapter.fingerprint} ({adapter.config.network.kind}, {len(adapter.config.classes)} classes seen)"
+        adapted = f"{parts}, words: {adapter.config.text}"
+    elif config.wants_statistics:
         wanted = f"whitened to {config.whiten} dimensions" if config.whiten else "centred"
         adapted = f"{wanted}, fitted on {statistics.n_views} views" if statistics else f"to be {wanted}: not fitted yet"
     else:
         adapted = "raw"
+    if adapter is None:
+        adapted += f", {config.pooling} pooling"
     size = sum(file.stat().st_size for file in collection.folder.iterdir() if file.is_file())
     index = collection.index()
     return {
         "objects": len(collection),
         "encoder": f"{config.encoder} ({store.get_meta('precision')})",
         "views": f"{config.rig}, {', '.join(config.styles)}, {config.size} px",
-        "vectors": f"{adapted}, {config.pooling} pooling, {index.dim} dimensions",
+        "vectors": f"{adapted}, {index.dim} dimensions",
+        "smoothing": _smoothing(collection),
         "index": f"{index.kind}, {len(index)} objects",
         "labels": ", ".join(store.metadata_columns()) or "none",
         "size": f"{size / 1e6:.1f} MB",
     }
+
+
+def _smoothing(collection: Collection) -> str:
+    setting = smoothing_of(collection.store)
+    if setting is None:
+        return "none"
+    outdated = "" if is_up_to_date(collection.store) else "; neighbours have changed, the next 'mvr index' takes them in"
+    return f"{setting}{outdated}"
 
 
 def _notes(collection: Collection) -> list[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""Describe a collection anew: other pooling or whitening at once from the stored views, other views or encoder from the files."""
+"""Describe a collection anew: other pooling, whitening or smoothing at once from stored vectors, other views from the files."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ import tyro
 
 from mvrender.renderer import BackendName
 from mvrender.shading import parse_styles
+from mvretrieval.adapters.adapter import Adapter
 from mvretrieval.cli.common import progress, run_record, say
 from mvretrieval.collection.collection import Collection, OpenOptions
 from mvretrieval.collection.redescribe import redescribe, same_views
+from mvretrieval.collection.smoothed import Smoothing
 from mvretrieval.describe import PoolingChoice
 from mvretrieval.errors import DescriberError
 
@@ -25,13 +27,16 @@ class Options:
         collection: folder of the collection.
         whiten: dimensions left by PCA whitening of each style, fitted on the collection; 0 is none.
         center: take away the mean view.
-        raw: neither whitening nor centring.
+        raw: neither whitening nor centring, and no adapter.
         fit_where: objects that statistics are fitted on, such as "split = 'train'"; all by default.
         pooling: how views become one vector.
+        adapter: folder of an adapter that 'mvr train' made, or hf-hub:owner/name; takes the place of whitening and pooling.
         styles: what views look like, with commas (renders and encodes all files again).
         encoder: what turns views into vectors (encodes all files again).
         rig: where the cameras stand (renders and encodes all files again).
         size: pixels of a view (renders and encodes all files again).
+        smooth: average each object's vector with those of so many nearest objects, at once and from now on; 0 ends it.
+        smooth_alpha: power of the similarity that weighs these objects; 3 by default.
         drop_missing: remove objects whose files can no longer be described.
         backend: renderer.
         device: cpu, cuda, or auto.
@@ -45,10 +50,13 @@ class Options:
     raw: bool = False
     fit_where: str | None = None
     pooling: PoolingChoice | None = None
+    adapter: str | None = None
     styles: str | None = None
     encoder: str | None = None
     rig: str | None = None
     size: int | None = None
+    smooth: int | None = None
+    smooth_alpha: float | None = None
     drop_missing: bool = False
     backend: BackendName | None = None
     device: str = "auto"
@@ -60,21 +68,48 @@ def run(options: Options) -> int:
     """Describe anew and tell how."""
     machine = OpenOptions(options.device, options.precision, options.backend, options.workers)
     changes = _changes(options)
+    smoothing = _smoothing(options)
+    adapter = None if options.adapter is None else Adapter.load(options.adapter)
+    if adapter is not None:
+        changes |= {"adapter": adapter.fingerprint}
     with Collection.open(options.collection, machine, write=True) as collection:
+        if options.smooth is not None and not changes and options.fit_where is None:
+            record = run_record("reindex", options)
+            collection.store.add_run(record["time"], record)
+            _smooth(collection, smoothing)
+            return 0
         config = replace(collection.describer.config, **changes)
+        if adapter is not None and options.encoder is None:
+            for notice in adapter.check_fits(collection.describer.with_config(**changes).view_fingerprint):
+                say(f"note: {notice}")
         unchanged = config == collection.describer.config and same_views(collection, config)
         if unchanged and not config.wants_statistics:
             raise DescriberError(f"{options.collection} is described like that already; name what should change")
         record = run_record("reindex", options)
         collection.store.add_run(record["time"], record)
         with progress("mesh") as step:
-            failed = redescribe(collection, config, options.fit_where, options.drop_missing, step)
+            failed = redescribe(collection, config, options.fit_where, options.drop_missing, step, adapter)
         for object_id, code, message in failed:
             say(f"removed {object_id}: {message} ({code})")
         statistics = collection.describer.statistics
         fitted = f", statistics of {statistics.n_views} views" if statistics else ""
+        fitted += f", adapter {config.adapter}" if config.adapter else ""
         print(f"{options.collection}: {len(collection)} objects, {collection.index().dim} dimensions{fitted}")
+        if options.smooth is not None:
+            _smooth(collection, smoothing)
     return 0
+
+
+def _smoothing(options: Options) -> Smoothing | None:
+    if options.smooth_alpha is not None and not options.smooth:
+        raise DescriberError("--smooth-alpha says how neighbours are weighed: say with --smooth how many there are")
+    return Smoothing.of(options.smooth or 0, options.smooth_alpha)
+
+
+def _smooth(collection: Collection, smoothing: Smoothing | None) -> None:
+    with progress("object") as step:
+        collection.smoother.set(smoothing, step)
+    print(f"{collection.folder}: {len(collection)} objects, " + (f"smoothed: {smoothing}" if smoothing else "not smoothed"))
 
 
 def _changes(options: Options) -> dict[str, Any]:
@@ -93,4 +128,11 @@ def _changes(options: Options) -> dict[str, Any]:
         changes["center"] = True
     if options.whiten is not None:
         changes["whiten"] = options.whiten
+    otherwise = options.raw or options.center or options.whiten is not None or options.pooling is not None
+    if options.adapter is not None:
+        if otherwise:
+            raise DescriberError("an adapter brings its own whitening and pooling: name one or the other")
+        changes |= {"pooling": "mean", "center": False, "whiten": 0}
+    elif otherwise:
+        changes["adapter"] = ""
     return changes

@@ -14,8 +14,27 @@ from mvrender.renderer import BackendName
 from mvretrieval.cli.common import say, table
 from mvretrieval.collection.collection import Collection, OpenOptions
 from mvretrieval.errors import QueryError
-from mvretrieval.search.query import Hit, Query, Source, Term, resolve, search_sources
+from mvretrieval.search.answers import Hit, search_sources
+from mvretrieval.search.query import Query, Source, Term, resolve
+from mvretrieval.search.refinement import Refinement
 
+_MATCHED = 100
+
+
+def _read_count(texts: list[str]) -> int:
+    if len(texts) > 1:
+        raise ValueError(f"one number at most, not {' '.join(texts)}")
+    return int(texts[0]) if texts else _MATCHED
+
+
+# A flag that may have a number behind it.
+_Count = tyro.constructors.PrimitiveConstructorSpec(
+    nargs="*",
+    metavar="[N]",
+    instance_from_str=_read_count,
+    is_instance=lambda value: isinstance(value, int),
+    str_from_instance=lambda value: [str(value)],
+)
 _Files = Annotated[tuple[Path, ...], tyro.conf.UseAppendAction]
 _Texts = Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
 
@@ -41,6 +60,9 @@ class Options:
         minus_weight: how strongly minus terms push away.
         where: filter, such as "label = 'chair' and faces < 5000", applied before the search.
         k: how many answers at most.
+        expand: average the question with so many nearest objects, and ask again; 0 for not at all.
+        match_views: compare the best 100 answers, or N, with the question view by view, and rank them anew; 0 for none.
+        match_weight: share of the views in the score of these answers; the rest is the cosine's.
         up: axis that is up in mesh files; each format's convention by default.
         background: auto makes a plain background of a picture white and crops to the object; keep leaves it.
         encoder: where the collection's encoder is now, if its checkpoint moved.
@@ -66,6 +88,9 @@ class Options:
     minus_weight: float = 0.5
     where: str | None = None
     k: Annotated[int, tyro.conf.arg(aliases=["-k"])] = 10
+    expand: int = 0
+    match_views: Annotated[int, _Count] = 0
+    match_weight: float = Refinement.match_weight
     up: UpAxis | None = None
     background: Literal["auto", "keep"] = "auto"
     encoder: str | None = None
@@ -81,6 +106,7 @@ def run(options: Options) -> int:
     query.all_terms()  # an empty question needs no collection to be refused
     if options.k < 1:
         raise QueryError(f"-k is a number of hits from 1, not {options.k}")
+    refine = Refinement(expand=options.expand, match_views=options.match_views, match_weight=options.match_weight)
     with Collection.open(options.collection, OpenOptions(options.device, backend=options.backend)) as collection:
         if options.encoder:
             collection.relocate_encoder(options.encoder)
@@ -88,7 +114,7 @@ def run(options: Options) -> int:
         if options.mesh or options.minus_mesh:
             for notice in collection.notices():
                 say(f"note: {notice}")
-        hits = search_sources(collection, sources, options.k, options.where)
+        hits = search_sources(collection, sources, options.k, options.where, refine)
         if options.html is not None:
             _write_page(collection, options, sources, hits)
     if options.json:

@@ -6,8 +6,10 @@ import fcntl
 import os
 import threading
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any
@@ -17,17 +19,23 @@ from numpy.typing import NDArray
 
 from mvrender.pool import Job, Rendered, RenderPool, RenderSpec
 from mvrender.renderer import choose
+from mvretrieval.collection.catch_up import caught_up
 from mvretrieval.collection.scan import stat_text
+from mvretrieval.collection.smoothed import Smoothing, searched_since
+from mvretrieval.collection.smoother import Smoother
 from mvretrieval.collection.store import FILE, PART, NewObject, ObjectRecord, Store
-from mvretrieval.collection.vectors import IndexKind, VectorIndex, resolve_kind
+from mvretrieval.collection.vectors import IndexKind, VectorIndex
 from mvretrieval.describe import Describer, DescriberConfig, check_same
 from mvretrieval.errors import CollectionError, DescriberError, did_you_mean
 from mvretrieval.statistics import Statistics, StatisticsFit
 
 if TYPE_CHECKING:
+    from mvretrieval.adapters.adapter import Adapter
     from mvretrieval.collection.indexing import IndexOptions, IndexReport
     from mvretrieval.encoders.device import PrecisionChoice
-    from mvretrieval.search.query import Hit, Query
+    from mvretrieval.search.answers import Hit
+    from mvretrieval.search.query import Query
+    from mvretrieval.search.refinement import Refinement
 
 THUMBNAIL_SIZE = 112
 LOCK = "writer.lock"
@@ -66,6 +74,7 @@ class Collection:
         self.folder = folder
         self.store = store
         self.options = options
+        self.smoother = Smoother(self)
         self._index: VectorIndex | None = None
         # Held while searching too: catching up moves the vectors under a search in another thread.
         self._index_lock = threading.RLock()
@@ -84,6 +93,7 @@ class Collection:
         config: DescriberConfig | None = None,
         options: OpenOptions | None = None,
         index: IndexKind = "auto",
+        adapter: Adapter | None = None,
     ) -> Collection:
         """Make an empty collection, open for writing.
 
@@ -92,8 +102,10 @@ class Collection:
             config: how objects are described.
             options: how this machine runs it.
             index: kind of index (see `collection.vectors`).
+            adapter: learnt weights (see `adapters.adapter`); `config` then names neither whitening nor pooling.
 
         Raises:
+            AdapterError: the adapter was trained on other views.
             CollectionError: there is one already, or the folder cannot be written.
             EncoderError: the encoder is unknown, or its weights cannot be had.
         """
@@ -104,6 +116,8 @@ class Collection:
         # Before anything is written: an encoder without weights should leave no half-made folder behind.
         describer = Describer(config, None, options.device, options.precision, options.backend)  # type: ignore[arg-type]
         describer.encoder  # noqa: B018
+        if adapter is not None:
+            describer = describer.with_adapter(adapter)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -190,12 +204,11 @@ class Collection:
         epoch = int(self.store.get_meta("epoch", 0))
         if self._describer is None or self._describer_epoch != epoch:
             config = DescriberConfig.from_json(self.store.get_meta("describer"))
-            stored = self.store.get_meta("statistics")
-            statistics = Statistics.from_bytes(stored) if stored else None
+            fitted = _fitted_of(self.store)
             options = self.options
-            fresh = Describer(config, statistics, options.device, options.precision, options.backend)  # type: ignore[arg-type]
+            fresh = Describer(config, fitted, options.device, options.precision, options.backend)  # type: ignore[arg-type]
             if self._describer is not None and self._describer.config.encoder == config.encoder:
-                fresh = self._describer.with_statistics(statistics)
+                fresh = self._describer.with_fitted(fitted)
                 fresh.config = config
             self._describer, self._describer_epoch = fresh, epoch
         return self._describer
@@ -234,7 +247,7 @@ class Collection:
         if encoder_id != current.config.encoder:
             other = Describer(
                 DescriberConfig.from_json(current.config.to_json()),
-                current.statistics,
+                current.fitted,
                 current.device,
                 current.precision,
                 current.backend,
@@ -300,10 +313,11 @@ class Collection:
         self.check_encoder()
         path = Path(os.path.abspath(path))  # noqa: PTH100
         rendered = self.pool(1).render(Job(path, path.parent, up))  # type: ignore[arg-type]
-        known = self.store.by_path(str(path))
+        (new,) = self.new_objects([rendered], [id or path.name])
         with self.store.transaction():
-            object_id = id or path.name if known is None else self.store.records([known[0]])[known[0]].id
-            new = self.new_objects([rendered], [self.store.free_id(object_id) if known is None else object_id])[0]
+            known = self.store.by_path(str(path))
+            stays = None if known is None else self.store.records([known[0]])[known[0]].id
+            new = replace(new, id=stays or self.store.free_id(new.id))
             number = self.store.put(new, self.store.next_change())
             if metadata:
                 self.store.set_metadata(number, metadata)
@@ -319,8 +333,23 @@ class Collection:
         with self.store.transaction():
             return self.store.delete(ids, self.store.next_change())
 
+    def smooth(self, k: int, alpha: float | None = None) -> None:
+        """Average each object's vector with its k nearest neighbours' from now on (see `collection.smoothed`); 0 for none.
+
+        Done at once, from the vectors that are there; these stay. Indexing keeps it right.
+
+        Args:
+            k: neighbours.
+            alpha: power of the cosine that weighs them; 3 by default.
+
+        Raises:
+            DescriberError: k or alpha is negative.
+        """
+        self.lock_for_writing()
+        self.smoother.set(Smoothing.of(k, alpha))
+
     def new_objects(self, rendered: Sequence[Rendered], ids: Sequence[str]) -> list[NewObject]:
-        """Encode and pool rendered files."""
+        """Encode and pool rendered files. Not in a transaction: the index may have to catch up with what is there."""
         assert all(item.views is not None for item in rendered)
         images = np.stack([item.views.images for item in rendered if item.views is not None])
         masks = np.stack([item.views.mask for item in rendered if item.views is not None])
@@ -329,6 +358,7 @@ class Collection:
         # Rounded as they are stored, so that a later re-pooling gives the same vectors.
         raw = raw.astype(np.float16)
         vectors, _ = self.describer.pool(raw.astype(np.float32), masks)
+        smoothed = self.smoother.of_new(vectors, [str(item.opened.job.path) for item in rendered])
         return [
             NewObject(
                 id=object_id,
@@ -342,6 +372,7 @@ class Collection:
                 view_mask=masks[i],
                 strip=item.strip,
                 root=str(item.opened.job.root or item.opened.job.path.parent),
+                smoothed=smoothed[i],
             )
             for i, (item, object_id) in enumerate(zip(rendered, ids, strict=True))
         ]
@@ -358,17 +389,17 @@ class Collection:
         """
         numbers = self.store.select(where)
         fit: StatisticsFit | None = None
-        for number in numbers:
-            views, mask = self.views(int(number))
+        for start in range(0, len(numbers), 256):
+            some = [self.views(int(number)) for number in numbers[start : start + 256]]
             if fit is None:
-                fit = StatisticsFit(len(views), views.shape[-1])
-            fit.add(views[:, mask])
+                fit = StatisticsFit(len(some[0][0]), some[0][0].shape[-1])
+            fit.add(np.concatenate([views[:, mask] for views, mask in some], axis=1))
         if fit is None:
             there = f" where {where}" if where else ""
             raise DescriberError(f"there is nothing to learn statistics from in {self.folder}{there}")
         describer = describer or self.describer
         statistics = fit.result(describer.config.whiten or None)
-        self.repool(describer.with_statistics(statistics))
+        self.repool(describer.with_fitted(statistics))
         return statistics
 
     def repool(self, describer: Describer) -> None:
@@ -388,6 +419,7 @@ class Collection:
                     self.store.put_vector(number, vector)
             self.store.touch_all(self.store.next_change())
             self.store.set_meta("epoch", int(self.store.get_meta("epoch")) + 1)
+            self.smoother.renew()
             self.write_describer(describer)
 
     def write_describer(self, describer: Describer) -> None:
@@ -430,51 +462,62 @@ class Collection:
 
     def index(self) -> VectorIndex:
         """The search index, brought up to what the store holds now."""
-        store = self.store
         # A snapshot: a describer that another process swaps in between would mix vectors of two meanings.
-        with self._index_lock, store.snapshot():
-            change, epoch = int(store.get_meta("change", 0)), int(store.get_meta("epoch", 0))
-            if self._index is None or self._index.epoch != epoch:
-                self._index = VectorIndex.load(self.folder, epoch)
-            index = self._index
-            if index is None or index.worn or index.change > change:
-                index = self._build_index(change, epoch)
-            elif index.change < change:
-                index.drop(store.deleted_since(index.change))
-                for numbers, vectors in store.vectors_since(index.change):
-                    index.put(numbers, vectors)
-                index.change = change
-                kind: IndexKind = store.get_meta("index", "auto")
-                if resolve_kind(kind, len(index)) != index.kind:
-                    index = self._build_index(change, epoch)
-            self._index = index
-            return index
+        with self.reading():
+            since = partial(searched_since, self.store)
+            self._index = caught_up(self._index, self.store, self.folder, since, lambda: self.dim)
+            return self._index
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """What is searched and read inside is one state of index and store, whatever is written meanwhile."""
+        with self._index_lock, self.store.snapshot():
+            yield
+
+    @contextmanager
+    def handing_over_index(self) -> Iterator[None]:
+        """Nobody searches inside; the index is loaded or built anew afterwards, since what it holds has another use."""
+        with self._index_lock:
+            try:
+                yield
+            finally:
+                self._index = None
+
+    @property
+    def dim(self) -> int:
+        """Length D of an object vector."""
+        statistics = self.describer.statistics
+        return self.describer.n_styles * (int(self.store.get_meta("view_dim")) if statistics is None else statistics.dim)
 
     def save_index(self) -> None:
         """Write the index beside the store, so that opening needs no rebuild."""
         index = self.index()
         try:
             index.save(self.folder)
+            self.smoother.save()
         except (OSError, RuntimeError) as error:  # faiss knows no other error
             warnings.warn(
                 f"the index of {self.folder} was not saved ({error}); it is rebuilt when next opened", stacklevel=2
             )
 
-    def search(self, query: Query, k: int = 10, where: str | None = None) -> list[Hit]:
+    def search(
+        self, query: Query, k: int = 10, where: str | None = None, refine: Refinement | None = None
+    ) -> list[Hit]:
         """Objects that answer a query, best first.
 
         Args:
             query: mesh, pictures, words, ids, or a mixture of them (see `search.query`).
             k: how many at most.
             where: filter, applied before the search (see `collection.where`).
+            refine: whether the question is expanded and the best answers are matched view by view (see `search.refinement`).
 
         Raises:
             QueryError: there is nothing in the query, or a part of it cannot be read.
             FilterError: the filter cannot be understood.
         """
-        from mvretrieval.search.query import search
+        from mvretrieval.search.answers import search
 
-        return search(self, query, k, where)
+        return search(self, query, k, where, refine)
 
     def search_vector(
         self, vector: NDArray[np.float32], k: int = 10, where: str | None = None
@@ -488,13 +531,6 @@ class Collection:
         """(n, D) object vectors of at most `limit` objects."""
         with self._index_lock:
             return self.index().sample(limit)
-
-    def _build_index(self, change: int, epoch: int) -> VectorIndex:
-        dim = self.describer.n_styles * int(self.store.get_meta("view_dim"))
-        if self.describer.statistics is not None:
-            dim = self.describer.n_styles * self.describer.statistics.dim
-        kind: IndexKind = self.store.get_meta("index", "auto")
-        return VectorIndex.build(kind, dim, change, epoch, self.store.vectors_since(-1), self.store.count())
 
 
 def _check_free(folder: Path) -> None:
@@ -540,8 +576,22 @@ def _lock(folder: Path) -> IO[bytes]:
 
 
 def _meta_of(describer: Describer) -> dict[str, Any]:
-    statistics = describer.statistics.to_bytes() if describer.statistics else None
-    return {"describer": describer.config.to_json(), "statistics": statistics}
+    fitted, adapter = describer.fitted, describer.adapter
+    return {
+        "describer": describer.config.to_json(),
+        "statistics": fitted.to_bytes() if fitted is not None and adapter is None else None,
+        "adapter": adapter.to_bytes() if adapter is not None else None,
+    }
+
+
+def _fitted_of(store: Store) -> Statistics | Adapter | None:
+    """What `_meta_of` wrote."""
+    adapter, statistics = store.get_meta("adapter"), store.get_meta("statistics")
+    if adapter:
+        from mvretrieval.adapters.adapter import Adapter
+
+        return Adapter.from_bytes(adapter)
+    return Statistics.from_bytes(statistics) if statistics else None
 
 
 def _view_meta_of(describer: Describer) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from mvrender.mesh import Limits, UpAxis
 from mvrender.pool import Failed, Job, Opened, Rendered
 from mvretrieval.collection.labels import Labels, read_labels
 from mvretrieval.collection.scan import FoundFile, absolute, find_meshes, is_gone, stat_text, still_the_same
+from mvretrieval.collection.smoothed import smoothed_vector
 from mvretrieval.collection.store import NewObject
 from mvretrieval.errors import DescriberError, FilterError
 
@@ -74,6 +75,7 @@ class IndexReport:
         labelled: objects whose metadata changed.
         unmatched_labels: rows of the labels whose file is no object.
         statistics: what was fitted, or why not.
+        smoothed: objects whose smoothed vector was brought up to the neighbours that they have now.
         seconds: wall time.
     """
 
@@ -90,6 +92,7 @@ class IndexReport:
     labelled: int = 0
     unmatched_labels: int = 0
     statistics: str = ""
+    smoothed: int = 0
     seconds: float = 0.0
 
 
@@ -281,6 +284,7 @@ class _Run:
                 view_mask=mask,
                 strip=self.store.strip_of(number) or b"",
                 root=str(opened.job.root or opened.job.path.parent),
+                smoothed=smoothed_vector(self.store, number),
             )
             self._put(twin, opened, self.store.next_change())
             self.report.identical += own is None
@@ -308,10 +312,11 @@ class _Run:
     # -- the end ------------------------------------------------------------------------------------------------------
 
     def finish(self) -> None:
-        """Labels of objects that were there before, files that are gone, statistics, index."""
+        """Labels of objects that were there before, files that are gone, statistics, smoothing, index."""
         self._label_all()
         self._look_for_gone()
         self._fit()
+        self.report.smoothed = self.collection.smoother.refresh()
         self.collection.save_index()
 
     def _label_all(self) -> None:

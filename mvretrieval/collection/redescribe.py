@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mvrender.pool import Failed, Job, Rendered
 from mvretrieval.collection.collection import Collection
@@ -17,6 +18,9 @@ from mvretrieval.collection.scan import still_the_same
 from mvretrieval.collection.store import FILE, Store
 from mvretrieval.describe import Describer, DescriberConfig
 from mvretrieval.errors import CollectionError
+
+if TYPE_CHECKING:
+    from mvretrieval.adapters.adapter import Adapter
 
 STAGING = "reindex"
 
@@ -27,6 +31,7 @@ def redescribe(
     fit_where: str | None = None,
     drop_missing: bool = False,
     progress: Callable[[int, int], None] | None = None,
+    adapter: Adapter | None = None,
 ) -> list[tuple[str, str, str]]:
     """Describe every object as `config` says.
 
@@ -36,6 +41,7 @@ def redescribe(
         fit_where: objects that centring or whitening is fitted on; all by default.
         drop_missing: remove objects whose files can no longer be described; otherwise they stop the change.
         progress: called with (done, total).
+        adapter: that `config` names; the collection's own by default.
 
     Returns:
         (id, code, message) of the objects that could not be described, which are removed.
@@ -44,10 +50,12 @@ def redescribe(
         CollectionError: some objects could not be described and `drop_missing` is off. Nothing has changed then.
     """
     collection.lock_for_writing()
+    if config.adapter and adapter is None:
+        adapter = collection.describer.adapter
     if same_views(collection, config):
-        _repool(collection, config, fit_where)
+        _repool(collection, config, fit_where, adapter)
         return []
-    staging = _open_staging(collection, config)
+    staging = _open_staging(collection, config, adapter)
     try:
         failed = _fill(collection, staging, progress)
         if failed and not drop_missing:
@@ -69,20 +77,29 @@ def redescribe(
 def same_views(collection: Collection, config: DescriberConfig) -> bool:
     """Whether the stored views are what `config` asks for: the same cameras, styles and encoder, weights and all."""
     old = collection.describer
-    others = replace(config, pooling=old.config.pooling, center=old.config.center, whiten=old.config.whiten)
+    kept = {name: getattr(old.config, name) for name in ("pooling", "center", "whiten", "adapter")}
+    others = replace(config, **kept)
     return others == old.config and collection.store.get_meta("view_fingerprint") == old.view_fingerprint
 
 
-def _repool(collection: Collection, config: DescriberConfig, fit_where: str | None) -> None:
-    """Only pooling or statistics differ: the stored views are enough."""
-    described = collection.describer.with_config(pooling=config.pooling, center=config.center, whiten=config.whiten)
+def _repool(
+    collection: Collection, config: DescriberConfig, fit_where: str | None, adapter: Adapter | None
+) -> None:
+    """Only pooling, statistics or the adapter differ: the stored views are enough."""
+    if config.adapter:
+        assert adapter is not None
+        collection.repool(collection.describer.with_adapter(adapter))
+        return
+    described = collection.describer.with_fitted(None).with_config(
+        pooling=config.pooling, center=config.center, whiten=config.whiten, adapter=""
+    )
     if config.wants_statistics:
         collection.fit_statistics(fit_where, described)
     else:
-        collection.repool(described.with_statistics(None))
+        collection.repool(described)
 
 
-def _open_staging(collection: Collection, config: DescriberConfig) -> Collection:
+def _open_staging(collection: Collection, config: DescriberConfig, adapter: Adapter | None) -> Collection:
     folder = collection.folder / STAGING
     if (folder / FILE).exists():
         staging = Collection.open(folder, collection.options, write=True)
@@ -92,7 +109,7 @@ def _open_staging(collection: Collection, config: DescriberConfig) -> Collection
         staging.close()
     if folder.exists():
         shutil.rmtree(folder)
-    return Collection.create(folder, config, collection.options)
+    return Collection.create(folder, replace(config, adapter=""), collection.options, adapter=adapter)
 
 
 def _fill(
@@ -182,5 +199,6 @@ def _swap(collection: Collection, staging: Collection) -> None:
                 store.put(staging.store.whole(new_number, views.shape), change)
         store.touch_all(change)
         store.set_meta("epoch", int(store.get_meta("epoch")) + 1)
+        collection.smoother.renew()
         store.set_meta("view_fingerprint", None)
         collection.write_describer(described)

@@ -97,6 +97,7 @@ class NewObject:
     view_mask: NDArray[np.bool_]  # (V,)
     strip: bytes = b""
     root: str = ""
+    smoothed: NDArray[np.float32] | None = None  # (D,) where the collection is (see `collection.smoothed`)
 
 
 class Store:
@@ -235,6 +236,11 @@ class Store:
                 (new.content_hash, new.stat, new.root, *facts, notes, change, number),
             )
         self.put_vector(number, new.vector)
+        if new.smoothed is not None:
+            self._run(
+                "INSERT OR REPLACE INTO smoothed (number, change, vector) VALUES (?, ?, ?)",
+                (number, change, np.asarray(new.smoothed, "<f4").tobytes()),
+            )
         self._run(
             "INSERT OR REPLACE INTO views VALUES (?, ?, ?)",
             (number, new.view_mask.astype(np.uint8).tobytes(), np.asarray(new.view_vectors, "<f2").tobytes()),

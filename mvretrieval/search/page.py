@@ -16,7 +16,8 @@ from mvretrieval.errors import QueryError
 
 if TYPE_CHECKING:
     from mvretrieval.collection.collection import Collection
-    from mvretrieval.search.query import Hit, Source
+    from mvretrieval.search.answers import Hit
+    from mvretrieval.search.query import Source
 
 _TEMPLATE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">

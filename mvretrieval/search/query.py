@@ -14,15 +14,12 @@ from mvrender.errors import MeshError
 from mvrender.mesh import UpAxis
 from mvrender.pool import Job
 from mvretrieval.errors import QueryError
-from mvretrieval.search.explain import explain
 from mvretrieval.search.pictures import Background, load_picture
 
 if TYPE_CHECKING:
     from mvretrieval.collection.collection import Collection
 
 Kind = Literal["mesh", "images", "text", "id", "vector"]
-# Means and deviations over more objects than this are taken from an even sample.
-_STATISTICS_SAMPLE = 65_536
 
 
 @dataclass(frozen=True)
@@ -108,48 +105,6 @@ class Query:
 
 
 @dataclass(frozen=True)
-class Hit:
-    """One answer.
-
-    Attributes:
-        rank: from 1.
-        id: of the object.
-        path: of its file.
-        score: cosine with the question; for a mixture the weighted sum of standardised cosines (see `search`).
-        best_view: the gallery view that matches best: `view` (index), `style`, `azimuth_deg`, `elevation_deg`, `similarity`,
-            and `query_view` where the question has views of its own.
-        view_weights: (S, V) share of each view in the object's vector; rows sum to 1.
-        metadata: labels.
-        facts: format, faces, vertices, textured, up.
-        parts: cosine of each source of a mixture.
-    """
-
-    rank: int
-    id: str
-    path: str
-    score: float
-    best_view: dict[str, Any]
-    view_weights: NDArray[np.float32]
-    metadata: dict[str, Any]
-    facts: dict[str, Any]
-    parts: tuple[float, ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        """With plain numbers."""
-        return {
-            "rank": self.rank,
-            "id": self.id,
-            "path": self.path,
-            "score": round(self.score, 6),
-            "best_view": self.best_view,
-            "view_weights": np.round(self.view_weights.astype(float), 5).tolist(),
-            "metadata": self.metadata,
-            "facts": self.facts,
-            "parts": [round(part, 6) for part in self.parts],
-        }
-
-
-@dataclass(frozen=True)
 class Source:
     """A term that has been looked at.
 
@@ -188,8 +143,10 @@ def _source(collection: Collection, query: Query, term: Term) -> Source:
         views, mask = collection.views(number)
         return Source(term, collection.store.vector_of(number), views[:, mask], number=number)
     if term.kind == "text":
-        raw = describer.encoder.encode_text([term.value])
-        return Source(term, describer.describe_text(term.value), raw[None])
+        vector = describer.describe_text(term.value)
+        if not describer.encoder.has_text:  # an adapter's own words: no view can be compared with them
+            return Source(term, vector)
+        return Source(term, vector, describer.encoder.encode_text([term.value])[None])
     if term.kind == "images":
         size = describer.encoder.image_size
         pictures = np.stack([load_picture(Path(path), size, query.background) for path in term.value])
@@ -208,56 +165,3 @@ def _source(collection: Collection, query: Query, term: Term) -> Source:
     raw = describer.encode(rendered.views.images).astype(np.float16).astype(np.float32)
     vector, _ = describer.pool(raw[None], rendered.views.mask[None])
     return Source(term, vector[0], raw[:, rendered.views.mask], rendered.views.images[0][rendered.views.mask])
-
-
-def mix(collection: Collection, sources: list[Source]) -> tuple[NDArray[np.float32], float]:
-    """One vector (D,) and an offset, so that `x @ vector + offset` is the score of an object vector x.
-
-    A lone source's score is its cosine. In a mixture each source's cosine is standardised by its mean and deviation over
-    the collection, since words and pictures live at different heights and spreads; the weighted sum of those is linear
-    in x again, so that any index can answer it.
-    """
-    if len(sources) == 1:
-        return sources[0].vector * np.sign(np.float32(sources[0].term.weight)), 0.0
-    sample = collection.sample(_STATISTICS_SAMPLE)
-    total, offset = np.zeros_like(sources[0].vector), 0.0
-    for source in sources:
-        cosines = (sample @ source.vector).astype(np.float64)
-        mean = float(cosines.mean()) if len(cosines) else 0.0
-        deviation = float(cosines.std()) if len(cosines) else 0.0
-        if deviation < 1e-5:  # every object is alike to this source: rounding must not decide
-            deviation = 1.0
-        total += np.float32(source.term.weight / deviation) * source.vector
-        offset -= source.term.weight * mean / deviation
-    return total, offset
-
-
-def search(collection: Collection, query: Query, k: int = 10, where: str | None = None) -> list[Hit]:
-    """See `Collection.search`."""
-    if k < 1:
-        raise QueryError(f"-k is a number of hits from 1, not {k}")
-    return search_sources(collection, resolve(collection, query), k, where)
-
-
-def search_sources(collection: Collection, sources: list[Source], k: int = 10, where: str | None = None) -> list[Hit]:
-    """Answers to a question that has been looked at; the object of an id is not its own answer."""
-    asked = [source.number for source in sources if source.number is not None]
-    vector, offset = mix(collection, sources)
-    scores, numbers = collection.search_vector(vector, k + len(asked), where)
-    found = [(float(s) + offset, int(n)) for s, n in zip(scores, numbers, strict=True) if n not in asked][:k]
-    hits: list[Hit] = []
-    with collection.store.snapshot():
-        records = collection.store.records([number for _, number in found])
-        for score, number in found:
-            record = records.get(number)
-            if record is None:  # removed by another process since the index was searched
-                continue
-            best_view, weights = explain(collection, number, sources)
-            stored = collection.store.vector_of(number)
-            parts = tuple(float(stored @ source.vector) for source in sources) if len(sources) > 1 else ()
-            hits.append(
-                Hit(
-                    len(hits) + 1, record.id, record.path, score, best_view, weights, record.metadata, record.facts, parts
-                )
-            )
-    return hits

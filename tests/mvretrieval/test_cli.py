@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -165,6 +167,41 @@ def test_the_page_holds_its_pictures_and_asks_no_network(mvr: Runner, folder: Pa
     text = re.sub(r'"data:[^"]*"', '""', html)
     assert not re.search(r"https?:|//|<script|<link|@import|url\(", text)
     assert "a &lt;b&gt; &amp; photo.png" in text and "<b>" not in text
+
+
+def test_smoothing_is_turned_on_and_off_without_files_or_encoder(mvr: Runner, folder: Path, tmp_path: Path) -> None:
+    c = tmp_path / "c"
+    shutil.copytree(folder, c)
+    with Collection.open(c, write=True) as collection:
+        collection.store.set_meta("view_fingerprint", "of an encoder that is not here")
+    code, out, _ = mvr("reindex", c, "--smooth", "3", "--smooth-alpha", "2")
+    assert code == 0 and out == f"{c}: 12 objects, smoothed: 3 neighbours, similarity to the power 2\n"
+    assert json.loads(mvr("info", c, "--json")[1])["smoothing"] == "3 neighbours, similarity to the power 2"
+    assert mvr("remove", c, "shape-000.ply")[0] == 0
+    assert "the next 'mvr index' takes them in" in mvr("info", c)[1]
+    assert mvr("reindex", c, "--smooth", "3")[0] == 0 and "takes them in" not in mvr("info", c)[1]
+    assert mvr("reindex", c, "--smooth", "0")[:2] == (0, f"{c}: 11 objects, not smoothed\n")
+    assert json.loads(mvr("info", c, "--json")[1])["smoothing"] == "none"
+    assert "say with --smooth how many" in mvr("reindex", c, "--smooth-alpha", "2")[2]
+    assert "from 1 (0 turns it off), not -1" in mvr("reindex", c, "--smooth=-1")[2]
+
+
+def test_searching_in_more_than_one_step(mvr: Runner, folder: Path) -> None:
+    ask = ("search", folder, "--id", "shape-001.ply", "-k", "5", "--json")
+
+    def hits(*more: str) -> list[dict[str, Any]]:
+        code, out, _ = mvr(*ask, *more)
+        assert code == 0
+        return [json.loads(line) for line in out.splitlines()]
+
+    plain, all_matched = hits(), hits("--match-views")
+    assert "matches" not in plain[0] and len(all_matched) == 5
+    assert hits("--match-views", "7", "--match-weight", "0")[0]["score"] == pytest.approx(plain[0]["score"], abs=1e-5)
+    assert all(hit["score"] == hit["matches"][0] for hit in hits("--match-views", "--match-weight", "1"))
+    assert hits("--expand", "2")[0]["score"] != plain[0]["score"]
+    assert "takes a number of objects from 0, not -1" in mvr(*ask, "--expand=-1")[2]
+    assert "between 0 and 1, not 2" in mvr(*ask, "--match-weight", "2")[2]
+    assert mvr(*ask, "--match-views", "1", "2")[0] == 2
 
 
 def test_render_writes_views_and_a_sheet(mvr: Runner, tmp_path: Path) -> None:

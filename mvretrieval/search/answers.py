@@ -1,0 +1,159 @@
+"""Answers: from a question that has been looked at to hits, best first, each with its reasons."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mvretrieval.collection.smoothed import searched_vectors
+from mvretrieval.errors import QueryError
+from mvretrieval.search.explain import explain
+from mvretrieval.search.query import Query, Source, resolve
+from mvretrieval.search.refinement import Refinement, expanded
+from mvretrieval.search.rerank import Ranked, check_matchable, rerank
+
+if TYPE_CHECKING:
+    from mvretrieval.collection.collection import Collection
+
+# Means and deviations over more objects than this are taken from an even sample.
+_STATISTICS_SAMPLE = 65_536
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One answer.
+
+    Attributes:
+        rank: from 1.
+        id: of the object.
+        path: of its file.
+        score: cosine with the question; for a mixture the weighted sum of standardised cosines (see `standardise`). Where views
+            were matched, their match has a share in it (see `search.rerank`).
+        best_view: the gallery view that matches best: `view` (index), `style`, `azimuth_deg`, `elevation_deg`, `similarity`,
+            and `query_view` where the question has views of its own.
+        view_weights: (S, V) share of each view in the object's vector; rows sum to 1.
+        metadata: labels.
+        facts: format, faces, vertices, textured, up.
+        parts: cosine of each source of a mixture.
+        matches: match of the views with each source, if it was asked for; None for a source that is not matched.
+    """
+
+    rank: int
+    id: str
+    path: str
+    score: float
+    best_view: dict[str, Any]
+    view_weights: NDArray[np.float32]
+    metadata: dict[str, Any]
+    facts: dict[str, Any]
+    parts: tuple[float, ...] = ()
+    matches: tuple[float | None, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """With plain numbers; `matches` only where views were matched."""
+        plain = {
+            "rank": self.rank,
+            "id": self.id,
+            "path": self.path,
+            "score": round(self.score, 6),
+            "best_view": self.best_view,
+            "view_weights": np.round(self.view_weights.astype(float), 5).tolist(),
+            "metadata": self.metadata,
+            "facts": self.facts,
+            "parts": [round(part, 6) for part in self.parts],
+        }
+        if self.matches:
+            plain["matches"] = [None if match is None else round(match, 6) for match in self.matches]
+        return plain
+
+
+def standardise(collection: Collection, sources: Sequence[Source]) -> tuple[NDArray[np.float64], float]:
+    """Factors (T,) and an offset, so that `offset + sum of factor * cosine` over the sources is an object's score.
+
+    A lone source's score is its cosine. In a mixture each source's cosine is standardised by its mean and deviation over
+    the collection, since words and pictures live at different heights and spreads; the weighted sum of those is linear
+    in the object's vector again, so that any index can answer it.
+    """
+    if len(sources) == 1:
+        return np.sign([sources[0].term.weight]), 0.0
+    sample = collection.sample(_STATISTICS_SAMPLE)
+    factors, offset = [], 0.0
+    for source in sources:
+        cosines = (sample @ source.vector).astype(np.float64)
+        mean = float(cosines.mean()) if len(cosines) else 0.0
+        deviation = float(cosines.std()) if len(cosines) else 0.0
+        if deviation < 1e-5:  # every object is alike to this source: rounding must not decide
+            deviation = 1.0
+        factors.append(source.term.weight / deviation)
+        offset -= source.term.weight * mean / deviation
+    return np.array(factors), offset
+
+
+def search(
+    collection: Collection, query: Query, k: int = 10, where: str | None = None, refine: Refinement | None = None
+) -> list[Hit]:
+    """See `Collection.search`."""
+    if k < 1:
+        raise QueryError(f"-k is a number of hits from 1, not {k}")
+    return search_sources(collection, resolve(collection, query), k, where, refine)
+
+
+def search_sources(
+    collection: Collection,
+    sources: Sequence[Source],
+    k: int = 10,
+    where: str | None = None,
+    refine: Refinement | None = None,
+) -> list[Hit]:
+    """Answers to a question that has been looked at; the object of an id is not its own answer."""
+    refine = refine or Refinement()
+    if refine.match_views:
+        check_matchable(sources)
+    asked = [source.number for source in sources if source.number is not None]
+    n = max(k, refine.match_views)
+    with collection.reading():
+        sources = expanded(collection, sources, refine)
+        factors, offset = standardise(collection, sources)
+        vector = np.sum([np.float32(f) * source.vector for f, source in zip(factors, sources, strict=True)], axis=0)
+        scores, numbers = collection.search_vector(vector, n + len(asked), where)
+        others = np.flatnonzero(~np.isin(numbers, asked))[:n]
+        ranked = Ranked(scores[others].astype(np.float64) + offset, numbers[others])
+        if refine.match_views:
+            ranked = rerank(collection, sources, factors, ranked, refine.match_weight)
+        return _hits(collection, sources, ranked, k)
+
+
+def _hits(collection: Collection, sources: Sequence[Source], ranked: Ranked, k: int) -> list[Hit]:
+    """The first k of them, explained."""
+    hits: list[Hit] = []
+    records = collection.store.records(ranked.numbers[:k].tolist())
+    for i, number in enumerate(ranked.numbers[:k].tolist()):
+        record = records.get(number)
+        if record is None:  # removed by another process since the index was searched
+            continue
+        matched = ranked.matches is not None
+        best_view, view_weights = explain(collection, number, sources, matched)
+        stored = searched_vectors(collection.store, [number])[1][0]
+        hits.append(
+            Hit(
+                rank=len(hits) + 1,
+                id=record.id,
+                path=record.path,
+                score=float(ranked.scores[i]),
+                best_view=best_view,
+                view_weights=view_weights,
+                metadata=record.metadata,
+                facts=record.facts,
+                parts=tuple(float(stored @ source.vector) for source in sources) if len(sources) > 1 else (),
+                matches=() if ranked.matches is None else _known(ranked.matches[i]),
+            )
+        )
+    return hits
+
+
+def _known(values: NDArray[np.float64]) -> tuple[float | None, ...]:
+    return tuple(None if np.isnan(value) else float(value) for value in values)

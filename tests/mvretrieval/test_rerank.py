@@ -1,0 +1,356 @@
+"""Matching views with views, and searching with it: against loops over pairs of views."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from made_meshes import SMALL, new_object, unit, write_shapes
+from numpy.typing import NDArray
+from PIL import Image
+
+from mvretrieval.collection.batches import original_vectors, view_vectors
+from mvretrieval.collection.collection import Collection
+from mvretrieval.errors import QueryError, ShapeError
+from mvretrieval.search.answers import Hit
+from mvretrieval.search.query import Query, Term, resolve
+from mvretrieval.search.refinement import Refinement
+from mvretrieval.search.rerank import view_match
+from mvretrieval.search.smoothing import blend
+
+Array = NDArray[Any]
+ALL = Refinement(match_views=1000, match_weight=1.0)
+
+
+def _plain_match(q: Array, q_mask: Array, o: Array, o_mask: Array, one_way: bool = False) -> float:
+    """(S, n, D) with (S, V, D), one pair of views after the other."""
+    per_style = []
+    for s in range(len(q)):
+        mine, its = np.flatnonzero(q_mask), np.flatnonzero(o_mask)
+        forth = [max(float(q[s, i] @ o[s, j]) for j in its) for i in mine]
+        back = [max(float(q[s, i] @ o[s, j]) for i in mine) for j in its]
+        both = np.mean(forth) if one_way else (np.mean(forth) + np.mean(back)) / 2
+        per_style.append(both)
+    return float(np.mean(per_style))
+
+
+def _some(seed: int, n_styles: int, n: int, n_objects: int, n_views: int) -> tuple[Array, Array, Array, Array]:
+    rng = np.random.default_rng(seed)
+    query, gallery = rng.standard_normal((n_styles, n, 5)), rng.standard_normal((n_objects, n_styles, n_views, 5))
+    masks = rng.random((n_objects, n_views)) < 0.6
+    masks[np.arange(n_objects), rng.integers(n_views, size=n_objects)] = True
+    mask = rng.random(n) < 0.6
+    mask[rng.integers(n)] = True
+    return unit(query), mask, unit(gallery), masks
+
+
+sizes = st.tuples(st.integers(0, 99), st.integers(1, 3), st.integers(1, 5), st.integers(0, 6), st.integers(1, 5))
+
+
+@settings(max_examples=60, deadline=None)
+@given(size=sizes, one_way=st.booleans())
+def test_matching_equals_its_twin(size: tuple[int, int, int, int, int], one_way: bool) -> None:
+    query, mask, gallery, masks = _some(*size)
+    expected = [_plain_match(query, mask, *pair, one_way) for pair in zip(gallery, masks, strict=True)]
+    np.testing.assert_allclose(view_match(query, mask, gallery, masks, one_way), expected, atol=1e-6)
+
+
+@settings(max_examples=30, deadline=None)
+@given(size=sizes, one_way=st.booleans(), left=st.sampled_from([0.0, 9.0, np.nan, np.inf]))
+def test_order_and_masked_views_make_no_difference(
+    size: tuple[int, int, int, int, int], one_way: bool, left: float
+) -> None:
+    query, mask, gallery, masks = _some(*size)
+    expected = view_match(query, mask, gallery, masks, one_way)
+    rng = np.random.default_rng(1)
+    mine, its = rng.permutation(len(mask)), rng.permutation(masks.shape[1])
+    permuted = view_match(query[:, mine], mask[mine], gallery[:, :, its], masks[:, its], one_way)
+    np.testing.assert_allclose(permuted, expected, atol=1e-6)
+    query[:, ~mask] = left
+    np.swapaxes(gallery, 1, 2)[~masks] = left
+    np.testing.assert_array_equal(view_match(query, mask, gallery, masks, one_way), expected)
+    no_more = view_match(query[:, mask], np.ones(mask.sum(), bool), gallery, masks, one_way)
+    np.testing.assert_allclose(no_more, expected, atol=1e-6)
+
+
+def test_an_object_matches_itself_and_both_ways_agree() -> None:
+    _, _, gallery, masks = _some(0, 2, 3, 6, 4)
+    scores = np.stack([view_match(views, mask, gallery, masks) for views, mask in zip(gallery, masks, strict=True)])
+    np.testing.assert_allclose(np.diag(scores), 1, atol=1e-6)
+    np.testing.assert_allclose(scores, scores.T, atol=1e-6)
+    assert scores.max() <= 1 + 1e-6
+
+
+def test_one_way_asks_nothing_of_the_other_sides() -> None:
+    """A picture of one side matches an object fully, whatever the object looks like from behind."""
+    _, _, gallery, masks = _some(0, 1, 3, 6, 4)
+    masks[:] = True
+    one = np.ones(1, bool)
+    for i in range(6):
+        picture = gallery[i][:, 2:3]
+        assert view_match(picture, one, gallery, masks, one_way=True)[i] == pytest.approx(1, abs=1e-6)
+        assert view_match(picture, one, gallery, masks)[i] < 0.99
+
+
+@pytest.mark.parametrize(
+    ("shapes", "said"),
+    [
+        (((2, 3, 5), 3, (4, 1, 2, 5), (4, 2)), "views are"),
+        (((1, 3, 5), 2, (4, 1, 2, 5), (4, 2)), "views are"),
+        (((1, 3, 5), 3, (4, 1, 2, 5), (4, 3)), "views are"),
+    ],
+)
+def test_shapes_that_disagree_are_refused(shapes: tuple[Any, int, Any, Any], said: str) -> None:
+    query, mask, gallery, masks = shapes
+    with pytest.raises(ShapeError, match=said):
+        view_match(np.ones(query, np.float32), np.ones(mask, bool), np.ones(gallery, np.float32), np.ones(masks, bool))
+
+
+def test_nothing_is_matched_without_a_view() -> None:
+    query, mask, gallery, masks = _some(0, 1, 3, 4, 2)
+    with pytest.raises(ShapeError, match="without a view"):
+        view_match(query, np.zeros(3, bool), gallery, masks)
+    masks[2] = False
+    with pytest.raises(ShapeError, match="without a view"):
+        view_match(query, mask, gallery, masks)
+
+
+# -- searching ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def two_styles(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collection]:
+    """Twenty objects without meshes, seen in two styles, whitened; some views are masked."""
+    config = replace(SMALL, styles=("clay", "depth"), rig="ring:4@30", whiten=6)
+    collection = Collection.create(tmp_path_factory.mktemp("two") / "c", config)
+    rng = np.random.default_rng(0)
+    views = unit(rng.standard_normal((20, 2, 4, 1024)) + 1).astype(np.float16)
+    masks = rng.random((20, 4)) < 0.7
+    masks[:, 1] = True
+    vectors, _ = collection.describer.pool(views.astype(np.float32), masks)
+    with collection.store.transaction():
+        change = collection.store.next_change()
+        for i in range(20):
+            new = replace(new_object(f"o{i:02}", vectors[i]), view_vectors=views[i], view_mask=masks[i])
+            collection.store.set_metadata(collection.store.put(new, change), {"n": i})
+    collection.fit_statistics()
+    yield collection
+    collection._let_go()
+
+
+def _prepared(collection: Collection, object_id: str) -> tuple[Array, Array]:
+    """(S, V, K) views of an object, whitened and of unit norm, and their mask."""
+    views, mask = collection.views(collection.number_of(object_id))
+    statistics = collection.describer.statistics
+    if statistics is not None:
+        views = np.stack([statistics.apply(own, s) for s, own in enumerate(views)])
+    return unit(views), mask
+
+
+def _ids(collection: Collection) -> list[str]:
+    return [record.id for record in collection.store.records(collection.store.select(None).tolist()).values()]
+
+
+def _matches(collection: Collection, asked: str) -> dict[str, float]:
+    own = _prepared(collection, asked)
+    return {i: _plain_match(*own, *_prepared(collection, i)) for i in _ids(collection) if i != asked}
+
+
+def _scores(hits: list[Hit]) -> dict[str, float]:
+    assert [hit.rank for hit in hits] == list(range(1, len(hits) + 1))
+    assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+    return {hit.id: hit.score for hit in hits}
+
+
+@pytest.mark.parametrize("name", ["things", "two_styles"])
+def test_matching_all_of_them_is_brute_force(name: str, request: pytest.FixtureRequest) -> None:
+    collection = request.getfixturevalue(name)
+    asked = _ids(collection)[3]
+    expected = _matches(collection, asked)
+    hits = collection.search(Query(id=asked), k=100, refine=ALL)
+    assert [hit.id for hit in hits] == sorted(expected, key=lambda i: -expected[i])
+    assert _scores(hits) == pytest.approx(expected, abs=1e-5)
+    assert {hit.id: hit.matches[0] for hit in hits} == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_score_is_a_share_of_each(two_styles: Collection) -> None:
+    cosines = _scores(two_styles.search(Query(id="o03"), k=100))
+    matches = _matches(two_styles, "o03")
+    for weight in (0.0, 0.3, 1.0):
+        hits = two_styles.search(Query(id="o03"), k=100, refine=Refinement(match_views=50, match_weight=weight))
+        expected = {i: (1 - weight) * cosines[i] + weight * matches[i] for i in matches}
+        assert _scores(hits) == pytest.approx(expected, abs=1e-5)
+
+
+def test_only_the_best_are_matched_and_every_answer_is(two_styles: Collection) -> None:
+    plain = [hit.id for hit in two_styles.search(Query(id="o03"), k=100)]
+    matches = _matches(two_styles, "o03")
+    for n, k in ((7, 3), (3, 7), (7, 7), (100, 5), (1, 1)):
+        hits = two_styles.search(Query(id="o03"), k=k, refine=Refinement(match_views=n, match_weight=1.0))
+        among = plain[: max(n, k)]
+        assert [hit.id for hit in hits] == sorted(among, key=lambda i: -matches[i])[:k]
+
+
+def test_a_filter_holds_before_matching(two_styles: Collection) -> None:
+    hits = two_styles.search(Query(id="o03"), k=3, where="n > 15", refine=ALL)
+    matches = {i: m for i, m in _matches(two_styles, "o03").items() if int(i[1:]) > 15}
+    assert [hit.id for hit in hits] == sorted(matches, key=lambda i: -matches[i])[:3]
+    assert two_styles.search(Query(id="o03"), where="n > 99", refine=ALL) == []
+
+
+def test_in_a_mixture_each_plus_term_with_views_adds_its_match(two_styles: Collection) -> None:
+    vector = unit(np.random.default_rng(5).standard_normal(two_styles.dim))
+    terms = [Term("id", "o03"), Term("id", "o08", 0.7), Term("vector", vector, 0.4), Term("id", "o12", -0.6)]
+    hits = two_styles.search(Query(terms=terms), k=100, refine=Refinement(match_views=100, match_weight=0.4))
+    ids = _ids(two_styles)
+    gallery = np.stack([two_styles.store.vector_of(two_styles.number_of(i)) for i in ids]).astype(float)
+    expected = np.zeros(len(ids))
+    for t, term in enumerate(terms):
+        own = vector if term.kind == "vector" else gallery[ids.index(term.value)]
+        cosines = gallery @ own
+        blended = cosines.copy()
+        if term.kind == "id" and term.weight > 0:
+            matches = {**_matches(two_styles, term.value), term.value: 1.0}
+            blended = 0.6 * cosines + 0.4 * np.array([matches[i] for i in ids])
+            assert {h.id: h.matches[t] for h in hits} == pytest.approx({h.id: matches[h.id] for h in hits}, abs=1e-5)
+        else:
+            assert all(hit.matches[t] is None for hit in hits)
+        expected += term.weight * (blended - cosines.mean()) / cosines.std()
+    others = {i: e for i, e in zip(ids, expected, strict=True) if i not in ("o03", "o08", "o12")}
+    assert _scores(hits) == pytest.approx(others, abs=1e-3)
+    assert hits[0].to_json()["matches"][2:] == [None, None]
+
+
+def test_pictures_are_looked_for_in_styles_that_look_like_pictures(two_styles: Collection, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for i in range(2):
+        Image.fromarray(rng.integers(0, 256, (70, 70, 3), np.uint8)).save(tmp_path / f"{i}.png")
+    query = Query(images=[tmp_path / "0.png", tmp_path / "1.png"], background="keep")
+    (source,) = resolve(two_styles, query)
+    statistics = two_styles.describer.statistics
+    assert statistics is not None
+    own = unit(statistics.apply(source.views[0], 0))[None]
+    expected = {}
+    for i in _ids(two_styles):
+        views, mask = _prepared(two_styles, i)
+        expected[i] = _plain_match(own, np.ones(2, bool), views[:1], mask, one_way=True)
+    hits = two_styles.search(query, k=100, refine=ALL)
+    assert _scores(hits) == pytest.approx(expected, abs=1e-5)
+    assert {hit.best_view["style"] for hit in hits} == {"clay"}
+
+
+def test_the_best_view_is_the_one_that_was_matched_best(two_styles: Collection) -> None:
+    own, own_mask = _prepared(two_styles, "o03")
+    own = own[:, own_mask]
+    for hit in two_styles.search(Query(id="o03"), k=100, refine=ALL):
+        views, mask = _prepared(two_styles, hit.id)
+        similarity = np.einsum("svd,snd->svn", views, own)
+        similarity[:, ~mask] = -np.inf
+        s, v, n = np.unravel_index(int(similarity.argmax()), similarity.shape)
+        best = hit.best_view
+        assert (two_styles.describer.config.styles.index(best["style"]), best["view"], best["query_view"]) == (s, v, n)
+        assert best["similarity"] == pytest.approx(float(similarity.max()), abs=1e-5)
+
+
+def test_a_mesh_is_matched_like_its_object(things: Collection, shapes: Path) -> None:
+    expected = {**_matches(things, "shape-004.ply"), "shape-004.ply": 1.0}
+    hits = things.search(Query(mesh=shapes / "shape-004.ply"), k=100, refine=ALL)
+    assert hits[0].id == "shape-004.ply"
+    assert _scores(hits) == pytest.approx(expected, abs=2e-3)
+
+
+def test_what_has_no_views_cannot_be_matched(two_styles: Collection) -> None:
+    vector = Term("vector", np.ones(two_styles.dim))
+    for terms in ([vector], [vector, Term("id", "o01", -1.0)]):
+        with pytest.raises(QueryError, match="views can be matched where a mesh, a picture or an object's id"):
+            two_styles.search(Query(terms=terms), refine=ALL)
+    assert two_styles.search(Query(terms=[vector]), refine=Refinement(expand=2)) != []
+
+
+def test_matching_in_an_empty_collection(collection: Collection, shapes: Path) -> None:
+    assert collection.search(Query(mesh=shapes / "shape-000.ply"), refine=Refinement(expand=3, match_views=5)) == []
+
+
+# -- expanding ---------------------------------------------------------------------------------------------------------
+
+
+def _vector_of(collection: Collection, object_id: str) -> Array:
+    return collection.store.vector_of(collection.number_of(object_id))
+
+
+@pytest.mark.parametrize(("expand", "alpha"), [(1, 3.0), (4, 0.0), (4, 2.0), (100, 1.0)])
+def test_an_expanded_question_is_the_mean_with_what_it_finds(two_styles: Collection, expand: int, alpha: float) -> None:
+    plain = [hit.id for hit in two_styles.search(Query(id="o03"), k=100)][:expand]
+    neighbours = np.stack([_vector_of(two_styles, i) for i in plain])
+    query = blend(_vector_of(two_styles, "o03"), neighbours, alpha)
+    refine = Refinement(expand=expand, expand_alpha=alpha)
+    expected = {i: float(query @ _vector_of(two_styles, i)) for i in _ids(two_styles) if i != "o03"}
+    assert _scores(two_styles.search(Query(id="o03"), k=100, refine=refine)) == pytest.approx(expected, abs=1e-5)
+    kept = {i: score for i, score in expected.items() if int(i[1:]) > 12}
+    found = two_styles.search(Query(id="o03"), k=100, where="n > 12", refine=refine)
+    assert _scores(found) == pytest.approx(kept, abs=1e-5), "neighbours are looked for beyond the filter"
+
+
+def test_each_plus_term_is_expanded_by_itself_and_no_minus_term(two_styles: Collection) -> None:
+    terms = [Term("id", "o03"), Term("id", "o08", -0.5)]
+    hits = two_styles.search(Query(terms=terms), k=100, refine=Refinement(expand=3))
+    near = [hit.id for hit in two_styles.search(Query(id="o03"), k=100) if hit.id != "o08"][:3]
+    plus = blend(_vector_of(two_styles, "o03"), np.stack([_vector_of(two_styles, i) for i in near]))
+    minus = _vector_of(two_styles, "o08")
+    gallery = np.stack([_vector_of(two_styles, i) for i in _ids(two_styles)]).astype(float)
+    for hit in hits:
+        assert hit.parts == pytest.approx([_vector_of(two_styles, hit.id) @ v for v in (plus, minus)], abs=1e-5)
+        z = [(part - (gallery @ v).mean()) / (gallery @ v).std() for part, v in zip(hit.parts, (plus, minus), strict=True)]
+        assert hit.score == pytest.approx(z[0] - 0.5 * z[1], abs=1e-3)
+
+
+def test_in_a_smoothed_collection_what_is_found_is_smoothed(tmp_path: Path, collection: Collection) -> None:
+    paths = write_shapes(tmp_path, range(8))
+    collection.add_folder(tmp_path)
+    collection.smooth(2)
+    from mvretrieval.collection.smoothed import searched_vectors
+
+    own = _vector_of(collection, paths[1].name)
+    numbers = [collection.number_of(hit.id) for hit in collection.search(Query(id=paths[1].name), k=3)]
+    query = blend(own, searched_vectors(collection.store, numbers)[1])
+    hits = collection.search(Query(id=paths[1].name), k=100, refine=Refinement(expand=3))
+    for hit in hits:
+        assert hit.score == pytest.approx(
+            float(searched_vectors(collection.store, [collection.number_of(hit.id)])[1][0] @ query), abs=1e-5
+        )
+
+
+def test_refinements_with_impossible_numbers_are_refused() -> None:
+    for wrong, said in (
+        ({"expand": -1}, "expanding takes a number of objects from 0, not -1"),
+        ({"match_views": -5}, "matching views takes a number of objects from 0, not -5"),
+        ({"match_weight": 1.5}, "between 0 and 1, not 1.5"),
+        ({"match_weight": float("nan")}, "between 0 and 1, not nan"),
+        ({"expand_alpha": -1.0}, "a number from 0, not -1"),
+    ):
+        with pytest.raises(QueryError, match=said):
+            Refinement(**wrong)  # type: ignore[arg-type]
+
+
+# -- reading many at once ----------------------------------------------------------------------------------------------
+
+
+def test_views_and_vectors_of_many_come_in_the_order_asked_for(two_styles: Collection) -> None:
+    numbers = [7, 999, 3, 20, 1]
+    there, views, masks = view_vectors(two_styles.store, numbers, 2)
+    assert there.tolist() == [7, 3, 20, 1] and views.shape == (4, 2, 4, 1024)
+    found, vectors = original_vectors(two_styles.store, numbers)
+    assert found.tolist() == there.tolist()
+    for i, number in enumerate(there.tolist()):
+        one, mask = two_styles.views(number)
+        np.testing.assert_array_equal(views[i], one)
+        np.testing.assert_array_equal(masks[i], mask)
+        np.testing.assert_array_equal(vectors[i], two_styles.store.vector_of(number))
+    assert [part.size for part in view_vectors(two_styles.store, [999], 2)] == [0, 0, 0]
+    assert [part.size for part in original_vectors(two_styles.store, [])] == [0, 0]

@@ -1,0 +1,460 @@
+"""Smoothed collections: right after any history, for any reader, after any kill."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import small_collection
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from made_meshes import SMALL, new_object, unit, write_shapes
+from numpy.typing import NDArray
+
+from mvretrieval.collection.collection import Collection
+from mvretrieval.collection.redescribe import redescribe
+from mvretrieval.collection.smoothed import Smoothing, is_up_to_date, searched_since, smoothing_of
+from mvretrieval.collection.smoother import ORIGINALS
+from mvretrieval.collection.vectors import IndexKind
+from mvretrieval.errors import CollectionError, DescriberError
+from mvretrieval.search.query import Query, Term
+from mvretrieval.search.smoothing import blend, smooth
+
+DIM = 1024  # of the built-in encoder
+Vectors = NDArray[np.float32]
+
+
+def _vectors(n: int, seed: int = 0) -> Vectors:
+    """Around three middles."""
+    rng = np.random.default_rng(seed)
+    middles = np.random.default_rng(99).standard_normal((3, DIM))
+    return unit(middles[rng.integers(3, size=n)] + rng.standard_normal((n, DIM)))
+
+
+def _add(collection: Collection, *names: str, seed: int = 0) -> None:
+    """Objects without meshes, as indexing writes them."""
+    for name, vector in zip(names, _vectors(len(names), seed), strict=True):
+        new = new_object(name, vector)
+        (smoothed,) = collection.smoother.of_new(vector[None], [new.path])
+        with collection.store.transaction():
+            collection.store.put(replace(new, smoothed=smoothed), collection.store.next_change())
+
+
+def _names(n: int) -> list[str]:
+    return [f"o{i:02}" for i in range(n)]
+
+
+def _originals(collection: Collection) -> tuple[list[int], Vectors]:
+    numbers = [int(n) for n in collection.store.select(None)]
+    vectors = [collection.store.vector_of(n) for n in numbers]
+    return numbers, np.stack(vectors) if vectors else np.empty((0, DIM), np.float32)
+
+
+def _searched(collection: Collection) -> dict[int, Vectors]:
+    return {int(n): v for some, vectors in searched_since(collection.store, -1) for n, v in zip(some, vectors, strict=True)}
+
+
+def _found(collection: Collection, query: Vectors) -> dict[int, float]:
+    scores, numbers = collection.search_vector(query, 10_000)
+    return dict(zip(numbers.tolist(), scores.tolist(), strict=True))
+
+
+def _assert_searches(collection: Collection, expected: dict[int, Vectors]) -> None:
+    """What is searched are these vectors, through the index and beside it."""
+    present = _searched(collection)
+    assert present.keys() == expected.keys()
+    for number, vector in expected.items():
+        np.testing.assert_allclose(present[number], vector, atol=2e-5)
+    query = _vectors(1, seed=1234)[0]
+    assert _found(collection, query) == pytest.approx({n: float(v @ query) for n, v in expected.items()}, abs=1e-4)
+
+
+def _assert_smoothed(collection: Collection, k: int, alpha: float = 3.0) -> None:
+    numbers, vectors = _originals(collection)
+    _assert_searches(collection, dict(zip(numbers, smooth(vectors, k, alpha), strict=True)))
+
+
+# -- any history -------------------------------------------------------------------------------------------------------
+
+
+def test_turned_on_changed_and_off_again(collection: Collection) -> None:
+    _add(collection, *_names(25))
+    numbers, before = _originals(collection)
+    for k, alpha in ((4, 3.0), (4, 1.0), (60, 0.0)):
+        collection.smooth(k, alpha)
+        _assert_smoothed(collection, k, alpha)
+        assert smoothing_of(collection.store) == Smoothing(k, alpha) and is_up_to_date(collection.store)
+        np.testing.assert_array_equal(_originals(collection)[1], before)
+    collection.smooth(0)
+    _assert_searches(collection, dict(zip(numbers, before, strict=True)))
+    assert smoothing_of(collection.store) is None
+
+
+def test_no_neighbours_change_nothing(collection: Collection) -> None:
+    collection.smooth(5)
+    assert collection.search(Query(terms=[Term("vector", np.ones(DIM))])) == [] and collection.smoother.refresh() == 0
+    _add(collection, "alone")
+    collection.smoother.refresh()
+    _assert_smoothed(collection, 5)
+    numbers, vectors = _originals(collection)
+    _assert_searches(collection, dict(zip(numbers, vectors, strict=True)))
+
+
+def test_a_new_object_is_smoothed_at_once_and_the_others_at_the_end(collection: Collection) -> None:
+    _add(collection, *_names(12))
+    collection.smooth(3)
+    before = _searched(collection)
+    _add(collection, "new", seed=7)
+    number = collection.number_of("new")
+    numbers, vectors = _originals(collection)
+    expected = before | {number: smooth(vectors, 3)[numbers.index(number)]}
+    _assert_searches(collection, expected)
+    assert not is_up_to_date(collection.store)
+    assert 0 < collection.smoother.refresh() < 13
+    _assert_smoothed(collection, 3)
+    assert collection.smoother.refresh() == 0 and is_up_to_date(collection.store)
+
+
+def test_a_replaced_object_is_no_neighbour_of_its_earlier_self(collection: Collection) -> None:
+    _add(collection, *_names(12))
+    collection.smooth(3)
+    _add(collection, "o05", seed=8)
+    numbers, vectors = _originals(collection)
+    place = numbers.index(collection.number_of("o05"))
+    np.testing.assert_allclose(_searched(collection)[numbers[place]], smooth(vectors, 3)[place], atol=2e-5)
+
+
+def test_an_object_written_without_being_smoothed_is_searched_by_its_own_vector(collection: Collection) -> None:
+    """As an earlier release would write it."""
+    _add(collection, *_names(8))
+    collection.smooth(3)
+    for name, seed in (("o02", 5), ("new", 6)):
+        vector = _vectors(1, seed)[0]
+        with collection.store.transaction():
+            collection.store.put(new_object(name, vector), collection.store.next_change())
+        np.testing.assert_array_equal(_searched(collection)[collection.number_of(name)], vector)
+    collection.smoother.refresh()
+    _assert_smoothed(collection, 3)
+
+
+def test_removed_ones_stay_in_their_neighbours_until_the_next_run(collection: Collection) -> None:
+    _add(collection, *_names(12))
+    collection.smooth(3)
+    before = _searched(collection)
+    gone = [collection.number_of(name) for name in ("o00", "o07")]
+    collection.remove("o00", "o07")
+    _assert_searches(collection, {number: vector for number, vector in before.items() if number not in gone})
+    collection.smoother.refresh()
+    _assert_smoothed(collection, 3)
+    assert sorted(row[0] for row in collection.store._all("SELECT number FROM smoothed")) == _originals(collection)[0]
+
+
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("add"), st.integers(0, 20), st.integers(0, 5)),
+        st.tuples(st.just("remove"), st.integers(0, 20), st.just(0)),
+        st.tuples(st.just("smooth"), st.integers(0, 4), st.just(0)),
+        st.tuples(st.just("refresh"), st.just(0), st.just(0)),
+        st.tuples(st.just("reopen"), st.just(0), st.just(0)),
+    ),
+    max_size=10,
+)
+
+
+@settings(max_examples=8, deadline=None)
+@given(steps=steps, kind=st.sampled_from(["exact", "hnsw"]))
+def test_after_any_history_a_refresh_makes_it_right(
+    steps: list[tuple[str, int, int]], kind: IndexKind, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("history") / "c"
+    collection = Collection.create(folder, SMALL, index=kind)
+    k = 3
+    try:
+        _add(collection, *_names(15))
+        collection.smooth(k)
+        for what, n, seed in steps:
+            if what == "add":
+                _add(collection, f"o{n:02}", seed=seed)
+            elif what == "remove":
+                collection.remove(f"o{n:02}")
+            elif what == "smooth":
+                k = n
+                collection.smooth(k)
+            elif what == "refresh":
+                collection.smoother.refresh()
+                _assert_smoothed(collection, k)
+            else:
+                collection.close()
+                collection = Collection.open(folder, write=True)
+            assert _found(collection, _vectors(1)[0]).keys() == _searched(collection).keys()
+        collection.smoother.refresh()
+        _assert_smoothed(collection, k)
+    finally:
+        collection._let_go()
+
+
+def test_a_refresh_after_few_changes_equals_one_of_everything(
+    collection: Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _add(collection, *_names(40))
+    collection.smooth(4)
+    looked_at: list[int] = []
+    index = collection.smoother._originals()
+    real = type(index).search
+    monkeypatch.setattr(type(index), "search", lambda self, q, *more: (looked_at.append(len(q)), real(self, q, *more))[1])
+    changes = (
+        lambda: _add(collection, "a", "b", seed=3),
+        lambda: collection.remove("o03"),
+        lambda: _add(collection, "o10", seed=4),
+    )
+    for change in changes:
+        change()
+        looked_at.clear()
+        collection.smoother.refresh()
+        assert 0 < sum(looked_at) < 40
+        _assert_smoothed(collection, 4)
+
+
+# -- readers and kills -------------------------------------------------------------------------------------------------
+
+
+def test_a_reader_sees_the_old_or_the_new(collection: Collection) -> None:
+    _add(collection, *_names(12))
+    reader = Collection.open(collection.folder)
+    query = _vectors(1)[0]
+    plain = _found(reader, query)
+    real, seen = collection.smoother._write, []
+
+    def looking(*arguments: object) -> int:
+        seen.append(_found(reader, query))
+        result = real(*arguments)  # type: ignore[arg-type]
+        seen.append(_found(reader, query))
+        return result
+
+    collection.smoother._write = looking  # type: ignore[method-assign]
+    collection.smooth(4)
+    assert seen == [plain, plain]
+    _assert_smoothed(reader, 4)
+    with reader.reading():
+        standing = _found(reader, query)
+        _add(collection, "x", seed=3)
+        collection.smooth(2)
+        assert _found(reader, query) == standing
+    _assert_smoothed(reader, 2)
+    collection.smooth(0)
+    assert _found(reader, query).keys() == plain.keys() | {collection.number_of("x")}
+    reader.close()
+
+
+def test_searching_in_threads_while_it_is_smoothed(collection: Collection) -> None:
+    _add(collection, *_names(30))
+    wrong: list[BaseException] = []
+    stop = threading.Event()
+
+    def search() -> None:
+        try:
+            while not stop.is_set():
+                hits = collection.search(Query(terms=[Term("vector", np.ones(DIM))]), k=5)
+                assert [hit.rank for hit in hits] == [1, 2, 3, 4, 5]
+        except BaseException as error:
+            wrong.append(error)
+
+    threads = [threading.Thread(target=search) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for i in range(5):
+        collection.smooth(i)
+        _add(collection, f"new{i}", seed=i)
+        collection.smoother.refresh()
+    stop.set()
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive()
+    assert wrong == []
+    _assert_smoothed(collection, 4)
+
+
+_KILLS = {  # what is being done, and what is there afterwards
+    "smoother.put_smoothed = die; c.smooth(5)": "old",
+    "c.smoother._write = die; c.smooth(5)": "old",
+    "smoother.start_anew = die; c.smooth(0)": "old",
+    "c.smooth(5); die()": "new",
+    "t._add(c, 'x', seed=5); die()": "one more",
+    "t._add(c, 'x', seed=5); smoother.put_smoothed = die; c.smoother.refresh()": "one more",
+    "t._add(c, 'x', seed=5); c.smoother.refresh(); c.save_index = die; c.close()": "refreshed",
+    "c.smoother.renew = die; c.repool(c.describer)": "old",
+}
+_KILLER = """
+import os, sys
+sys.path.insert(0, {tests!r})
+from mvretrieval.collection import smoother
+from mvretrieval.collection.collection import Collection
+import test_smoothed as t
+die = lambda *a, **k: os.kill(os.getpid(), 9)
+for folder, program in {todo!r}:
+    child = os.fork()
+    if child == 0:
+        c = Collection.open(folder, write=True)
+        exec(program)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -9, program
+"""
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Path], dict[int, Vectors]]:
+    """For each program a collection in which it was killed, and what all of them searched before."""
+    folder = tmp_path_factory.mktemp("killed")
+    with small_collection(folder / "c") as collection:
+        _add(collection, *_names(12))
+        collection.smooth(3)
+        before = _searched(collection)
+    folders = {program: folder / str(i) for i, program in enumerate(_KILLS)}
+    for copy in folders.values():
+        shutil.copytree(folder / "c", copy)
+    todo = [(str(copy), program) for program, copy in folders.items()]
+    source = _KILLER.format(tests=str(Path(__file__).parent), todo=todo)
+    subprocess.run([sys.executable, "-c", source], check=True)
+    return folders, before
+
+
+@pytest.mark.parametrize(("program", "after"), _KILLS.items())
+def test_a_kill_leaves_the_old_or_the_new(
+    program: str, after: str, killed: tuple[dict[str, Path], dict[int, Vectors]]
+) -> None:
+    folders, before = killed
+    with Collection.open(folders[program], write=True) as collection:
+        if after == "new":
+            _assert_smoothed(collection, 5)
+        elif after == "refreshed":
+            _assert_smoothed(collection, 3)
+        else:
+            present = _searched(collection)
+            more = {collection.number_of("x")} if after == "one more" else set()
+            assert present.keys() == before.keys() | more
+            _assert_searches(collection, before | {n: present[n] for n in more})
+            collection.smoother.refresh()
+            _assert_smoothed(collection, 3)
+
+
+def test_the_index_of_the_originals_is_derived(tmp_path: Path) -> None:
+    folder = tmp_path / "c"
+    with Collection.create(folder, SMALL, index="hnsw") as collection:
+        _add(collection, *_names(12))
+        collection.smooth(3)
+    for harm in ("kept", "gone", "noise"):
+        (saved,) = (folder / ORIGINALS).glob("*.faiss")
+        if harm == "gone":
+            shutil.rmtree(folder / ORIGINALS)
+        elif harm == "noise":
+            saved.write_bytes(b"noise")
+        with Collection.open(folder, write=True) as collection:
+            _add(collection, harm, seed=9)
+            collection.smoother.refresh()
+            _assert_smoothed(collection, 3)
+    with Collection.open(folder, write=True) as collection:
+        collection.smooth(0)
+    assert not (folder / ORIGINALS).exists()
+
+
+# -- with meshes -------------------------------------------------------------------------------------------------------
+
+
+def test_indexing_adding_and_describing_anew_keep_it_right(collection: Collection, tmp_path: Path) -> None:
+    meshes = tmp_path / "meshes"
+    paths = write_shapes(meshes, range(6))
+    collection.add_folder(meshes)
+    collection.smooth(2)
+    write_shapes(meshes, range(6, 9))
+    shutil.copy(paths[0], meshes / "twin.ply")
+    report = collection.add_folder(meshes)
+    assert (report.added, report.identical) == (4, 1) and report.smoothed > 0
+    _assert_smoothed(collection, 2)
+    assert collection.add_folder(meshes).smoothed == 0
+
+    shutil.copy(paths[1], tmp_path / "one.ply")
+    collection.add(tmp_path / "one.ply")
+    numbers, vectors = _originals(collection)
+    place = numbers.index(collection.number_of("one.ply"))
+    np.testing.assert_allclose(_searched(collection)[numbers[place]], smooth(vectors, 2)[place], atol=2e-5)
+    collection.remove("shape-000.ply")
+    (meshes / "shape-000.ply").unlink()
+    assert collection.add_folder(meshes).smoothed > 0
+    _assert_smoothed(collection, 2)
+
+    redescribe(collection, replace(SMALL, whiten=4))
+    assert collection.index().dim == 4 and is_up_to_date(collection.store)
+    numbers, vectors = _originals(collection)
+    for number, vector in zip(numbers, smooth(vectors, 2), strict=True):
+        np.testing.assert_allclose(_searched(collection)[number], vector, atol=2e-5)
+    redescribe(collection, replace(SMALL, styles=("clay", "depth")))
+    numbers, vectors = _originals(collection)
+    assert vectors.shape[1] == 2 * DIM
+    for number, vector in zip(numbers, smooth(vectors, 2), strict=True):
+        np.testing.assert_allclose(_searched(collection)[number], vector, atol=2e-5)
+    assert len(collection.search(Query(id="one.ply"), k=20)) == len(numbers) - 1
+
+
+def test_an_id_asks_like_its_file(collection: Collection, tmp_path: Path) -> None:
+    """By the object's own vector: its smoothed one has others in it that the file has not."""
+    paths = write_shapes(tmp_path / "meshes", range(6))
+    collection.add_folder(tmp_path / "meshes")
+    collection.smooth(2)
+    by_file = collection.search(Query(mesh=paths[2]), k=6)
+    by_id = collection.search(Query(id=paths[2].name), k=6)
+    assert [hit.id for hit in by_id] == [hit.id for hit in by_file if hit.id != paths[2].name]
+    own, searched = collection.store.vector_of(collection.number_of(paths[2].name)), _searched(collection)
+    for hit in by_id:
+        assert hit.score == pytest.approx(float(own @ searched[collection.number_of(hit.id)]), abs=1e-5)
+
+
+def test_a_mixture_in_a_smoothed_collection_is_standardised_over_what_is_searched(collection: Collection) -> None:
+    _add(collection, *_names(20))
+    collection.smooth(4)
+    terms = [Term("id", "o01"), Term("id", "o06", -0.5)]
+    hits = collection.search(Query(terms=terms), k=100)
+    searched = _searched(collection)
+    gallery = np.stack(list(searched.values())).astype(float)
+    total = np.zeros(len(gallery))
+    for term in terms:
+        cosines = gallery @ collection.store.vector_of(collection.number_of(term.value))
+        total += term.weight * (cosines - cosines.mean()) / cosines.std()
+    expected = dict(zip(searched, total, strict=True))
+    assert {collection.number_of(hit.id): hit.score for hit in hits} == pytest.approx(
+        {n: s for n, s in expected.items() if n not in (collection.number_of("o01"), collection.number_of("o06"))}, abs=1e-3
+    )
+    own = collection.store.vector_of(collection.number_of("o01"))
+    assert hits[0].parts[0] == pytest.approx(float(searched[collection.number_of(hits[0].id)] @ own), abs=1e-5)
+
+
+# -- wrong use ---------------------------------------------------------------------------------------------------------
+
+
+def test_wrong_numbers_are_refused(collection: Collection) -> None:
+    with pytest.raises(DescriberError, match=r"neighbours from 1 .* not -2"):
+        collection.smooth(-2)
+    for alpha in (-1.0, float("nan"), float("inf")):
+        with pytest.raises(DescriberError, match="a number from 0"):
+            collection.smooth(2, alpha)
+    assert smoothing_of(collection.store) is None
+    reader = Collection.open(collection.folder)
+    with pytest.raises(CollectionError, match="another program is writing"):
+        reader.smooth(3)
+    reader.close()
+
+
+def test_a_neighbour_that_vanishes_meanwhile_is_none(collection: Collection) -> None:
+    _add(collection, *_names(3))
+    collection.smooth(5)
+    vector = _vectors(1, seed=2)[0]
+    assert collection.smoother._blend(vector, [777], Smoothing(5)) is vector
+    numbers, vectors = _originals(collection)
+    np.testing.assert_allclose(
+        collection.smoother._blend(vector, [777, numbers[1]], Smoothing(5)), blend(vector, vectors[1:2]), atol=1e-6
+    )

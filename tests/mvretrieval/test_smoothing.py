@@ -1,0 +1,159 @@
+"""Smoothing and expansion on arrays, against twins that are slow and plain."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from made_meshes import unit
+from numpy.typing import NDArray
+
+from mvretrieval.errors import ShapeError
+from mvretrieval.search.smoothing import blend, expand, scores_without_query, smooth
+
+Vectors = NDArray[np.float32]
+
+
+def _vectors(n: int, dim: int = 6, seed: int = 0, repeated: int = 0) -> Vectors:
+    """Around a middle, as real ones lie, so that most cosines are positive; the last few repeat the first."""
+    rng = np.random.default_rng(seed)
+    vectors = unit(rng.standard_normal((n, dim)) + 0.5)
+    vectors[n - repeated :] = vectors[:repeated]
+    return vectors
+
+
+def _weight(cosine: float, alpha: float) -> float:
+    return cosine**alpha if cosine > 0 else 0.0
+
+
+def _plain_expand(x: Vectors, gallery: Vectors, k: int, alpha: float) -> Vectors:
+    order = sorted(range(len(gallery)), key=lambda j: (-float(np.float32(x @ gallery[j])), j))[:k]
+    total = x.astype(float) + sum(_weight(float(x @ gallery[j]), alpha) * gallery[j].astype(float) for j in order)
+    return total / np.linalg.norm(total)
+
+
+def _plain_smooth(vectors: Vectors, k: int, alpha: float) -> Vectors:
+    rows = [_plain_expand(x, np.delete(vectors, i, axis=0), k, alpha) for i, x in enumerate(vectors)]
+    return np.stack(rows).astype(np.float32)
+
+
+settings_of_smoothing = st.tuples(st.integers(0, 30), st.sampled_from([0.0, 0.5, 1.0, 3.0, 8.0]))
+
+
+@settings(max_examples=40, deadline=None)
+@given(n=st.integers(1, 25), how=settings_of_smoothing, seed=st.integers(0, 9), repeated=st.sampled_from([0, 0, 3]))
+def test_smoothing_and_expansion_equal_their_twins(n: int, how: tuple[int, float], seed: int, repeated: int) -> None:
+    vectors, queries = _vectors(n, seed=seed, repeated=min(repeated, n // 2)), _vectors(5, seed=seed + 100)
+    np.testing.assert_allclose(smooth(vectors, *how), _plain_smooth(vectors, *how), atol=2e-6)
+    twin = [_plain_expand(query, vectors, *how) for query in queries]
+    np.testing.assert_allclose(expand(queries, vectors, *how), twin, atol=2e-6)
+
+
+@settings(max_examples=25, deadline=None)
+@given(n=st.integers(1, 14), how=settings_of_smoothing, expand_k=st.integers(0, 16), seed=st.integers(0, 9))
+def test_a_question_asks_a_gallery_that_has_never_seen_it(n: int, how: tuple[int, float], expand_k: int, seed: int) -> None:
+    vectors = _vectors(n, seed=seed)
+    scores = scores_without_query(vectors, *how, expand_k=expand_k, expand_alpha=2.0)
+    for q in range(n):
+        gallery = _plain_smooth(np.delete(vectors, q, axis=0), *how) if n > 1 else np.empty((0, 6), np.float32)
+        query = _plain_expand(vectors[q], gallery, expand_k, 2.0)
+        np.testing.assert_allclose(np.delete(scores[q], q), gallery @ query, atol=5e-6)
+        assert scores[q, q] == -np.inf
+
+
+def test_some_questions_alone_get_the_same_scores() -> None:
+    vectors = _vectors(40)
+    some = np.array([7, 3, 39])
+    np.testing.assert_allclose(
+        scores_without_query(vectors, 4, expand_k=3, queries=some), scores_without_query(vectors, 4, expand_k=3)[some], atol=1e-6
+    )
+
+
+def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors, queries = _vectors(50), _vectors(9, seed=1)
+
+    def everything() -> tuple[Vectors, ...]:
+        return smooth(vectors, 5), expand(queries, vectors, 5), scores_without_query(vectors, 5, expand_k=2)
+
+    whole = everything()
+    monkeypatch.setattr("mvretrieval.search.smoothing._BLOCK", 7)
+    monkeypatch.setattr("mvretrieval.search.smoothing._GATHERED", 11)
+    for mine, its in zip(everything(), whole, strict=True):
+        np.testing.assert_allclose(mine, its, atol=1e-6)
+
+
+def test_no_neighbours_change_nothing() -> None:
+    vectors = _vectors(8)
+    np.testing.assert_array_equal(smooth(vectors, 0), vectors)
+    np.testing.assert_array_equal(expand(vectors, vectors, 0), vectors)
+    np.testing.assert_array_equal(smooth(vectors[:1], 5), vectors[:1])
+    np.testing.assert_array_equal(expand(vectors, vectors[:0], 5), vectors)
+    assert smooth(vectors[:0], 5).shape == expand(vectors[:0], vectors, 5).shape == (0, 6)
+    assert scores_without_query(vectors[:0], 5, expand_k=5).shape == (0, 0)
+    plain = vectors @ vectors.T
+    np.fill_diagonal(plain, -np.inf)
+    np.testing.assert_allclose(scores_without_query(vectors, 0), plain, atol=1e-6)
+
+
+def test_the_result_is_the_callers_own() -> None:
+    vectors = _vectors(4)
+    smooth(vectors, 0)[:] = 7
+    expand(vectors, vectors, 0)[:] = 7
+    np.testing.assert_array_equal(vectors, _vectors(4))
+
+
+def test_neighbours_that_point_away_count_for_nothing_whatever_the_power() -> None:
+    x = np.array([1.0, 0.0], np.float32)
+    away = np.array([[-1.0, 0.0], [0.0, 1.0]], np.float32)
+    for alpha in (0.0, 1.0, 3.0):
+        np.testing.assert_array_equal(blend(x, away, alpha), x)
+        np.testing.assert_array_equal(expand(x[None], away, 2, alpha), x[None])
+        assert np.isfinite(smooth(np.stack([x, away[0]]), 5, alpha)).all()
+
+
+def test_the_order_of_the_others_does_not_matter() -> None:
+    vectors = _vectors(30)
+    order = np.random.default_rng(1).permutation(30)
+    np.testing.assert_allclose(smooth(vectors[order], 5), smooth(vectors, 5)[order], atol=1e-6)
+
+
+def test_of_equally_near_ones_the_first_count() -> None:
+    vectors = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [0.6, 0.8, 0], [0.6, 0, 0.8], [0.6, -0.8, 0]], np.float32)
+    np.testing.assert_allclose(smooth(vectors, 1, 0)[0], unit(vectors[0] + vectors[3]), atol=1e-6)
+    np.testing.assert_allclose(smooth(vectors, 2, 0)[0], unit(vectors[0] + vectors[3] + vectors[4]), atol=1e-6)
+
+
+def test_negative_numbers_of_neighbours_are_refused() -> None:
+    vectors = _vectors(3)
+    for wrong in (
+        lambda: smooth(vectors, -1),
+        lambda: expand(vectors, vectors, -1),
+        lambda: scores_without_query(vectors, 1, expand_k=-1),
+    ):
+        with pytest.raises(ShapeError, match="0 or more, not -1"):
+            wrong()
+
+
+def test_clusters_come_together() -> None:
+    """What smoothing is for: noise around a few middles becomes less."""
+    rng = np.random.default_rng(0)
+    middles = unit(rng.standard_normal((5, 32)))
+    kinds = np.repeat(np.arange(5), 20)
+    vectors = unit(middles[kinds] + 0.25 * rng.standard_normal((100, 32)))
+
+    def correct(scores: Vectors) -> float:
+        order = np.argsort(-scores, axis=1)[:, :19]
+        return float((kinds[order] == kinds[:, None]).mean())
+
+    plain, smoothed, both = (correct(scores_without_query(vectors, k, expand_k=e)) for k, e in ((0, 0), (8, 0), (8, 5)))
+    assert plain + 0.02 < smoothed and smoothed <= both
+
+
+def test_a_set_as_large_as_psb_takes_seconds() -> None:
+    vectors = unit(np.random.default_rng(0).standard_normal((1809, 256)) + 0.2)
+    start = time.monotonic()
+    assert scores_without_query(vectors, 10, expand_k=5).shape == (1809, 1809)
+    assert time.monotonic() - start < 20
