@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 PoolingChoice = Literal["mean", "max"]
 # Styles in which a photo or a drawing may be compared with renders; depth and normal maps look like nothing else.
-_PICTURE_STYLES: tuple[Style, ...] = ("texture", "clay")
+PICTURE_STYLES: tuple[Style, ...] = ("texture", "clay")
 _COMMON_NAMES = (
     "airplane apple bag basket bed bench bicycle bird boat book bottle bowl box bridge building bus cabinet camera candle "
     "car cat chair clock computer cow cup desk dog door drum fish flower fork frog gun guitar hammer hat helicopter horse "
@@ -289,7 +289,7 @@ class Describer:
         return np.asarray(self.encoder.encode_text([f"a {name}" for name in _COMMON_NAMES]).mean(axis=0), np.float32)
 
     def _in_picture_styles(self, vector: NDArray[np.float32]) -> NDArray[np.float32]:
-        kept = [style in _PICTURE_STYLES for style in self.config.styles]
+        kept = [style in PICTURE_STYLES for style in self.config.styles]
         if not any(kept):
             return vector
         parts = vector.reshape(self.n_styles, -1) * np.array(kept, np.float32)[:, None]

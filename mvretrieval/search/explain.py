@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mvretrieval.adapters.adapter import prepare
 from mvretrieval.search.rerank import prepared_views, styles_of
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ def explain(
     describer = collection.describer
     _, weights = describer.pool(views[None], mask[None])
     n_styles, n_views, _ = views.shape
-    prepared = prepare(views[None], describer.statistics)[0] if matched else views
+    prepared = describer.matched_views(views[None])[0] if matched else views
     worth = np.zeros((n_styles, n_views), np.float32)
     query_view = np.full((n_styles, n_views), -1)
     for source in sources:

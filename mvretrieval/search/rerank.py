@@ -5,8 +5,8 @@ view like it, as light field descriptors do over all turns of their camera rigs 
 
     match(q, o) = mean over styles of ( mean_i max_j  q_i . o_j  +  mean_j max_i  q_i . o_j ) / 2
 
-Views are compared as the object vector's are before they are pooled: centred and whitened where the collection is, then
-brought to unit norm. An adapter's statistics count, its weights and linear layer do not.
+Views are compared centred and whitened where the collection is, each through the adapter's linear layer where there is
+one, and with unit norm. View weights do not count: a view that tells little finds little.
 """
 
 from __future__ import annotations
@@ -18,10 +18,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from mvretrieval.adapters.adapter import prepare
 from mvretrieval.collection.batches import view_vectors
 from mvretrieval.collection.smoothed import searched_vectors
-from mvretrieval.describe import _PICTURE_STYLES
+from mvretrieval.describe import PICTURE_STYLES
 from mvretrieval.errors import QueryError, ShapeError
 
 if TYPE_CHECKING:
@@ -137,7 +136,7 @@ def rerank(
     if len(numbers) == 0:
         return Ranked(ranked.scores[:0], numbers, matches)
     scores = ranked.scores[np.isin(ranked.numbers, numbers)]
-    views = prepare(raw, describer.statistics)
+    views = describer.matched_views(raw)
     vectors = searched_vectors(collection.store, numbers.tolist())[1]
     for t, source in enumerate(sources):
         if _is_matched(source):
@@ -150,14 +149,14 @@ def rerank(
 def styles_of(describer: Describer, source: Source) -> list[int]:
     """Styles in which a source is compared: a picture or words only with those that look like pictures, if there are any."""
     every = list(range(describer.n_styles))
-    like_pictures = [s for s in every if describer.config.styles[s] in _PICTURE_STYLES]
+    like_pictures = [s for s in every if describer.config.styles[s] in PICTURE_STYLES]
     return like_pictures if like_pictures and source.term.kind in ("images", "text") else every
 
 
 def prepared_views(describer: Describer, source: Source) -> NDArray[np.float32]:
     """(S, n, K) views of a source as they are matched."""
     own = np.broadcast_to(source.views, (describer.n_styles, *source.views.shape[1:]))
-    return np.asarray(prepare(own[None], describer.statistics)[0], np.float32)
+    return np.asarray(describer.matched_views(np.ascontiguousarray(own[None]))[0], np.float32)
 
 
 def _match(

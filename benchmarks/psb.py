@@ -1,0 +1,128 @@
+"""PSB as training data and test sets: its collections, made once and kept, and what is measured on their view vectors."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks import data
+from mvretrieval.adapters.adapter import Adapter, AdapterConfig
+from mvretrieval.collection.collection import Collection
+from mvretrieval.evaluation.metrics import leave_one_out
+from mvtrain.config import TrainConfig
+from mvtrain.features import Features, from_collection
+from mvtrain.train import Trained, train
+
+MVR = [sys.executable, "-c", "from mvretrieval.cli.main import main; main()"]
+SEEDS = range(5)
+RING = "ring:12@30"
+STYLES = "clay,depth,normal"
+
+
+@cache
+def folder(styles: str = "texture", rig: str = RING) -> Path:
+    """Collection of all of PSB with the shared MobileNetV2. Made once; `mvr index` goes on where it stopped."""
+    psb = data.meshes("psb")
+    name = data.WORK / f"learn-{styles}-{rig}".replace(",", "-").replace(":", "-").replace("@", "-")
+    options = ["--encoder", data.mobilenet(), "--styles", styles, "--rig", rig]
+    subprocess.run(
+        [*MVR, "index", str(name), str(psb), "--labels", str(psb / "labels.csv"), *options], check=True, stdout=sys.stderr
+    )
+    return name
+
+
+@dataclass(frozen=True)
+class Psb:
+    """All 1809 objects, in one order, with the sets that figures speak of.
+
+    Attributes:
+        features: of all.
+        train: (N,) bool, the train split: 904 objects of 90 classes.
+        whole: the test split: 905 objects.
+        unseen: of these the 536 of the 71 classes that the train split lacks.
+        config: of adapters trained on them.
+    """
+
+    features: Features
+    train: NDArray[np.bool_]
+    whole: NDArray[np.bool_]
+    unseen: NDArray[np.bool_]
+    config: AdapterConfig
+
+    def adapter(self, trained: Trained, config: TrainConfig) -> Adapter:
+        """As `mvr train` would write it."""
+        dim = self.features.views.shape[3] if trained.statistics is None else trained.statistics.dim
+        return Adapter(replace(self.config, dim=dim, network=config.network), trained.statistics, trained.network)
+
+    def learn(self, config: TrainConfig, rows: NDArray[np.bool_] | None = None) -> Adapter:
+        """Train on the train split, or on some of it."""
+        seen = self.features.take(np.flatnonzero(self.train if rows is None else rows))
+        return self.adapter(train(seen, config), config)
+
+    def vectors(self, adapter: Adapter, mask: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
+        """(N, S * K) object vectors of all, of all their views or of some."""
+        features = self.features
+        masks = features.mask if mask is None else mask
+        parts = [
+            adapter.pool(features.views[i : i + 256].astype(np.float32), masks[i : i + 256], features.directions)[0]
+            for i in range(0, len(features), 256)
+        ]
+        return np.concatenate(parts)
+
+    def mean_ap(self, vectors: NDArray[np.float32]) -> dict[str, float]:
+        """mAP, leave one out, among the unseen and among the whole test split."""
+        return {name: self.per_query(vectors, name).mean() for name in ("unseen", "whole")}
+
+    def per_query(self, vectors: NDArray[np.float32], which: str) -> NDArray[np.float64]:
+        """Average precision of each query of a set."""
+        rows = np.flatnonzero(getattr(self, which))
+        return leave_one_out(vectors[rows], [self.features.labels[i] for i in rows]).values["mAP"]
+
+    def of_scores(self, scores: NDArray[np.float32]) -> dict[str, float]:
+        """The same of (N, N) scores."""
+        from mvretrieval.evaluation.metrics import evaluate
+        from mvretrieval.evaluation.protocols import leave_one_out_task
+        from mvretrieval.evaluation.ranking import given
+
+        found = {}
+        for name in ("unseen", "whole"):
+            rows = np.flatnonzero(getattr(self, name))
+            task = leave_one_out_task([self.features.labels[i] for i in rows])
+            found[name] = float(evaluate(task, given(scores[np.ix_(rows, rows)])).values["mAP"].mean())
+        return found
+
+
+@cache
+def psb(styles: str = "texture", rig: str = RING) -> Psb:
+    """PSB's view vectors."""
+    with Collection.open(folder(styles, rig)) as collection:
+        features = from_collection(collection, "label")
+        numbers = [int(n) for n in collection.store.select(None)]
+        splits = np.array(collection.store.column_values("split", numbers))
+        config = collection.describer.config
+        fingerprint: Any = collection.store.get_meta("view_fingerprint")
+    labels = np.array(features.labels)
+    seen = set(labels[splits == "train"])
+    unseen = (splits == "test") & np.array([label not in seen for label in labels])
+    adapter = AdapterConfig(
+        fingerprint, config.encoder, config.rig, config.styles, config.size, features.views.shape[2], features.views.shape[3]
+    )
+    return Psb(features, splits == "train", splits == "test", unseen, adapter)
+
+
+def spread(rows: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Mean and sample deviation over seeds of every value: `unseen`, `unseen_sd`, ..."""
+    found = {}
+    for name in rows[0]:
+        values = np.array([row[name] for row in rows])
+        found[name] = float(values.mean())
+        found[f"{name}_sd"] = float(values.std(ddof=1)) if len(values) > 1 else 0.0
+    return found
