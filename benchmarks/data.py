@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.figures import Skipped
 
@@ -40,6 +44,30 @@ def meshes(name: str) -> Path:
 def mobilenet() -> str:
     """Encoder id of the shared MobileNetV2."""
     return f"image_only:mobilenet_v2@{shared() / 'mobilenet_v2_imagenet.safetensors'}"
+
+
+def text_space() -> Path:
+    """Names of LVIS, Objects365 and COCO with their CLIP ViT-B/32 text vectors, as the .npz file that `mvr train --names` reads.
+
+    Synonyms and the halves of `Cabinet/shelf` are names of the same vector.
+    """
+    folder, path = shared() / "clip_vit_b32_text", WORK / "clip_vit_b32_names.npz"
+    names: list[str] = []
+    rows: list[NDArray[np.float32]] = []
+    lvis = np.load(folder / "lvis_v1_clip_a+cname.npy").astype(np.float32)
+    for category, vector in zip(json.loads((folder / "lvis_v1_train_cat_info.json").read_text()), lvis, strict=True):
+        for name in category["synonyms"]:
+            names.append(name)
+            rows.append(vector)
+    objects365 = np.load(folder / "o365_clip_a+cnamefix.npy").astype(np.float32)
+    with (folder / "Objects365_names_fix.csv").open(newline="") as file:
+        for (_, _, fixed), vector in zip(csv.reader(file), objects365, strict=True):
+            for name in fixed.split("/"):
+                names.append(name)
+                rows.append(vector)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(path, names=np.array(names), vectors=np.stack(rows))
+    return path
 
 
 def unseen_classes() -> Path:

@@ -8,6 +8,7 @@ deviations. `unseen`: the 71 test classes that the train split lacks, leave one 
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -21,11 +22,17 @@ from numpy.typing import NDArray
 
 from benchmarks import data
 from benchmarks.figures import Figure
-from benchmarks.psb import MVR, SEEDS, STYLES, Psb, folder, psb, spread
+from benchmarks.psb import MVR, SEEDS, STYLES, Psb, base_meshes, folder, psb, spread
 from mvretrieval.adapters.adapter import Adapter
 from mvretrieval.adapters.network import NetworkConfig
+from mvretrieval.adapters.text_space import TextSpace, plain_name
+from mvretrieval.collection.collection import Collection
+from mvretrieval.evaluation.refined import match_all
 from mvretrieval.search.smoothing import scores_without_query
 from mvtrain.config import TrainConfig
+from mvtrain.features import from_collection
+from mvtrain.names import fit_names
+from mvtrain.train import train
 
 TRAIN = "split = 'train'"
 # Chosen on held-out classes of the train split: see NOTES.md.
@@ -37,6 +44,18 @@ MATCH_WEIGHT = 0.3
 def adapters(styles: str, rig: str = "ring:12@30") -> list[Adapter]:
     """One for each seed, with the defaults of `mvr train`."""
     return [psb(styles, rig).learn(TrainConfig(seed=seed)) for seed in SEEDS]
+
+
+@cache
+def chosen_steps() -> int:
+    """Steps that held-out classes choose for the default: for comparisons that differ by something else."""
+    p = psb()
+    return train(p.features.take(np.flatnonzero(p.train)), TrainConfig()).steps
+
+
+def fixed(**changes: Any) -> TrainConfig:
+    """The default without choosing the number of steps anew."""
+    return TrainConfig(folds=0, max_steps=chosen_steps(), **changes)
 
 
 @cache
@@ -100,24 +119,10 @@ def mixed(cosines: NDArray[np.float32], matches: NDArray[np.float32], weight: fl
 
 
 def all_matches(p: Psb, adapter: Adapter) -> NDArray[np.float32]:
-    """(N, N) symmetric mean of best matches among the adapted views, mean over the styles: `search.rerank`, all at once."""
+    """(N, N) view matches of the adapted views."""
     n = len(p.features)
-    total = np.zeros((n, n), np.float32)
-    views = np.concatenate(
-        [adapter.adapt_views(p.features.views[i : i + 256].astype(np.float32)) for i in range(0, n, 256)]
-    )
-    masks = p.features.mask
-    v = masks.shape[1]
-    for s in range(views.shape[1]):
-        flat = np.where(masks[..., None], views[:, s], 0).reshape(n * v, -1)
-        for start in range(0, n, 32):
-            some = masks[start : start + 32]
-            similar = (flat[start * v : (start + 32) * v] @ flat.T).reshape(len(some), v, n, v)
-            similar = np.where(some[:, :, None, None] & masks[None, None], similar, -1)
-            there = np.where(some[:, :, None], similar.max(axis=3), 0).sum(axis=1) / some.sum(axis=1)[:, None]
-            back = np.where(masks[None], similar.max(axis=1), 0).sum(axis=2) / masks.sum(axis=1)
-            total[start : start + 32] += (there + back) / 2
-    return np.asarray(total / views.shape[1], np.float32)
+    parts = [adapter.adapt_views(p.features.views[i : i + 256].astype(np.float32)) for i in range(0, n, 256)]
+    return match_all(np.concatenate(parts), p.features.mask)
 
 
 def fewer_views() -> dict[str, float]:
@@ -137,9 +142,10 @@ def weights_matter() -> dict[str, float]:
     for rig in ("ring:12@30", "dodecahedron", "random:12@1"):
         p = psb("texture", rig)
         rows = []
-        for seed, learnt in zip(SEEDS, vectors("texture", rig), strict=True):
-            equal = p.vectors(p.learn(TrainConfig(network=NetworkConfig(kind="mean"), seed=seed)))
-            rows.append({"gain": p.mean_ap(learnt)["unseen"] - p.mean_ap(equal)["unseen"]})
+        for seed in SEEDS:
+            learnt = p.mean_ap(p.vectors(p.learn(fixed(seed=seed))))["unseen"]
+            equal = p.mean_ap(p.vectors(p.learn(fixed(seed=seed, network=NetworkConfig(kind="mean")))))["unseen"]
+            rows.append({"learnt": learnt, "gain": learnt - equal})
         name = rig.split(":")[0]
         found |= {f"{name}_{key}": value for key, value in spread(rows).items()}
     return found
@@ -155,20 +161,18 @@ def train_seconds() -> dict[str, float]:
 
 
 def few_shot() -> dict[str, float]:
-    """Unseen mAP with k = 0, 1, 2, 4, 8, 16 labelled objects a class."""
+    """Unseen mAP with k = 0, 1, 2, 4, 8, 16 labelled objects a class, all trained for as long as the default."""
     p = psb()
     found: dict[str, float] = {}
     for k in (0, 1, 2, 4, 8, 16):
         rows = []
         for seed in SEEDS:
             seen = p.features.take(np.flatnonzero(p.train))
-            config = TrainConfig(seed=seed)
+            config = fixed(seed=seed)
             if k == 0:
                 untrained = replace(p.config, network=NetworkConfig(kind="mean", linear=False), dim=config.whiten)
                 adapter = Adapter.untrained(untrained, seen.statistics(config.whiten))
             else:
-                from mvtrain.train import train
-
                 # Whitening needs no labels: it is fitted on all objects of the split, as an owner would have them.
                 start = Adapter.untrained(
                     replace(p.config, network=config.network, dim=config.whiten), seen.statistics(config.whiten)
@@ -177,6 +181,56 @@ def few_shot() -> dict[str, float]:
             rows.append({f"k{k}": p.mean_ap(p.vectors(adapter))["unseen"]})
         found |= spread(rows)
     return found
+
+
+def names() -> dict[str, float]:
+    """Words for MobileNetV2, by a map from AdaM's vectors into CLIP's text space that was learnt on PSB's train split.
+
+    `psb_top1`, `psb_top5`: unseen test objects whose class name is known, called by one of these classes' names.
+    `meshes_recall10`: base-meshes by name, the name's own meshes among the first ten of 900; `_new` for names that no
+    training class had. `*_chance`: what guessing gives.
+    """
+    p, rows = psb(), []
+    space = TextSpace.load(data.text_space())
+    with Collection.open(base_meshes()) as collection:
+        meshes = from_collection(collection, "name")
+    own_names = [plain_name(re.sub(r"\d+", "", name)) for name in meshes.labels]
+    train, unseen = np.flatnonzero(p.train), np.flatnonzero(p.unseen)
+    labels = p.features.labels
+    for adapter, found in zip(adapters("texture"), vectors("texture"), strict=True):
+        fit = fit_names(space, found[train], [labels[i] for i in train]).space
+        rows.append(_by_name(fit, found[unseen], [labels[i] for i in unseen]))
+        objects, _ = adapter.pool(meshes.views.astype(np.float32), meshes.mask, meshes.directions)
+        taught = {plain_name(labels[i]) for i in train}
+        rows[-1] |= _recall(fit, objects, own_names, taught)
+    return spread(rows)
+
+
+def _by_name(space: TextSpace, found: NDArray[np.float32], labels: list[str]) -> dict[str, float]:
+    known = sorted({label for label in labels if space.direction_of(label) is not None})
+    rows = [i for i, label in enumerate(labels) if label in known]
+    scores = space.name_scores(found[rows], known)
+    own = scores[np.arange(len(rows)), [known.index(labels[i]) for i in rows]]
+    rank = (scores > own[:, None]).sum(axis=1)
+    return {
+        "psb_top1": float((rank < 1).mean()), "psb_top5": float((rank < 5).mean()),
+        "psb_objects": len(rows), "psb_names": len(known), "psb_top1_chance": 1 / len(known),
+    }  # fmt: skip
+
+
+def _recall(space: TextSpace, found: NDArray[np.float32], names: list[str], taught: set[str]) -> dict[str, float]:
+    recalls: dict[str, float] = {}
+    for name in sorted(set(names)):
+        if space.direction_of(name) is None:
+            continue
+        own = np.array([other == name for other in names])
+        best = np.argsort(-(found @ space.object_direction(name)), kind="stable")[:10]
+        recalls[name] = own[best].sum() / min(own.sum(), 10)
+    new = [value for name, value in recalls.items() if name not in taught]
+    return {
+        "meshes_recall10": float(np.mean(list(recalls.values()))), "meshes_recall10_new": float(np.mean(new)),
+        "meshes_names": len(recalls), "meshes_recall10_chance": 10 / len(names),
+    }  # fmt: skip
 
 
 def _figure(name: str, what: str, measure: Any, at_most: bool = False, **targets: float) -> Figure:
@@ -190,6 +244,7 @@ FIGURES: Sequence[Figure] = (
     _figure("fewer-views", "6 of the 12 views, loss of unseen mAP", fewer_views, at_most=True, loss=0.015),
     _figure("weights-matter", "learnt weights minus equal ones, unseen mAP, by rig", weights_matter),
     _figure("train-seconds", "mvr train on 904 objects", train_seconds, at_most=True, seconds=60),
+    _figure("names", "words for an encoder without any: PSB's unseen classes, base-meshes", names),
     _figure("few-shot", "unseen mAP by labelled objects a class", few_shot),
 )
 

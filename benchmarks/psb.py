@@ -24,7 +24,7 @@ from mvtrain.train import Trained, train
 MVR = [sys.executable, "-c", "from mvretrieval.cli.main import main; main()"]
 SEEDS = range(5)
 RING = "ring:12@30"
-STYLES = "clay,depth,normal"
+STYLES = "clay,depth,normal,silhouette"
 
 
 @cache
@@ -35,6 +35,19 @@ def folder(styles: str = "texture", rig: str = RING) -> Path:
     options = ["--encoder", data.mobilenet(), "--styles", styles, "--rig", rig]
     subprocess.run(
         [*MVR, "index", str(name), str(psb), "--labels", str(psb / "labels.csv"), *options], check=True, stdout=sys.stderr
+    )
+    return name
+
+
+@cache
+def base_meshes() -> Path:
+    """Collection of base-meshes, described like PSB's."""
+    meshes = data.meshes("base-meshes")
+    name = data.WORK / "learn-base-meshes"
+    subprocess.run(
+        [*MVR, "index", str(name), str(meshes), "--labels", str(meshes / "labels.csv"), "--encoder", data.mobilenet()],
+        check=True,
+        stdout=sys.stderr,
     )
     return name
 

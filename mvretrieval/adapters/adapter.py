@@ -80,9 +80,10 @@ class AdapterConfig:
         Raises:
             AdapterError: another format, or something is missing.
         """
-        if values.get("format") != FORMAT:
+        if not isinstance(values, dict) or values.get("format") != FORMAT:
+            found = values.get("format") if isinstance(values, dict) else None
             raise AdapterError(
-                f"this adapter has format {values.get('format')} and this program reads {FORMAT}: train it again, or "
+                f"this adapter has format {found} and this program reads {FORMAT}: train it again, or "
                 "install the version of mvretrieval that made it"
             )
         known = {name: values[name] for name in cls.__dataclass_fields__ if name in values}
@@ -259,27 +260,14 @@ class Adapter:
         except (SafetensorError, KeyError, ValueError) as error:
             raise AdapterError(f"damaged, or no adapter of this program ({error}): fetch or train it again") from error
         config = AdapterConfig.from_dict(values)
-        statistics = None
-        if "statistics.mean" in tensors:
-            transform = tensors.get("statistics.transform")
-            statistics = Statistics(
-                tensors["statistics.mean"].numpy(),
-                None if transform is None else transform.numpy(),
-                int(values["statistics_views"]),
-            )
-        adapter = cls.untrained(config, statistics)
-        own = {name.removeprefix("network."): t for name, t in tensors.items() if name.startswith("network.")}
         try:
+            adapter = cls.untrained(config, _statistics(config, values, tensors))
+            own = {name.removeprefix("network."): t for name, t in tensors.items() if name.startswith("network.")}
             adapter.network.load_state_dict(own)
-        except RuntimeError as error:
+            if config.text == "named":
+                adapter.text_space = _text_space(config, values, tensors)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise AdapterError(f"its weights and its configuration do not belong together: {error}") from error
-        if config.text == "named":
-            adapter.text_space = TextSpace(
-                tuple(values["text_names"]),
-                tensors["text.vectors"].float().numpy(),
-                tensors["text.projection"].numpy(),
-                tensors["text.mean"].numpy(),
-            )
         return adapter
 
     def push(self, folder: Path, repository: str, private: bool = False) -> str:
@@ -297,13 +285,12 @@ class Adapter:
             AdapterError: the hub cannot be reached, or refuses.
         """
         from huggingface_hub import HfApi
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
         api = HfApi()
         try:
             api.create_repo(repository, private=private, exist_ok=True)
             api.upload_folder(repo_id=repository, folder_path=folder)
-        except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
+        except _errors_of_the_hub() as error:
             raise AdapterError(
                 f"the adapter was not uploaded to {repository}: {error}. Log in with 'hf auth login' or set HF_TOKEN, and "
                 "name a repository of your own as owner/name"
@@ -358,20 +345,53 @@ def fetch(source: str) -> Path:
         AdapterError: it cannot be had.
     """
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     name, _, revision = source.removeprefix(HUB).partition("@")
     try:
         return Path(snapshot_download(name, revision=revision or None, allow_patterns=[MODEL, CONFIG]))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+    except _errors_of_the_hub() as error:
         raise AdapterError(
             f"the adapter {source} cannot be had ({type(error).__name__}): check its name and the connection, or copy the "
             "folder here and name its path"
         ) from error
 
 
+def _errors_of_the_hub() -> tuple[type[Exception], ...]:
+    from huggingface_hub.errors import HfHubHTTPError
+
+    # A lost connection is an error of the HTTP library alone, and the hub's versions differ in which that is.
+    library = [base for base in HfHubHTTPError.__bases__ if issubclass(base, Exception)]
+    return (*library, OSError, ValueError)
+
+
 def _without_rig(views: str) -> tuple[str, str]:
     """A view fingerprint without its cameras, and the cameras."""
-    found = re.search(r" rig=(.*?) styles=", views)
-    assert found is not None
-    return views.replace(found.group(1), "", 1), found.group(1)
+    found = re.search(r" rig=(.*?)(?= styles=)", views)
+    if found is None:  # of an earlier version
+        return views, ""
+    return views[: found.start()] + views[found.end() :], found.group(1)
+
+
+def _statistics(config: AdapterConfig, values: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Statistics | None:
+    if "statistics.mean" not in tensors:
+        return None
+    transform = tensors.get("statistics.transform")
+    statistics = Statistics(
+        tensors["statistics.mean"].numpy(),
+        None if transform is None else transform.numpy(),
+        int(values["statistics_views"]),
+    )
+    mean, n_styles = statistics.mean, len(config.styles)
+    wanted = (n_styles, mean.shape[-1], config.dim)
+    if mean.shape != wanted[:2] or statistics.dim != config.dim or (transform is not None and transform.shape != wanted):
+        raise ValueError(f"statistics of {mean.shape} for {n_styles} styles and {config.dim} dimensions")
+    return statistics
+
+
+def _text_space(config: AdapterConfig, values: dict[str, Any], tensors: dict[str, torch.Tensor]) -> TextSpace:
+    names, vectors = tuple(values["text_names"]), tensors["text.vectors"].float().numpy()
+    projection, mean = tensors["text.projection"].numpy(), tensors["text.mean"].numpy()
+    dim = len(config.styles) * config.dim
+    if len(names) != len(vectors) or projection.shape != (vectors.shape[1], dim) or mean.shape != (dim,):
+        raise ValueError(f"{len(names)} names, vectors {vectors.shape}, a map {projection.shape} to {dim} dimensions")
+    return TextSpace(names, vectors, projection, mean)

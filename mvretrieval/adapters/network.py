@@ -26,7 +26,8 @@ class NetworkConfig:
         instance_scores: adam: view scores from each view's content.
         dataset_scores: adam: view scores by camera direction, by slot, or none.
         linear: the linear layer behind the pooled vector, of adam, mean and max.
-        residual: r, how much of what the layer says is added to the pooled vector.
+        residual: r, how much of what the layer says is added to the pooled vector; of clip-adapter, the share that takes
+            the pooled vector's place, below 1. 1 by default, and 0.2 for clip-adapter.
         average_softmaxes: adam: the mean of two softmaxes instead of one over the sum of both scores.
     """
 
@@ -34,7 +35,7 @@ class NetworkConfig:
     instance_scores: bool = True
     dataset_scores: DatasetScores = "directions"
     linear: bool = True
-    residual: float = 1.0
+    residual: float | None = None
     average_softmaxes: bool = False
 
     def __post_init__(self) -> None:
@@ -45,6 +46,11 @@ class NetworkConfig:
             )
         if self.dataset_scores not in get_args(DatasetScores):
             raise AdapterError(f"dataset_scores is one of {', '.join(get_args(DatasetScores))}, not {self.dataset_scores}")
+        if self.residual is None:
+            object.__setattr__(self, "residual", 0.2 if self.kind == "clip-adapter" else 1.0)
+        elif self.kind == "clip-adapter" and not 0 <= self.residual < 1:
+            # At 1 nothing is left of the views: the bottleneck starts at zero, and so would every vector.
+            raise AdapterError(f"the residual of clip-adapter is a share in [0, 1), not {self.residual:g}; the usual is 0.2")
 
     @property
     def by_slot(self) -> bool:
@@ -102,6 +108,7 @@ class _Linear(nn.Module):
 
 
 def _pooling(config: NetworkConfig, dim: int, n_views: int) -> nn.Module:
+    assert config.residual is not None
     if config.kind == "adam":
         return AdamPooling(
             AdamConfig(

@@ -8,6 +8,8 @@ the space of the objects, and any index answers it.
 from __future__ import annotations
 
 import re
+import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -45,7 +47,7 @@ class TextSpace:
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 names, vectors = tuple(str(name) for name in arrays["names"]), arrays["vectors"].astype(np.float32)
-        except (OSError, ValueError, KeyError, AttributeError) as error:
+        except (OSError, EOFError, ValueError, KeyError, AttributeError, TypeError, zipfile.BadZipFile) as error:
             raise EncoderError(
                 f"text space {path} cannot be read ({error}): it is an .npz file with names (N,) and vectors (N, E)"
             ) from error
@@ -59,7 +61,7 @@ class TextSpace:
 
         Text vectors lie in a narrow cone; what all names share says nothing about any of them.
         """
-        units = self.vectors / np.linalg.norm(self.vectors, axis=1, keepdims=True)
+        units = self.vectors / np.maximum(np.linalg.norm(self.vectors, axis=1, keepdims=True), 1e-12)
         centred = units - units.mean(axis=0)
         return np.asarray(centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12), np.float32)
 
@@ -76,7 +78,7 @@ class TextSpace:
         if rows is None:
             return None
         mean = self.directions[rows].mean(axis=0)
-        return np.asarray(mean / np.linalg.norm(mean), np.float32)
+        return np.asarray(mean / max(float(np.linalg.norm(mean)), 1e-12), np.float32)
 
     def object_direction(self, text: str) -> NDArray[np.float32]:
         """(S * K,) unit vector in the space of the objects that a known name points to.
@@ -93,6 +95,19 @@ class TextSpace:
             )
         mapped = direction @ self.projection
         return np.asarray(mapped / max(float(np.linalg.norm(mapped)), 1e-12), np.float32)
+
+    def name_scores(self, vectors: NDArray[np.float32], names: Sequence[str]) -> NDArray[np.float32]:
+        """How well each of C known names fits each of N object vectors (N, S * K): (N, C), higher is better.
+
+        Raises:
+            EncoderError: a name is not among the known ones.
+        """
+        assert self.projection is not None and self.mean is not None
+        directions = [self.direction_of(name) for name in names]
+        for name, direction in zip(names, directions, strict=True):
+            if direction is None:
+                raise EncoderError(f"'{name}' is not among the {len(self._rows)} names that this adapter knows")
+        return np.asarray((vectors - self.mean) @ self.projection.T @ np.stack(directions).T, np.float32)  # type: ignore[arg-type]
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """What is written into an adapter's file."""

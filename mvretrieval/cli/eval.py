@@ -19,11 +19,13 @@ from mvretrieval.evaluation.metrics import Evaluation, Measure, evaluate
 from mvretrieval.evaluation.os3dor import FAMILIES, FamilyName
 from mvretrieval.evaluation.per_query import write_per_query
 from mvretrieval.evaluation.protocols import OpenSetQueries, Task, draw_queries, leave_one_out_task, open_set_task
-from mvretrieval.evaluation.ranking import cosines, given
+from mvretrieval.evaluation.ranking import Scores, cosines, given
+from mvretrieval.evaluation.refined import Refining, refined
 from mvretrieval.evaluation.significance import Difference, compare
 from mvretrieval.evaluation.subject import Selection, Subject, subject_of
 from mvretrieval.evaluation.transductive import Method, check_count, transductive
 from mvretrieval.evaluation.trec import affordable_depth, write_qrels, write_run
+from mvretrieval.search.smoothing import ALPHA
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,11 @@ class Options:
         seed: of the open-set draw, and of the tests of --compare.
         queries: open-set: file of the drawn queries; used if it is there, written if not.
         metrics: the textbook's, or those that the open-set benchmarks code, to compare with their tables.
+        smooth: average objects with so many neighbours of the whole collection first. Default: as the collection is.
+        smooth_alpha: power of the cosine that weighs them.
+        expand: average each query with so many of its nearest objects.
+        expand_alpha: power of their cosines.
+        match: share of view matching in the score, 0 to 1.
         transductive: also re-rank the whole batch of queries at once; a table of its own, since a search cannot do that.
         compare: another collection, or a TREC run file, to test this one against query by query.
         trec: folder for qrels.txt and run.txt.
@@ -57,6 +64,11 @@ class Options:
     seed: int = 0
     queries: Path | None = None
     metrics: FamilyName = "textbook"
+    smooth: int | None = None
+    smooth_alpha: float = ALPHA
+    expand: int = 0
+    expand_alpha: float = ALPHA
+    match: float = 0.0
     transductive: Method | None = None
     compare: Path | None = None
     trec: Path | None = None
@@ -71,6 +83,15 @@ class Options:
             raise ValueError("leave-one-out asks with every object, --queries has no use: add --protocol open-set")
         if self.queries_per_class < 1 or self.seed < 0:
             raise ValueError("--queries-per-class is a number from 1, --seed one from 0")
+        self.refining()
+
+    def refining(self) -> Refining:
+        """What is done beyond comparing one vector with each object's.
+
+        Raises:
+            EvaluationError: a value is out of range.
+        """
+        return Refining(self.smooth, self.smooth_alpha, self.expand, self.expand_alpha, self.match)
 
 
 def run(options: Options) -> int:
@@ -83,7 +104,10 @@ def run(options: Options) -> int:
         subject = subject_of(collection, Selection(options.by, options.where, options.classes))
         task, queries = _task(options, subject)
         measure = FAMILIES[options.metrics](task.n_relevant)
-        evaluation = evaluate(task, cosines(subject.vectors), measure, subject.ids)
+        scores, how = refined(collection, subject, task, options.refining())
+        if how:
+            say(how)
+        evaluation = evaluate(task, scores, measure, subject.ids)
         if not len(task.queries):
             say(f"nothing was measured: no two of the {len(subject.ids)} objects have the same '{options.by}'")
         kind = {"protocol": options.protocol, "metrics": options.metrics}
@@ -93,8 +117,8 @@ def run(options: Options) -> int:
         differences = _compared(options, subject, task, queries, evaluation)
         if differences:
             result["compare"] = {name: asdict(difference) for name, difference in differences.items()}
-        _report(options, collection, subject, task, evaluation)
-    _write(options, subject, task, evaluation, result)
+        _report(options, collection, subject, task, evaluation, scores)
+    _write(options, subject, task, evaluation, result, scores)
     if options.json:
         print(json.dumps(result))
     else:
@@ -151,26 +175,30 @@ def _compared(
     return compare(evaluation, second, options.seed)
 
 
-def _report(options: Options, collection: Collection, subject: Subject, task: Task, evaluation: Evaluation) -> None:
+def _report(
+    options: Options, collection: Collection, subject: Subject, task: Task, evaluation: Evaluation, scores: Scores
+) -> None:
     if options.report is None:
         return
     from mvretrieval.evaluation.report import write_report
 
     page = write_report(
         collection, subject.numbers, subject.labels, subject.vectors, evaluation, options.report,
-        task=task, label_name=options.by, scope=subject.selection.in_words, run=run_record("eval", options),
+        task=task, scores=scores, label_name=options.by, scope=subject.selection.in_words, run=run_record("eval", options),
     )  # fmt: skip
     say(f"report: {page}")
 
 
-def _write(options: Options, subject: Subject, task: Task, evaluation: Evaluation, result: dict[str, Any]) -> None:
+def _write(
+    options: Options, subject: Subject, task: Task, evaluation: Evaluation, result: dict[str, Any], scores: Scores
+) -> None:
     """The files that are asked for, and beside each how it came about."""
     if options.trec is not None:
         depth = affordable_depth(task)
         if depth is not None:
             say(f"run.txt holds the first {depth} answers to each query, whole rankings would be too long: its mAP is lower")
         write_qrels(options.trec / "qrels.txt", task, subject.ids)
-        write_run(options.trec / "run.txt", task, cosines(subject.vectors), subject.ids, depth)
+        write_run(options.trec / "run.txt", task, scores, subject.ids, depth)
         _record(options, result, options.trec / "eval.json")
     if options.per_query is not None:
         write_per_query(options.per_query, evaluation, subject.labels)

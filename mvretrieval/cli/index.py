@@ -90,8 +90,9 @@ def run(options: Options) -> int:
     machine = OpenOptions(options.device, options.precision, options.backend, options.workers)
     is_new = not (options.collection / FILE).exists()
     if is_new:
+        config = _config(options)
         adapter = None if options.adapter is None else _adapter(options.adapter)
-        collection = Collection.create(options.collection, _config(options), machine, options.index, adapter)
+        collection = Collection.create(options.collection, config, machine, options.index, adapter)
     else:
         collection = Collection.open(options.collection, machine, write=True)
     with collection:
@@ -126,6 +127,8 @@ def run(options: Options) -> int:
 
 def _config(options: Options) -> DescriberConfig:
     default = DescriberConfig()
+    if options.adapter is not None and (options.pooling or options.whiten or options.center):
+        raise DescriberError("an adapter brings its own whitening and pooling: name one or the other")
     return DescriberConfig(
         encoder=options.encoder or DEFAULT_ENCODER,
         rig=options.rig or default.rig,
@@ -177,7 +180,8 @@ def _announce(collection: Collection, options: Options) -> None:
     say(f"views: {config.rig}, {', '.join(config.styles)}, {config.size} px, {up}; {backend} ({reason})")
     encoder = describer.encoder
     say(f"encoder: {encoder.id}, {encoder.dim}-d, {encoder.precision} ({encoder.precision_reason})")
-    for notice in collection.notices():
+    adapter = describer.adapter
+    for notice in [*collection.notices(), *(adapter.check_fits(describer.view_fingerprint) if adapter else [])]:
         say(f"note: {notice}")
 
 

@@ -15,8 +15,8 @@ from mvretrieval.cli.common import progress, run_record, say
 from mvretrieval.collection.collection import Collection, OpenOptions
 from mvretrieval.collection.redescribe import redescribe, same_views
 from mvretrieval.collection.smoothed import Smoothing
-from mvretrieval.describe import PoolingChoice
-from mvretrieval.errors import DescriberError
+from mvretrieval.describe import DescriberConfig, PoolingChoice
+from mvretrieval.errors import AdapterError, DescriberError
 
 
 @dataclass(frozen=True)
@@ -79,9 +79,7 @@ def run(options: Options) -> int:
             _smooth(collection, smoothing)
             return 0
         config = replace(collection.describer.config, **changes)
-        if adapter is not None and options.encoder is None:
-            for notice in adapter.check_fits(collection.describer.with_config(**changes).view_fingerprint):
-                say(f"note: {notice}")
+        _check_adapter(collection, options, config, adapter)
         unchanged = config == collection.describer.config and same_views(collection, config)
         if unchanged and not config.wants_statistics:
             raise DescriberError(f"{options.collection} is described like that already; name what should change")
@@ -98,6 +96,23 @@ def run(options: Options) -> int:
         if options.smooth is not None:
             _smooth(collection, smoothing)
     return 0
+
+
+def _check_adapter(
+    collection: Collection, options: Options, config: DescriberConfig, adapter: Adapter | None
+) -> None:
+    """Refuse views that the adapter means nothing for before anything is rendered; another encoder's, once it is open."""
+    used = adapter or (collection.describer.adapter if config.adapter else None)
+    if used is None or options.encoder is not None:
+        return
+    views = collection.describer.with_config(rig=config.rig, styles=config.styles, size=config.size).view_fingerprint
+    try:
+        for notice in used.check_fits(views):
+            say(f"note: {notice}")
+    except AdapterError as error:
+        if adapter is not None:
+            raise
+        raise AdapterError(f"{error}\nor let go of the collection's adapter: add --raw, --whiten or --pooling") from error
 
 
 def _smoothing(options: Options) -> Smoothing | None:

@@ -154,7 +154,9 @@ class VectorIndex:
             top = np.argpartition(-scores, k - 1, axis=1)[:, :k]
             found = np.take_along_axis(scores, top, axis=1), slots[top]
         else:
-            found = self.faiss_index.search(queries, k, params=self._parameters(slots, k))
+            # faiss.contrib.torch_utils, which pytorch-metric-learning imports, puts a search without parameters in its place.
+            search = getattr(self.faiss_index, "search_numpy", self.faiss_index.search)
+            found = search(queries, k, params=self._parameters(slots, k))
         return [self._sorted(score, slot) for score, slot in zip(*found, strict=True)]
 
     def vectors(self) -> NDArray[np.float32]:

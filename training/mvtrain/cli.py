@@ -9,7 +9,7 @@ from typing import Any
 
 import tyro
 
-from mvretrieval.adapters.adapter import Adapter, AdapterConfig
+from mvretrieval.adapters.adapter import HUB, Adapter, AdapterConfig
 from mvretrieval.adapters.network import NetworkConfig, PoolingKind
 from mvretrieval.adapters.text_space import TextSpace
 from mvretrieval.cli.common import progress, run_record, say
@@ -36,7 +36,7 @@ class Options:
         instance_scores: adam: view scores from each view's content.
         dataset_scores: adam: view scores by camera direction, by slot, or none.
         linear: the linear layer.
-        residual: how much of what the layer says is added.
+        residual: how much of what the layer says is added; 1 by default, and 0.2 for clip-adapter.
         whiten: dimensions left by PCA whitening before the network; 0 for raw view vectors.
         loss: what training drives at; text needs an encoder that reads words.
         temperature: of the loss.
@@ -66,7 +66,7 @@ class Options:
     instance_scores: bool = _DEFAULTS.network.instance_scores
     dataset_scores: DatasetScores = _DEFAULTS.network.dataset_scores
     linear: bool = _DEFAULTS.network.linear
-    residual: float = _DEFAULTS.network.residual
+    residual: float | None = None
     whiten: int = _DEFAULTS.whiten
     loss: LossName = _DEFAULTS.loss
     temperature: float = _DEFAULTS.temperature
@@ -91,6 +91,8 @@ class Options:
             raise TrainingError(f"shots is a number of objects from 1, not {self.shots}")
         if self.unlabelled and (self.by != "label" or self.shots is not None or self.names is not None):
             raise TrainingError("--unlabelled takes no labels: leave --by, --shots and --names out")
+        if self.unlabelled and self.loss == "text":
+            raise TrainingError("--unlabelled knows no class names, which the text loss needs: use another --loss")
 
     def config(self) -> TrainConfig:
         """What decides the training.
@@ -149,7 +151,7 @@ def learn(options: Options) -> dict[str, Any]:
     device = str(choose_device(options.device))
     space = None if options.names is None else TextSpace.load(options.names)
     start = None if options.start is None else Adapter.load(options.start)
-    with Collection.open(options.collection) as collection, TrainingLog(options.out, options.tensorboard) as log:
+    with Collection.open(options.collection) as collection:
         describer = collection.describer
         features = from_collection(collection, None if options.unlabelled else options.by, options.where)
         if options.shots is not None:
@@ -158,47 +160,61 @@ def learn(options: Options) -> dict[str, Any]:
         views = collection.store.get_meta("view_fingerprint")
         if start is not None:
             start.check_fits(views)
+        # After what may be refused: an attempt that never began leaves neither a folder nor an emptied log behind.
+        with TrainingLog(options.out, options.tensorboard) as log:
 
-        def texts(classes: list[str], statistics: Any) -> Any:
-            return text_vectors(describer, classes, statistics)
+            def texts(classes: list[str], statistics: Any) -> Any:
+                return text_vectors(describer, classes, statistics)
 
-        with progress("step") as step:
+            with progress("step") as step:
 
-            def record(entry: dict[str, Any]) -> None:
-                log(entry)
-                step(entry["step"], entry["of"])
+                def record(entry: dict[str, Any]) -> None:
+                    log(entry)
+                    step(entry["step"], entry["of"])
 
-            trained = train(features, config, device, texts, record, start)
-        metrics: dict[str, Any] = {"steps": trained.steps, **trained.metrics}
-        adapter = Adapter(
-            AdapterConfig(
-                views=views,
-                encoder=_public(describer.config.encoder),
-                rig=describer.config.rig,
-                styles=describer.config.styles,
-                size=describer.config.size,
-                n_views=features.views.shape[2],
-                dim=features.views.shape[3] if trained.statistics is None else trained.statistics.dim,
-                network=config.network,
-                text="frozen" if config.loss == "text" else "adapted",
-                classes=() if options.unlabelled else tuple(features.classes),
-                metrics={name: float(value) for name, value in metrics.items()},
-                training=run_record("train", replace(options, collection=Path(options.collection.name))),
-            ),
-            trained.statistics,
-            trained.network,
-        )
-        if space is not None:
-            vectors, _ = adapter.pool(features.views.astype("float32"), features.mask, features.directions)
-            names = fit_names(space, vectors, features.labels, options.seed)
-            metrics |= {"names_known": names.classes, "names_top1": names.top1, "names_top5": names.top5}
-            adapter.text_space = names.space
-            adapter.config = replace(adapter.config, text="named", metrics=adapter.config.metrics | metrics)
-        log({"stage": "done", **metrics})
+                trained = train(features, config, device, texts, record, start)
+            metrics: dict[str, Any] = {"steps": trained.steps, **trained.metrics}
+            adapter = Adapter(
+                AdapterConfig(
+                    views=views,
+                    encoder=_public(describer.config.encoder),
+                    rig=describer.config.rig,
+                    styles=describer.config.styles,
+                    size=describer.config.size,
+                    n_views=features.views.shape[2],
+                    dim=features.views.shape[3] if trained.statistics is None else trained.statistics.dim,
+                    network=config.network,
+                    text="frozen" if config.loss == "text" else "adapted",
+                    classes=() if options.unlabelled else tuple(features.classes),
+                    metrics={name: float(value) for name, value in metrics.items()},
+                    training=run_record("train", _without_folders(options)),
+                ),
+                trained.statistics,
+                trained.network,
+            )
+            if space is not None:
+                vectors, _ = adapter.pool(features.views.astype("float32"), features.mask, features.directions)
+                names = fit_names(space, vectors, features.labels, options.seed)
+                metrics |= {"names_known": names.classes, "names_top1": names.top1, "names_top5": names.top5}
+                adapter.text_space = names.space
+                adapter.config = replace(adapter.config, text="named", metrics=adapter.config.metrics | metrics)
+            log({"stage": "done", **metrics})
     adapter.save(options.out)
     if options.push is not None:
         say(f"uploaded to {adapter.push(options.out, options.push, options.private)}")
     return {"objects": len(features), "classes": len(features.classes), **metrics}
+
+
+def _without_folders(options: Options) -> Options:
+    """Options as they are published: names of files and folders without where they lie."""
+    start = options.start
+    return replace(
+        options,
+        collection=Path(options.collection.name),
+        out=Path(options.out.name),
+        names=None if options.names is None else Path(options.names.name),
+        start=start if start is None or start.startswith(HUB) else Path(start).name,
+    )
 
 
 def _public(encoder: str) -> str:

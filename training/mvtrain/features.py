@@ -105,6 +105,8 @@ def from_collection(collection: Collection, by: str | None, where: str | None = 
     kept = [i for i, label in enumerate(labels) if label is not None]
     if not kept:
         there = f" where {where}" if where else ""
+        if by is None:
+            raise TrainingError(f"{collection.folder} has no object{there}: index some, or give another --where")
         raise TrainingError(f"no object of {collection.folder} has a label '{by}'{there}: give labels with 'mvr index --labels'")
     views, masks = zip(*(store.views_of(numbers[i]) for i in kept), strict=True)
     n_styles = collection.describer.n_styles

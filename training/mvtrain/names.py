@@ -117,5 +117,6 @@ def _ridge(
     wanted = (targets[codes] - weights @ targets[codes]) * np.sqrt(weights)[:, None]
     covariance = centred.T @ centred
     # The penalty counts in units of the mean variance, so that it means the same for vectors of any length.
-    ridge = penalty * np.trace(covariance) / len(covariance) * np.eye(len(covariance))
+    # Where all vectors are one, there is no variance, and the map is zero.
+    ridge = penalty * max(np.trace(covariance), 1e-12) / len(covariance) * np.eye(len(covariance))
     return np.linalg.solve(covariance + ridge, centred.T @ wanted).T, mean

@@ -39,7 +39,7 @@ class Trained:
     Attributes:
         network: on the CPU.
         statistics: of the views, before the network.
-        steps: that the held-out classes chose, or `max_steps` without validation.
+        steps: that the held-out classes chose, or `max_steps` without validation; 0 where there is nothing to learn.
         metrics: mAP on held-out classes, of the trained network and of the untrained one, means over the folds.
     """
 
@@ -83,10 +83,11 @@ def train(
     if folds:
         steps, metrics = _best_number_of_steps(features, folds, config, device, text_vectors, log, start)
     run = _Run(features, config, device, text_vectors, start)
-    for step, loss in run.steps(steps):
-        if step % config.evaluate_every == 0 or step == steps:
-            log({"stage": "all seen classes", "step": step, "of": steps, "loss": loss})
-    return Trained(run.averaged.cpu().eval(), run.statistics, steps, metrics)
+    done = 0
+    for done, loss in run.steps(steps):
+        if done % config.evaluate_every == 0 or done == steps:
+            log({"stage": "all seen classes", "step": done, "of": steps, "loss": loss})
+    return Trained(run.averaged.cpu().eval(), run.statistics, done, metrics)
 
 
 class _Run:
@@ -177,6 +178,8 @@ def _folds(features: Features, config: TrainConfig) -> list[list[str]]:
     if config.folds == 0 or len([name for name in classes if counts[name] > 1]) < 2 * max(config.folds, 2):
         return []
     order = np.random.default_rng(config.seed).permutation(classes)
+    # Dealt out first, so that no fold is without classes of several objects, which alone can be ranked.
+    order = np.array(sorted(order, key=lambda name: counts[name] == 1))
     return [sorted(map(str, order[i :: config.folds])) for i in range(config.folds)]
 
 
@@ -205,11 +208,10 @@ def _best_number_of_steps(
                 continue
             curve[step] = look()
             log({"stage": f"fold {number} of {len(folds)}", "step": step, "of": config.max_steps, "loss": loss, "mAP": curve[step]})
-            best = max(curve, key=lambda s: curve[s])
-            if step - best >= config.patience * config.evaluate_every:
-                break
         curves.append(curve)
-    common = set.intersection(*(set(curve) for curve in curves))
-    mean = {step: float(np.mean([curve[step] for curve in curves])) for step in sorted(common)}
-    best = max(mean, key=lambda s: mean[s])
-    return best, {"held_out_mAP": mean[best], "untrained_mAP": mean[0]}
+    mean = {step: float(np.mean([curve[step] for curve in curves])) for step in curves[0]}
+    best = max(mean.values())
+    chosen = max(step for step, value in mean.items() if value >= best - config.tolerance)
+    if best == mean[0]:  # nothing that was learnt helps classes that were not seen
+        chosen = 0
+    return chosen, {"held_out_mAP": mean[chosen], "untrained_mAP": mean[0]}

@@ -1,0 +1,147 @@
+"""What each part gives: `python -m benchmarks.ablation > docs/ablation.md`.
+
+PSB, shared MobileNetV2, 12 views. One line is one change; means and deviations over five seeds. All runs take as many
+steps as the held-out classes chose for the default, so that lines differ by what they name.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.learning import MATCH_WEIGHT, all_matches, chosen_steps, mixed, smoothed_scores
+from benchmarks.psb import SEEDS, STYLES, Psb, psb, spread
+from mvretrieval.adapters.adapter import Adapter
+from mvretrieval.adapters.network import NetworkConfig
+from mvretrieval.evaluation.transductive import Method, transductive
+from mvretrieval.search.smoothing import scores_without_query
+from mvtrain.config import TrainConfig
+from mvtrain.weight_space import average
+
+ADAM = NetworkConfig()
+# Untrained rows have no seeds.
+UNTRAINED = {
+    "mean of raw views": (0, NetworkConfig(kind="mean", linear=False)),
+    "maximum of raw views": (0, NetworkConfig(kind="max", linear=False)),
+    "mean of whitened views, 512": (512, NetworkConfig(kind="mean", linear=False)),
+}
+TRAINED: dict[str, TrainConfig] = {
+    "AdaM, the default": TrainConfig(),
+    "without instance scores": TrainConfig(network=replace(ADAM, instance_scores=False)),
+    "without direction scores": TrainConfig(network=replace(ADAM, dataset_scores="none")),
+    "without any scores: mean and linear layer": TrainConfig(network=NetworkConfig(kind="mean")),
+    "without the linear layer: scores alone": TrainConfig(network=replace(ADAM, linear=False)),
+    "scores by slot": TrainConfig(network=replace(ADAM, dataset_scores="slots")),
+    "mean of two softmaxes": TrainConfig(network=replace(ADAM, average_softmaxes=True)),
+    "residual ratio 0.5": TrainConfig(network=replace(ADAM, residual=0.5)),
+    "maximum and linear layer": TrainConfig(network=NetworkConfig(kind="max")),
+    "CLIP-Adapter, residual 0.2": TrainConfig(network=NetworkConfig(kind="clip-adapter", residual=0.2)),
+    "chunk-and-adapt": TrainConfig(network=NetworkConfig(kind="chunk")),
+    "without whitening": TrainConfig(whiten=0),
+    "whitened to 256": TrainConfig(whiten=256),
+    "all views always shown": TrainConfig(min_views=0),
+    "multi-similarity loss": TrainConfig(loss="multi-similarity"),
+    "prototypes loss": TrainConfig(loss="prototypes"),
+}
+Row = dict[str, float]
+
+
+def main() -> None:
+    """Print the tables."""
+    print("# What each part gives\n")
+    print(_intro())
+    p = psb()
+    print(f"## One style ({', '.join(p.config.styles)})\n\nSteps chosen on held-out classes: {chosen_steps()}.\n")
+    _head("change")
+    for name, (whiten, network) in UNTRAINED.items():
+        _line(name, [p.mean_ap(p.vectors(_untrained(p, whiten, network)))])
+    kept: list[Adapter] = []
+    for name, config in TRAINED.items():
+        adapters = _trained(p, config)
+        kept = kept or adapters
+        _line(name, [p.mean_ap(p.vectors(adapter)) for adapter in adapters])
+    _line("mean of the five seeds' weights", [p.mean_ap(p.vectors(average(kept)))])
+    _styles()
+
+
+def _styles() -> None:
+    p = psb(STYLES)
+    print(f"\n## Several styles ({STYLES}), and search with more than one vector\n")
+    _head("adding, line by line")
+    untrained = _untrained(p, 512, NetworkConfig(kind="mean", linear=False))
+    _line("mean of whitened views", [p.mean_ap(p.vectors(untrained))])
+    adapters = _trained(p, TrainConfig())
+    vectors = [p.vectors(adapter) for adapter in adapters]
+    _line("AdaM for each style", [p.mean_ap(own) for own in vectors])
+    only_smoothed = [scores_without_query(own, k=5, alpha=2.0) for own in vectors]
+    _line("smoothing: 5 neighbours, power 2", [p.of_scores(scores) for scores in only_smoothed])
+    both = [smoothed_scores(own) for own in vectors]
+    _line("query expansion: 3 neighbours, power 3", [p.of_scores(scores) for scores in both])
+    matches = [all_matches(p, adapter) for adapter in adapters]
+    _line(
+        f"views matched, share {MATCH_WEIGHT}",
+        [p.of_scores(mixed(scores, match)) for scores, match in zip(both, matches, strict=True)],
+    )
+    print("\nWithout smoothing and expansion:\n")
+    _head("change")
+    plain = [own @ own.T for own in vectors]
+    _line("views matched, share 0.5", [p.of_scores(mixed(s, m, 0.5)) for s, m in zip(plain, matches, strict=True)])
+    _line("views matched alone", [p.of_scores(match) for match in matches])
+    raw = all_matches(p, untrained)
+    _line("views matched alone, untrained", [p.of_scores(raw)])
+    print("\n## Transductive: whole query batches at once, only in evaluation\n")
+    print("From AdaM's vectors in several styles; the graph spans the objects of the set that is evaluated.\n")
+    _head("method")
+    methods: tuple[Method, ...] = ("k-reciprocal", "propagation")
+    for method in methods:
+        _line(method, [_transductive(p, method, own) for own in vectors])
+
+
+def _transductive(p: Psb, method: Method, vectors: NDArray[np.float32]) -> Row:
+    found: Row = {}
+    for name in ("unseen", "whole"):
+        rows = np.flatnonzero(getattr(p, name))
+        scores = np.zeros((len(vectors), len(vectors)), np.float32)
+        scores[np.ix_(rows, rows)] = transductive(method, vectors[rows] @ vectors[rows].T)
+        found[name] = p.of_scores(scores)[name]
+    return found
+
+
+def _untrained(p: Psb, whiten: int, network: NetworkConfig) -> Adapter:
+    seen = p.features.take(np.flatnonzero(p.train))
+    statistics = seen.statistics(whiten)
+    dim = seen.views.shape[3] if statistics is None else statistics.dim
+    return Adapter.untrained(replace(p.config, network=network, dim=dim), statistics)
+
+
+def _trained(p: Psb, config: TrainConfig) -> list[Adapter]:
+    return [p.learn(replace(config, seed=seed, folds=0, max_steps=chosen_steps())) for seed in SEEDS]
+
+
+def _intro() -> str:
+    return (
+        "PSB, MobileNetV2, 12 views; mAP, leave one out. Unseen: the 71 test classes without a training object; whole: the "
+        "905 test objects. Mean and sample deviation over five seeds. Made by `python -m benchmarks.ablation`.\n"
+    )
+
+
+def _head(first: str) -> None:
+    print(f"| {first} | unseen | whole |\n|---|---|---|")
+
+
+def _line(name: str, rows: list[Row]) -> None:
+    values = spread(rows)
+
+    def shown(key: str) -> str:
+        deviation = f" ± {values[f'{key}_sd']:.4f}" if len(rows) > 1 else ""
+        return f"{values[key]:.4f}{deviation}"
+
+    print(f"| {name} | {shown('unseen')} | {shown('whole')} |", flush=True)
+    print(f"  {name}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()
