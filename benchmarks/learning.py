@@ -242,9 +242,9 @@ FIGURES: Sequence[Figure] = (
     _figure("adam-styles", f"AdaM, {STYLES}, one vector: mAP", adam_styles, unseen=0.68, whole=0.66),
     _figure("all-inductive", "styles, AdaM, smoothing, view matching: mAP", all_inductive, unseen=0.72, whole=0.69),
     _figure("fewer-views", "6 of the 12 views, loss of unseen mAP", fewer_views, at_most=True, loss=0.015),
-    _figure("weights-matter", "learnt weights minus equal ones, unseen mAP, by rig", weights_matter),
     _figure("train-seconds", "mvr train on 904 objects", train_seconds, at_most=True, seconds=60),
     _figure("names", "words for an encoder without any: PSB's unseen classes, base-meshes", names),
     _figure("few-shot", "unseen mAP by labelled objects a class", few_shot),
+    _figure("weights-matter", "learnt weights minus equal ones, unseen mAP, by rig", weights_matter),
 )
 

@@ -166,6 +166,8 @@ def _formats() -> list[Finding]:
         ("draco", "DracoPy", "Draco-compressed glTF"),
         ("step", "cascadio", "STEP files"),
         ("timm", "timm", "DINOv2 and others"),
+        ("train", "pytorch_metric_learning", "mvr train"),
+        ("report", "sklearn", "mvr eval --report"),
     )
     return [
         Finding(f"extra '{extra}'", "ok", what)

@@ -34,7 +34,7 @@ class Options:
         labels: CSV with a `file` column (paths relative to the CSV); other columns become metadata, `up` an up axis.
         up: axis that is up in the files. Default: each format's convention, +Z for STL, 3MF and STEP, +Y for others.
         encoder: what turns views into vectors. Default: open_clip:ViT-B-32/laion2b_s34b_b79k. `builtin:` needs no weights.
-        rig: where the cameras stand: ring:12@30 (default), os3dor, sphere:20, dodecahedron, cube.
+        rig: where the cameras stand: ring:12@30 (default), os3dor, sphere:20, dodecahedron, cube, random:12@0 (seed 0).
         styles: what views look like, with commas: texture (default), clay, depth, normal, silhouette.
         size: pixels of a view. Default: 224.
         pooling: how views become one vector. Default: mean.
@@ -93,6 +93,8 @@ def run(options: Options) -> int:
         config = _config(options)
         adapter = None if options.adapter is None else _adapter(options.adapter)
         collection = Collection.create(options.collection, config, machine, options.index, adapter)
+        for notice in [] if adapter is None else adapter.check_fits(collection.describer.view_fingerprint):
+            say(f"note: {notice}")
     else:
         collection = Collection.open(options.collection, machine, write=True)
     with collection:
@@ -180,8 +182,7 @@ def _announce(collection: Collection, options: Options) -> None:
     say(f"views: {config.rig}, {', '.join(config.styles)}, {config.size} px, {up}; {backend} ({reason})")
     encoder = describer.encoder
     say(f"encoder: {encoder.id}, {encoder.dim}-d, {encoder.precision} ({encoder.precision_reason})")
-    adapter = describer.adapter
-    for notice in [*collection.notices(), *(adapter.check_fits(describer.view_fingerprint) if adapter else [])]:
+    for notice in collection.notices():
         say(f"note: {notice}")
 
 

@@ -29,7 +29,7 @@ class Options:
     Attributes:
         files: meshes, or folders of them.
         out: folder for the pictures.
-        rig: where the cameras stand: ring:12@30, os3dor, sphere:20, dodecahedron, cube.
+        rig: where the cameras stand: ring:12@30, os3dor, sphere:20, dodecahedron, cube, random:12@0 (seed 0).
         styles: with commas: texture, clay, depth, normal, silhouette.
         size: pixels of a view, 64 to 1024.
         up: axis that is up in the files; each format's convention by default.
