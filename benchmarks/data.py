@@ -1,4 +1,4 @@
-"""The data sets that figures are measured on, written out once under benchmarks/work."""
+"""The data sets that figures are measured on, written out once under benchmarks/work, or where MVR_BENCH_WORK says."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from benchmarks.figures import Skipped
 
 HERE = Path(__file__).parent
-WORK = HERE / "work"
+WORK = Path(os.environ.get("MVR_BENCH_WORK", HERE / "work"))
 
 
 def shared() -> Path:

@@ -145,7 +145,11 @@ def learn(options: Options) -> dict[str, Any]:
     from mvtrain.features import from_collection
     from mvtrain.log import TrainingLog
     from mvtrain.names import fit_names, text_vectors
-    from mvtrain.train import train
+
+    try:
+        from mvtrain.train import train
+    except ModuleNotFoundError as error:
+        raise TrainingError(f"{error.name} is not installed: pip install 'mvretrieval[train]'") from error
 
     config = options.config()
     device = str(choose_device(options.device))
@@ -167,10 +171,16 @@ def learn(options: Options) -> dict[str, Any]:
                 return text_vectors(describer, classes, statistics)
 
             with progress("step") as step:
+                stages: list[str] = []
 
                 def record(entry: dict[str, Any]) -> None:
                     log(entry)
-                    step(entry["step"], entry["of"])
+                    if entry["stage"] not in stages:
+                        stages.append(entry["stage"])
+                    # The last stage may be shorter: how many steps it takes is what the others find out.
+                    before = (len(stages) - 1) * config.max_steps
+                    folds = config.folds if stages[0].startswith("fold") else 0
+                    step(before + entry["step"], before + entry["of"] if len(stages) > folds else (folds + 1) * config.max_steps)
 
                 trained = train(features, config, device, texts, record, start)
             metrics: dict[str, Any] = {"steps": trained.steps, **trained.metrics}
