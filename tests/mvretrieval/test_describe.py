@@ -65,7 +65,7 @@ def test_backend_device_and_precision_are_not_in_the_fingerprint() -> None:
 
 
 def test_configuration_round_trip() -> None:
-    config = replace(SMALL, styles=("clay", "normal"), pooling="adam", center=True, whiten=9)
+    config = replace(SMALL, styles=("clay", "normal"), pooling="max", center=True, whiten=9)
     assert DescriberConfig.from_json(config.to_json()) == config
 
 
@@ -86,7 +86,7 @@ def test_configurations_that_cannot_be(changes: dict[str, object], said: str) ->
         replace(SMALL, **changes)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("pooling", "whiten"), [("mean", 6), ("max", 0), ("adam", 0)])
+@pytest.mark.parametrize(("pooling", "whiten"), [("mean", 6), ("max", 0)])
 def test_pooling_anew_equals_describing_anew(pooling: str, whiten: int, tmp_path: Path) -> None:
     """Views are kept, so that another pooling needs no rendering; it must give what indexing with it gives."""
     write_shapes(tmp_path / "m", range(4))
@@ -98,7 +98,7 @@ def test_pooling_anew_equals_describing_anew(pooling: str, whiten: int, tmp_path
         with Collection.create(tmp_path / "asked", config, options) as asked:
             asked.add_folder(tmp_path / "m")
             described = plain.describer.with_config(pooling=pooling, whiten=whiten)
-            plain.repool(described.with_statistics(asked.describer.statistics))
+            plain.repool(described.with_fitted(asked.describer.statistics))
             for name in (f"shape-{n:03d}.ply" for n in range(4)):
                 vectors = [c.store.vector_of(c.number_of(name)) for c in (plain, asked)]
                 np.testing.assert_allclose(vectors[0], vectors[1], atol=2e-6)
@@ -133,5 +133,5 @@ def test_a_picture_in_the_very_middle_is_no_nan() -> None:
     pictures = np.full((1, 64, 64, 3), 255, np.uint8)
     describer = Describer(SMALL)
     raw = describer.encoder.encode_views(pictures)
-    centred = describer.with_statistics(Statistics(raw, None, 1))
+    centred = describer.with_fitted(Statistics(raw, None, 1))
     assert np.isfinite(centred.describe_pictures(pictures)).all()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -14,8 +15,10 @@ from mvretrieval.errors import ShapeError
 from mvretrieval.pooling.adam import AdamConfig, AdamPooling
 from mvretrieval.pooling.harmonics import N_HARMONICS, harmonics
 from mvretrieval.pooling.pooling import MaxPooling, MeanPooling
+from mvretrieval.pooling.rivals import ChunkPooling, ClipAdapterPooling
 
 B, V, D = 3, 6, 16
+_Module = TypeVar("_Module", bound=nn.Module)
 
 
 def _random_views(seed: int = 0, views: int = V) -> tuple[Tensor, Tensor, Tensor]:
@@ -28,21 +31,25 @@ def _random_views(seed: int = 0, views: int = V) -> tuple[Tensor, Tensor, Tensor
 
 
 def _trained(**options: object) -> AdamPooling:
+    return _moved(AdamPooling(AdamConfig(D, **options)))  # type: ignore[arg-type]
+
+
+def _moved(module: _Module) -> _Module:
     """Every parameter somewhere else than at its start."""
-    module = AdamPooling(AdamConfig(D, **options))  # type: ignore[arg-type]
     torch.manual_seed(7)
     for parameter in module.parameters():
         nn.init.normal_(parameter, std=0.7)
     return module.eval()
 
 
-def _all_poolings(slots: bool = True) -> list[nn.Module]:
+def _all_poolings(ordered: bool = True) -> list[nn.Module]:
     adams = [
         _trained(instance_scores=i, dataset_scores=d, n_slots=V, adapter=a, average_softmaxes=s)
         for i, d, a, s in itertools.product((True, False), ("directions", "slots", "none"), (True, False), (True, False))
-        if slots or d != "slots"
+        if ordered or d != "slots"
     ]
-    return [MeanPooling(), MaxPooling(), *adams]
+    rings = [_moved(ChunkPooling(D))] if ordered else []
+    return [MeanPooling(), MaxPooling(), _moved(ClipAdapterPooling(D)), *rings, *adams]
 
 
 def _name(module: nn.Module) -> str:
@@ -70,7 +77,7 @@ def test_a_masked_view_may_hold_anything(pooling: nn.Module, garbage: float) -> 
         assert torch.equal(found, wanted)
 
 
-@pytest.mark.parametrize("pooling", _all_poolings(slots=False), ids=_name)
+@pytest.mark.parametrize("pooling", _all_poolings(ordered=False), ids=_name)
 def test_padding_with_masked_views_changes_nothing(pooling: nn.Module) -> None:
     vectors, mask, directions = _random_views()
     pooled, weights = pooling(vectors, mask, directions)
@@ -81,7 +88,7 @@ def test_padding_with_masked_views_changes_nothing(pooling: nn.Module) -> None:
     torch.testing.assert_close(padded_weights[:, :V], weights)
 
 
-@pytest.mark.parametrize("pooling", _all_poolings(slots=False), ids=_name)
+@pytest.mark.parametrize("pooling", _all_poolings(ordered=False), ids=_name)
 def test_permuting_views_permutes_weights_and_keeps_the_vector(pooling: nn.Module) -> None:
     vectors, mask, directions = _random_views()
     order = torch.tensor([4, 2, 0, 5, 1, 3])
@@ -99,7 +106,7 @@ def test_slots_depend_on_the_order_and_the_number_of_views() -> None:
     _, permuted = pooling(vectors[:, order], mask[:, order], directions[:, order])
     assert not torch.allclose(permuted, weights[:, order], atol=1e-3)
     with pytest.raises(ShapeError, match="6 views, not 5"):
-        pooling(vectors[:, :5], mask[:, :5], None)
+        pooling(vectors[:, :5], mask[:, :5], directions[:, :5])
     with pytest.raises(ShapeError, match="n_slots"):
         AdamConfig(D, dataset_scores="slots")
 
@@ -115,6 +122,44 @@ def test_untrained_adam_is_mean_pooling(instance: bool, dataset: str, adapter: b
     pooled, weights = AdamPooling(config)(vectors, mask, directions)
     torch.testing.assert_close(pooled, expected)
     torch.testing.assert_close(weights, shares)
+
+
+@pytest.mark.parametrize("rival", [ClipAdapterPooling(D), ClipAdapterPooling(D, 0.9), ChunkPooling(D), ChunkPooling(D, 0.1)])
+def test_untrained_rivals_are_mean_pooling_and_learn_from_there(rival: nn.Module) -> None:
+    vectors, mask, _ = _random_views()
+    expected, shares = MeanPooling()(vectors, mask)
+    pooled, weights = rival(vectors, mask)
+    torch.testing.assert_close(pooled, expected)
+    torch.testing.assert_close(weights, shares)
+    (pooled @ torch.randn(D)).sum().backward()
+    assert max(float(p.grad.abs().max()) for p in rival.parameters() if p.grad is not None) > 1e-6
+
+
+def test_clip_adapter_is_its_formula() -> None:
+    vectors, mask, _ = _random_views()
+    rival = _moved(ClipAdapterPooling(D, 0.3))
+    pooled, _ = rival(vectors, mask)
+    first, _, last = rival.bottleneck
+    for b in range(B):
+        g = vectors[b, mask[b]].mean(dim=0)
+        h = 0.7 * g + 0.3 * last.weight @ nn.functional.gelu(first.weight @ (4 * g)) / 4  # 4 = root of D
+        torch.testing.assert_close(pooled[b], nn.functional.normalize(h, dim=0))
+
+
+def test_chunks_are_neighbours_on_the_closed_ring() -> None:
+    vectors, mask, _ = _random_views()
+    rival = _moved(ChunkPooling(D, 0.5))
+    pooled, _ = rival(vectors, mask)
+    left, own, right = rival.convolution.weight.unbind(dim=2)
+    for b in range(B):
+        ring = torch.where(mask[b, :, None], vectors[b], 0)
+        chunks = [left @ ring[v - 1] + own @ ring[v] + right @ ring[(v + 1) % V] for v in range(V) if mask[b, v]]
+        h = vectors[b, mask[b]].mean(dim=0) + 0.5 * torch.stack(chunks).mean(dim=0)
+        torch.testing.assert_close(pooled[b], nn.functional.normalize(h, dim=0))
+    around, _ = rival(vectors.roll(2, dims=1), mask.roll(2, dims=1))
+    torch.testing.assert_close(around, pooled)
+    backwards, _ = rival(vectors.flip(1), mask.flip(1))
+    assert not torch.allclose(backwards, pooled, atol=1e-3)
 
 
 def test_mean_and_max_are_what_they_say() -> None:
@@ -135,11 +180,18 @@ def test_max_of_negative_values_is_not_won_by_a_masked_view() -> None:
     torch.testing.assert_close(pooled, nn.functional.normalize(torch.tensor([[-0.6, -0.6]]), dim=1))
 
 
+def _without_dataset_scores(module: AdamPooling) -> AdamPooling:
+    alone = AdamPooling(AdamConfig(D, dataset_scores="none"))
+    alone.load_state_dict({name: value for name, value in module.state_dict().items() if name != "dataset"})
+    return alone
+
+
 def test_views_of_unknown_direction_go_by_their_instance_scores_alone() -> None:
     vectors, mask, directions = _random_views()
+    slots = _trained(dataset_scores="slots", n_slots=9)  # a photo has no slot, and photos may be of any number
+    assert torch.equal(slots(vectors, mask, None)[0], _without_dataset_scores(slots)(vectors, mask)[0])
     both = _trained()
-    alone = AdamPooling(AdamConfig(D, dataset_scores="none"))
-    alone.load_state_dict({name: value for name, value in both.state_dict().items() if name != "dataset"})
+    alone = _without_dataset_scores(both)
     expected = alone(vectors, mask)
     unknown = torch.full_like(directions, math.nan)
     for found in (both(vectors, mask, None), both(vectors, mask, unknown)):
@@ -149,13 +201,13 @@ def test_views_of_unknown_direction_go_by_their_instance_scores_alone() -> None:
 
 
 def test_one_softmax_lets_a_worthless_view_fall_to_zero_and_two_do_not() -> None:
-    vectors, mask, _ = _random_views()
+    vectors, mask, directions = _random_views()
     mask[:] = True
     for average, least in ((False, 0.0), (True, 1 / (2 * V))):
         pooling = AdamPooling(AdamConfig(D, instance_scores=False, dataset_scores="slots", n_slots=V, average_softmaxes=average))
         with torch.no_grad():
             pooling.dataset[0] = -1e4
-        _, weights = pooling(vectors, mask)
+        _, weights = pooling(vectors, mask, directions)
         torch.testing.assert_close(weights[:, 0], torch.full((B,), least))
 
 
@@ -204,7 +256,11 @@ def test_harmonics_turn_about_the_up_axis() -> None:
     assert values[:, [i for i in range(N_HARMONICS) if i not in zonal]].std(dim=0).min() > 0.05
 
 
-@pytest.mark.parametrize("pooling", [MeanPooling(), MaxPooling(), AdamPooling(AdamConfig(D))], ids=_name)
+@pytest.mark.parametrize(
+    "pooling",
+    [MeanPooling(), MaxPooling(), AdamPooling(AdamConfig(D)), ClipAdapterPooling(D), ChunkPooling(D)],
+    ids=_name,
+)
 def test_arrays_that_do_not_belong_together_are_refused(pooling: nn.Module) -> None:
     vectors, mask, directions = _random_views()
     with pytest.raises(ShapeError, match="mask"):

@@ -1,0 +1,212 @@
+"""Words: known names for encoders that read none, and adapted or frozen text vectors for those that read."""
+
+from __future__ import annotations
+
+import json
+import re
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from made_meshes import SMALL, unit
+
+from mvretrieval.adapters.adapter import Adapter, AdapterConfig, prepare
+from mvretrieval.adapters.text_space import TextSpace, plain_name
+from mvretrieval.describe import Describer, DescriberConfig
+from mvretrieval.errors import EncoderError
+from mvretrieval.statistics import Statistics, StatisticsFit
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [
+        ("Furniture/Desk_Chair", "desk chair"),
+        ("a desk chair", "desk chair"),
+        ("desk-chair (wooden)", "desk chair"),
+        ("  The  DESK\tchair ", "desk chair"),
+        ("a", "a"),
+        ("an apple", "apple"),
+        ("animal", "animal"),
+        ("the", "the"),
+        ("F-16", "f 16"),
+        ("(only)", ""),
+        ("vehicles/", ""),
+    ],
+)
+def test_plain_names(text: str, plain: str) -> None:
+    assert plain_name(text) == plain and plain_name(plain) == plain
+
+
+def _space() -> TextSpace:
+    rng = np.random.default_rng(0)
+    vectors = (rng.standard_normal((4, 5)) + 2).astype(np.float32)
+    return TextSpace(
+        ("desk chair", "Sofa", "the sofa", "aeroplane"),
+        vectors,
+        rng.standard_normal((5, 6)).astype(np.float32),
+        rng.standard_normal(6).astype(np.float32),
+    )
+
+
+def test_a_name_scores_objects_as_the_map_and_the_name_do() -> None:
+    space = _space()
+    objects = unit(np.random.default_rng(1).standard_normal((9, 6)))
+    direction = space.direction_of("furniture/Sofa")
+    assert direction is not None
+    np.testing.assert_allclose(direction, unit(space.directions[1] + space.directions[2]), atol=1e-6)
+    asked = space.object_direction("a sofa")
+    assert np.linalg.norm(asked) == pytest.approx(1, abs=1e-6)
+    mapped = [float((space.projection @ h) @ direction) for h in objects]  # type: ignore[operator]
+    assert list(np.argsort(objects @ asked)) == list(np.argsort(mapped))
+    assert np.abs(space.directions.mean(axis=0)).max() < 0.2 < np.abs(unit(space.vectors).mean(axis=0)).max()
+
+
+def test_an_unknown_name_gets_the_nearest_known_one() -> None:
+    with pytest.raises(EncoderError, match=r"'desk chiar' is not among the 3 names .* did you mean 'desk chair'\?"):
+        _space().object_direction("desk chiar")
+    with pytest.raises(EncoderError, match="not among the 3 names"):
+        _space().object_direction("")
+    assert _space().direction_of("xyz") is None
+
+
+def test_files_that_hold_no_text_space(tmp_path: Path) -> None:
+    good = tmp_path / "good.npz"
+    np.savez(good, names=np.array(["a", "b"]), vectors=np.eye(2, 3, dtype=np.float16))
+    loaded = TextSpace.load(good)
+    assert loaded.names == ("a", "b") and loaded.vectors.dtype == np.float32 and loaded.projection is None
+    arrays = {
+        "pickled": {"names": np.array(["a", 1], object), "vectors": np.eye(2)},
+        "one name": {"names": np.array("a"), "vectors": np.eye(2)},
+        "fewer names": {"names": np.array(["a"]), "vectors": np.eye(2)},
+        "no vectors": {"names": np.array(["a"])},
+        "no number": {"names": np.array(["a"]), "vectors": np.array([[np.nan]])},
+        "words": {"names": np.array(["a"]), "vectors": np.array([["x"]])},
+        "empty": {"names": np.array([], str), "vectors": np.zeros((0, 3))},
+    }
+    for name, parts in arrays.items():
+        np.savez(tmp_path / f"{name}.npz", **parts)  # type: ignore[arg-type]
+    np.save(tmp_path / "array.npy", np.eye(2))
+    (tmp_path / "noise.npz").write_bytes(b"noise")
+    (tmp_path / "cut.npz").write_bytes(good.read_bytes()[:200])
+    (tmp_path / "nothing.npz").write_bytes(b"")
+    with zipfile.ZipFile(tmp_path / "other.npz", "w") as other:
+        other.writestr("readme.txt", "hello")
+    bad = [path for path in tmp_path.iterdir() if path != good] + [tmp_path / "nowhere.npz", tmp_path]
+    assert len(bad) == 14
+    for path in bad:
+        with pytest.raises(EncoderError, match=re.escape(f"text space {path}")):
+            TextSpace.load(path)
+
+
+# -- an encoder that reads ---------------------------------------------------------------------------------------------
+
+TINY = "ViT-tiny-that-reads"
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory: pytest.TempPathFactory) -> Describer:
+    """Describer of two styles with a CLIP model that has learnt nothing."""
+    import open_clip
+
+    folder = tmp_path_factory.mktemp("tiny")
+    config = {
+        "embed_dim": 32,
+        "vision_cfg": {"image_size": 64, "layers": 1, "width": 64, "patch_size": 32},
+        "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
+    }
+    (folder / f"{TINY}.json").write_text(json.dumps(config))
+    open_clip.add_model_config(folder)
+    torch.manual_seed(0)
+    torch.save(open_clip.create_model(TINY).state_dict(), folder / "clip.pt")
+    names = DescriberConfig(f"open_clip:{TINY}@{folder / 'clip.pt'}", "ring:3@30", ("texture", "clay"), size=64)
+    return Describer(names, device="cpu", precision="float32")
+
+
+def _statistics() -> Statistics:
+    fit = StatisticsFit(2, 32)
+    fit.add(unit(np.random.default_rng(0).standard_normal((2, 90, 32))))
+    return fit.result(12)
+
+
+def _adapter(describer: Describer, text: str, trained: bool = True) -> Adapter:
+    config = AdapterConfig(
+        describer.view_fingerprint, "open_clip:", "ring:3@30", ("texture", "clay"), 64, 3, 12, text=text  # type: ignore[arg-type]
+    )
+    adapter = Adapter.untrained(config, _statistics())
+    torch.manual_seed(1)
+    for parameter in adapter.network.parameters():
+        torch.nn.init.normal_(parameter, std=0.5 if trained else 0)
+    return adapter
+
+
+def test_words_are_adapted_as_a_view_of_unknown_direction_or_left_frozen(reader: Describer) -> None:
+    words = "a wooden chair"
+    raw = reader.encoder.encode_text([words])
+    plain = reader.with_fitted(_statistics()).describe_text(words)
+    frozen = reader.with_adapter(_adapter(reader, "frozen")).describe_text(words)
+    adapted = reader.with_adapter(_adapter(reader, "adapted")).describe_text(words)
+    np.testing.assert_allclose(frozen, plain, atol=1e-6)
+    for vector in (frozen, adapted):
+        assert vector.shape == (24,) and np.linalg.norm(vector) == pytest.approx(1, abs=1e-5)
+    assert abs(float(adapted @ frozen)) < 0.9
+    # Word for word: centred by the mean of common names, whitened, then one view through the network.
+    adapter, describer = _adapter(reader, "adapted"), reader.with_adapter(_adapter(reader, "adapted"))
+    middle = describer._text_mean
+    statistics = _statistics()
+    centred = np.stack([statistics.apply(raw, s, mean=middle) for s in range(2)], axis=1)[:, :, None]
+    expected, weights = adapter.pool_prepared(prepare(centred, None), np.ones((1, 1), bool), None)
+    assert weights.tolist() == [[[1.0], [1.0]]]
+    np.testing.assert_allclose(adapted, expected[0], atol=1e-5)
+
+
+def test_an_untrained_adapter_leaves_words_as_they_are(reader: Describer) -> None:
+    plain = reader.with_fitted(_statistics()).describe_text("a lamp")
+    untrained = reader.with_adapter(_adapter(reader, "adapted", trained=False)).describe_text("a lamp")
+    np.testing.assert_allclose(untrained, plain, atol=1e-6)
+
+
+def test_training_against_the_names_own_vectors(reader: Describer) -> None:
+    pytest.importorskip("pytorch_metric_learning")
+    from mvtrain.config import TrainConfig
+    from mvtrain.features import Features
+    from mvtrain.names import TEMPLATES, text_vectors
+    from mvtrain.train import train
+
+    classes = ["furniture/chair", "Dog", "an airplane", "table_lamp"]
+    rng = np.random.default_rng(0)
+    middles = unit(rng.standard_normal((4, 1, 32)))
+    views = unit(middles[np.repeat(np.arange(4), 5), None] + 0.1 * rng.standard_normal((20, 2, 3, 32)))
+    features = Features(
+        ids=tuple(map(str, range(20))),
+        labels=tuple(np.repeat(classes, 5).tolist()),
+        views=views.astype(np.float16),
+        mask=np.ones((20, 3), bool),
+        directions=reader.rig.directions.astype(np.float32),
+    )
+    calls = []
+
+    def texts(names: list[str], statistics: Statistics | None) -> np.ndarray:
+        calls.append(text_vectors(reader, names, statistics))
+        return calls[-1]
+
+    losses: list[float] = []
+    config = TrainConfig(loss="text", whiten=12, folds=0, max_steps=30, evaluate_every=1, learning_rate=0.01, min_views=0)
+    trained = train(features, config, text_vectors=texts, log=lambda record: losses.append(record["loss"]))
+    assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5]), losses
+    # The targets are what a search by these words asks with, but for the templates' mean.
+    frozen = Adapter(_adapter(reader, "frozen").config, trained.statistics, trained.network)
+    describer = reader.with_adapter(frozen)
+    found = trained.network(torch.from_numpy(prepare(views, trained.statistics)), torch.ones(20, 3, dtype=torch.bool), None)
+    cosines = found[0].detach().numpy() @ calls[0].T
+    assert [sorted(classes)[i] for i in cosines.argmax(axis=1)] == list(features.labels)
+    raw = reader.encoder.encode_text([template.format("dog") for template in TEMPLATES]).mean(axis=0, keepdims=True)
+    np.testing.assert_allclose(calls[0][sorted(classes).index("Dog")], describer.text_vectors(unit(raw))[0], atol=1e-5)
+
+
+def test_builtin_features_read_no_words() -> None:
+    from mvtrain.names import text_vectors
+
+    with pytest.raises(EncoderError, match="reads no words"):
+        text_vectors(Describer(SMALL), ["chair"], None)

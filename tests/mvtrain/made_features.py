@@ -1,0 +1,82 @@
+"""View vectors made up on the spot, with what there is to learn in known places."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mvrender.cameras import parse_rig
+from mvretrieval.adapters.adapter import Adapter, AdapterConfig, prepare
+from mvretrieval.adapters.network import NetworkConfig
+from mvretrieval.statistics import Statistics
+from mvtrain.features import Features
+from mvtrain.train import Trained
+
+DIM, VIEWS = 32, 6
+TELLING = 8
+
+
+def unit(rows: NDArray[np.floating]) -> NDArray[np.float32]:
+    return (rows / np.linalg.norm(rows, axis=-1, keepdims=True)).astype(np.float32)
+
+
+def made_features(n_classes: int = 12, per_class: int = 6, styles: int = 1, seed: int = 0, nuisance: float = 1.5) -> Features:
+    """Classes differ in the first `TELLING` dimensions alone; the others tell objects apart, and tell nothing of classes."""
+    rng = np.random.default_rng(seed)
+    n = n_classes * per_class
+    middles = np.zeros((n_classes, DIM))
+    middles[:, :TELLING] = rng.standard_normal((n_classes, TELLING))
+    own = rng.standard_normal((n, DIM)) * np.where(np.arange(DIM) < TELLING, 0.3, nuisance)
+    objects = np.repeat(middles, per_class, axis=0) + own
+    views = objects[:, None, None] + 0.2 * rng.standard_normal((n, styles, VIEWS, DIM))
+    return Features(
+        ids=tuple(f"object-{i}" for i in range(n)),
+        labels=tuple(f"class-{i // per_class:02d}" for i in range(n)),
+        views=unit(views).astype(np.float16),
+        mask=np.ones((n, VIEWS), bool),
+        directions=parse_rig(f"ring:{VIEWS}@30").directions.astype(np.float32),
+    )
+
+
+def with_noise(features: Features, noisy: NDArray[np.bool_], marked: bool = False, seed: int = 7) -> Features:
+    """Views (N, V) that show nothing but noise; `marked` gives them away by their last dimension."""
+    views = features.views.astype(np.float32)
+    noise = np.random.default_rng(seed).standard_normal(views.shape)
+    if marked:
+        noise[..., -1] = 8
+    views = np.where(noisy[:, None, :, None], unit(noise), views)
+    return Features(features.ids, features.labels, views.astype(np.float16), features.mask, features.directions)
+
+
+def adapter_of(
+    features: Features, trained: Trained | None = None, network: NetworkConfig | None = None, whiten: int = 0
+) -> Adapter:
+    """A trained adapter, or an untrained one with statistics of its own."""
+    statistics = features.statistics(whiten) if trained is None else trained.statistics
+    styles = ("texture", "clay", "depth")[: features.views.shape[1]]
+    config = AdapterConfig(
+        views="views=1 rig=ring styles=texture size=64 encoder=[made up]",
+        encoder="builtin:",
+        rig="ring:6@30",
+        styles=styles,
+        size=64,
+        n_views=features.views.shape[2],
+        dim=DIM if statistics is None else statistics.dim,
+        network=network or NetworkConfig(),
+    )
+    made = Adapter.untrained(config, statistics)
+    return made if trained is None else Adapter(config, trained.statistics, trained.network)
+
+
+def pooled(features: Features, adapter: Adapter) -> NDArray[np.float32]:
+    return adapter.pool(features.views.astype(np.float32), features.mask, features.directions)[0]
+
+
+def plain_mean(views: NDArray[np.floating], mask: NDArray[np.bool_], statistics: Statistics | None) -> NDArray[np.float32]:
+    """Whitened and normalised views, averaged: the slow readable twin of an untrained adapter."""
+    prepared = prepare(views.astype(np.float32), statistics)
+    objects = [
+        np.concatenate([unit(own[s, seen].mean(axis=0)) for s in range(len(own))]) / np.sqrt(len(own))
+        for own, seen in zip(prepared, mask, strict=True)
+    ]
+    return np.stack(objects).astype(np.float32)

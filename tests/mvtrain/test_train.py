@@ -1,0 +1,302 @@
+"""Training: what is learnt carries over to classes that it never saw, and nothing else leaks in."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from made_features import DIM, TELLING, VIEWS, adapter_of, made_features, plain_mean, pooled, unit, with_noise
+from numpy.typing import NDArray
+
+from mvretrieval.adapters.network import NetworkConfig
+from mvretrieval.errors import AdapterError, TrainingError
+from mvretrieval.evaluation.metrics import leave_one_out
+from mvretrieval.statistics import Statistics
+from mvtrain.config import LossName, TrainConfig
+from mvtrain.features import Features
+from mvtrain.train import Trained, train
+
+FEW = TrainConfig(whiten=0, folds=0, max_steps=30, evaluate_every=1, classes_per_batch=12, learning_rate=3e-3, min_views=2)
+
+
+def _losses(features: Features, config: TrainConfig, **more: Any) -> list[float]:
+    records: list[dict[str, Any]] = []
+    train(features, config, log=records.append, **more)
+    return [record["loss"] for record in records]
+
+
+def _mean_ap(vectors: NDArray[np.float32], features: Features) -> float:
+    return leave_one_out(vectors, features.labels).means()["mAP"]
+
+
+def _state(trained: Trained) -> dict[str, torch.Tensor]:
+    return trained.network.state_dict()
+
+
+# -- what is learnt ----------------------------------------------------------------------------------------------------
+
+
+def test_classes_that_training_never_saw_are_told_apart_better() -> None:
+    seen, unseen = made_features(24), made_features(10, seed=99)
+    records: list[dict[str, Any]] = []
+    config = replace(FEW, folds=2, max_steps=60, evaluate_every=20, learning_rate=1e-2)
+    trained = train(seen, config, log=records.append)
+    before = _mean_ap(plain_mean(unseen.views, unseen.mask, None), unseen)
+    after = _mean_ap(pooled(unseen, adapter_of(unseen, trained)), unseen)
+    assert after > before + 0.15, (before, after)
+    metrics = trained.metrics
+    assert metrics["held_out_mAP"] > metrics["untrained_mAP"] + 0.05
+    assert trained.steps % 20 == 0 and 0 < trained.steps <= 60
+    # The number of steps is the one at which the folds' mean curve is highest, and the log has all that shows it.
+    folds = [[r for r in records if r["stage"] == f"fold {n} of 2"] for n in (1, 2)]
+    common = set.intersection(*({r["step"] for r in fold} for fold in folds))
+    curve = {step: np.mean([r["mAP"] for fold in folds for r in fold if r["step"] == step]) for step in common}
+    assert max(curve, key=lambda step: curve[step]) == trained.steps
+    assert metrics["held_out_mAP"] == pytest.approx(curve[trained.steps])
+    assert records[-1]["stage"] == "all seen classes" and records[-1]["step"] == trained.steps
+
+
+@pytest.mark.parametrize("marked", [False, True], ids=["by direction", "by content"])
+def test_weights_go_to_the_views_that_tell_something(marked: bool) -> None:
+    """Noise from two cameras of six, or in half of each object's views wherever they are."""
+
+    def spoilt(features: Features) -> tuple[Features, NDArray[np.bool_]]:
+        noisy = np.zeros_like(features.mask)
+        noisy[:, 1:3] = True
+        if marked:
+            noisy = np.random.default_rng(1).random(noisy.shape).argsort(axis=1) < VIEWS // 2
+        return with_noise(features, noisy, marked), noisy
+
+    seen, _ = spoilt(made_features(24, nuisance=0.3))
+    unseen, noisy = spoilt(made_features(10, nuisance=0.3, seed=99))
+    network = NetworkConfig(instance_scores=marked, dataset_scores="none" if marked else "directions", linear=False)
+    config = replace(FEW, network=network, max_steps=100, learning_rate=0.03, weight_decay=0, temperature=0.3)
+    adapter = adapter_of(unseen, train(seen, config), network)
+    vectors, weights = adapter.pool(unseen.views.astype(np.float32), unseen.mask, unseen.directions)
+    on_noise = (weights[:, 0] * noisy).sum(axis=1)
+    assert on_noise.mean() < 0.08 and on_noise.max() < 0.25 < noisy.mean(), on_noise
+    assert _mean_ap(vectors, unseen) > _mean_ap(plain_mean(unseen.views, unseen.mask, None), unseen) + 0.02
+    if marked:  # the same object's views in another order: weights follow the content
+        turned = np.roll(unseen.views.astype(np.float32), 2, axis=2)
+        again, moved = adapter.pool(turned, unseen.mask, unseen.directions)
+        np.testing.assert_allclose(again, vectors, atol=1e-5)
+        np.testing.assert_allclose(moved, np.roll(weights, 2, axis=2), atol=1e-5)
+
+
+def _texts(classes: list[str], statistics: Statistics | None) -> NDArray[np.float32]:
+    codes = [int(name.split("-")[1]) for name in classes]
+    return unit(np.random.default_rng(3).standard_normal((100, DIM if statistics is None else statistics.dim))[codes])
+
+
+def _check_that_loss_falls(features: Features, config: TrainConfig) -> None:
+    """Below that of a network that stays as it is, on the very same batches."""
+    config = replace(config, max_steps=15, learning_rate=0.02, weight_decay=0)
+    learnt = _losses(features, config, text_vectors=_texts)
+    fixed = _losses(features, replace(config, learning_rate=1e-12), text_vectors=_texts)
+    assert len(learnt) == 15 and learnt[0] == fixed[0] and np.isfinite(learnt).all()
+    assert np.mean(learnt[-5:]) < 0.97 * np.mean(fixed[-5:]), (learnt, fixed)
+
+
+@pytest.mark.parametrize("loss", ["supcon", "multi-similarity", "prototypes", "text"])
+def test_every_loss_falls(loss: LossName) -> None:
+    _check_that_loss_falls(made_features(), replace(FEW, loss=loss))
+
+
+NETWORKS = [
+    NetworkConfig(),
+    NetworkConfig(dataset_scores="slots", average_softmaxes=True),
+    NetworkConfig("mean"),
+    NetworkConfig("max"),
+    NetworkConfig("clip-adapter"),
+    NetworkConfig("chunk"),
+]
+
+
+@pytest.mark.parametrize("network", NETWORKS, ids=lambda network: f"{network.kind}-{network.dataset_scores}")
+@pytest.mark.parametrize("styles", [1, 2])
+def test_every_pooling_learns_from_any_number_of_styles(network: NetworkConfig, styles: int) -> None:
+    config = replace(FEW, network=network, whiten=16 if styles == 2 else 0)
+    _check_that_loss_falls(made_features(styles=styles), config)
+
+
+def test_pooling_without_parameters_stays_what_it_is() -> None:
+    features, network = made_features(), NetworkConfig("mean", linear=False)
+    for folds in (0, 3):
+        trained = train(features, replace(FEW, network=network, folds=folds))
+        assert trained.steps == 0
+        vectors = pooled(features, adapter_of(features, trained, network))
+        np.testing.assert_allclose(vectors, plain_mean(features.views, features.mask, None), atol=1e-6)
+
+
+def test_objects_without_labels_learn_to_be_known_again() -> None:
+    """A nuisance of each view alone can be learnt away without a label."""
+    rng = np.random.default_rng(0)
+    features = made_features(20, 1, nuisance=0.3)
+    views = features.views.astype(np.float32)
+    views[..., TELLING:] += rng.standard_normal(views[..., TELLING:].shape)
+    features = replace(features, labels=features.ids, views=unit(views).astype(np.float16))
+    records: list[dict[str, Any]] = []
+    trained = train(features, replace(FEW, folds=3, max_steps=40), log=records.append)
+    assert trained.metrics == {} and trained.steps == 40, "no class has two objects to find each other by"
+    assert np.mean([r["loss"] for r in records[-5:]]) < 0.8 * np.mean([r["loss"] for r in records[:5]])
+
+
+# -- what must not leak ------------------------------------------------------------------------------------------------
+
+
+def test_a_fold_learns_nothing_of_the_classes_that_it_is_judged_by() -> None:
+    """The text loss asks for the vectors of the classes that a run learns, and shows it the run's statistics."""
+    features = made_features(9)
+    runs: list[tuple[set[str], Statistics | None]] = []
+
+    def texts(classes: list[str], statistics: Statistics | None) -> NDArray[np.float32]:
+        runs.append((set(classes), statistics))
+        return _texts(classes, statistics)
+
+    records: list[dict[str, Any]] = []
+    config = replace(FEW, loss="text", folds=3, max_steps=2, whiten=6)
+    trained = train(features, config, text_vectors=texts, log=records.append)
+    everything = set(features.classes)
+    held_out = [everything - classes for classes, _ in runs]
+    assert [len(part) for part in held_out] == [3, 3, 3, 0]
+    assert set.union(*held_out) == everything, "each class is held out once"
+    for classes, statistics in runs:
+        wanted = features.of_classes(sorted(classes)).statistics(6)
+        assert statistics is not None and wanted is not None
+        np.testing.assert_array_equal(statistics.mean, wanted.mean)
+        np.testing.assert_array_equal(statistics.transform, wanted.transform)  # type: ignore[arg-type]
+    judged = [(features.of_classes(sorted(out)), run[1]) for out, run in zip(held_out[:3], runs[:3], strict=True)]
+    untrained = [_mean_ap(plain_mean(f.views, f.mask, statistics), f) for f, statistics in judged]
+    assert trained.metrics["untrained_mAP"] == pytest.approx(np.mean(untrained), abs=5e-3)
+
+
+def test_masked_views_never_matter() -> None:
+    features = made_features(8)
+    mask = np.random.default_rng(0).random(features.mask.shape) < 0.6
+    mask[:, 0] = True
+    states = []
+    for garbage in (0.0, math.nan, 60000.0):
+        views = np.where(mask[:, None, :, None], features.views, np.float16(garbage))
+        spoilt = replace(features, views=views, mask=mask)
+        config = replace(FEW, whiten=8, folds=2, max_steps=6, evaluate_every=3)
+        trained = train(spoilt, config)
+        states.append((_state(trained), trained.metrics, trained.statistics))
+    for state, metrics, statistics in states[1:]:
+        assert metrics == states[0][1] and all(math.isfinite(value) for value in metrics.values())
+        np.testing.assert_array_equal(statistics.transform, states[0][2].transform)
+        assert all(torch.equal(state[name], states[0][0][name]) for name in state)
+
+
+def test_the_same_seed_makes_the_same_adapter_and_another_seed_another() -> None:
+    features = made_features(8)
+    config = replace(FEW, max_steps=8, folds=2)
+    first, again, other = (_state(train(features, replace(config, seed=seed))) for seed in (1, 1, 2))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert any(not torch.equal(first[name], other[name]) for name in first)
+
+
+def test_training_goes_on_from_an_adapter_and_keeps_its_statistics() -> None:
+    features, others = made_features(8), made_features(8, seed=5)
+    config = replace(FEW, whiten=8, max_steps=10)
+    start = adapter_of(features, train(features, config))
+    before = start.to_bytes()
+    # So small a step that what comes out is the start, and an untrained network would not be.
+    trained = train(others, replace(config, max_steps=1, learning_rate=1e-9, weight_decay=0), start=start)
+    assert trained.statistics is start.statistics and start.to_bytes() == before
+    np.testing.assert_allclose(pooled(others, adapter_of(others, trained)), pooled(others, start), atol=1e-5)
+    with pytest.raises(TrainingError, match="max"):
+        train(others, replace(config, network=NetworkConfig("max")), start=start)
+
+
+# -- too little to learn from ------------------------------------------------------------------------------------------
+
+
+def test_too_few_classes_to_hold_out_are_trained_on_without_validation() -> None:
+    trained = train(made_features(3), replace(FEW, folds=3, max_steps=5))
+    assert trained.steps == 5 and trained.metrics == {}
+
+
+@pytest.mark.parametrize(("classes", "said"), [(1, "is 1 class"), (0, "is no class")])
+def test_one_class_has_nothing_to_be_told_apart_from(classes: int, said: str) -> None:
+    features = made_features(2)
+    with pytest.raises(TrainingError, match=said):
+        train(features.of_classes(features.classes[:classes]), FEW)
+
+
+def test_every_fold_has_classes_that_can_be_ranked() -> None:
+    """Many classes of one object: a fold of these alone would have nothing to measure."""
+    many = made_features(60, 2)
+    rows = [i for i in range(len(many)) if i < 12 or i % 2 == 0]  # six classes of two objects, 54 of one
+    features = many.take(np.array(rows))
+    for seed in range(4):
+        learnt: list[set[str]] = []
+
+        def texts(
+            classes: list[str], statistics: Statistics | None, learnt: list[set[str]] = learnt
+        ) -> NDArray[np.float32]:
+            learnt.append(set(classes))
+            return _texts(classes, statistics)
+
+        trained = train(features, replace(FEW, loss="text", folds=3, max_steps=1, seed=seed), text_vectors=texts)
+        for classes in learnt[:3]:
+            out = features.of_classes(sorted(set(features.classes) - classes))
+            assert len(out.classes) == 20 and len([name for name in out.classes if out.labels.count(name) > 1]) == 2
+        assert math.isfinite(trained.metrics["held_out_mAP"])
+
+
+def test_the_text_loss_needs_words() -> None:
+    with pytest.raises(TrainingError, match="reads words"):
+        train(made_features(3), replace(FEW, loss="text"))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"temperature": 0},
+        {"temperature": math.nan},
+        {"learning_rate": -1},
+        {"whiten": -1},
+        {"max_steps": 0},
+        {"averaging": 1.0},
+        {"loss": "supcn"},
+        {"classes_per_batch": 1},
+        {"objects_per_class": 1},
+    ],
+)
+def test_configurations_that_cannot_be(changes: dict[str, Any]) -> None:
+    with pytest.raises(TrainingError, match=next(iter(changes))):
+        replace(FEW, **changes)
+
+
+def test_networks_that_cannot_be() -> None:
+    with pytest.raises(TrainingError, match="one fold leaves no class"):
+        replace(FEW, folds=1)
+    with pytest.raises(AdapterError, match=r"share in \[0, 1\), not 1"):
+        NetworkConfig("clip-adapter", residual=1.0)
+    with pytest.raises(AdapterError, match="did you mean 'adam'"):
+        NetworkConfig("adm")  # type: ignore[arg-type]
+
+
+# -- features ----------------------------------------------------------------------------------------------------------
+
+
+def test_shots_are_drawn_by_seed_and_at_most_so_many() -> None:
+    features = made_features(5, 6)
+    few = features.take(np.arange(27))  # the last class has three
+    some = few.shots(4, seed=1)
+    assert [some.labels.count(name) for name in some.classes] == [4, 4, 4, 4, 3]
+    assert some.ids == few.shots(4, seed=1).ids != few.shots(4, seed=2).ids
+    for i, object_id in enumerate(some.ids):
+        np.testing.assert_array_equal(some.views[i], few.views[few.ids.index(object_id)])
+
+
+def test_whitening_shrinks_to_what_there_is_to_learn_from() -> None:
+    features = made_features(2, 1)
+    assert features.statistics(0) is None
+    for whiten, dim in ((4, 4), (512, 2 * VIEWS - 1)):
+        statistics = features.statistics(whiten)
+        assert statistics is not None and statistics.dim == dim
