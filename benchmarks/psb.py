@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import data
-from mvretrieval.adapters.adapter import Adapter, AdapterConfig
+from mvretrieval.adapters.adapter import Adapter
+from mvretrieval.adapters.config import AdapterConfig
 from mvretrieval.collection.collection import Collection
 from mvretrieval.evaluation.metrics import leave_one_out
 from mvtrain.config import TrainConfig

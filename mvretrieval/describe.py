@@ -16,7 +16,7 @@ from mvrender.renderer import BackendName, check_size
 from mvrender.shading import VIEWS_VERSION, Style, check_style
 from mvretrieval.encoders.registry import DEFAULT_ENCODER, absolute_encoder, open_encoder
 from mvretrieval.errors import DescriberError, did_you_mean
-from mvretrieval.statistics import Statistics
+from mvretrieval.statistics import Statistics, prepare
 
 if TYPE_CHECKING:
     from mvretrieval.adapters.adapter import Adapter
@@ -183,7 +183,7 @@ class Describer:
         Raises:
             AdapterError: they were learnt on other views.
         """
-        adapter.check_fits(self.view_fingerprint)
+        adapter.config.check_fits(self.view_fingerprint)
         other = self.with_fitted(adapter)
         other.config = replace(self.config, adapter=adapter.fingerprint, pooling="mean", center=False, whiten=0)
         return other
@@ -244,8 +244,6 @@ class Describer:
 
     def matched_views(self, views: NDArray[np.float32]) -> NDArray[np.float32]:
         """(B, S, V, D) raw view vectors as views are compared one by one: centred, whitened, adapted; (B, S, V, K) unit norm."""
-        from mvretrieval.adapters.adapter import prepare
-
         return prepare(views, self.statistics) if self.adapter is None else self.adapter.adapt_views(views)
 
     def describe_pictures(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -111,3 +111,11 @@ class StatisticsFit:
             floor = max(1e-12, 1e-6 * float(values[0]))
             transforms.append(axes / np.maximum(values, floor) ** _VARIANCE_POWER)
         return Statistics(mean.astype(np.float32), np.stack(transforms).astype(np.float32), self._count)
+
+
+def prepare(views: NDArray[np.float32], statistics: Statistics | None) -> NDArray[np.float32]:
+    """(B, S, V, D) raw view vectors to (B, S, V, K) unit vectors that an adapter's network takes."""
+    if statistics is not None:
+        views = np.stack([statistics.apply(views[:, s], s) for s in range(views.shape[1])], axis=1)
+    lengths = np.linalg.norm(views, axis=-1, keepdims=True)
+    return np.asarray(views / np.maximum(lengths, 1e-12), np.float32)

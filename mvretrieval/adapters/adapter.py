@@ -1,21 +1,17 @@
 """An adapter: statistics and a network that turn frozen view vectors into object vectors, and the folder they live in.
 
-adapter/
-model.safetensors    statistics, network, text space
-config.json          what it was trained on and how: encoder, rig, styles, classes seen, metrics, revision
-README.md            the same for people (a model card)
-log.jsonl            of its training
+`model.safetensors` holds statistics, network and text space; `config.json` says what it was trained on and how (encoder,
+rig, styles, classes seen, metrics, revision), `README.md` the same for people (a model card), `log.jsonl` how it went.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,76 +20,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
-from mvretrieval.adapters.network import AdapterNetwork, NetworkConfig
+from mvretrieval.adapters.config import AdapterConfig
+from mvretrieval.adapters.hub import CONFIG, HUB, MODEL, fetch
+from mvretrieval.adapters.network import AdapterNetwork
 from mvretrieval.adapters.text_space import TextSpace
 from mvretrieval.errors import AdapterError
-from mvretrieval.statistics import Statistics
+from mvretrieval.statistics import Statistics, prepare
 
-FORMAT = 1
-MODEL, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
-HUB = "hf-hub:"
-
-TextKind = Literal["adapted", "frozen", "named"]
-
-
-@dataclass(frozen=True)
-class AdapterConfig:
-    """What an adapter was made for.
-
-    Attributes:
-        views: fingerprint of the views that it was trained on (see `Describer.view_fingerprint`).
-        encoder: id of their encoder.
-        rig: where their cameras stood.
-        styles: what they look like.
-        size: their pixels.
-        n_views: V.
-        dim: K, dimensions of a view vector after the statistics.
-        network: which modules.
-        text: how words are compared with objects: `adapted` like a view of unknown direction, `frozen` as the text
-            encoder gives them (centred and whitened where views are), `named` by the adapter's own text space.
-        classes: that it was trained on.
-        metrics: of the validation.
-        training: resolved options, seed, versions and revision of the training.
-    """
-
-    views: str
-    encoder: str
-    rig: str
-    styles: tuple[str, ...]
-    size: int
-    n_views: int
-    dim: int
-    network: NetworkConfig = field(default_factory=NetworkConfig)
-    text: TextKind = "adapted"
-    classes: tuple[str, ...] = ()
-    metrics: dict[str, float] = field(default_factory=dict)
-    training: dict[str, Any] = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return {"format": FORMAT, **asdict(self)}
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> AdapterConfig:
-        """Back from `to_dict`.
-
-        Raises:
-            AdapterError: another format, or something is missing.
-        """
-        if not isinstance(values, dict) or values.get("format") != FORMAT:
-            found = values.get("format") if isinstance(values, dict) else None
-            raise AdapterError(
-                f"this adapter has format {found} and this program reads {FORMAT}: train it again, or "
-                "install the version of mvretrieval that made it"
-            )
-        known = {name: values[name] for name in cls.__dataclass_fields__ if name in values}
-        try:
-            known["network"] = NetworkConfig(**known["network"])
-            known |= {name: tuple(known[name]) for name in ("styles", "classes")}
-            return cls(**known)
-        except (KeyError, TypeError) as error:
-            raise AdapterError(f"the adapter's configuration is not complete: {error}") from error
-
+CARD = "README.md"
 
 class Adapter:
     """Raw view vectors -> object vectors."""
@@ -172,35 +106,6 @@ class Adapter:
             digest.update(name.encode() + tensor.numpy().tobytes())
         return digest.hexdigest()[:16]
 
-    def check_fits(self, view_fingerprint: str) -> list[str]:
-        """Refuse views that the adapter cannot mean anything for.
-
-        Args:
-            view_fingerprint: of the views (see `Describer.view_fingerprint`).
-
-        Returns:
-            Differences that are allowed but worth knowing: other cameras.
-
-        Raises:
-            AdapterError: other styles, another size or encoder, or slot scores with other cameras.
-        """
-        own, own_rig = _without_rig(self.config.views)
-        other, other_rig = _without_rig(view_fingerprint)
-        if own != other:
-            raise AdapterError(
-                f"the adapter was trained on views\n  {own}\nand these are\n  {other}\nTrain one on this collection "
-                "('mvr train'), or describe the collection like the adapter's: 'mvr reindex' with "
-                f"--styles {','.join(self.config.styles)} --size {self.config.size} and the adapter's encoder"
-            )
-        if own_rig == other_rig:
-            return []
-        if self.config.network.by_slot:
-            raise AdapterError(
-                f"the adapter scores views by slot and is tied to its cameras ({self.config.rig}): train it with "
-                "--dataset-scores directions for other cameras"
-            )
-        return [f"the adapter was trained with {self.config.rig}: other cameras are weighed by their direction"]
-
     # -- files --------------------------------------------------------------------------------------------------------
 
     def save(self, folder: Path) -> None:
@@ -270,33 +175,6 @@ class Adapter:
             raise AdapterError(f"its weights and its configuration do not belong together: {error}") from error
         return adapter
 
-    def push(self, folder: Path, repository: str, private: bool = False) -> str:
-        """Upload a saved adapter to the model hub.
-
-        Args:
-            folder: where it was saved.
-            repository: `owner/name`; made if it is not there.
-            private: for a new repository.
-
-        Returns:
-            Its address.
-
-        Raises:
-            AdapterError: the hub cannot be reached, or refuses.
-        """
-        from huggingface_hub import HfApi
-
-        api = HfApi()
-        try:
-            api.create_repo(repository, private=private, exist_ok=True)
-            api.upload_folder(repo_id=repository, folder_path=folder)
-        except _errors_of_the_hub() as error:
-            raise AdapterError(
-                f"the adapter was not uploaded to {repository}: {error}. Log in with 'hf auth login' or set HF_TOKEN, and "
-                "name a repository of your own as owner/name"
-            ) from error
-        return f"{HUB}{repository}"
-
     def _tensors(self) -> dict[str, torch.Tensor]:
         tensors = {f"network.{n}": t.detach().cpu().contiguous() for n, t in self.network.state_dict().items()}
         if self.statistics is not None:
@@ -328,48 +206,6 @@ class Adapter:
             f"Trained on {len(config.classes)} classes; `config.json` lists them and the options of the training.\n\n"
             + (f"| validation | |\n|---|---|\n{metrics}" if metrics else "")
         )
-
-
-def prepare(views: NDArray[np.float32], statistics: Statistics | None) -> NDArray[np.float32]:
-    """(B, S, V, D) raw view vectors to (B, S, V, K) unit vectors that an adapter's network takes."""
-    if statistics is not None:
-        views = np.stack([statistics.apply(views[:, s], s) for s in range(views.shape[1])], axis=1)
-    lengths = np.linalg.norm(views, axis=-1, keepdims=True)
-    return np.asarray(views / np.maximum(lengths, 1e-12), np.float32)
-
-
-def fetch(source: str) -> Path:
-    """Folder of an adapter of the model hub, in the cache.
-
-    Raises:
-        AdapterError: it cannot be had.
-    """
-    from huggingface_hub import snapshot_download
-
-    name, _, revision = source.removeprefix(HUB).partition("@")
-    try:
-        return Path(snapshot_download(name, revision=revision or None, allow_patterns=[MODEL, CONFIG]))
-    except _errors_of_the_hub() as error:
-        raise AdapterError(
-            f"the adapter {source} cannot be had ({type(error).__name__}): check its name and the connection, or copy the "
-            "folder here and name its path"
-        ) from error
-
-
-def _errors_of_the_hub() -> tuple[type[Exception], ...]:
-    from huggingface_hub.errors import HfHubHTTPError
-
-    # A lost connection is an error of the HTTP library alone, and the hub's versions differ in which that is.
-    library = [base for base in HfHubHTTPError.__bases__ if issubclass(base, Exception)]
-    return (*library, OSError, ValueError)
-
-
-def _without_rig(views: str) -> tuple[str, str]:
-    """A view fingerprint without its cameras, and the cameras."""
-    found = re.search(r" rig=(.*?)(?= styles=)", views)
-    if found is None:  # of an earlier version
-        return views, ""
-    return views[: found.start()] + views[found.end() :], found.group(1)
 
 
 def _statistics(config: AdapterConfig, values: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Statistics | None:

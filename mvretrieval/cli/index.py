@@ -93,7 +93,7 @@ def run(options: Options) -> int:
         config = _config(options)
         adapter = None if options.adapter is None else _adapter(options.adapter)
         collection = Collection.create(options.collection, config, machine, options.index, adapter)
-        for notice in [] if adapter is None else adapter.check_fits(collection.describer.view_fingerprint):
+        for notice in [] if adapter is None else adapter.config.check_fits(collection.describer.view_fingerprint):
             say(f"note: {notice}")
     else:
         collection = Collection.open(options.collection, machine, write=True)

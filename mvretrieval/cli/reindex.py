@@ -107,7 +107,7 @@ def _check_adapter(
         return
     views = collection.describer.with_config(rig=config.rig, styles=config.styles, size=config.size).view_fingerprint
     try:
-        for notice in used.check_fits(views):
+        for notice in used.config.check_fits(views):
             say(f"note: {notice}")
     except AdapterError as error:
         if adapter is not None:

@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
-from mvretrieval.adapters.adapter import CONFIG, MODEL, Adapter, AdapterConfig, prepare
+from mvretrieval.adapters.adapter import Adapter
+from mvretrieval.adapters.config import AdapterConfig
+from mvretrieval.adapters.hub import CONFIG, MODEL, push
 from mvretrieval.adapters.network import NetworkConfig
 from mvretrieval.adapters.text_space import TextSpace
 from mvretrieval.cli.main import _run
@@ -26,7 +28,7 @@ from mvretrieval.collection.redescribe import STAGING
 from mvretrieval.describe import Describer
 from mvretrieval.errors import AdapterError, ShapeError
 from mvretrieval.search.query import Query
-from mvretrieval.statistics import Statistics, StatisticsFit
+from mvretrieval.statistics import Statistics, StatisticsFit, prepare
 
 S, V, D, K = 2, 4, 10, 6
 STYLES = ("texture", "clay")
@@ -238,7 +240,7 @@ def test_it_fits_the_views_that_it_was_made_for_and_other_cameras_unless_it_coun
     config = replace(SMALL, styles=STYLES)
     free, slots = _adapter(), _adapter(NetworkConfig(dataset_scores="slots"))
     for adapter in (free, slots):
-        assert adapter.check_fits(Describer(config).view_fingerprint) == []
+        assert adapter.config.check_fits(Describer(config).view_fingerprint) == []
         for other in (replace(config, styles=("clay", "texture")), replace(config, styles=("texture",)), replace(config, size=65)):
             with pytest.raises(AdapterError, match=r"--styles texture,clay --size 64") as caught:
                 Describer(other).with_adapter(adapter)
@@ -248,9 +250,9 @@ def test_it_fits_the_views_that_it_was_made_for_and_other_cameras_unless_it_coun
         with pytest.raises(AdapterError, match="other weights"):
             foreign.with_adapter(adapter)
         with pytest.raises(AdapterError, match="trained on views"):  # of an early version, which said nothing else
-            adapter.check_fits("views=0")
+            adapter.config.check_fits("views=0")
     turned = Describer(replace(config, rig="ring:5@10"))
-    (notice,) = free.check_fits(turned.view_fingerprint)
+    (notice,) = free.config.check_fits(turned.view_fingerprint)
     assert "ring:3@30" in notice and "by their direction" in notice
     with pytest.raises(AdapterError, match=r"tied to its cameras \(ring:3@30\)"):
         turned.with_adapter(slots)
@@ -317,7 +319,7 @@ def test_an_upload_that_fails_says_how_to_log_in(
     adapter = _adapter()
     adapter.save(tmp_path / "adapter")
     with pytest.raises(AdapterError, match=rf"not uploaded to {repository}.*hf auth login"):
-        adapter.push(tmp_path / "adapter", repository)
+        push(tmp_path / "adapter", repository)
 
 
 # -- collections -------------------------------------------------------------------------------------------------------

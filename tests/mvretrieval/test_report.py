@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mvrender.cameras import parse_rig
-from mvretrieval.adapters.adapter import Adapter, AdapterConfig
+from mvretrieval.adapters.adapter import Adapter
+from mvretrieval.adapters.config import AdapterConfig
 from mvretrieval.adapters.network import NetworkConfig
 from mvretrieval.collection.collection import Collection, OpenOptions
 from mvretrieval.errors import ShapeError

@@ -12,11 +12,12 @@ import pytest
 import torch
 from made_meshes import SMALL, unit
 
-from mvretrieval.adapters.adapter import Adapter, AdapterConfig, prepare
+from mvretrieval.adapters.adapter import Adapter
+from mvretrieval.adapters.config import AdapterConfig
 from mvretrieval.adapters.text_space import TextSpace, plain_name
 from mvretrieval.describe import Describer, DescriberConfig
 from mvretrieval.errors import EncoderError
-from mvretrieval.statistics import Statistics, StatisticsFit
+from mvretrieval.statistics import Statistics, StatisticsFit, prepare
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvrender.cameras import parse_rig
-from mvretrieval.adapters.adapter import Adapter, AdapterConfig, prepare
+from mvretrieval.adapters.adapter import Adapter
+from mvretrieval.adapters.config import AdapterConfig
 from mvretrieval.adapters.network import NetworkConfig
-from mvretrieval.statistics import Statistics
+from mvretrieval.statistics import Statistics, prepare
 from mvtrain.features import Features
 from mvtrain.train import Trained
 

@@ -9,7 +9,9 @@ from typing import Any
 
 import tyro
 
-from mvretrieval.adapters.adapter import HUB, Adapter, AdapterConfig
+from mvretrieval.adapters.adapter import Adapter
+from mvretrieval.adapters.config import AdapterConfig
+from mvretrieval.adapters.hub import HUB, push
 from mvretrieval.adapters.network import NetworkConfig, PoolingKind
 from mvretrieval.adapters.text_space import TextSpace
 from mvretrieval.cli.common import progress, run_record, say
@@ -163,7 +165,7 @@ def learn(options: Options) -> dict[str, Any]:
         say(f"learning from {len(features)} objects, {len(features.classes)} classes, on {device}")
         views = collection.store.get_meta("view_fingerprint")
         if start is not None:
-            start.check_fits(views)
+            start.config.check_fits(views)
         # After what may be refused: an attempt that never began leaves neither a folder nor an emptied log behind.
         with TrainingLog(options.out, options.tensorboard) as log:
 
@@ -211,7 +213,7 @@ def learn(options: Options) -> dict[str, Any]:
             log({"stage": "done", **metrics})
     adapter.save(options.out)
     if options.push is not None:
-        say(f"uploaded to {adapter.push(options.out, options.push, options.private)}")
+        say(f"uploaded to {push(options.out, options.push, options.private)}")
     return {"objects": len(features), "classes": len(features.classes), **metrics}
 
 

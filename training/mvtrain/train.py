@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mvretrieval.adapters.adapter import Adapter, prepare
+from mvretrieval.adapters.adapter import Adapter
 from mvretrieval.adapters.network import AdapterNetwork
 from mvretrieval.errors import TrainingError
 from mvretrieval.evaluation.metrics import leave_one_out
-from mvretrieval.statistics import Statistics
+from mvretrieval.statistics import Statistics, prepare
 from mvtrain.config import TrainConfig
 from mvtrain.features import Features
 from mvtrain.losses import make_loss

@@ -60,7 +60,7 @@ def _check_alike(adapters: Sequence[Adapter]) -> None:
         same_parts = first.config.network == other.config.network and first.config.dim == other.config.dim
         if not same_parts or first.config.styles != other.config.styles:
             raise AdapterError("adapters of different kinds have no weights in common: train them with the same options")
-        first.check_fits(other.config.views)
+        first.config.check_fits(other.config.views)
         if not _same(first.statistics, other.statistics):
             raise AdapterError(
                 "the adapters whiten views differently, so their weights mean different things: train them with --start "
