@@ -21,13 +21,12 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from mvretrieval.adapters.config import AdapterConfig
-from mvretrieval.adapters.hub import CONFIG, HUB, MODEL, fetch
+from mvretrieval.adapters.hub import CARD, CONFIG, HUB, MODEL, fetch
 from mvretrieval.adapters.network import AdapterNetwork
 from mvretrieval.adapters.text_space import TextSpace
 from mvretrieval.errors import AdapterError
 from mvretrieval.statistics import Statistics, prepare
 
-CARD = "README.md"
 
 class Adapter:
     """Raw view vectors -> object vectors."""

@@ -6,6 +6,7 @@ import re
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from mvrender.shading import Style
 from mvretrieval.adapters.network import NetworkConfig
 from mvretrieval.errors import AdapterError
 
@@ -36,7 +37,7 @@ class AdapterConfig:
     views: str
     encoder: str
     rig: str
-    styles: tuple[str, ...]
+    styles: tuple[Style, ...]
     size: int
     n_views: int
     dim: int
@@ -98,7 +99,13 @@ class AdapterConfig:
                 f"the adapter scores views by slot and is tied to its cameras ({self.rig}): train it with "
                 "--dataset-scores directions for other cameras"
             )
-        return [f"the adapter was trained with {self.rig}: other cameras are weighed by their direction"]
+        if self.network.kind == "chunk":
+            how = "its convolution expects neighbouring views of a ring"
+        elif self.network.kind == "adam" and self.network.dataset_scores == "directions":
+            how = "other cameras are weighed by their direction"
+        else:
+            how = "other cameras may show less"
+        return [f"the adapter was trained with {self.rig}: {how}"]
 
 
 def _without_rig(views: str) -> tuple[str, str]:

@@ -7,11 +7,11 @@ from pathlib import Path
 from mvretrieval.errors import AdapterError
 
 HUB = "hf-hub:"
-MODEL, CONFIG = "model.safetensors", "config.json"
+MODEL, CONFIG, CARD, LOG = "model.safetensors", "config.json", "README.md", "log.jsonl"
 
 
 def push(folder: Path, repository: str, private: bool = False) -> str:
-    """Upload a saved adapter to the model hub.
+    """Upload a saved adapter to the model hub: its own files, whatever else is in the folder.
 
     Args:
         folder: where it was saved.
@@ -29,7 +29,7 @@ def push(folder: Path, repository: str, private: bool = False) -> str:
     api = HfApi()
     try:
         api.create_repo(repository, private=private, exist_ok=True)
-        api.upload_folder(repo_id=repository, folder_path=folder)
+        api.upload_folder(repo_id=repository, folder_path=folder, allow_patterns=[MODEL, CONFIG, CARD, LOG])
     except _errors() as error:
         raise AdapterError(
             f"the adapter was not uploaded to {repository}: {error}. Log in with 'hf auth login' or set HF_TOKEN, and "

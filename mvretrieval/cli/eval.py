@@ -65,9 +65,9 @@ class Options:
     queries: Path | None = None
     metrics: FamilyName = "textbook"
     smooth: int | None = None
-    smooth_alpha: float = ALPHA
+    smooth_alpha: float | None = None
     expand: int = 0
-    expand_alpha: float = ALPHA
+    expand_alpha: float | None = None
     match: float = 0.0
     transductive: Method | None = None
     compare: Path | None = None
@@ -91,7 +91,11 @@ class Options:
         Raises:
             EvaluationError: a value is out of range.
         """
-        return Refining(self.smooth, self.smooth_alpha, self.expand, self.expand_alpha, self.match)
+        for count, alpha, name in ((self.smooth, self.smooth_alpha, "smooth"), (self.expand, self.expand_alpha, "expand")):
+            if alpha is not None and not count:
+                raise EvaluationError(f"--{name}-alpha says how neighbours are weighed: say with --{name} how many there are")
+        alphas = [ALPHA if alpha is None else alpha for alpha in (self.smooth_alpha, self.expand_alpha)]
+        return Refining(self.smooth, alphas[0], self.expand, alphas[1], self.match)
 
 
 def run(options: Options) -> int:
@@ -100,7 +104,7 @@ def run(options: Options) -> int:
         from mvretrieval.evaluation.report import check_extra
 
         check_extra()
-    with Collection.open(options.collection) as collection:
+    with Collection.open(options.collection) as collection, collection.reading():
         subject = subject_of(collection, Selection(options.by, options.where, options.classes))
         task, queries = _task(options, subject)
         measure = FAMILIES[options.metrics](task.n_relevant)
@@ -169,7 +173,9 @@ def _compared(
 ) -> dict[str, Difference]:
     if options.compare is None:
         return {}
-    second, notes = evaluate_other(options.compare, subject, task, queries, FAMILIES[options.metrics])
+    second, notes = evaluate_other(
+        options.compare, subject, task, queries, FAMILIES[options.metrics], options.refining()
+    )
     for note in notes:
         say(note)
     return compare(evaluation, second, options.seed)

@@ -17,11 +17,11 @@ from mvretrieval.collection.indexing import IndexOptions, IndexReport
 from mvretrieval.collection.store import FILE
 from mvretrieval.collection.vectors import IndexKind
 from mvretrieval.describe import DescriberConfig, PoolingChoice
-from mvretrieval.encoders.registry import DEFAULT_ENCODER
 from mvretrieval.errors import DescriberError
 
 if TYPE_CHECKING:
     from mvretrieval.adapters.adapter import Adapter
+    from mvretrieval.adapters.config import AdapterConfig
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,8 @@ class Options:
         styles: what views look like, with commas: texture (default), clay, depth, normal, silhouette.
         size: pixels of a view. Default: 224.
         pooling: how views become one vector. Default: mean.
-        adapter: folder of an adapter that 'mvr train' made, or hf-hub:owner/name; takes the place of whitening and pooling.
+        adapter: folder of an adapter that 'mvr train' made, or hf-hub:owner/name; takes the place of whitening and pooling,
+            and what is not named (encoder, rig, styles, size) is as it was when the adapter was trained.
         whiten: dimensions left by PCA whitening, fitted at the end of the first run; 0 is none.
         center: take away the mean view.
         fit_where: objects that the whitening is fitted on, as a filter.
@@ -90,8 +91,8 @@ def run(options: Options) -> int:
     machine = OpenOptions(options.device, options.precision, options.backend, options.workers)
     is_new = not (options.collection / FILE).exists()
     if is_new:
-        config = _config(options)
         adapter = None if options.adapter is None else _adapter(options.adapter)
+        config = _config(options, None if adapter is None else adapter.config)
         collection = Collection.create(options.collection, config, machine, options.index, adapter)
         for notice in [] if adapter is None else adapter.config.check_fits(collection.describer.view_fingerprint):
             say(f"note: {notice}")
@@ -127,16 +128,19 @@ def run(options: Options) -> int:
     return 1 if options.strict and report.failed else 0
 
 
-def _config(options: Options) -> DescriberConfig:
-    default = DescriberConfig()
+def _config(options: Options, adapter: AdapterConfig | None) -> DescriberConfig:
+    """What is not named is as the adapter wants it, or as by default."""
+    default: AdapterConfig | DescriberConfig = adapter or DescriberConfig()
     if options.adapter is not None and (options.pooling or options.whiten or options.center):
         raise DescriberError("an adapter brings its own whitening and pooling: name one or the other")
+    if adapter is not None and options.encoder is None and "@" in adapter.encoder:
+        raise DescriberError(f"the adapter was trained with {adapter.encoder}: name that file with --encoder")
     return DescriberConfig(
-        encoder=options.encoder or DEFAULT_ENCODER,
+        encoder=options.encoder or default.encoder,
         rig=options.rig or default.rig,
         styles=parse_styles(options.styles) if options.styles else default.styles,
         size=options.size or default.size,
-        pooling=options.pooling or default.pooling,
+        pooling=options.pooling or "mean",
         center=options.center,
         whiten=options.whiten or 0,
     )

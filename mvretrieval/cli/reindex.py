@@ -145,7 +145,7 @@ def _changes(options: Options) -> dict[str, Any]:
         changes["whiten"] = options.whiten
     otherwise = options.raw or options.center or options.whiten is not None or options.pooling is not None
     if options.adapter is not None:
-        if otherwise:
+        if otherwise or options.fit_where is not None:
             raise DescriberError("an adapter brings its own whitening and pooling: name one or the other")
         changes |= {"pooling": "mean", "center": False, "whiten": 0}
     elif otherwise:

@@ -116,7 +116,11 @@ class Collection:
         # Before anything is written: an encoder without weights should leave no half-made folder behind.
         describer = Describer(config, None, options.device, options.precision, options.backend)  # type: ignore[arg-type]
         describer.encoder  # noqa: B018
+        if config.adapter and (adapter is None or adapter.fingerprint != config.adapter):
+            raise DescriberError(f"the configuration names adapter {config.adapter}: give that adapter too")
         if adapter is not None:
+            if config.wants_statistics or config.pooling != "mean":
+                raise DescriberError("an adapter brings its own whitening and pooling: name one or the other")
             describer = describer.with_adapter(adapter)
         try:
             folder.mkdir(parents=True, exist_ok=True)

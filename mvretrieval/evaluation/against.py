@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mvretrieval.collection.collection import Collection
 from mvretrieval.evaluation.metrics import Evaluation, Measure, evaluate
 from mvretrieval.evaluation.protocols import OpenSetQueries, Task, leave_one_out_task, open_set_task
-from mvretrieval.evaluation.ranking import cosines
+from mvretrieval.evaluation.refined import Refining, refined
 from mvretrieval.evaluation.subject import Subject, subject_of
 from mvretrieval.evaluation.trec import evaluate_run, qrels_of, read_run
 
@@ -22,6 +22,7 @@ def evaluate_other(
     task: Task,
     queries: OpenSetQueries | None,
     family: Callable[[NDArray[np.int64]], Measure],
+    refining: Refining,
 ) -> tuple[Evaluation, list[str]]:
     """Measure another run by the same protocol.
 
@@ -31,6 +32,7 @@ def evaluate_other(
         task: of this run.
         queries: of an open-set protocol; None is leave-one-out.
         family: of metrics, see `os3dor.FAMILIES`.
+        refining: how another collection's scores are refined, as this one's are.
 
     Returns:
         Values of its queries, and what makes the two runs unlike, for people.
@@ -41,15 +43,17 @@ def evaluate_other(
     """
     if other.is_file():
         return _run(other, task, subject.ids, family(task.n_relevant))
-    with Collection.open(other) as collection:
+    with Collection.open(other) as collection, collection.reading():
         theirs = subject_of(collection, subject.selection)
+        if queries is None:
+            their_task = leave_one_out_task(theirs.labels, theirs.ids)
+        else:
+            their_task = open_set_task(theirs.labels, theirs.ids, queries)
+        scores, how = refined(collection, theirs, their_task, refining)
     different = len(set(subject.ids) ^ set(theirs.ids))
     notes = [f"{different} objects are in one of both collections alone, and in its gallery alone"] if different else []
-    if queries is None:
-        their_task = leave_one_out_task(theirs.labels, theirs.ids)
-    else:
-        their_task = open_set_task(theirs.labels, theirs.ids, queries)
-    return evaluate(their_task, cosines(theirs.vectors), family(their_task.n_relevant), theirs.ids), notes
+    notes += [f"{other} is {how}"] if how else []
+    return evaluate(their_task, scores, family(their_task.n_relevant), theirs.ids), notes
 
 
 def _run(path: Path, task: Task, ids: tuple[str, ...], measure: Measure) -> tuple[Evaluation, list[str]]:

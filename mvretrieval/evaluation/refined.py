@@ -90,7 +90,8 @@ def refined(collection: Collection, subject: Subject, task: Task, refining: Refi
         f"expanded with {refining.expand}, power {refining.expand_alpha:g}" if refining.expand else "",
         f"views matched, share {refining.match:g}" if refining.match else "",
     ]
-    return given(scores), "; ".join(part for part in parts if part)
+    # Rounded, so that identical objects tie whatever the order of the sums was.
+    return given(scores.round(6)), "; ".join(part for part in parts if part)
 
 
 def matches(collection: Collection, subject: Subject) -> NDArray[np.float32]:

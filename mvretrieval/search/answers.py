@@ -99,7 +99,13 @@ def search(
     """See `Collection.search`."""
     if k < 1:
         raise QueryError(f"-k is a number of hits from 1, not {k}")
-    return search_sources(collection, resolve(collection, query), k, where, refine)
+    while True:
+        epoch = collection.store.get_meta("epoch")
+        sources = resolve(collection, query)
+        with collection.reading():
+            # Otherwise the collection was described anew meanwhile, and the question means nothing to it.
+            if collection.store.get_meta("epoch") == epoch:
+                return search_sources(collection, sources, k, where, refine)
 
 
 def search_sources(

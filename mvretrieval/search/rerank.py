@@ -141,7 +141,9 @@ def rerank(
     for t, source in enumerate(sources):
         if _is_matched(source):
             matches[:, t] = _match(describer, source, views, masks)
-            scores = scores + weight * factors[t] * (matches[:, t] - vectors @ source.vector)
+            # A picture's vector meets only the styles that look like pictures, and these are part of an object's length.
+            share = (len(styles_of(describer, source)) / describer.n_styles) ** 0.5
+            scores = scores + weight * factors[t] * (share * matches[:, t] - vectors @ source.vector)
     order = np.lexsort((numbers, -scores))
     return Ranked(scores[order], numbers[order], matches[order])
 

@@ -50,13 +50,13 @@ def test_classes_that_training_never_saw_are_told_apart_better() -> None:
     assert after > before + 0.15, (before, after)
     metrics = trained.metrics
     assert metrics["held_out_mAP"] > metrics["untrained_mAP"] + 0.05
-    assert trained.steps % 20 == 0 and 0 < trained.steps <= 60
-    # The number of steps is the one at which the folds' mean curve is highest, and the log has all that shows it.
+    # The last step whose loss against the best is tolerated; twice as many objects take twice as many steps to pass over.
     folds = [[r for r in records if r["stage"] == f"fold {n} of 2"] for n in (1, 2)]
     common = set.intersection(*({r["step"] for r in fold} for fold in folds))
     curve = {step: np.mean([r["mAP"] for fold in folds for r in fold if r["step"] == step]) for step in common}
-    assert max(curve, key=lambda step: curve[step]) == trained.steps
-    assert metrics["held_out_mAP"] == pytest.approx(curve[trained.steps])
+    chosen = max(step for step, value in curve.items() if value >= max(curve.values()) - config.tolerance)
+    assert trained.steps == 2 * chosen
+    assert metrics["held_out_mAP"] == pytest.approx(curve[chosen])
     assert records[-1]["stage"] == "all seen classes" and records[-1]["step"] == trained.steps
 
 

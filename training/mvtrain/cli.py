@@ -132,10 +132,16 @@ def run(options: Options) -> int:
             f"  mAP on classes held out of the training: {metrics['held_out_mAP']:.4f} after {metrics['steps']} steps, "
             f"{better} {metrics['untrained_mAP']:.4f} without training"
         )
+    elif options.folds and metrics["steps"]:
+        print(
+            f"  no validation: too few classes with several objects that could be held out for {options.folds} folds; all "
+            f"{metrics['steps']} steps were taken. Give --folds 2, --max-steps, or labels"
+        )
     if "names_top1" in metrics:
         print(
-            f"  words: {metrics['names_known']} classes have a known name; an object of a class held out is called by its "
-            f"own name in {metrics['names_top1']:.0%}, within five in {metrics['names_top5']:.0%}"
+            f"  words: {metrics['names_known']} classes have a known name; objects of a class that the map to words has not "
+            f"met (the adapter has) are called by their own name in {metrics['names_top1']:.0%}, within five in "
+            f"{metrics['names_top5']:.0%}"
         )
     print(f"  next: mvr reindex {options.collection} --adapter {options.out}")
     return 0
@@ -163,9 +169,8 @@ def learn(options: Options) -> dict[str, Any]:
         if options.shots is not None:
             features = features.shots(options.shots, options.seed)
         say(f"learning from {len(features)} objects, {len(features.classes)} classes, on {device}")
-        views = collection.store.get_meta("view_fingerprint")
         if start is not None:
-            start.config.check_fits(views)
+            start.config.check_fits(features.fingerprint)
         # After what may be refused: an attempt that never began leaves neither a folder nor an emptied log behind.
         with TrainingLog(options.out, options.tensorboard) as log:
 
@@ -188,7 +193,7 @@ def learn(options: Options) -> dict[str, Any]:
             metrics: dict[str, Any] = {"steps": trained.steps, **trained.metrics}
             adapter = Adapter(
                 AdapterConfig(
-                    views=views,
+                    views=features.fingerprint,
                     encoder=_public(describer.config.encoder),
                     rig=describer.config.rig,
                     styles=describer.config.styles,
@@ -197,7 +202,7 @@ def learn(options: Options) -> dict[str, Any]:
                     dim=features.views.shape[3] if trained.statistics is None else trained.statistics.dim,
                     network=config.network,
                     text="frozen" if config.loss == "text" else "adapted",
-                    classes=() if options.unlabelled else tuple(features.classes),
+                    classes=_classes(options, features.classes, start),
                     metrics={name: float(value) for name, value in metrics.items()},
                     training=run_record("train", _without_folders(options)),
                 ),
@@ -227,6 +232,12 @@ def _without_folders(options: Options) -> Options:
         names=None if options.names is None else Path(options.names.name),
         start=start if start is None or start.startswith(HUB) else Path(start).name,
     )
+
+
+def _classes(options: Options, own: list[str], start: Adapter | None) -> tuple[str, ...]:
+    """All that the weights have seen, the start's classes too."""
+    before = () if start is None else start.config.classes
+    return tuple(sorted({*before, *(() if options.unlabelled else own)}))
 
 
 def _public(encoder: str) -> str:

@@ -23,7 +23,7 @@ class TrainConfig:
         temperature: of supcon, prototypes and text.
         classes_per_batch: P classes in a batch, as many from large classes as from small ones.
         objects_per_class: K objects of each.
-        max_steps: batches at most.
+        max_steps: batches at most while classes are held out; with all classes as many passes over the objects.
         learning_rate: of AdamW.
         weight_decay: of AdamW.
         averaging: decay of the running mean of the weights, which is what is kept.

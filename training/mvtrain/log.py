@@ -28,7 +28,10 @@ class TrainingLog:
         self._writer: Any = None
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._file = (folder / "log.jsonl").open("w", encoding="utf-8")
+            # Beside the log of an adapter that may be there, until this training has come to its end.
+            self._path = folder / "log.jsonl"
+            self._part = folder / "log.jsonl.part"
+            self._file = self._part.open("w", encoding="utf-8")
         except OSError as error:
             raise TrainingError(f"{folder} cannot be written: {error}") from error
         if tensorboard:
@@ -55,5 +58,7 @@ class TrainingLog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._file.close()
+        if error is None:
+            self._part.replace(self._path)
         if self._writer is not None:
             self._writer.close()

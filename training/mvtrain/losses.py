@@ -20,7 +20,8 @@ class TextLoss(nn.Module):
             temperature: cosines are divided by it.
         """
         super().__init__()
-        self.text_vectors = nn.Buffer(text_vectors)
+        self.text_vectors: Tensor
+        self.register_buffer("text_vectors", text_vectors)
         self.temperature = temperature
 
     def forward(self, vectors: Tensor, classes: Tensor) -> Tensor:

@@ -1,13 +1,14 @@
 """The training loop: frozen view vectors in, an adapter out.
 
 The seen classes are split into folds. Each fold is held out once while the rest is trained on, and the mean of the folds'
-curves of held-out mAP says after how many steps to stop. Then all seen classes are trained on for so many steps. Test
-classes are never looked at.
+curves of held-out mAP says when to stop. Then all seen classes are trained on for as many passes over their objects, which
+are more steps, since a fold's rest has fewer objects. Test classes are never looked at.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from itertools import islice
@@ -79,7 +80,7 @@ def train(
         raise TrainingError(f"there {there}; 2 or more are needed to learn what sets them apart")
     steps = config.max_steps
     metrics: dict[str, float] = {}
-    folds = _folds(features, config)
+    folds = _folds(features, config, () if start is None else start.config.classes)
     if folds:
         steps, metrics = _best_number_of_steps(features, folds, config, device, text_vectors, log, start)
     run = _Run(features, config, device, text_vectors, start)
@@ -170,10 +171,13 @@ class _Run:
         return torch.cat(parts).cpu().numpy()
 
 
-def _folds(features: Features, config: TrainConfig) -> list[list[str]]:
-    """Classes that are held out together; none where there are too few to hold out."""
-    classes = np.array(features.classes)
-    counts = {name: features.labels.count(name) for name in features.classes}
+def _folds(features: Features, config: TrainConfig, known: Sequence[str] = ()) -> list[list[str]]:
+    """Classes that are held out together; none where there are too few to hold out.
+
+    What a start was trained on (`known`) cannot be held out any more.
+    """
+    counts = Counter(features.labels)
+    classes = np.array(sorted(set(counts) - set(known)))
     # Every fold needs two classes to rank and two to learn from, with objects to find.
     if config.folds == 0 or len([name for name in classes if counts[name] > 1]) < 2 * max(config.folds, 2):
         return []
@@ -193,9 +197,12 @@ def _best_number_of_steps(
     start: Adapter | None,
 ) -> tuple[int, dict[str, float]]:
     curves: list[dict[int, float]] = []
+    sizes: list[int] = []
     for number, held_out in enumerate(folds, start=1):
         rest = [name for name in features.classes if name not in set(held_out)]
-        run = _Run(features.of_classes(rest), config, device, text_vectors, start)
+        learnt_from = features.of_classes(rest)
+        sizes.append(len(learnt_from))
+        run = _Run(learnt_from, config, device, text_vectors, start)
         judged = features.of_classes(held_out)
         tensors = run.tensors(judged)
 
@@ -210,8 +217,8 @@ def _best_number_of_steps(
             log({"stage": f"fold {number} of {len(folds)}", "step": step, "of": config.max_steps, "loss": loss, "mAP": curve[step]})
         curves.append(curve)
     mean = {step: float(np.mean([curve[step] for curve in curves])) for step in curves[0]}
-    best = max(mean.values())
-    chosen = max(step for step, value in mean.items() if value >= best - config.tolerance)
-    if best == mean[0]:  # nothing that was learnt helps classes that were not seen
-        chosen = 0
-    return chosen, {"held_out_mAP": mean[chosen], "untrained_mAP": mean[0]}
+    # Never so long that classes which were not seen are found less well than without training.
+    enough = max(max(mean.values()) - config.tolerance, mean[0])
+    chosen = max(step for step, value in mean.items() if value >= enough and (step == 0 or value > mean[0]))
+    passes = chosen / float(np.mean(sizes))
+    return round(passes * len(features)), {"held_out_mAP": mean[chosen], "untrained_mAP": mean[0]}

@@ -36,7 +36,7 @@ def average(adapters: Sequence[Adapter], shares: Sequence[float] | None = None) 
         name: torch.stack([share * state[name] for share, state in zip(shares, states, strict=True)]).sum(dim=0)
         for name in states[0]
     }
-    return _with_weights(adapters[0], mixed)
+    return _with_weights(adapters, mixed)
 
 
 def carry(onto: Adapter, tuned: Adapter, before: Adapter, strength: float = 1.0) -> Adapter:
@@ -77,8 +77,12 @@ def _same(a: Statistics | None, b: Statistics | None) -> bool:
     return transforms and np.array_equal(a.mean, b.mean)
 
 
-def _with_weights(like: Adapter, weights: dict[str, Tensor]) -> Adapter:
-    config = replace(like.config, metrics={}, classes=tuple(sorted(like.config.classes)))
-    made = Adapter.untrained(config, like.statistics)
+def _with_weights(parts: Sequence[Adapter], weights: dict[str, Tensor]) -> Adapter:
+    """All classes were seen; a map to words was learnt for other vectors and is left behind, as are metrics."""
+    first = parts[0]
+    classes = tuple(sorted({name for part in parts for name in part.config.classes}))
+    text = "adapted" if first.config.text == "named" else first.config.text
+    config = replace(first.config, metrics={}, training={}, classes=classes, text=text)
+    made = Adapter.untrained(config, first.statistics)
     made.network.load_state_dict(weights)
-    return Adapter(config, like.statistics, made.network, like.text_space)
+    return made
