@@ -438,6 +438,8 @@ def test_indexing_with_an_adapter_equals_describing_anew_with_it(
     assert mvr("index", new, shapes, *same, "--adapter", trained[1]) == 0
     _same(_vectors(new), _vectors(trained[0]))
     assert mvr("index", new, shapes, "--adapter", trained[1], "--workers", 1) == 0, "the same again is no change"
+    assert mvr("index", tmp_path / "plain", shapes, "--adapter", trained[1], "--workers", 1) == 0, "as the adapter was made"
+    _same(_vectors(tmp_path / "plain"), _vectors(trained[0]))
     (tmp_path / "empty").mkdir()
     turned = [*same[:2], "--rig", "ring:4@30", *same[4:], "--adapter", trained[1]]
     assert mvr("index", tmp_path / "turned", tmp_path / "empty", *turned) == 0

@@ -18,9 +18,10 @@ from mvretrieval.cli.main import main
 from mvretrieval.collection.collection import Collection
 from mvretrieval.evaluation.metrics import evaluate, leave_one_out
 from mvretrieval.evaluation.os3dor import os3dor_measure
-from mvretrieval.evaluation.protocols import draw_queries, open_set_task
-from mvretrieval.evaluation.ranking import cosines
+from mvretrieval.evaluation.protocols import draw_queries, leave_one_out_task, open_set_task
+from mvretrieval.evaluation.ranking import cosines, given
 from mvretrieval.evaluation.trec import evaluate_run, read_qrels, read_run
+from mvretrieval.search.smoothing import scores_without_query
 
 Mvr = Callable[..., tuple[int, str, str]]
 N = 40
@@ -173,6 +174,31 @@ def test_files(mvr: Mvr, good: Path, tmp_path: Path) -> None:
     for record in (tmp_path / "trec" / "eval.json", tmp_path / "new" / "values.csv.json"):
         content = json.loads(record.read_text())
         assert content["result"] == result and content["options"]["collection"] == str(good)
+
+
+def test_refined_scores_are_those_of_a_strict_leave_one_out(mvr: Mvr, good: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "smoothed"
+    shutil.copytree(good, copy)
+    with Collection.open(copy, write=True) as collection:
+        collection.smooth(3, 2.0)
+        numbers = [int(n) for n in collection.store.select(None)]
+        vectors = np.stack([collection.store.vector_of(n) for n in numbers])
+        labels = collection.store.column_values("label", numbers)
+    strict = scores_without_query(vectors, 3, 2.0)
+    expected = evaluate(leave_one_out_task(labels), given(strict.round(6))).means()["mAP"]
+    asked = ["--smooth", 3, "--smooth-alpha", 2]
+    assert _json(mvr(copy, "--json"))["mAP"] == pytest.approx(expected, abs=1e-6)
+    assert _json(mvr(good, "--json", *asked))["mAP"] == pytest.approx(expected, abs=1e-6)
+    assert _json(mvr(copy, "--json", "--smooth", 0))["mAP"] == _json(mvr(good, "--json"))["mAP"] != pytest.approx(expected)
+    itself = _json(mvr(copy, "--json", "--expand", 2, "--compare", copy))["compare"]["mAP"]
+    assert itself["difference"] == 0 and itself["p"] == 1
+    open_set = ["--protocol", "open-set", "--metrics", "os3dor", "--json"]
+    assert _json(mvr(good, *open_set, "--expand", 1))["mAP"] != _json(mvr(good, *open_set))["mAP"]
+
+
+@pytest.mark.parametrize("options", [["--smooth-alpha", 2], ["--expand-alpha", 2], ["--match", 1.5], ["--smooth", -1]])
+def test_refinements_that_cannot_be(mvr: Mvr, good: Path, options: list[object]) -> None:
+    assert mvr(good, *options)[0] == 2
 
 
 def test_compare(mvr: Mvr, good: Path, bad: Path, tmp_path: Path) -> None:

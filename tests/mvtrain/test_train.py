@@ -212,6 +212,18 @@ def test_training_goes_on_from_an_adapter_and_keeps_its_statistics() -> None:
         train(others, replace(config, network=NetworkConfig("max")), start=start)
 
 
+def test_classes_that_a_start_has_seen_are_not_held_out() -> None:
+    features = made_features(8)
+    config = replace(FEW, folds=2, max_steps=2)
+    start = adapter_of(features)
+    start.config = replace(start.config, classes=tuple(features.classes))
+    assert train(features, config, start=start).metrics == {}
+    records: list[dict[str, Any]] = []
+    start.config = replace(start.config, classes=tuple(features.classes[:2]))
+    assert "held_out_mAP" in train(features, config, start=start, log=records.append).metrics
+    assert {record["stage"] for record in records} == {"fold 1 of 2", "fold 2 of 2", "all seen classes"}
+
+
 # -- too little to learn from ------------------------------------------------------------------------------------------
 
 

@@ -44,6 +44,15 @@ def test_what_tuning_changed_carried_back_is_the_tuned_adapter() -> None:
     np.testing.assert_allclose(pooled(FEATURES, carry(onto, tuned, before, 0)), pooled(FEATURES, onto), atol=1e-5)
 
 
+def test_who_saw_what_is_not_lost() -> None:
+    parts = [_adapter(seed) for seed in (0, 1)]
+    for part, classes in zip(parts, (("a", "b"), ("b", "c")), strict=True):
+        part.config = replace(part.config, classes=classes, text="named", metrics={"held_out_mAP": 1.0})
+    mixed = average(parts)
+    assert mixed.config.classes == ("a", "b", "c") and mixed.config.metrics == {}
+    assert mixed.config.text == "adapted" and mixed.text_space is None
+
+
 def test_adapters_that_mean_different_things_are_refused() -> None:
     adapter = _adapter(0)
     other_views = made_features(4, seed=3)
