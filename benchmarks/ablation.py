@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.learning import MATCH_WEIGHT, all_matches, chosen_steps, mixed, smoothed_scores
+from benchmarks.learning import MATCH_WEIGHT, all_matches, chosen, mixed, smoothed_scores
 from benchmarks.psb import SEEDS, STYLES, Psb, psb, spread
 from mvretrieval.adapters.adapter import Adapter
 from mvretrieval.adapters.network import NetworkConfig
@@ -54,7 +54,7 @@ def main() -> None:
     print("# What each part gives\n")
     print(_intro())
     p = psb()
-    print(f"## One style ({', '.join(p.config.styles)})\n\nSteps chosen on held-out classes: {chosen_steps()}.\n")
+    print(f"## One style ({', '.join(p.config.styles)})\n\nSteps chosen on held-out classes: {chosen().steps}.\n")
     _head("change")
     for name, (whiten, network) in UNTRAINED.items():
         _line(name, [p.mean_ap(p.vectors(_untrained(p, whiten, network)))])
@@ -118,7 +118,7 @@ def _untrained(p: Psb, whiten: int, network: NetworkConfig) -> Adapter:
 
 
 def _trained(p: Psb, config: TrainConfig) -> list[Adapter]:
-    return [p.learn(replace(config, seed=seed, folds=0, max_steps=chosen_steps())) for seed in SEEDS]
+    return [p.learn(replace(config, seed=seed, folds=0, max_steps=chosen().steps)) for seed in SEEDS]
 
 
 def _intro() -> str:
