@@ -46,11 +46,21 @@ class NetworkConfig:
             )
         if self.dataset_scores not in get_args(DatasetScores):
             raise AdapterError(f"dataset_scores is one of {', '.join(get_args(DatasetScores))}, not {self.dataset_scores}")
+        self._refuse_parts_of_others()
         if self.residual is None:
             object.__setattr__(self, "residual", 0.2 if self.kind == "clip-adapter" else 1.0)
         elif self.kind == "clip-adapter" and not 0 <= self.residual < 1:
             # At 1 nothing is left of the views: the bottleneck starts at zero, and so would every vector.
             raise AdapterError(f"the residual of clip-adapter is a share in [0, 1), not {self.residual:g}; the usual is 0.2")
+
+    def _refuse_parts_of_others(self) -> None:
+        scores = not self.instance_scores or self.dataset_scores != "directions" or self.average_softmaxes
+        if self.kind != "adam" and scores:
+            raise AdapterError(f"view scores are parts of adam; '{self.kind}' has none to switch: leave these options out")
+        if self.kind in ("clip-adapter", "chunk") and not self.linear:
+            raise AdapterError(f"'{self.kind}' has no linear layer that could be left out; 'mean' and 'max' have")
+        if self.residual is not None and not self.linear and self.residual != 1:
+            raise AdapterError("the residual is of the linear layer, which is switched off: leave one of the two options out")
 
     @property
     def by_slot(self) -> bool:

@@ -293,6 +293,16 @@ def test_networks_that_cannot_be() -> None:
         NetworkConfig("clip-adapter", residual=1.0)
     with pytest.raises(AdapterError, match="did you mean 'adam'"):
         NetworkConfig("adm")  # type: ignore[arg-type]
+    # An option that would do nothing is a mistake of whoever gave it.
+    for own in ({"instance_scores": False}, {"dataset_scores": "slots"}, {"average_softmaxes": True}):
+        with pytest.raises(AdapterError, match="'mean' has none to switch"):
+            NetworkConfig("mean", **own)
+    with pytest.raises(AdapterError, match="'chunk' has no linear layer"):
+        NetworkConfig("chunk", linear=False)
+    with pytest.raises(AdapterError, match="linear layer, which is switched off"):
+        NetworkConfig("adam", linear=False, residual=0.5)
+    with pytest.raises(TrainingError, match="multi-similarity has no temperature"):
+        replace(FEW, loss="multi-similarity", temperature=0.1)
 
 
 # -- features ----------------------------------------------------------------------------------------------------------

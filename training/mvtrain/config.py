@@ -63,6 +63,8 @@ class TrainConfig:
         for name, least in (at_least | {"whiten": 0, "weight_decay": 0, "tolerance": 0, "min_views": 0, "folds": 0}).items():
             if getattr(self, name) < least:
                 raise TrainingError(f"{name} has to be at least {least}, not {getattr(self, name)}")
+        if self.loss == "multi-similarity" and self.temperature != type(self).temperature:
+            raise TrainingError("multi-similarity has no temperature: leave it out, or take another loss")
         if self.folds == 1:
             raise TrainingError("one fold leaves no class to train on: take 2 or more, or 0 for no validation")
         if not 0 <= self.averaging < 1:
