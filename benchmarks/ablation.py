@@ -12,12 +12,11 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.learning import MATCH_WEIGHT, all_matches, chosen, mixed, smoothed_scores
+from benchmarks.learning import MATCH_WEIGHT, all_matches, chosen, expanded_scores, mixed, smoothed_scores
 from benchmarks.psb import DODECAHEDRON, SEEDS, STYLES, Psb, psb, spread
 from mvretrieval.adapters.adapter import Adapter
 from mvretrieval.adapters.network import NetworkConfig
 from mvretrieval.evaluation.transductive import Method, transductive
-from mvretrieval.search.smoothing import scores_without_query
 from mvtrain.config import TrainConfig
 from mvtrain.weight_space import average
 
@@ -79,10 +78,10 @@ def _styles() -> None:
     plain_mean = _trained(p, TrainConfig(network=NetworkConfig(kind="mean"), max_steps=steps))
     _line("mean and linear layer for each style", [p.mean_ap(p.vectors(adapter)) for adapter in plain_mean])
     _line("AdaM for each style instead", [p.mean_ap(own) for own in vectors])
-    only_smoothed = [scores_without_query(own, k=5, alpha=2.0) for own in vectors]
-    _line("smoothing: 5 neighbours, power 2", [p.of_scores(scores) for scores in only_smoothed])
-    both = [smoothed_scores(own) for own in vectors]
-    _line("query expansion: 3 neighbours, power 3", [p.of_scores(scores) for scores in both])
+    only_smoothed = [smoothed_scores(own) for own in vectors]
+    _line("smoothing: 3 neighbours, power 1", [p.of_scores(scores) for scores in only_smoothed])
+    both = [expanded_scores(own) for own in vectors]
+    _line("query expansion: 5 neighbours, power 3", [p.of_scores(scores) for scores in both])
     matches = [all_matches(p, adapter) for adapter in adapters]
     _line(
         f"views matched, share {MATCH_WEIGHT}",
