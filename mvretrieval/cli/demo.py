@@ -14,7 +14,7 @@ from mvrender.renderer import BackendName, choose
 from mvretrieval.cli.common import progress, say
 from mvretrieval.collection.collection import Collection, OpenOptions
 from mvretrieval.collection.indexing import IndexOptions
-from mvretrieval.collection.store import FILE
+from mvretrieval.collection.schema import FILE
 from mvretrieval.describe import DescriberConfig
 from mvretrieval.evaluation.metrics import leave_one_out
 from mvretrieval.made_up_objects import PER_KIND, write_objects

@@ -14,7 +14,7 @@ from mvrender.shading import parse_styles
 from mvretrieval.cli.common import progress, run_record, say
 from mvretrieval.collection.collection import Collection, OpenOptions
 from mvretrieval.collection.indexing import IndexOptions, IndexReport
-from mvretrieval.collection.store import FILE
+from mvretrieval.collection.schema import FILE
 from mvretrieval.collection.vectors import IndexKind
 from mvretrieval.describe import DescriberConfig, PoolingChoice
 from mvretrieval.errors import DescriberError

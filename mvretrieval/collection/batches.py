@@ -44,7 +44,7 @@ def rows_of(store: Store, select: str, numbers: Sequence[int]) -> dict[int, Any]
     rows: dict[int, Any] = {}
     for start in range(0, len(numbers), _AT_ONCE):
         some = [int(number) for number in numbers[start : start + _AT_ONCE]]
-        rows |= {row[0]: row for row in store._all(f"{select} ({','.join('?' * len(some))})", some)}
+        rows |= {row[0]: row for row in store.db.all(f"{select} ({','.join('?' * len(some))})", some)}
     return rows
 
 

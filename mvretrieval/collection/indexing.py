@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 from mvrender.mesh import Limits, UpAxis
 from mvrender.pool import Failed, Job, Opened, Rendered
 from mvretrieval.collection.labels import Labels, read_labels
+from mvretrieval.collection.records import NewObject
 from mvretrieval.collection.scan import FoundFile, absolute, find_meshes, is_gone, stat_text, still_the_same
 from mvretrieval.collection.smoothed import smoothed_vector
-from mvretrieval.collection.store import NewObject
 from mvretrieval.errors import DescriberError, FilterError
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 from mvrender.pool import Failed, Job, Rendered
 from mvretrieval.collection.collection import Collection
 from mvretrieval.collection.scan import still_the_same
-from mvretrieval.collection.store import FILE, Store
+from mvretrieval.collection.schema import FILE
+from mvretrieval.collection.store import Store
 from mvretrieval.describe import Describer, DescriberConfig
 from mvretrieval.errors import CollectionError
 

@@ -100,7 +100,7 @@ def searched_since(store: Store, change: int) -> Iterator[tuple[NDArray[np.int64
         yield from store.vectors_since(change)
         return
     # Each number once, and by the indices on `change`: a scan of a large collection for one change takes too long.
-    rows = store._all(
+    rows = store.db.all(
         "SELECT number FROM objects WHERE change > ? UNION SELECT number FROM smoothed WHERE change > ? ORDER BY number",
         (change, change),
     )
@@ -113,9 +113,9 @@ def searched_since(store: Store, change: int) -> Iterator[tuple[NDArray[np.int64
 
 def start_anew(store: Store, setting: Smoothing | None) -> None:
     """Remember the setting, and forget what was smoothed by another."""
-    store._run("DROP TABLE IF EXISTS smoothed")
-    store._run(_TABLE)
-    store._run("CREATE INDEX smoothed_by_change ON smoothed (change)")
+    store.db.run("DROP TABLE IF EXISTS smoothed")
+    store.db.run(_TABLE)
+    store.db.run("CREATE INDEX smoothed_by_change ON smoothed (change)")
     store.set_meta("smoothing", json.dumps(asdict(setting)) if setting else None)
 
 
@@ -123,7 +123,7 @@ def put_smoothed(
     store: Store, number: int, change: int, vector: NDArray[np.float32], nearest: NDArray[np.int64], edge: float
 ) -> None:
     """Set an object's smoothed vector (D,), its neighbours' numbers (k,), and the cosine of the last of them."""
-    store._run(
+    store.db.run(
         "INSERT OR REPLACE INTO smoothed VALUES (?, ?, ?, ?, ?)",
         (number, change, edge, nearest.astype("<i8").tobytes(), vector.astype("<f4").tobytes()),
     )

@@ -470,7 +470,7 @@ def test_views_that_the_adapter_was_not_made_for_are_refused_before_anything_is_
     folder, adapter = adapted
     before = _vectors(folder)
     with Collection.open(folder) as collection:
-        runs = collection.store._all("SELECT count(*) FROM runs")
+        runs = collection.store.db.all("SELECT count(*) FROM runs")
     (folder / STAGING).mkdir()
     (folder / STAGING / "of an earlier attempt").write_text("")
     replace_it = ["--adapter", tmp_path / "other"]
@@ -486,7 +486,7 @@ def test_views_that_the_adapter_was_not_made_for_are_refused_before_anything_is_
     assert "no adapter at" in capsys.readouterr().err
     assert (folder / STAGING / "of an earlier attempt").exists()
     with Collection.open(folder) as collection:
-        assert collection.store._all("SELECT count(*) FROM runs") == runs
+        assert collection.store.db.all("SELECT count(*) FROM runs") == runs
         assert collection.describer.config.adapter == adapter.fingerprint
     _same(_vectors(folder), before)
 

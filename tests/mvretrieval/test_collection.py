@@ -270,9 +270,8 @@ def test_a_kill_while_a_collection_is_made_leaves_room_for_the_next_try(tmp_path
 import os, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from made_meshes import SMALL
-from mvretrieval.collection import store
 from mvretrieval.collection.collection import Collection
-store.os.replace = lambda *names: os.kill(os.getpid(), 9)
+os.replace = lambda *names: os.kill(os.getpid(), 9)
 Collection.create({str(tmp_path / "c")!r}, SMALL)
 """
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -9
@@ -283,7 +282,7 @@ Collection.create({str(tmp_path / "c")!r}, SMALL)
 
 def test_an_error_in_the_body_is_the_one_that_is_seen(tmp_path: Path) -> None:
     with pytest.raises(KeyError), small_collection(tmp_path / "c") as collection:
-        collection.store._run("DROP TABLE vectors")
+        collection.store.db.run("DROP TABLE vectors")
         raise KeyError
     with pytest.raises(CollectionError), Collection.open(tmp_path / "c", write=True) as collection:
         collection.index()

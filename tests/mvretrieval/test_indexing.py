@@ -32,7 +32,7 @@ def _counts(report: IndexReport) -> dict[str, int]:
 
 
 def _ids(collection: Collection) -> list[str]:
-    return sorted(row[0] for row in collection.store._all("SELECT id FROM objects"))
+    return sorted(row[0] for row in collection.store.db.all("SELECT id FROM objects"))
 
 
 def _encoded(collection: Collection, folder: Path, **options: object) -> tuple[IndexReport, int]:
@@ -342,14 +342,14 @@ def test_a_full_disk_stops_the_run_and_the_next_goes_on(collection: Collection, 
     write_shapes(meshes, range(6))
     collection.add_folder(meshes)
     write_shapes(meshes, range(6, 30))
-    pages = collection.store._all("PRAGMA page_count")[0][0]
-    collection.store._run(f"PRAGMA max_page_count = {pages + 60}")
+    pages = collection.store.db.all("PRAGMA page_count")[0][0]
+    collection.store.db.run(f"PRAGMA max_page_count = {pages + 60}")
     with pytest.raises(CollectionError, match=r"full.*safe"):
         collection.add_folder(meshes)
     before = len(collection)
     assert 6 <= before < 30
     assert len(collection.search(Query(id="shape-000.ply"), k=100)) == before - 1
-    collection.store._run("PRAGMA max_page_count = 100000")
+    collection.store.db.run("PRAGMA max_page_count = 100000")
     report = collection.add_folder(meshes)
     assert _counts(report) == {"added": 30 - before, "unchanged": before}
 

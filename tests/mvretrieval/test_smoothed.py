@@ -152,7 +152,7 @@ def test_removed_ones_stay_in_their_neighbours_until_the_next_run(collection: Co
     _assert_searches(collection, {number: vector for number, vector in before.items() if number not in gone})
     collection.smoother.refresh()
     _assert_smoothed(collection, 3)
-    assert sorted(row[0] for row in collection.store._all("SELECT number FROM smoothed")) == _originals(collection)[0]
+    assert sorted(row[0] for row in collection.store.db.all("SELECT number FROM smoothed")) == _originals(collection)[0]
 
 
 steps = st.lists(

@@ -73,7 +73,7 @@ def test_deleting_leaves_nothing_behind(store: Store) -> None:
     with store.transaction():
         store.delete(["a"], store.next_change())
     for table in ("objects", "metadata", "vectors", "views"):
-        found = [row[0] for row in store._all(f"SELECT * FROM {table}")]
+        found = [row[0] for row in store.db.all(f"SELECT * FROM {table}")]
         assert found == [numbers[1]], table
     with pytest.raises(CollectionError, match="no views"):
         store.views_of(numbers[0])
@@ -228,18 +228,18 @@ with store.transaction():
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -9
     store = Store.open(tmp_path)
     assert store.count() == 1 and store.get_meta("change") == 1
-    assert store._all("PRAGMA integrity_check") == [("ok",)]
+    assert store.db.all("PRAGMA integrity_check") == [("ok",)]
     store.close()
 
 
 def test_a_full_disk_loses_nothing_that_was_reported(store: Store) -> None:
     _put(store, "a")
-    pages = store._all("PRAGMA page_count")[0][0]
-    store._run(f"PRAGMA max_page_count = {pages + 5}")
+    pages = store.db.all("PRAGMA page_count")[0][0]
+    store.db.run(f"PRAGMA max_page_count = {pages + 5}")
     with pytest.raises(CollectionError, match=r"full.*safe.*free some space"):
         _put(store, *[f"b{i}" for i in range(2000)])
     assert store.count() == 1
-    store._run("PRAGMA max_page_count = 1000000")
+    store.db.run("PRAGMA max_page_count = 1000000")
     _put(store, *[f"b{i}" for i in range(2000)])
     assert store.count() == 2001
 
@@ -298,7 +298,7 @@ def test_creating_is_all_or_nothing(tmp_path: Path) -> None:
 import os, sqlite3
 from pathlib import Path
 from mvretrieval.collection import store
-store.os.replace = lambda *names: os.kill(os.getpid(), 9)
+os.replace = lambda *names: os.kill(os.getpid(), 9)
 store.Store.create(Path({str(tmp_path)!r}))
 """
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -9

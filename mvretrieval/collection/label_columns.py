@@ -1,0 +1,92 @@
+"""Labels in the store: one typed column of the table `metadata` each, made when a label is first set."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mvretrieval.collection.database import Database
+from mvretrieval.collection.where import Condition, parse_where
+from mvretrieval.errors import LabelsError
+
+_PREFIX = "label:"
+_FACTS = ("id", "path", "format", "faces", "vertices", "textured", "up")
+
+
+def set_labels(db: Database, number: int, values: Mapping[str, Any]) -> bool:
+    """Set labels of an object; columns are made as needed. Tells whether anything changed.
+
+    Raises:
+        LabelsError: a value is neither text nor a number.
+    """
+    if not values:
+        return False
+    plain = {name: _plain(name, value) for name, value in values.items()}
+    known = {_lower(name) for name in label_names(db)}
+    for name in plain:
+        if _lower(name) not in known:
+            db.run(f"ALTER TABLE metadata ADD COLUMN {quoted(name)}")
+    row = db.one(f"SELECT {', '.join(map(quoted, plain))} FROM metadata WHERE number = ?", (number,))
+    if row is not None and [(type(v), v) for v in row] == [(type(v), v) for v in plain.values()]:
+        return False
+    assignments = ", ".join(f"{quoted(name)} = ?" for name in plain)
+    db.run(f"UPDATE metadata SET {assignments} WHERE number = ?", (*plain.values(), number))
+    return True
+
+
+def label_names(db: Database) -> list[str]:
+    """Names of the labels, in the order of their columns."""
+    return [row[1].removeprefix(_PREFIX) for row in db.all("PRAGMA table_info(metadata)") if row[1] != "number"]
+
+
+def quoted(name: str) -> str:
+    """Column of a label, quoted. The prefix keeps a label called `number` from meaning the key."""
+    return '"' + (_PREFIX + name).replace('"', '""') + '"'
+
+
+def columns(db: Database) -> dict[str, str]:
+    """What `--where` may name, as SQL: labels, and the objects' own facts where no label hides them."""
+    facts = {name: f"o.{name}" for name in _FACTS}
+    return facts | {name: f"m.{quoted(name)}" for name in label_names(db)}
+
+
+def column_values(db: Database, column: str, numbers: Sequence[int]) -> list[Any]:
+    """One label or fact of several objects, in the order of `numbers`."""
+    sql = columns(db)[column]
+    values = dict(db.all(f"SELECT o.number, {sql} FROM objects o JOIN metadata m USING (number)"))
+    return [values.get(int(n)) for n in numbers]
+
+
+def select(db: Database, where: str | None) -> NDArray[np.int64]:
+    """Numbers (n,) of the objects that an expression keeps, in order; all without one.
+
+    Raises:
+        FilterError: the expression cannot be understood.
+    """
+    condition = Condition("1", ()) if not where else parse_where(where, columns(db))
+    rows = db.all(
+        f"SELECT o.number FROM objects o JOIN metadata m USING (number) WHERE {condition.sql} ORDER BY o.number",
+        condition.parameters,
+    )
+    return np.fromiter((row[0] for row in rows), np.int64, len(rows))
+
+
+def _lower(name: str) -> str:
+    """As SQLite compares the names of columns."""
+    return "".join(c.lower() if c.isascii() else c for c in name)
+
+
+def _plain(name: str, value: Any) -> str | int | float | None:
+    """A label's value as SQLite stores it."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, bool):
+        return int(value)
+    fits = not isinstance(value, int) or -(1 << 63) <= value < 1 << 63
+    if not (value is None or isinstance(value, str | int | float)) or not fits or not name or "\0" in name:
+        raise LabelsError(f"label '{name}' cannot be {str(value)[:50]} ({type(value).__name__}): text and numbers can be stored")
+    return None if isinstance(value, float) and math.isnan(value) else value

@@ -1,0 +1,47 @@
+"""Render workers of an open collection, started when they are first needed and kept until it is closed."""
+
+from __future__ import annotations
+
+import threading
+
+from mvrender.pool import RenderPool, RenderSpec
+from mvrender.renderer import choose
+from mvretrieval.describe import Describer
+
+THUMBNAIL_SIZE = 112
+
+
+class RenderPools:
+    """One pool of workers for each way in which views have been asked for."""
+
+    def __init__(self) -> None:
+        self._pools: dict[tuple[str, ...], RenderPool] = {}
+        self._lock = threading.Lock()
+
+    def get(self, describer: Describer, workers: int | None = None) -> RenderPool:
+        """Workers that render what `describer` looks at.
+
+        Args:
+            describer: its rig, styles, size and backend count.
+            workers: processes; one per core by default.
+        """
+        backend, _ = choose(describer.backend)
+        config = describer.config
+        key = (backend, config.rig, *config.styles, str(config.size), str(workers))
+        with self._lock:
+            if key not in self._pools:
+                spec = RenderSpec(
+                    rig=describer.rig,
+                    styles=config.styles,
+                    size=config.size,
+                    backend=backend,
+                    strip_size=THUMBNAIL_SIZE,
+                )
+                self._pools[key] = RenderPool(spec, workers)
+            return self._pools[key]
+
+    def close(self) -> None:
+        """Stop all workers."""
+        for pool in self._pools.values():
+            pool.close()
+        self._pools.clear()
