@@ -42,6 +42,8 @@ class Description:
         self._options = options
         self._describer: Describer | None = None
         self._epoch = -1
+        # Where weights lie now, by the encoder id that the store has.
+        self._relocated: dict[str, str] = {}
 
     @property
     def describer(self) -> Describer:
@@ -49,6 +51,7 @@ class Description:
         epoch = int(self._store.get_meta("epoch", 0))
         if self._describer is None or self._epoch != epoch:
             config = DescriberConfig.from_json(self._store.get_meta("describer"))
+            config = replace(config, encoder=self._relocated.get(config.encoder, config.encoder))
             fitted = _fitted_of(self._store)
             if self._describer is not None and self._describer.config.encoder == config.encoder:
                 describer = self._describer.with_fitted(fitted)
@@ -110,6 +113,8 @@ class Description:
             str(self._folder),
             f"Leave --encoder out, or describe the collection anew: mvr reindex {self._folder} --encoder {encoder_id}",
         )
+        stored = DescriberConfig.from_json(self._store.get_meta("describer")).encoder
+        self._relocated[stored] = encoder_id
         self._describer = other
 
 

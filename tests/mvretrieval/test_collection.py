@@ -290,3 +290,21 @@ def test_an_error_in_the_body_is_the_one_that_is_seen(tmp_path: Path) -> None:
         Collection.open(tmp_path / "c", write=True).close()
     # Even then the right to write was given back.
     Collection.open(tmp_path / "c", OpenOptions(), write=True)._let_go()
+
+
+def test_weights_that_moved_are_found_after_another_writer_too(shapes: Path, tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+    from torchvision.models import mobilenet_v2
+
+    old, new = tmp_path / "old.safetensors", tmp_path / "new.safetensors"
+    save_file(mobilenet_v2().state_dict(), old)
+    config = replace(SMALL, encoder=f"image_only:mobilenet_v2@{old}")
+    with Collection.create(tmp_path / "c", config, OpenOptions(workers=1)) as collection:
+        collection.add_folder(shapes)
+    old.rename(new)
+    with Collection.open(tmp_path / "c", OpenOptions(workers=1)) as collection:
+        collection.relocate_encoder(f"image_only:mobilenet_v2@{new}")
+        with Collection.open(tmp_path / "c") as another:
+            another.smooth(2)
+        mesh = shapes / "shape-000.ply"
+        assert collection.search(Query(terms=[Term("mesh", mesh)]), k=1)[0].id == "shape-000.ply"
