@@ -20,6 +20,16 @@ COMMANDS = {
     "demo": "make a collection of made-up objects and a page of searches",
 }
 
+# Second words: a collection in a folder of such a name is given as ./zero-shot.
+SUBCOMMANDS = {
+    "eval": {
+        "zero-shot": "call objects by the names of classes",
+        "text-to-3d": "find objects by words: their labels, or captions",
+        "image-to-3d": "find objects by pictures",
+        "table": "run the rows of a published table again",
+    },
+}
+
 _ELSEWHERE = {"train": "mvtrain.cli"}
 
 
@@ -40,13 +50,17 @@ def main() -> None:
         hint = f" Did you mean '{near[0]}'?" if near else ""
         print(f"mvr: no command '{name}'.{hint} 'mvr --help' lists them.", file=sys.stderr)
         raise SystemExit(2)
-    raise SystemExit(_run(name, arguments[1:]))
+    rest = arguments[1:]
+    if rest and rest[0] in SUBCOMMANDS.get(name, {}):
+        name, rest = f"{name} {rest[0]}", rest[1:]
+    raise SystemExit(_run(name, rest))
 
 
 def _run(name: str, arguments: list[str]) -> int:
     import tyro
 
-    module = importlib.import_module(_ELSEWHERE.get(name, f"mvretrieval.cli.{name}"))
+    file = name.replace(" ", "_").replace("-", "_")
+    module = importlib.import_module(_ELSEWHERE.get(name, f"mvretrieval.cli.{file}"))
     from mvrender.errors import MvrenderError
     from mvretrieval.errors import MvrError
 
@@ -54,7 +68,7 @@ def _run(name: str, arguments: list[str]) -> int:
         options = tyro.cli(
             module.Options,
             prog=f"mvr {name}",
-            description=module.__doc__,
+            description=_description(name, module.__doc__ or ""),
             args=arguments,
             config=(tyro.conf.FlagCreatePairsOff,),
         )
@@ -73,6 +87,14 @@ def _run(name: str, arguments: list[str]) -> int:
     except BrokenPipeError:  # `mvr search ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _description(name: str, text: str) -> str:
+    further = SUBCOMMANDS.get(name)
+    if not further:
+        return text
+    lines = [f"mvr {name} {second}: {about}" for second, about in further.items()]
+    return "\n\n".join([text, *lines, f"'mvr {name} {next(iter(further))} --help' tells more."])
 
 
 def _help() -> str:

@@ -65,7 +65,7 @@ def subject_of(collection: Collection, selection: Selection) -> Subject:
     """
     store = collection.store
     by = selection.by
-    kept = None if selection.classes is None else _classes(selection.classes)
+    kept = None if selection.classes is None else read_classes(selection.classes)
     with store.snapshot():
         columns = store.columns()
         if by not in columns:
@@ -83,7 +83,12 @@ def subject_of(collection: Collection, selection: Selection) -> Subject:
     return Subject(selection, numbers, ids, labels, stacked)
 
 
-def _classes(path: Path) -> set[str]:
+def read_classes(path: Path) -> set[str]:
+    """Labels from a file with one a line.
+
+    Raises:
+        LabelsError: the file cannot be read.
+    """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:

@@ -1,0 +1,149 @@
+"""Run the rows of a table again and say which numbers come out as expected."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from mvretrieval.cli.common import say
+from mvretrieval.cli.common import table as columns
+from mvretrieval.errors import EvaluationError
+from mvretrieval.evaluation.feature_file import measure_features
+from mvretrieval.evaluation.reproduction import Row, Table, read_table, table_names
+
+_MVR = [sys.executable, "-c", "from mvretrieval.cli.main import main; main()"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of `mvr eval table`.
+
+    Attributes:
+        name: of the table.
+        list: the tables that there are.
+        collections: folder with the collections that the rows name. Rows whose collection is there are run; for the others
+            the commands that make it are printed. Without it, the table is shown as it is.
+        row: this row alone.
+        json: one JSON object.
+    """
+
+    name: tyro.conf.Positional[str] = ""
+    list: bool = False
+    collections: Path | None = None
+    row: str | None = None
+    json: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.name and not self.list:
+            raise EvaluationError(f"name a table, or give --list; there are {', '.join(table_names())}")
+
+
+def run(options: Options) -> int:
+    """Show or run a table."""
+    if options.list:
+        return _list(options)
+    table = read_table(options.name)
+    rows = [row for row in table.rows if options.row in (None, row.name)]
+    if not rows:
+        raise EvaluationError(f"table '{table.name}' has no row '{options.row}', but {', '.join(r.name for r in table.rows)}")
+    if options.collections is not None and not options.collections.is_dir():
+        raise EvaluationError(f"no folder {options.collections}: give the one that holds the collections of the table")
+    folder = "COLLECTIONS" if options.collections is None else str(options.collections)
+    done: dict[str, dict[str, Any]] = {}
+    results = [_result(row, options.collections, folder, done) for row in rows]
+    absent = {row.collection for row, found in zip(rows, results, strict=True) if found["verdict"] == "absent"}
+    if options.json:
+        make = {name: _commands(table, name, folder) for name in sorted(absent)}
+        print(json.dumps({"table": table.name, "title": table.title, "rows": results, "make": make}))
+    else:
+        _print(table, rows, results, absent, folder)
+    return 1 if any(found["verdict"] == "failed" for found in results) else 0
+
+
+def _result(row: Row, collections: Path | None, folder: str, done: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """A row with its value and verdict: reproduced, close, not, absent (no collection), failed; None where nothing is run.
+
+    Args:
+        row: of the table.
+        collections: the folder; None runs nothing.
+        folder: the same as text.
+        done: what commands have found; rows that share one run it once.
+    """
+    found: dict[str, Any] = {**asdict(row), "command": _shown(row, folder), "value": None, "verdict": None}
+    if collections is None:
+        return found
+    if not (collections / row.collection).exists():
+        return found | {"verdict": "absent"}
+    try:
+        if found["command"] not in done:
+            say(f"{row.name}: {found['command']}")
+            done[found["command"]] = _measured(row, folder)
+        value = row.value_of(done[found["command"]])
+    except EvaluationError as error:
+        say(f"{row.name} failed: {error}")
+        return found | {"verdict": "failed"}
+    return found | {"value": value, "verdict": row.judge(value)}
+
+
+def _measured(row: Row, folder: str) -> dict[str, Any]:
+    """What a row's command finds.
+
+    Raises:
+        EvaluationError: it ends with another code than 0.
+    """
+    if row.task == "features":
+        return dict(measure_features(Path(folder) / row.collection, row.options[0]))
+    words = [word.replace("{dir}", folder) for word in row.command(folder)]
+    done = subprocess.run([*_MVR, *words[1:]], capture_output=True, text=True, check=False)
+    if done.returncode:
+        last = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise EvaluationError(last[-1])
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
+
+
+def _shown(row: Row, folder: str) -> str:
+    return shlex.join([word.replace("{dir}", folder) for word in row.command(folder)])
+
+
+def _commands(table: Table, collection: str, folder: str) -> list[str]:
+    return [command.replace("{dir}", shlex.quote(folder)) for command in table.make[collection]]
+
+
+def _list(options: Options) -> int:
+    tables = [read_table(name) for name in table_names()]
+    if options.json:
+        print(json.dumps({"tables": [{"name": t.name, "title": t.title, "rows": len(t.rows)} for t in tables]}))
+        return 0
+    rows = [[t.name, str(len(t.rows)), str(sum(row.run for row in t.rows)), t.title] for t in tables]
+    print(columns(rows, ["table", "rows", "run here", "what"]))
+    return 0
+
+
+def _print(table: Table, rows: list[Row], results: list[dict[str, Any]], absent: set[str], folder: str) -> None:
+    print(table.title)
+    cells = [
+        [
+            row.name, row.data, row.encoder + (f" + {row.adapter}" if row.adapter else ""), row.metric,
+            f"{row.expected:g} ± {row.tolerance:g}", "-" if found["value"] is None else f"{found['value']:.4g}",
+            found["verdict"] or ("was run here" if row.run else "never run here"),
+        ]
+        for row, found in zip(rows, results, strict=True)
+    ]  # fmt: skip
+    print(columns(cells, ["row", "data", "encoder", "metric", "expected", "found", "verdict"]))
+    for name in sorted(absent):
+        print(f"\n{folder}/{name} is not there; it is made by")
+        for command in _commands(table, name, folder):
+            print(f"  {command}")
+    print()
+    for source in dict.fromkeys(row.source for row in rows):
+        print(f"source: {source}")
+    for note in dict.fromkeys(row.note for row in rows if row.note):
+        print(f"note on {', '.join(row.name for row in rows if row.note == note)}: {note}")

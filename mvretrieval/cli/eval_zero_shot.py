@@ -1,0 +1,184 @@
+"""Call the objects of a collection by the names of classes, none of which it has learnt from pictures."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+
+from mvretrieval.cli.common import say, table
+from mvretrieval.collection.collection import Collection
+from mvretrieval.errors import EvaluationError
+from mvretrieval.evaluation.candidates import Naming, candidate_names, naming_task
+from mvretrieval.evaluation.generalised import Generalised, generalised
+from mvretrieval.evaluation.subject import Selection, read_classes, subject_of
+from mvretrieval.evaluation.templates import DEFAULT, named_or_file
+from mvretrieval.evaluation.view_scores import Pooled
+from mvretrieval.evaluation.words import Words, class_words
+from mvretrieval.evaluation.zero_shot import TOP, Accuracy, Looking, WeightKind, accuracy, object_scores, verdicts
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of `mvr eval zero-shot`.
+
+    Attributes:
+        collection: folder of the collection.
+        by: label that holds the name of an object's class; of a path, the last part (furniture/desk: desk).
+        where: filter; only the objects that it keeps are asked.
+        classes_file: file with one class a line: the candidates. Default: the classes of the objects.
+        templates: what is said around a name: a named set (name, photo, renders, depth, sketch, imagenet-80) or a file with
+            one template a line. An adapter's own names are said bare.
+        views: where the views of an object meet: before the comparison, in one vector; after it, as the mean of each view's
+            softmax over the classes; or as the mean of its scores (logits).
+        weights: of the views: equal, the adapter's, or by entropy: the surer of one class, the heavier. Default: as the
+            collection's own vectors are made.
+        keep_views: only so many views of each object, those with the lowest entropy; 0 for all.
+        temperature: of the softmax. Default: 0.01 for CLIP, 0.05 for an adapter's names.
+        seen: generalised zero-shot: filter of the objects that were learnt from. Their classes are candidates too, and seen
+            and unseen classes are measured apart.
+        bias: taken away from the scores of seen classes (calibrated stacking).
+        per_class: one row for each class.
+        json: one JSON object.
+    """
+
+    collection: tyro.conf.Positional[Path]
+    by: str = "label"
+    where: str | None = None
+    classes_file: Path | None = None
+    templates: str = DEFAULT
+    views: Pooled = "before"
+    weights: WeightKind | None = None
+    keep_views: int = 0
+    temperature: float | None = None
+    seen: str | None = None
+    bias: float | None = None
+    per_class: bool = False
+    json: bool = False
+
+    def __post_init__(self) -> None:
+        if self.bias is not None and self.seen is None:
+            raise EvaluationError("--bias is taken away from the scores of seen classes: say with --seen what was learnt from")
+        self.looking()
+
+    def looking(self) -> Looking:
+        """How the views are asked.
+
+        Raises:
+            EvaluationError: a value is out of range.
+        """
+        return Looking(self.views, self.weights, self.keep_views, self.temperature)
+
+
+def run(options: Options) -> int:
+    """Measure and print."""
+    found, naming, words, apart = measure(options)
+    if options.json:
+        print(json.dumps(_plain(options, found, naming, words, apart)))
+    else:
+        _tell(naming, words)
+        _print(options, found, naming, apart)
+    return 0
+
+
+def measure(options: Options) -> tuple[Accuracy, Naming, Words, Generalised | None]:
+    """Accuracy, the task, who read the names, and seen and unseen classes apart if that is asked for.
+
+    Raises:
+        MvrError: labels, filters, templates or words are missing.
+    """
+    templates = named_or_file(options.templates)
+    classes = None if options.classes_file is None else sorted(read_classes(options.classes_file))
+    with Collection.open(options.collection) as collection, collection.reading():
+        options.looking().check_fits(collection)
+        subject = subject_of(collection, Selection(options.by, options.where))
+        seen_labels: list[Any] = []
+        learnt = np.zeros(len(subject.ids), bool)
+        if options.seen is not None:
+            seen_numbers = collection.store.select(options.seen)
+            seen_labels = collection.store.column_values(options.by, [int(n) for n in seen_numbers])
+            learnt = np.isin(subject.numbers, seen_numbers)
+        words = class_words(collection, candidate_names(subject.labels, classes, seen_labels), templates)
+        naming = naming_task(subject.labels, words, seen_labels=seen_labels, learnt=learnt, by=options.by)
+        rows = naming.rows
+        scores = object_scores(collection, subject.numbers[rows], subject.vectors[rows], words, options.looking())
+    bias = options.bias or 0.0
+    found = accuracy(verdicts((scores - bias * naming.is_seen).round(9), naming.own), naming.own, naming.names)
+    apart = None if options.seen is None else generalised(scores, naming.own, naming.is_seen, bias)
+    return found, naming, words, apart
+
+
+def _plain(
+    options: Options, found: Accuracy, naming: Naming, words: Words, apart: Generalised | None
+) -> dict[str, Any]:
+    plain: dict[str, Any] = {
+        "task": "zero-shot",
+        "objects": found.objects,
+        "classes": len(found.classes),
+        "candidates": len(naming.names),
+        **{f"top{k}": found.top[k] for k in TOP},
+        **{f"class_mean_top{k}": found.class_mean[k] for k in TOP},
+        "chance": 1 / len(naming.names),
+        "words": words.source,
+        "templates": options.templates,
+        "views": options.views,
+        "weights": options.weights or "as described",
+        "keep_views": options.keep_views,
+        "merged_labels": naming.merged,
+        "left_out": naming.left_out(),
+    }
+    if apart is not None:
+        plain["generalised"] = {
+            name: None if isinstance(value, float) and math.isnan(value) else value for name, value in asdict(apart).items()
+        }
+    if options.per_class:
+        plain["per_class"] = [
+            {"class": one.name, "objects": one.objects, **{f"top{k}": one.top[k] for k in TOP}, "mistaken_for": one.mistaken_for}
+            for one in found.classes
+        ]
+    return plain
+
+
+def _tell(naming: Naming, words: Words) -> None:
+    if naming.unknown_objects or naming.unknown_names:
+        some = ", ".join(naming.unknown_names[:5]) + (", ..." if len(naming.unknown_names) > 5 else "")
+        say(
+            f"left out: {naming.unknown_objects} objects, since {len(naming.unknown_names)} names are not known to "
+            f"{words.source}: {some}"
+        )
+    if naming.unlabelled or naming.not_candidates:
+        say(f"left out: {naming.unlabelled} objects without a label, {naming.not_candidates} of classes that are no candidates")
+    if naming.learnt:
+        say(f"{naming.learnt} objects do not ask: they were learnt from")
+    if naming.merged:
+        say(f"{naming.merged} labels have the name of another one and count as the same class")
+
+
+def _print(options: Options, found: Accuracy, naming: Naming, apart: Generalised | None) -> None:
+    head = [f"top-{k}" for k in TOP]
+    rows = [
+        [kind, *(f"{values[k]:.4f}" for k in TOP)]
+        for kind, values in (("objects", found.top), ("class mean", found.class_mean))
+    ]
+    print(f"{found.objects} objects of {len(found.classes)} classes, {len(naming.names)} candidates")
+    print(table(rows, ["mean over", *head]))
+    if apart is not None:
+        print(f"\nseen and unseen classes together, class means; bias {apart.bias:g}")
+        cells = [apart.seen, apart.unseen, apart.harmonic, apart.seen_alone, apart.unseen_alone, apart.area]
+        names = ["seen", "unseen", "harmonic", "seen alone", "unseen alone", "area"]
+        print(table([["-" if math.isnan(cell) else f"{cell:.4f}" for cell in cells]], names))
+        print(
+            f"{apart.seen_objects} objects of seen classes, {apart.unseen_objects} of unseen ones; candidates: "
+            f"{apart.seen_classes} seen, {apart.unseen_classes} unseen"
+        )
+    if options.per_class:
+        print()
+        each = [
+            [one.name, str(one.objects), *(f"{one.top[k]:.3f}" for k in TOP), one.mistaken_for or "-"] for one in found.classes
+        ]
+        print(table(each, ["class", "objects", *head, "mistaken for"]))

@@ -1,0 +1,154 @@
+"""Tables: what they hold is sound, and rows are run and judged."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mvretrieval.cli import eval_table
+from mvretrieval.cli.main import main
+from mvretrieval.collection.collection import Collection
+from mvretrieval.errors import EvaluationError
+from mvretrieval.evaluation.feature_file import measure_features
+from mvretrieval.evaluation.reproduction import Row, parse_table, read_table, table_names
+
+Mvr = Callable[..., tuple[int, str, str]]
+ROW = Row("r", "d", "c", "eval", "e", "mAP", 50.0, 1.0, "s", False, factor=100)
+
+
+@pytest.fixture
+def mvr(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Mvr:
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["mvr", "eval", "table", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        return int(ended.value.code or 0), out, err
+
+    return run
+
+
+@pytest.mark.parametrize("name", table_names())
+def test_every_table_is_sound(name: str) -> None:
+    import tyro
+
+    from mvretrieval.cli import eval as plain
+    from mvretrieval.cli import eval_image_to_3d, eval_text_to_3d, eval_zero_shot
+
+    modules: dict[str, Any] = {
+        "eval": plain, "zero-shot": eval_zero_shot, "text-to-3d": eval_text_to_3d, "image-to-3d": eval_image_to_3d
+    }  # fmt: skip
+    table = read_table(name)
+    assert table.rows and table.title
+    for row in table.rows:
+        assert row.expected > 0 and row.source and table.make[row.collection]
+        if row.task in modules:  # the options are ones that the command takes
+            words = row.command("x")
+            rest = words[2 if row.task == "eval" else 3 :]
+            options = tyro.cli(modules[row.task].Options, args=rest, config=(tyro.conf.FlagCreatePairsOff,))
+            assert options.json and str(options.collection) == f"x/{row.collection}"
+    assert set(table.make) == {row.collection for row in table.rows}
+
+
+@pytest.mark.parametrize(
+    ("value", "verdict"), [(50, "reproduced"), (51, "reproduced"), (48.9, "close"), (53, "close"), (53.1, "not"), (0, "not")]
+)
+def test_verdicts(value: float, verdict: str) -> None:
+    assert ROW.judge(value) == verdict
+
+
+def test_values_are_looked_up_and_scaled() -> None:
+    assert ROW.value_of({"mAP": 0.5}) == 50
+    assert replace(ROW, metric="a.b", factor=1).value_of({"a": {"b": 2}}) == 2
+    for found in ({}, {"mAP": None}, {"mAP": {"x": 1}}):
+        with pytest.raises(EvaluationError, match="nothing was measured as mAP"):
+            ROW.value_of(found)
+
+
+_GOOD = """
+title: t
+collections: {c: [make it]}
+rows:
+  - {name: r, data: d, collection: c, task: eval, encoder: e, metric: mAP, expected: 1, tolerance: 1, source: s, run: false}
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("title: t", "titel: t"),
+        ("task: eval", "task: evil"),
+        ("run: false", "run: maybe"),
+        ("expected: 1", "expected: .nan"),
+        ("tolerance: 1", "tolerance: 0"),
+        ("source: s", "source: ''"),
+        ("collection: c,", "collection: d,"),
+        ("metric: mAP,", "metric: mAP, colour: red,"),
+        ("task: eval", "task: features"),
+        ("rows:", "rows: ["),
+    ],
+)
+def test_damaged_tables(old: str, new: str) -> None:
+    assert parse_table("good", _GOOD).rows[0].name == "r"
+    with pytest.raises(EvaluationError):
+        parse_table("bad", _GOOD.replace(old, new))
+
+
+def test_a_table_as_it_stands(mvr: Mvr) -> None:
+    code, out, _ = mvr("--list")
+    assert code == 0 and all(name in out for name in table_names())
+    assert {table["name"] for table in json.loads(mvr("--list", "--json")[1])["tables"]} == set(table_names())
+    code, out, _ = mvr("open-set")
+    assert code == 0 and "never run here" in out and "was run here" in out
+    for arguments, ended, said in (
+        (["opn-set"], 1, "did you mean 'open-set'?"),
+        (["open-set", "--row", "x"], 1, "has no row 'x'"),
+        (["open-set", "--collections", "/nowhere"], 1, "no folder /nowhere"),
+        ([], 2, "name a table"),
+    ):
+        code, out, err = mvr(*arguments)
+        assert (code, out) == (ended, "") and said in err
+
+
+def test_rows_are_run_where_their_collection_is_there(
+    mvr: Mvr, things: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(things.folder, tmp_path / "shapes")
+    row = Row("here", "d", "shapes", "eval", "builtin:", "queries", 12, 0.5, "s", True, ("--by", "label"))
+    rows = (row, replace(row, name="absent", collection="gone"), replace(row, name="failed", options=("--by", "lable")))
+    table = replace(read_table("psb"), make={"shapes": ("-",), "gone": ("mvr index {dir}/gone meshes/",)}, rows=rows)
+    monkeypatch.setattr(eval_table, "read_table", lambda name: table)
+    code, out, err = mvr("any", "--collections", tmp_path, "--json")
+    result = json.loads(out)
+    assert code == 1 and "did you mean 'label'" in err
+    assert [(r["verdict"], r["value"]) for r in result["rows"]] == [("reproduced", 12), ("absent", None), ("failed", None)]
+    assert result["make"] == {"gone": [f"mvr index {tmp_path}/gone meshes/"]}
+    code, out, _ = mvr("any", "--collections", tmp_path, "--row", "absent")
+    assert code == 0 and f"{tmp_path}/gone is not there" in out
+
+
+@pytest.mark.shared_data
+def test_the_benchmarks_own_features_are_reproduced(mvr: Mvr, shared_data: Path) -> None:
+    result = json.loads(mvr("open-set", "--collections", shared_data, "--json")[1])
+    verdicts = [row["verdict"] for row in result["rows"] if row["task"] == "features"]
+    assert verdicts == ["reproduced"] * 6
+
+
+def test_feature_files(tmp_path: Path) -> None:
+    file = tmp_path / "f.npz"
+    arrays = {"names": np.array(list("abcd")), "label": np.array([0, 0, 1, 1]), "x": np.eye(4)[[0, 0, 1, 1]]}
+    np.savez(file, query=np.array([True, False, True, False]), target=np.array([False, True, False, True]), **arrays)
+    assert measure_features(file, "x")["mAP"] == 1
+    with pytest.raises(EvaluationError, match="has no 'y'"):
+        measure_features(file, "y")
+    with pytest.raises(EvaluationError, match="cannot be read"):
+        measure_features(tmp_path / "nowhere.npz", "x")

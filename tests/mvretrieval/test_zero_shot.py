@@ -1,0 +1,263 @@
+"""Words for a collection: by a real CLIP model that has learnt nothing, and by an adapter's names. Whose objects are known."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from made_meshes import SMALL, new_object, unit
+from PIL import Image
+
+from mvretrieval.adapters.adapter import Adapter
+from mvretrieval.adapters.config import AdapterConfig
+from mvretrieval.adapters.network import NetworkConfig
+from mvretrieval.adapters.text_space import TextSpace
+from mvretrieval.cli.main import SUBCOMMANDS, main
+from mvretrieval.collection.collection import Collection, OpenOptions
+from mvretrieval.describe import DescriberConfig
+from mvretrieval.errors import EvaluationError
+from mvretrieval.evaluation.templates import DEFAULT, IMAGENET, SETS, named_or_file
+from mvretrieval.evaluation.words import text_matrix
+
+TINY = "ViT-tiny-that-names"
+NAMES = ("chair", "dog", "airplane", "table lamp")
+LABELS = ("furniture/chair", "Dog", "an airplane", "table_lamp")
+Mvr = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def mvr(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Mvr:
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["mvr", "eval", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        return int(ended.value.code or 0), out, err
+
+    return run
+
+
+def _json(found: tuple[int, str, str]) -> dict[str, Any]:
+    code, out, err = found
+    assert code == 0, err
+    result: dict[str, Any] = json.loads(out)
+    return result
+
+
+def _put(collection: Collection, name: str, views: Any, labels: dict[str, Any]) -> None:
+    """An object whose two first views are given (S, 2, D); the third was not rendered."""
+    raw = np.concatenate([views, np.full((len(views), 1, views.shape[2]), 0.5)], axis=1).astype(np.float16)
+    mask = np.array([True, True, False])
+    vector, _ = collection.describer.pool(raw[None].astype(np.float32), mask[None])
+    new = replace(new_object(name, vector[0]), view_vectors=raw, view_mask=mask)
+    collection.store.set_metadata(collection.store.put(new, collection.store.next_change()), labels)
+
+
+@pytest.fixture(scope="module")
+def clip_things(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Objects that look exactly like their names, in one of their two views or in both."""
+    import open_clip
+
+    folder = tmp_path_factory.mktemp("tiny-names")
+    config = {
+        "embed_dim": 32,
+        "vision_cfg": {"image_size": 64, "layers": 1, "width": 64, "patch_size": 32},
+        "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
+    }
+    (folder / f"{TINY}.json").write_text(json.dumps(config))
+    open_clip.add_model_config(folder)
+    torch.manual_seed(0)
+    torch.save(open_clip.create_model(TINY).state_dict(), folder / "clip.pt")
+    names = DescriberConfig(f"open_clip:{TINY}@{folder / 'clip.pt'}", "ring:3@30", ("texture", "depth"), size=64)
+    with Collection.create(folder / "things", names, OpenOptions(device="cpu", precision="float32")) as things:
+        texts = text_matrix(things.describer, NAMES, SETS[DEFAULT]).reshape(4, 2, 32)[:, 0]
+        noise = unit(np.random.default_rng(0).standard_normal((4, 32)))
+        with things.store.transaction():
+            for i, label in enumerate(LABELS):
+                for copy in range(2):
+                    second = texts[i] if copy else 0.9 * texts[i] + 0.1 * noise[i]
+                    views = unit(np.repeat(np.stack([texts[i], second])[None], 2, axis=0))
+                    _put(things, f"{i}-{copy}.ply", views, {"label": label, "split": "test" if i else "train"})
+            _put(things, "nameless.ply", unit(noise[None, :2].repeat(2, axis=0)), {"split": "test"})
+    return folder / "things"
+
+
+@pytest.fixture(scope="module")
+def named_things(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An encoder that reads nothing, and an adapter that knows three of the four names."""
+    folder = tmp_path_factory.mktemp("named")
+    with Collection.create(folder / "plain", SMALL) as plain:
+        fingerprint, dim = plain.describer.view_fingerprint, plain.describer.encoder.dim
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((3, 7)).astype(np.float32)
+    projection = rng.standard_normal((7, dim)).astype(np.float32)
+    config = AdapterConfig(fingerprint, "builtin:", SMALL.rig, SMALL.styles, SMALL.size, 3, dim, NetworkConfig(), "named")
+    adapter = Adapter.untrained(config, None)
+    adapter.text_space = TextSpace(("a chair", "dog", "airplane"), vectors, projection, np.zeros(dim, np.float32))
+    adapter.save(folder / "adapter")
+    with Collection.create(folder / "things", SMALL, adapter=adapter) as things, things.store.transaction():
+        for i, label in enumerate(LABELS):
+            if i < 3:
+                direction = adapter.text_space.object_direction(label)
+            else:
+                direction = unit(rng.standard_normal((1, dim)))[0]
+            for copy in range(2):
+                _put(things, f"{i}-{copy}.ply", np.stack([direction, direction])[None], {"label": label, "n": copy})
+    return folder / "things"
+
+
+def test_objects_that_look_like_their_names_are_called_by_them(mvr: Mvr, clip_things: Path) -> None:
+    result = _json(mvr("zero-shot", clip_things, "--json", "--per-class"))
+    assert (result["objects"], result["classes"], result["candidates"]) == (8, 4, 4)
+    assert result["top1"] == result["class_mean_top1"] == result["top5"] == 1 and result["chance"] == 0.25
+    assert result["left_out"]["unlabelled"] == 1 and result["left_out"]["unknown_names"] == []
+    assert [one["class"] for one in result["per_class"]] == sorted(NAMES)
+    for views in ("before", "logits", "after"):
+        for weights in ("equal", "entropy"):
+            again = _json(mvr("zero-shot", clip_things, "--json", "--views", views, "--weights", weights, "--keep-views", 1))
+            assert again["top1"] == 1, (views, weights)
+    code, out, err = mvr("zero-shot", clip_things, "--per-class")
+    assert code == 0 and "8 objects of 4 classes" in out and "table lamp" in out and "1 objects without a label" in err
+
+
+def test_before_with_the_collections_own_weights_is_the_stored_vector(mvr: Mvr, clip_things: Path) -> None:
+    stored = _json(mvr("zero-shot", clip_things, "--json", "--templates", "photo"))
+    again = _json(mvr("zero-shot", clip_things, "--json", "--templates", "photo", "--weights", "equal"))
+    assert {key: stored[key] for key in stored if "top" in key} == {key: again[key] for key in again if "top" in key}
+
+
+def test_candidates_from_a_file_and_seen_classes(mvr: Mvr, clip_things: Path, tmp_path: Path) -> None:
+    (tmp_path / "classes.txt").write_text("dog\nairplane\nzebra\n\n")
+    result = _json(mvr("zero-shot", clip_things, "--json", "--classes-file", tmp_path / "classes.txt"))
+    assert (result["objects"], result["classes"], result["candidates"]) == (4, 2, 3)
+    assert result["left_out"]["not_candidates"] == 4
+    result = _json(mvr("zero-shot", clip_things, "--json", "--seen", "split = 'train'"))
+    assert result["objects"] == 6 and result["left_out"]["learnt_from"] == 2
+    apart = result["generalised"]
+    assert (apart["unseen"], apart["seen"], apart["harmonic"]) == (1, None, None)
+    assert (apart["seen_classes"], apart["unseen_classes"], apart["unseen_objects"]) == (1, 3, 6)
+    # A negative bias lifts the seen class above everything.
+    lost = _json(mvr("zero-shot", clip_things, "--json", "--seen", "split = 'train'", "--bias", -9))
+    assert lost["generalised"]["unseen"] == lost["top1"] == 0
+    code, out, err = mvr("zero-shot", clip_things, "--seen", "split = 'train'")
+    assert code == 0 and "unseen alone" in out and "2 objects do not ask: they were learnt from" in err
+
+
+def test_names_of_an_adapter_and_those_it_does_not_know(mvr: Mvr, named_things: Path) -> None:
+    result = _json(mvr("zero-shot", named_things, "--json"))
+    assert (result["objects"], result["candidates"], result["top1"]) == (6, 3, 1)
+    assert result["left_out"]["unknown_objects"] == 2 and result["left_out"]["unknown_names"] == ["table lamp"]
+    for views in ("before", "logits", "after"):
+        for weights in ("equal", "adapter", "entropy"):
+            again = _json(mvr("zero-shot", named_things, "--json", "--views", views, "--weights", weights))
+            assert again["top1"] == 1, (views, weights)
+    found = _json(mvr("text-to-3d", named_things, "--json"))
+    assert (found["questions"], found["unknown_texts"], found["found@1"], found["mAP"]) == (3, 1, 1, 1)
+    assert "table lamp" in mvr("zero-shot", named_things)[2]
+    code, _, err = mvr("zero-shot", named_things, "--where", "label = 'table_lamp'")
+    assert code == 1 and "none of the 2 objects can be named" in err and "table lamp" in err
+
+
+def test_names_ask_for_their_objects(mvr: Mvr, clip_things: Path, tmp_path: Path) -> None:
+    found = _json(mvr("text-to-3d", clip_things, "--json", "--by", "label"))
+    assert (found["questions"], found["objects"]) == (4, 9)
+    assert (found["found@1"], found["recall@1"], found["recall@5"], found["median_rank"], found["mAP"]) == (1, 0.5, 1, 1, 1)
+    captions = tmp_path / "captions.csv"
+    captions.write_text("id,text\n1-1.ply,dog\n2-0.ply,an airplane\nnowhere.ply,a car\n")
+    found = _json(mvr("text-to-3d", clip_things, "--json", "--captions", captions))
+    assert (found["questions"], found["without_right_object"], found["found@5"]) == (2, 1, found["recall@5"])
+    code, out, err = mvr("text-to-3d", clip_things, "--captions", captions)
+    assert code == 0 and "median rank" in out and "1 texts do not ask" in err
+
+
+def test_pictures_ask_for_their_objects(mvr: Mvr, clip_things: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "things"
+    shutil.copytree(clip_things, copy)
+    picture = np.full((64, 64, 3), 255, np.uint8)
+    picture[16:48, 20:44] = (200, 30, 60)
+    Image.fromarray(picture).save(tmp_path / "red.png")
+    with Collection.open(copy, OpenOptions(device="cpu", precision="float32"), write=True) as things:
+        from mvretrieval.search.pictures import load_picture
+
+        raw = things.describer.encoder.encode_views(load_picture(tmp_path / "red.png", 64)[None])
+        with things.store.transaction():
+            _put(things, "red.ply", np.repeat(raw[None], 2, axis=0).repeat(2, axis=1), {"label": "red thing"})
+    (tmp_path / "by-id.csv").write_text("image,id\nred.png,red.ply\nred.png,gone.ply\n")
+    (tmp_path / "by-label.csv").write_text("image,label\nred.png,red thing\n")
+    for file in ("by-id.csv", "by-label.csv"):
+        found = _json(mvr("image-to-3d", copy, "--queries", tmp_path / file, "--json"))
+        assert (found["questions"], found["found@1"], found["median_rank"], found["mAP"]) == (1, 1, 1, 1), file
+    assert _json(mvr("image-to-3d", copy, "--queries", tmp_path / "by-id.csv", "--json"))["without_right_object"] == 1
+    (tmp_path / "missing.csv").write_text("image,id\nblue.png,red.ply\n")
+    code, _, err = mvr("image-to-3d", copy, "--queries", tmp_path / "missing.csv")
+    assert code == 1 and "1 of 1 pictures" in err and "blue.png" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["--templates", "rendrs"], 1, "did you mean 'renders'?"),
+        (["--weights", "adapter"], 1, "has no adapter"),
+        (["--by", "lable"], 1, "did you mean 'label'?"),
+        (["--classes-file", "/nowhere.txt"], 1, "cannot be read"),
+        (["--where", "split = 'none'"], 1, "no object is left"),
+        (["--bias", "1"], 2, "--seen"),
+        (["--temperature", "0"], 2, "temperature"),
+        (["--keep-views", "-1"], 2, "views to keep"),
+    ],
+)
+def test_what_cannot_be_measured_is_one_message(
+    mvr: Mvr, clip_things: Path, arguments: list[str], code: int, said: str
+) -> None:
+    found, out, err = mvr("zero-shot", clip_things, *arguments)
+    assert found == code and out == "" and said in err and "Traceback" not in err
+
+
+def test_an_encoder_without_words_says_how_to_get_them(mvr: Mvr, named_things: Path) -> None:
+    plain = named_things.parent / "plain"
+    with Collection.open(plain) as collection:
+        if not len(collection):
+            with collection.store.transaction():
+                _put(collection, "a.ply", np.ones((1, 2, collection.describer.encoder.dim)), {"label": "chair"})
+    for command in ("zero-shot", "text-to-3d"):
+        code, out, err = mvr(command, plain)
+        assert code == 1 and out == ""
+        assert "reads no words" in err and "mvr train" in err and "--names" in err and "mvr reindex" in err
+
+
+def test_a_folder_called_like_a_subcommand(mvr: Mvr, clip_things: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    shutil.copytree(clip_things, tmp_path / "zero-shot")
+    monkeypatch.chdir(tmp_path)
+    assert "mAP" in _json(mvr("./zero-shot", "--json"))
+    assert _json(mvr("zero-shot", "./zero-shot", "--json"))["task"] == "zero-shot"
+    code, out, _ = mvr("--help")
+    assert code == 0 and all(f"mvr eval {name}" in out for name in SUBCOMMANDS["eval"])
+    for name in SUBCOMMANDS["eval"]:
+        assert mvr(name, "--help")[0] == 0
+
+
+def test_templates(tmp_path: Path) -> None:
+    assert all(template.count("{}") == 1 for templates in SETS.values() for template in templates)
+    assert len(named_or_file(IMAGENET)) == 80 and all(t.count("{}") == 1 for t in named_or_file(IMAGENET))
+    file = tmp_path / "mine.txt"
+    file.write_text("# mine\na {} of wood\n\na {} of wood\nthe {}\n")
+    assert named_or_file(str(file)) == ("a {} of wood", "the {}")
+    for bad in ("no place", "{} and {}", "a {name}", ""):
+        file.write_text(bad)
+        with pytest.raises(EvaluationError):
+            named_or_file(str(file))
+
+
+def test_training_says_the_same_around_a_name() -> None:
+    from mvtrain.names import TEMPLATES
+
+    assert named_or_file(DEFAULT) == TEMPLATES
