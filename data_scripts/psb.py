@@ -1,0 +1,144 @@
+"""Princeton Shape Benchmark, version 1: 1,814 models, base classification, train and test.
+
+Folders of the models and the .cla format as the benchmark's own README and format page describe them, the place of the .cla
+files as public code that reads the release has it: `benchmark/classification/v1/base/{train,test}.cla`. Not verified against
+the archive.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from dataclasses import dataclass
+
+from data_scripts import checks
+from data_scripts.archives import Source
+from data_scripts.command import DataSet, Result, damages, differences, index_command, progress, run, some
+from data_scripts.errors import DataError
+from data_scripts.layout import Item, Layout, Part, plain_name
+
+DATA_SET = DataSet(
+    name="psb",
+    title="Princeton Shape Benchmark, version 1",
+    source="https://shape.cs.princeton.edu/benchmark/",
+    licence="none stated: models collected from the web for research; see source",
+    objects="907 train in 90 classes, 907 test in 92 classes",
+    layout="db/N/mID/mID.off with N = ID // 100, and classification/v1/base/{train,test}.cla, at any depth",
+    verified="the benchmark's README and format page, public code that reads it",
+)
+_MODEL = re.compile(r"(?:^|/)m(?P<id>\d+)\.off$", re.IGNORECASE)
+_BASE = re.compile(r"(?:^|/)base/(?P<split>train|test)\.cla$", re.IGNORECASE)
+_ANY = re.compile(r"(?:^|/)(?P<split>train|test)\.cla$", re.IGNORECASE)
+_PUBLISHED = {"train": (90, 907), "test": (92, 907)}
+
+
+@dataclass(frozen=True)
+class ShapeClass:
+    """A class of a .cla file: its name, the names of all above it, outermost first, and its models."""
+
+    name: str
+    parents: tuple[str, ...]
+    models: tuple[int, ...]
+
+    @property
+    def path(self) -> str:
+        """Such as `aircraft/airplane/F117`."""
+        return "/".join((*self.parents, self.name))
+
+
+def read_cla(text: str) -> list[ShapeClass]:
+    """Classes of a .cla file that have models.
+
+    The format is tokens with any whitespace between them: `PSB 1`, the numbers of classes and of models, and for each class
+    its name, its parent's (0 for none), how many models it has, and these. Parents stand before their children.
+
+    Raises:
+        DataError: it is something else, or its numbers disagree.
+    """
+    tokens = iter(text.split())
+    try:
+        magic, version = next(tokens), next(tokens)
+        if magic != "PSB" or version != "1":
+            raise DataError(f"begins with '{magic} {version}', not 'PSB 1': this is no .cla file of version 1")
+        n_classes, n_models = int(next(tokens)), int(next(tokens))
+        classes: dict[str, ShapeClass] = {}
+        for _ in range(n_classes):
+            name, parent, count = next(tokens), next(tokens), int(next(tokens))
+            if name in classes:
+                raise DataError(f"names the class '{name}' twice")
+            if parent != "0" and parent not in classes:
+                raise DataError(f"puts '{name}' below '{parent}', which does not stand before it")
+            parents = () if parent == "0" else (*classes[parent].parents, parent)
+            models = [int(next(tokens)) for _ in range(count)]
+            classes[name] = ShapeClass(name, parents, tuple(models))
+    except StopIteration:
+        raise DataError("ends early") from None
+    except ValueError as error:
+        raise DataError(f"has a word where a number should stand ({error})") from error
+    rest = list(tokens)
+    listed = [model for one in classes.values() for model in one.models]
+    if rest:
+        raise DataError(f"goes on after its {n_classes} classes: {' '.join(rest[:3])}")
+    if len(listed) != n_models or len(set(listed)) != len(listed):
+        raise DataError(f"lists {len(listed)} models, {len(set(listed))} of them different, and states {n_models}")
+    return [one for one in classes.values() if one.models]
+
+
+def prepare(source: Source, layout: Layout, options: argparse.Namespace) -> Result:
+    """Copy the models that the base classification names."""
+    members = {int(found["id"]): name for name in sorted(source.sizes, reverse=True) if (found := _MODEL.search(name))}
+    if not members:
+        raise DataError(f"{source.path} is not the Princeton Shape Benchmark: it holds no mID.off; expected {DATA_SET.layout}")
+    items: list[Item] = []
+    missing: list[str] = []
+    warnings: list[str] = []
+    for split, cla in _classifications(source).items():
+        try:
+            classes = read_cla(source.read(cla).decode("latin-1"))
+        except DataError as error:
+            raise DataError(f"{cla} {error}; fetch the archive again") from error
+        n_classes, n_models = _PUBLISHED[split]
+        warnings += differences(
+            {
+                f"{split} classes": (len(classes), n_classes),
+                f"{split} models in {cla}": (sum(len(one.models) for one in classes), n_models),
+            }
+        )
+        for one in classes:
+            missing += [f"m{model}" for model in one.models if model not in members]
+            items += [_item(split, one, model, members[model]) for model in one.models if model in members]
+    outcome = layout.copy(source, items, progress())
+    layout.write_labels([(item.file, item.labels) for item in outcome.items])
+    warnings += some("classified models are missing", missing) + damages(outcome)
+    return Result(len(outcome.items), (index_command(layout, "psb"),), warnings)
+
+
+def _classifications(source: Source) -> dict[str, str]:
+    """Member of each split's base classification."""
+    for pattern in (_BASE, _ANY):
+        found = {match["split"].lower(): name for name in sorted(source.sizes) if (match := pattern.search(name))}
+        if found:
+            break
+    if lacking := sorted({"train", "test"} - set(found)):
+        raise DataError(
+            f"{source.path} lacks {' and '.join(f'base/{split}.cla' for split in lacking)}: unpack the benchmark's classification "
+            "folder beside db"
+        )
+    return found
+
+
+def _item(split: str, one: ShapeClass, model: int, member: str) -> Item:
+    file = f"{split}/{plain_name(one.path.replace('/', '__'))}/m{model}.off"
+    top = (*one.parents, one.name)[0]
+    labels = {"label": one.path, "split": split, "leaf_class": one.name, "top_class": top, "name": f"m{model}"}
+    return Item(file, labels, (Part(member, file, checks.off),))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Lay the benchmark out."""
+    return run(DATA_SET, prepare, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from made_archives import files_of, picture, table, write_folder, write_zip
+
+from data_scripts import open_set
+from mvretrieval.collection.labels import read_labels
+from mvretrieval.evaluation.protocols import OpenSetQueries
+
+DEGREES = range(0, 360, 15)
+
+
+def views(folder: str, grey: int = 0, degrees: tuple[int, ...] = tuple(DEGREES)) -> dict[str, bytes]:
+    return {f"{folder}/image/h_{deg}.jpg": picture(grey + deg // 15) for deg in degrees}
+
+
+OTHERS = {"train/L Blocks/spacer_66/pointcloud/pt_1024.pts": b"0 0 0", "train/L Blocks/spacer_66/voxel/vox_32.ply": b"ply"}
+OBJECTS = views("train/L Blocks/spacer_66") | views("train/Clips/a,b", 30) | views("query/gear_1", 60) | views("target/gear_2", 90)
+LABELS = {"query_label.txt": b"gear_1,Gears\n", "target_label.txt": b"gear_2,Gears\r\n\n"}
+
+
+def release(folder: Path, objects: dict[str, bytes] = OBJECTS | OTHERS, labels: dict[str, bytes] = LABELS) -> Path:
+    """The zip, and the two lists beside it, as they are downloaded."""
+    write_folder(folder, labels)
+    write_zip(folder / "OS-ESB-core.zip", {f"OS-ESB-core/{name}": data for name, data in objects.items()})
+    return folder
+
+
+def run(source: Path, out: Path, *more: str) -> int:
+    return open_set.main([str(source), str(out), *more])
+
+
+def test_the_release_with_both_orders_of_views(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    assert run(release(tmp_path / "os"), out) == 0
+    rows = table(out / "labels.csv")
+    assert {row["file"]: (row["label"], row["split"]) for row in rows} == {
+        "train/L Blocks/spacer_66": ("L Blocks", "train"),
+        "train/Clips/a,b": ("Clips", "train"),
+        "query/Gears/gear_1": ("Gears", "query"),
+        "target/Gears/gear_2": ("Gears", "target"),
+    }
+    assert set(read_labels(out / "labels.csv").rows) == {str(out / row["file"]) for row in rows}
+    for file, order in (("views.csv", list(DEGREES)), ("views_text_order.csv", sorted(DEGREES, key=str))):
+        of_one = [row for row in table(out / file) if row["id"] == "query/Gears/gear_1"]
+        assert [float(row["azimuth_deg"]) for row in of_one] == order
+        assert [row["file"] for row in of_one] == [f"query/Gears/gear_1/h_{deg}.jpg" for deg in order]
+        assert {row["elevation_deg"] for row in of_one} == {"30"}
+        assert (out / of_one[1]["file"]).read_bytes() == picture(60 + order[1] // 15)
+        assert len(table(out / file)) == 96
+    assert [row["azimuth_deg"] for row in table(out / "views_text_order.csv")[:3]] == ["0", "105", "120"]
+    said = capsys.readouterr()
+    assert said.out == f"mvr index open-set-collection/ --views {out}/views.csv --labels {out}/labels.csv\n"
+    assert "2 train objects, and 98 were published" in said.err
+    assert "1 unseen classes, and 24 were published" in said.err
+    assert not list(out.rglob("*.ply"))
+
+
+def test_the_published_queries_are_those_of_mvr_eval(tmp_path: Path) -> None:
+    assert run(release(tmp_path / "os"), tmp_path / "out") == 0
+    assert OpenSetQueries.read(tmp_path / "out/queries.json").ids == ("query/Gears/gear_1",)
+
+
+def test_class_folders_with_a_split_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def sample(path: str) -> dict[str, object]:
+        label = path.split("/")[0].lower().replace(")_(", "___")
+        return {"path": path, "label": label, "label_list": label.split("___"), "label_idx": 0}
+
+    train, query, target, gone = "Flat)_(Clips/x", "Solid)_(Gears/g 1", "Solid)_(Gears/g2", "Solid)_(Gears/g3"
+    split = {
+        "train": {"sample": [sample(train)]},
+        "retrieval": {"query": [sample(query)], "target": [sample(target), sample(gone)]},
+    }
+    files = {f"ESB_MM/{name}": data for path in (train, query, target) for name, data in views(path).items()}
+    files["splits/esb__level_all__t2r8.json"] = json.dumps(split).encode()
+    out = tmp_path / "out"
+    assert run(write_folder(tmp_path / "data", files), out, "--set", "esb") == 0
+    assert {row["file"]: row["split"] for row in table(out / "labels.csv")} == {
+        "train/flat___clips/x": "train",
+        "query/solid___gears/g 1": "query",
+        "target/solid___gears/g2": "target",
+    }
+    said = capsys.readouterr().err
+    assert "1 objects of the split have no views: target Solid)_(Gears/g3" in said
+    assert "1 target objects, and 452 were published" in said
+
+
+def test_a_damaged_view_is_left_out_of_its_object(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bad = {"query/gear_1/image/h_45.jpg": b"<html>", "target/gear_2/image/h_0.jpg": picture()[:-200]}
+    assert run(release(tmp_path / "os", OBJECTS | bad), tmp_path / "out") == 0
+    listed = [row["file"] for row in table(tmp_path / "out/views.csv")]
+    assert len(listed) == 94
+    assert "query/Gears/gear_1/h_45.jpg" not in listed
+    assert len(table(tmp_path / "out/labels.csv")) == 4
+    assert "query/gear_1/image/h_45.jpg is no picture" in capsys.readouterr().err
+
+
+def test_objects_with_other_numbers_of_views_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    few = views("target/gear_2", degrees=(0, 90))
+    objects = {name: data for name, data in OBJECTS.items() if not name.startswith("target/")} | few
+    assert run(release(tmp_path / "os", objects), tmp_path / "out") == 0
+    assert "1 objects have other than 24 views: target/Gears/gear_2 (2)" in capsys.readouterr().err
+
+
+def test_it_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    source, out = release(tmp_path / "os"), tmp_path / "out"
+    assert run(source, out) == 0
+    before = files_of(out)
+    (out / "query/Gears/gear_1/h_90.jpg").unlink()
+    (out / "labels.csv").unlink()
+    assert run(source, out, "--set", "esb") == 0
+    after = files_of(out)
+    assert set(after) == set(before)
+    anew = {name for name in after if after[name] != before[name] and name.endswith(".jpg")}
+    assert anew <= {"query/Gears/gear_1/h_90.jpg"}
+
+
+def test_a_missing_split_says_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(release(tmp_path / "os", labels={"query_label.txt": b"gear_1,Gears"}), tmp_path / "out") == 1
+    assert "lacks target_label.txt, a download of its own" in capsys.readouterr().err
+    assert run(write_folder(tmp_path / "bare", views("Clips/x")), tmp_path / "out") == 1
+    assert "has no folders train, query and target, nor a split file" in capsys.readouterr().err
+    assert run(write_folder(tmp_path / "meshes", {"a/b.off": b"OFF"}), tmp_path / "out") == 1
+    assert "holds no views image/h_DEG.jpg" in capsys.readouterr().err
+    assert run(release(tmp_path / "odd", labels=LABELS | {"query_label.txt": b"gear_1 Gears"}), tmp_path / "out") == 1
+    assert "lines other than OBJECT,CLASS" in capsys.readouterr().err
+    split = {"train": {"sample": [{"path": "x"}]}, "retrieval": {"query": [], "target": []}}
+    files = views("Clips/x") | {"esb.json": json.dumps(split).encode()}
+    assert run(write_folder(tmp_path / "keyless", files), tmp_path / "out") == 1
+    assert "is no split file" in capsys.readouterr().err
+
+
+def test_names_of_the_lists_cannot_lead_outside(tmp_path: Path) -> None:
+    labels = {"query_label.txt": b"gear_1,../../evil", "target_label.txt": b"../query/gear_1,Gears"}
+    out = tmp_path / "deep/er/out"
+    run(release(tmp_path / "os", labels=labels), out)
+    assert {path for path in tmp_path.rglob("h_0.jpg") if not path.is_relative_to(out)} == set()
+
+
+def test_downloads_are_known_for_three_sets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(tmp_path / "new", tmp_path / "out", "--download") == 1
+    assert "--download needs --set" in capsys.readouterr().err
+    assert run(tmp_path / "new", tmp_path / "out", "--set", "abo", "--download") == 1
+    assert "no public direct download known" in capsys.readouterr().err

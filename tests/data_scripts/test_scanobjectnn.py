@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import made_h5
+import numpy as np
+import pytest
+import trimesh
+from made_archives import files_of, table, write_folder, write_zip
+from PIL import Image
+
+from data_scripts import point_views, scanobjectnn
+from data_scripts.layout import Layout
+from mvrender.cameras import ring
+from mvretrieval.collection.labels import read_labels
+
+
+def cloud(n: int = 40, kind: int = 5) -> bytes:
+    """A raw object: half of the points are wall."""
+    points = np.random.default_rng(n).normal(size=(n, 11)).astype("<f4")
+    points[:, 6:9] = 200
+    points[:, 10] = np.where(np.arange(n) % 2, kind, 1)
+    return np.concatenate([[n], points.ravel()]).astype("<f4").tobytes()
+
+
+RAW = {
+    "object_dataset/chair/005_00007.bin": cloud(40),
+    "object_dataset/chair/005_00007_part.bin": b"parts",
+    "object_dataset/bag/scene0000_00_00041.bin": cloud(60),
+    "object_dataset/bag/005_00020.bin": cloud(80),
+    "object_dataset/split_new.txt": b"005_00020.bin\t0\tt\n005_00007.bin\t4\nscene0000_00_00041.bin\t0\n",
+}
+H5 = {f"h5_files/main_split/{split}_objectdataset.h5": made_h5.chunked() for split in ("training", "test")}
+FAST = ("--views", "4", "--size", "48")
+
+
+def run(source: Path, out: Path, *more: str) -> int:
+    return scanobjectnn.main([str(source), str(out), *FAST, *more])
+
+
+def test_raw_objects_become_views_and_ply(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    assert run(write_zip(tmp_path / "object_dataset.zip", RAW), out) == 0
+    assert {(row["file"], row["label"], row["split"]) for row in table(out / "labels.csv")} == {
+        ("views/train/chair/005_00007", "chair", "train"),
+        ("views/train/bag/scene0000_00_00041", "bag", "train"),
+        ("views/test/bag/005_00020", "bag", "test"),
+    }
+    assert len(read_labels(out / "labels.csv").rows) == 3
+    views = [row for row in table(out / "views.csv") if row["id"] == "views/train/chair/005_00007"]
+    assert [row["file"].rsplit("/", 1)[-1] for row in views] == ["000.png", "001.png", "002.png", "003.png"]
+    assert [row["azimuth_deg"] for row in views] == ["0", "90", "180", "270"]
+    for row in views:
+        with Image.open(out / row["file"]) as picture:
+            assert picture.size == (48, 48)
+            assert len(picture.getcolors() or []) == 2  # white, and the colour of the points
+    points = trimesh.load(out / "points/train/chair/005_00007.ply")
+    assert points.vertices.shape == (40, 3)
+    assert points.colors[0].tolist() == [200, 200, 200, 255]
+    said = capsys.readouterr()
+    assert said.out.startswith("mvr index scanobjectnn-collection/ --views ")
+    assert "3 raw objects, and 2,902 were published" in said.err
+
+
+def test_background_can_be_left_away(tmp_path: Path) -> None:
+    assert run(write_folder(tmp_path / "raw", RAW), tmp_path / "out", "--no-background") == 0
+    assert trimesh.load(tmp_path / "out/points/train/chair/005_00007.ply").vertices.shape == (20, 3)
+    assert run(write_folder(tmp_path / "h5", H5), tmp_path / "out-h5", "--no-background") == 0
+    assert trimesh.load(tmp_path / "out-h5/points/test/bag/test-00000.ply").vertices.shape == (6, 3)
+
+
+def test_h5_files_name_their_classes_by_number(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    assert run(write_zip(tmp_path / "h5_files.zip", H5), out) == 0
+    rows = table(out / "labels.csv")
+    assert [(row["split"], row["label"]) for row in rows] == [
+        (split, label) for split in ("test", "train") for label in ("bag", "table", "toilet")
+    ]
+    points = trimesh.load(out / "points/train/table/train-00001.ply")
+    np.testing.assert_allclose(points.vertices, np.arange(24, 48).reshape(8, 3) / 10, rtol=1e-6)
+    assert "3 train objects, and 2,309 were published" in capsys.readouterr().err
+
+
+def test_a_damaged_object_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = RAW | {"object_dataset/bag/005_00020.bin": cloud(80)[:-4], "object_dataset/sink/005_00021.bin": b""}
+    assert run(write_folder(tmp_path / "raw", files), tmp_path / "out") == 0
+    assert len(table(tmp_path / "out/labels.csv")) == 2
+    assert "bag/005_00020.bin has 3,520 bytes, and 80 points take 3,524" in capsys.readouterr().err
+    damaged = {name: data[:200] if "test_" in name else data for name, data in H5.items()}
+    assert run(write_folder(tmp_path / "h5", damaged), tmp_path / "out-h5") == 1
+    assert "test_objectdataset.h5 is damaged" in capsys.readouterr().err
+
+
+def test_it_goes_on_after_an_interruption(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, out = write_folder(tmp_path / "raw", RAW), tmp_path / "out"
+    write = Layout.write
+
+    def interrupted(layout: Layout, file: str, data: bytes) -> None:
+        if file.endswith("002.png"):
+            raise KeyboardInterrupt
+        write(layout, file, data)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Layout, "write", interrupted)
+        assert run(source, out) == 130
+    before = files_of(out)
+    assert run(source, out) == 0
+    after = files_of(out)
+    assert {name: after[name] for name in before} == before
+    assert len([name for name in after if name.endswith(".png")]) == 12
+
+
+def test_what_is_missing_says_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    splitless = write_folder(tmp_path / "raw", {n: d for n, d in RAW.items() if not n.endswith(".txt")})
+    assert run(splitless, tmp_path / "out") == 1
+    assert "lacks split_new.txt: take object_dataset.zip whole" in capsys.readouterr().err
+    assert run(splitless, tmp_path / "out", "--split", "none") == 0
+    assert {row["split"] for row in table(tmp_path / "out/labels.csv")} == {""}
+    half = write_folder(tmp_path / "half", {n: d for n, d in H5.items() if "test_" not in n})
+    assert run(half, tmp_path / "out2") == 1
+    assert "lacks test_ of main_split/*_objectdataset.h5" in capsys.readouterr().err
+    assert run(write_folder(tmp_path / "h5", H5), tmp_path / "out2", "--variant", "objectdataset_augmentedrot") == 1
+    assert "it holds --split main_split --variant objectdataset" in capsys.readouterr().err
+    assert run(write_folder(tmp_path / "other", {"a.off": b"OFF"}), tmp_path / "out2") == 1
+    assert "is not ScanObjectNN" in capsys.readouterr().err
+
+
+def test_other_options_need_another_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = write_folder(tmp_path / "raw", RAW)
+    assert run(source, tmp_path / "out") == 0
+    assert run(source, tmp_path / "out", "--size", "64") == 1
+    assert "name another folder" in capsys.readouterr().err
+
+
+def test_views_stand_where_the_rigs_of_the_renderers_stand() -> None:
+    """A point in front of a camera hides one behind the origin."""
+    rig = ring(4, 30)
+    for azimuth, direction in zip(point_views.azimuths_deg(4), rig.directions, strict=True):
+        points = np.stack([direction, -direction]).astype(np.float32)
+        colours = np.array([[255, 0, 0], [0, 0, 255]], np.uint8)
+        picture = np.asarray(point_views.draw(points, colours, azimuth, 30, 64))
+        assert (picture.reshape(-1, 3) == [255, 0, 0]).all(axis=1).any()
+        assert not (picture.reshape(-1, 3) == [0, 0, 255]).all(axis=1).any()
+
+
+def test_up_is_up_and_right_is_right() -> None:
+    points = np.array([[0, 1, 0], [1, 0, 0], [-1, -1, 0]], np.float32)
+    colours = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255]], np.uint8)
+    picture = np.asarray(point_views.draw(points, colours, 0, 0, 64))
+    rows, columns = np.nonzero((picture == [255, 0, 0]).all(axis=2))
+    assert rows.max() < 24
+    rows, columns = np.nonzero((picture == [0, 255, 0]).all(axis=2))
+    assert columns.min() > 40
