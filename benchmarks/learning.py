@@ -8,7 +8,6 @@ deviations. `unseen`: the 71 test classes that the train split lacks, leave one 
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import sys
 import time
@@ -22,16 +21,12 @@ from numpy.typing import NDArray
 
 from benchmarks import data
 from benchmarks.figures import Figure
-from benchmarks.psb import DODECAHEDRON, MVR, RING, SEEDS, STYLES, Psb, base_meshes, folder, psb, spread
+from benchmarks.psb import DODECAHEDRON, MVR, RING, SEEDS, STYLES, Psb, folder, psb, spread
 from mvretrieval.adapters.adapter import Adapter
 from mvretrieval.adapters.network import NetworkConfig
-from mvretrieval.adapters.text_space import TextSpace, plain_name
-from mvretrieval.collection.collection import Collection
 from mvretrieval.evaluation.refined import match_all
 from mvretrieval.search.smoothing import scores_without_query
 from mvtrain.config import TrainConfig
-from mvtrain.features import from_collection
-from mvtrain.names import fit_names
 from mvtrain.train import Trained, train
 
 TRAIN = "split = 'train'"
@@ -196,56 +191,6 @@ def few_shot() -> dict[str, float]:
     return found
 
 
-def names() -> dict[str, float]:
-    """Words for MobileNetV2, by a map from AdaM's vectors into CLIP's text space that was learnt on PSB's train split.
-
-    `psb_top1`, `psb_top5`: unseen test objects whose class name is known, called by one of these classes' names.
-    `meshes_recall10`: base-meshes by name, the name's own meshes among the first ten of 900; `_new` for names that no
-    training class had. `*_chance`: what guessing gives.
-    """
-    p, rows = psb(), []
-    space = TextSpace.load(data.text_space())
-    with Collection.open(base_meshes()) as collection:
-        meshes = from_collection(collection, "name")
-    own_names = [plain_name(re.sub(r"\d+", "", name)) for name in meshes.labels]
-    train, unseen = np.flatnonzero(p.train), np.flatnonzero(p.unseen)
-    labels = p.features.labels
-    for adapter, found in zip(adapters(), vectors(), strict=True):
-        fit = fit_names(space, found[train], [labels[i] for i in train]).space
-        rows.append(_by_name(fit, found[unseen], [labels[i] for i in unseen]))
-        objects, _ = adapter.pool(meshes.views.astype(np.float32), meshes.mask, meshes.directions)
-        taught = {plain_name(labels[i]) for i in train}
-        rows[-1] |= _recall(fit, objects, own_names, taught)
-    return spread(rows)
-
-
-def _by_name(space: TextSpace, found: NDArray[np.float32], labels: list[str]) -> dict[str, float]:
-    known = sorted({label for label in labels if space.direction_of(label) is not None})
-    rows = [i for i, label in enumerate(labels) if label in known]
-    scores = space.name_scores(found[rows], known)
-    own = scores[np.arange(len(rows)), [known.index(labels[i]) for i in rows]]
-    rank = (scores > own[:, None]).sum(axis=1)
-    return {
-        "psb_top1": float((rank < 1).mean()), "psb_top5": float((rank < 5).mean()),
-        "psb_objects": len(rows), "psb_names": len(known), "psb_top1_chance": 1 / len(known),
-    }  # fmt: skip
-
-
-def _recall(space: TextSpace, found: NDArray[np.float32], names: list[str], taught: set[str]) -> dict[str, float]:
-    recalls: dict[str, float] = {}
-    for name in sorted(set(names)):
-        if space.direction_of(name) is None:
-            continue
-        own = np.array([other == name for other in names])
-        best = np.argsort(-(found @ space.object_direction(name)), kind="stable")[:10]
-        recalls[name] = own[best].sum() / min(own.sum(), 10)
-    new = [value for name, value in recalls.items() if name not in taught]
-    return {
-        "meshes_recall10": float(np.mean(list(recalls.values()))), "meshes_recall10_new": float(np.mean(new)),
-        "meshes_names": len(recalls), "meshes_recall10_chance": 10 / len(names),
-    }  # fmt: skip
-
-
 def _figure(name: str, what: str, measure: Any, at_most: bool = False, **targets: float) -> Figure:
     return Figure(name, "learning", what, targets, measure, at_most)
 
@@ -256,7 +201,6 @@ FIGURES: Sequence[Figure] = (
     _figure("all-inductive", "styles, AdaM, smoothing, view matching: mAP", all_inductive, unseen=0.72, whole=0.69),
     _figure("fewer-views", "6 of the 12 views, loss of unseen mAP", fewer_views, at_most=True, loss=0.015),
     _figure("train-seconds", "mvr train on 904 objects", train_seconds, at_most=True, seconds=60),
-    _figure("names", "words for an encoder without any: PSB's unseen classes, base-meshes", names),
     _figure("few-shot", "unseen mAP by labelled objects a class", few_shot),
     _figure("weights-matter", "learnt weights minus equal ones, unseen mAP, by rig", weights_matter),
 )

@@ -225,8 +225,9 @@ def _statistics(config: AdapterConfig, values: dict[str, Any], tensors: dict[str
 
 def _text_space(config: AdapterConfig, values: dict[str, Any], tensors: dict[str, torch.Tensor]) -> TextSpace:
     names, vectors = tuple(values["text_names"]), tensors["text.vectors"].float().numpy()
-    projection, mean = tensors["text.projection"].numpy(), tensors["text.mean"].numpy()
-    dim = len(config.styles) * config.dim
-    if len(names) != len(vectors) or projection.shape != (vectors.shape[1], dim) or mean.shape != (dim,):
+    projection, mean, origin = (tensors[f"text.{part}"].numpy() for part in ("projection", "mean", "origin"))
+    dim, text_dim = len(config.styles) * config.dim, vectors.shape[1]
+    shapes = (projection.shape, mean.shape, origin.shape)
+    if len(names) != len(vectors) or shapes != ((text_dim, dim), (dim,), (text_dim,)):
         raise ValueError(f"{len(names)} names, vectors {vectors.shape}, a map {projection.shape} to {dim} dimensions")
-    return TextSpace(names, vectors, projection, mean)
+    return TextSpace(names, vectors, projection, mean, origin)

@@ -1,8 +1,9 @@
 """Words for encoders that read none: known names with their vectors in a text encoder's space, and a map into it.
 
-An image-only encoder's object vectors h are mapped into the space of a text encoder by a linear map M that was learnt
-from objects with names. A name's vector t then scores an object by (M h) . t = h . (M' t), so a name becomes a vector in
-the space of the objects, and any index answers it.
+A name's vector t in the space of a text encoder is mapped among the object vectors of an image-only encoder by a linear map
+M that was learnt from objects with names. A name so becomes an object vector, M (t - o) with o in the middle of the names it
+was learnt from, and any index answers it. Mapping names to objects rather than objects to names keeps a few names from
+being everybody's nearest (Shigeto et al. 2015).
 """
 
 from __future__ import annotations
@@ -28,14 +29,16 @@ class TextSpace:
     Attributes:
         names: N names; some may share a vector.
         vectors: (N, E) as the text encoder gave them.
-        projection: (E, S * K) map M from object vectors, or None before it is learnt.
-        mean: (S * K,) object vector in the middle, taken away before the map; or None with it.
+        projection: (E, S * K) map M to object vectors, or None before it is learnt.
+        mean: (S * K,) object vector in the middle, from which names point; or None with it.
+        origin: (E,) in the middle of the names that it was learnt from, taken away before the map; or None with it.
     """
 
     names: tuple[str, ...]
     vectors: NDArray[np.float32]
     projection: NDArray[np.float32] | None = None
     mean: NDArray[np.float32] | None = None
+    origin: NDArray[np.float32] | None = None
 
     @classmethod
     def load(cls, path: Path) -> TextSpace:
@@ -80,42 +83,60 @@ class TextSpace:
         mean = self.directions[rows].mean(axis=0)
         return np.asarray(mean / max(float(np.linalg.norm(mean)), 1e-12), np.float32)
 
+    def nearest_name(self, label: str) -> str | None:
+        """The name by which a label can be called, or None: its own, its last words, or those of what it is a kind of.
+
+        `furniture/seat/dining_chair` is a `chair` where `dining chair` is unknown, `vehicle/car/sedan` a `car`, and
+        `flower_with_stem` a `flower`.
+        """
+        own = plain_name(label)
+        if own in self._rows:
+            return own
+        for part in reversed(label.split("/")):
+            words = plain_name(part).split(" with ")[0].split()
+            for start in range(len(words)):
+                name = " ".join(words[start:])
+                found = next((form for form in (name, name.removesuffix("s")) if form in self._rows), None)
+                if found is not None:
+                    return found
+        return None
+
     def object_direction(self, text: str) -> NDArray[np.float32]:
         """(S * K,) unit vector in the space of the objects that a known name points to.
 
         Raises:
             EncoderError: the name is not among the known ones.
         """
-        assert self.projection is not None
+        assert self.projection is not None and self.origin is not None
         direction = self.direction_of(text)
         if direction is None:
             raise EncoderError(
                 f"'{text}' is not among the {len(self._rows)} names that this adapter knows: "
                 f"{did_you_mean(plain_name(text), self._rows)}for free words use a collection with a CLIP encoder"
             )
-        mapped = direction @ self.projection
+        mapped = (direction - self.origin) @ self.projection
         return np.asarray(mapped / max(float(np.linalg.norm(mapped)), 1e-12), np.float32)
 
     def name_scores(self, vectors: NDArray[np.float32], names: Sequence[str]) -> NDArray[np.float32]:
-        """How well each of C known names fits each of N object vectors (N, S * K): (N, C), higher is better.
+        """How well each of C known names fits each of N object vectors (N, S * K): cosines (N, C) seen from the middle.
 
         Raises:
             EncoderError: a name is not among the known ones.
         """
-        assert self.projection is not None and self.mean is not None
-        directions = [self.direction_of(name) for name in names]
-        for name, direction in zip(names, directions, strict=True):
-            if direction is None:
-                raise EncoderError(f"'{name}' is not among the {len(self._rows)} names that this adapter knows")
-        return np.asarray((vectors - self.mean) @ self.projection.T @ np.stack(directions).T, np.float32)  # type: ignore[arg-type]
+        assert self.mean is not None
+        centred = vectors - self.mean
+        centred = centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12)
+        there = np.stack([self.object_direction(name) for name in names])
+        return np.asarray(centred @ there.T, np.float32)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """What is written into an adapter's file."""
-        assert self.projection is not None and self.mean is not None
+        assert self.projection is not None and self.mean is not None and self.origin is not None
         return {
             "text.vectors": self.vectors.astype(np.float16),
             "text.projection": self.projection,
             "text.mean": self.mean,
+            "text.origin": self.origin,
         }
 
 

@@ -64,7 +64,7 @@ def _adapter(
 def _named() -> Adapter:
     adapter = _adapter(text="named")
     rng = np.random.default_rng(0)
-    arrays = [rng.standard_normal(shape).astype(np.float32) for shape in ((3, 7), (7, S * K), (S * K,))]
+    arrays = [rng.standard_normal(shape).astype(np.float32) for shape in ((3, 7), (7, S * K), (S * K,), (7,))]
     adapter.text_space = TextSpace(("a chair", "sofa", "lamp"), *arrays)
     return adapter
 
@@ -172,6 +172,10 @@ DAMAGED: dict[str, tuple[Callable[[], bytes], str]] = {
     ),
     "no words": (lambda: _rewritten(_adapter(), lambda v, t: v.update(text="named")), "text_names"),
     "fewer words": (lambda: _rewritten(_named(), lambda v, t: v.update(text_names=["x"])), "do not belong together"),
+    "other origin": (
+        lambda: _rewritten(_named(), lambda v, t: t.update({"text.origin": torch.zeros(6)})),
+        "do not belong together",
+    ),
     "other map": (
         lambda: _rewritten(_named(), lambda v, t: t.update({"text.projection": torch.zeros(7, 3)})),
         "do not belong together",

@@ -48,6 +48,7 @@ def _space() -> TextSpace:
         vectors,
         rng.standard_normal((5, 6)).astype(np.float32),
         rng.standard_normal(6).astype(np.float32),
+        rng.standard_normal(5).astype(np.float32) / 10,
     )
 
 
@@ -59,8 +60,10 @@ def test_a_name_scores_objects_as_the_map_and_the_name_do() -> None:
     np.testing.assert_allclose(direction, unit(space.directions[1] + space.directions[2]), atol=1e-6)
     asked = space.object_direction("a sofa")
     assert np.linalg.norm(asked) == pytest.approx(1, abs=1e-6)
-    mapped = [float((space.projection @ h) @ direction) for h in objects]  # type: ignore[operator]
+    mapped = [float((space.projection @ h) @ (direction - space.origin)) for h in objects]  # type: ignore[operator]
     assert list(np.argsort(objects @ asked)) == list(np.argsort(mapped))
+    # Seen from the middle, scores are cosines.
+    np.testing.assert_allclose(space.name_scores(asked[None] * 3 + space.mean, ["a sofa"]), [[1]], atol=1e-5)
     assert np.abs(space.directions.mean(axis=0)).max() < 0.2 < np.abs(unit(space.vectors).mean(axis=0)).max()
 
 
@@ -70,6 +73,25 @@ def test_an_unknown_name_gets_the_nearest_known_one() -> None:
     with pytest.raises(EncoderError, match="not among the 3 names"):
         _space().object_direction("")
     assert _space().direction_of("xyz") is None
+
+
+@pytest.mark.parametrize(
+    ("label", "name"),
+    [
+        ("sofa", "sofa"),
+        ("furniture/A Sofa", "sofa"),
+        ("furniture/office_desk_chair", "desk chair"),
+        ("sofas", "sofa"),
+        ("furniture/sofa/three_seats", "sofa"),
+        ("furniture/sofa/desk_chair", "desk chair"),
+        ("sofa_with_cushion", "sofa"),
+        ("furniture/lamp", None),
+        ("chair", None),
+        ("", None),
+    ],
+)
+def test_what_a_label_can_be_called(label: str, name: str | None) -> None:
+    assert _space().nearest_name(label) == name
 
 
 def test_files_that_hold_no_text_space(tmp_path: Path) -> None:

@@ -40,83 +40,116 @@ def text_vectors(describer: Describer, classes: Sequence[str], statistics: Stati
 
 @dataclass(frozen=True)
 class NameFit:
-    """A text space with its map, and how well it works on classes that the map did not see.
+    """A text space with its map, and how well it works on names that the map did not see.
 
     Attributes:
         space: with projection and mean.
-        classes: whose names are known, of all that were seen.
-        top1: share of objects of held-out classes whose own name scores best among the seen classes' names.
+        classes: that have a name, of all that were seen.
+        taught: the names, some of several classes.
+        top1: share of objects of held-out names whose own name scores best among the held-out ones.
         top5: the same among the five best.
-        penalty: of the ridge regression, chosen by it.
+        penalty: of the ridge regression, chosen by their sum.
     """
 
     space: TextSpace
     classes: int
+    taught: tuple[str, ...]
     top1: float
     top5: float
     penalty: float
 
 
 def fit_names(
-    space: TextSpace, vectors: NDArray[np.float32], labels: Sequence[str], seed: int = 0, folds: int = 5
+    space: TextSpace, vectors: NDArray[np.float32], labels: Sequence[str], seed: int = 0, splits: int = 3
 ) -> NameFit:
-    """Learn a map from object vectors into a text space by ridge regression.
+    """Learn where names lie among the objects, by ridge regression from a name's vector to the middle of its objects.
 
-    Each class weighs the same. The penalty is chosen on classes that are held out, whose names the map has to meet
-    without having seen them.
+    A class whose own name is unknown stands for what it is a kind of (`TextSpace.nearest_name`); each class weighs the
+    same. The penalty is chosen on halves of the names, which the map has to meet without having seen them.
 
     Args:
         space: names and vectors.
         vectors: (N, D) object vectors of seen classes.
-        labels: N class names; those that the space does not know are left out.
-        seed: of the split.
-        folds: parts that the classes are split into.
+        labels: N class names; those that the space cannot call by any name are left out.
+        seed: of the splits.
+        splits: how often the names are split into halves.
 
     Raises:
         TrainingError: the space knows fewer than two of the names.
     """
-    known = {label: direction for label in set(labels) if (direction := space.direction_of(label)) is not None}
-    if len(known) < 2:
+    called = {label: name for label in sorted(set(labels)) if (name := space.nearest_name(label)) is not None}
+    taught = sorted(set(called.values()))
+    if len(taught) < 2:
         raise TrainingError(
-            f"the text space knows {len(known)} of the {len(set(labels))} class names; 2 or more are needed to learn a map"
+            f"the text space knows {len(taught)} of the {len(set(labels))} class names; 2 or more are needed to learn a map"
         )
-    rows = np.array([i for i, label in enumerate(labels) if label in known])
-    names = sorted(known)
-    codes = np.array([names.index(labels[i]) for i in rows])
-    targets = np.stack([known[name] for name in names])
+    rows = np.array([i for i, label in enumerate(labels) if label in called])
+    codes = np.array([taught.index(called[labels[i]]) for i in rows])
+    classes = np.array([labels[i] for i in rows])
     x = vectors[rows].astype(np.float64)
-    parts = np.random.default_rng(seed).permutation(len(names)) % min(folds, len(names))
+    targets = np.stack([_direction(space, name) for name in taught])
+    halves = [np.random.default_rng([seed, i]).permutation(len(taught)) % 2 for i in range(splits)]
     best = (-1.0, -1.0, _PENALTIES[0])
     for penalty in _PENALTIES:
-        ranks = []
-        for part in range(min(folds, len(names))):
-            out = parts[codes] == part
-            projection, mean = _ridge(x[~out], codes[~out], targets, penalty)
-            scores = (x[out] - mean) @ projection.T @ targets.T
-            own = scores[np.arange(len(scores)), codes[out]]
-            ranks.append((scores > own[:, None]).sum(axis=1))
+        ranks = [
+            _ranks_of_held_out(x, codes, classes, targets, half == side, penalty) for half in halves for side in (0, 1)
+        ]
         rank = np.concatenate(ranks)
         # Both are steps; their sum is finer, and the middle of many steps is what is looked for.
         found = (float((rank < 1).mean()), float((rank < 5).mean()), penalty)
         if sum(found[:2]) > sum(best[:2]):
             best = found
-    projection, mean = _ridge(x, codes, targets, best[2])
-    fitted = replace(space, projection=projection.astype(np.float32), mean=mean.astype(np.float32))
-    return NameFit(fitted, len(names), best[0], best[1], best[2])
+    projection, mean, origin = (part.astype(np.float32) for part in _ridge(x, codes, classes, targets, best[2]))
+    fitted = replace(space, projection=projection, mean=mean, origin=origin)
+    return NameFit(fitted, len(called), tuple(taught), *best)
+
+
+def _direction(space: TextSpace, name: str) -> NDArray[np.float32]:
+    direction = space.direction_of(name)
+    assert direction is not None
+    return direction
+
+
+def _ranks_of_held_out(
+    x: NDArray[np.float64],
+    codes: NDArray[np.int64],
+    classes: NDArray[np.str_],
+    targets: NDArray[np.float32],
+    out: NDArray[np.bool_],
+    penalty: float,
+) -> NDArray[np.int64]:
+    """Ranks of the own name of every object whose name is in `out` (C,), among the names in `out`."""
+    asked, names = out[codes], np.flatnonzero(out)
+    projection, mean, origin = _ridge(x[~asked], codes[~asked], classes[~asked], targets, penalty)
+    there = _unit((targets[names] - origin) @ projection)
+    scores = (x[asked] - mean) @ there.T
+    own = scores[np.arange(len(scores)), np.searchsorted(names, codes[asked])]
+    return np.asarray((scores > own[:, None]).sum(axis=1))
 
 
 def _ridge(
-    x: NDArray[np.float64], codes: NDArray[np.int64], targets: NDArray[np.float32], penalty: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Projection (E, D) and mean (D,) of class-balanced ridge regression from (N, D) to the targets (C, E) of the codes."""
-    counts = np.bincount(codes, minlength=len(targets))
-    weights = 1 / counts[codes]
-    weights /= weights.sum()
-    mean = weights @ x
-    centred = (x - mean) * np.sqrt(weights)[:, None]
-    wanted = (targets[codes] - weights @ targets[codes]) * np.sqrt(weights)[:, None]
-    covariance = centred.T @ centred
-    # The penalty counts in units of the mean variance, so that it means the same for vectors of any length.
-    # Where all vectors are one, there is no variance, and the map is zero.
-    ridge = penalty * max(np.trace(covariance), 1e-12) / len(covariance) * np.eye(len(covariance))
-    return np.linalg.solve(covariance + ridge, centred.T @ wanted).T, mean
+    x: NDArray[np.float64],
+    codes: NDArray[np.int64],
+    classes: NDArray[np.str_],
+    targets: NDArray[np.float32],
+    penalty: float,
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Projection (E, D), mean (D,) and origin (E,) of ridge regression from the names' vectors (C, E) to the classes' means.
+
+    There are fewer classes than dimensions: it is solved among the classes.
+    """
+    kinds, first, of_kind = np.unique(classes, return_index=True, return_inverse=True)
+    middles = np.stack([x[of_kind == kind].mean(axis=0) for kind in range(len(kinds))])
+    mean = middles.mean(axis=0)
+    given = targets[codes[first]].astype(np.float64)
+    origin = given.mean(axis=0)
+    given = given - origin
+    gram = given @ given.T
+    # The penalty counts in units of a name's squared length, so that it means the same for any number of names. Where one
+    # class is all there is, the map is zero.
+    ridge = penalty * max(np.trace(gram), 1e-12) / len(gram) * np.eye(len(gram))
+    return given.T @ np.linalg.solve(gram + ridge, middles - mean), mean, origin
+
+
+def _unit(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12))
