@@ -15,11 +15,11 @@ from typing import Any
 
 import yaml
 
-from benchmarks import collection, learning, names, os3dor
+from benchmarks import collection, learning, names, os3dor, tuning
 from benchmarks.figures import Figure, Skipped
 
 RESULTS = Path(__file__).parent / "results.yaml"
-FIGURES: tuple[Figure, ...] = (*collection.FIGURES, *learning.FIGURES, *names.FIGURES, *os3dor.FIGURES)
+FIGURES: tuple[Figure, ...] = (*collection.FIGURES, *learning.FIGURES, *names.FIGURES, *os3dor.FIGURES, *tuning.FIGURES)
 
 
 def main() -> int:

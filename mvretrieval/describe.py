@@ -206,7 +206,19 @@ class Describer:
             (S, V, D), unit norm.
         """
         flat = images.reshape(-1, *images.shape[2:])
-        return self.encoder.encode_views(flat).reshape(*images.shape[:2], -1)
+        return self._encode_together(flat, images.shape[1]).reshape(*images.shape[:2], -1)
+
+    def _encode_together(self, images: NDArray[np.uint8], n_views: int) -> NDArray[np.float32]:
+        """Vectors of pictures (N, H, W, 3), of which `n_views` in a row show one object in one style.
+
+        Most encoders see each picture by itself; some let the views of an object attend to one another.
+        """
+        if not getattr(self.encoder, "cross_view", 0):
+            return self.encoder.encode_views(images)
+        from mvretrieval.encoders.network import NetworkEncoder
+
+        assert isinstance(self.encoder, NetworkEncoder)
+        return self.encoder.encode_views(images, np.arange(len(images)) // n_views)
 
     def pool(
         self, view_vectors: NDArray[np.float32], view_mask: NDArray[np.bool_], known_directions: bool = True
@@ -251,7 +263,7 @@ class Describer:
 
         Pictures are compared with the styles that look like pictures (texture, clay), if the describer has any.
         """
-        raw = self.encoder.encode_views(images)
+        raw = self._encode_together(images, len(images))
         views = np.broadcast_to(raw, (self.n_styles, *raw.shape))[None]
         vector, _ = self.pool(views.copy(), np.ones((1, len(raw)), bool), known_directions=False)
         return self._in_picture_styles(vector[0])

@@ -12,6 +12,7 @@ COMMANDS = {
     "search": "ask a collection with a mesh, pictures, words, or a mixture",
     "render": "write the views of meshes as pictures",
     "train": "learn view weights and a linear layer from the labels of a collection",
+    "tune": "tune the encoder itself from labelled meshes",
     "eval": "measure a collection by one of its labels",
     "reindex": "describe a collection anew: other pooling, whitening, styles or encoder",
     "remove": "take objects out of a collection",
@@ -30,7 +31,7 @@ SUBCOMMANDS = {
     },
 }
 
-_ELSEWHERE = {"train": "mvtrain.cli"}
+_ELSEWHERE = {"train": "mvtrain.cli", "tune": "mvtrain.tune_cli"}
 
 
 def main() -> None:

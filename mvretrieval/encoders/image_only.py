@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from mvretrieval.encoders.device import PrecisionChoice, choose_device, choose_precision, weights_hash
 from mvretrieval.encoders.encoder import Precision
 from mvretrieval.encoders.hub import need_hub
-from mvretrieval.encoders.network import NetworkEncoder, Preprocessing
+from mvretrieval.encoders.network import Architecture, NetworkEncoder, Preprocessing
 from mvretrieval.errors import EncoderError, WeightsError, did_you_mean
 
 TORCHVISION = Preprocessing(size=224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
@@ -67,26 +67,19 @@ def open_image_only(name: str, weights: Path | None, device: str, precision: Pre
 
 
 def _mobilenet_v2(weights: Path | None, device: torch.device, precision: PrecisionChoice) -> NetworkEncoder:
-    from torchvision.models import mobilenet_v2
-
     if weights is None:
         raise WeightsError("image_only:mobilenet_v2 needs local weights: image_only:mobilenet_v2@FILE.safetensors")
     state = read_weights(weights)
     digest = _file_sha256(weights)
     known = next((record for record in KNOWN_WEIGHTS if record.sha256 == digest), None)
-    network = mobilenet_v2(weights=None)
+    same_padding = bool(known and known.same_padding)
+    network = _plain_mobilenet_v2(same_padding)
     _load_state(network, state, weights)
     preprocessing = known.preprocessing if known else TORCHVISION
-    if known is not None and known.same_padding:
-        for module in network.modules():
-            if isinstance(module, nn.Conv2d) and module.stride == (2, 2):
-                module.__class__ = _SamePaddedConv2d
-    features = fold_batch_norms(network.features.eval())
-    chosen, reason = _convolution_precision(precision)
-    same_padding = bool(known and known.same_padding)
+    chosen, reason = convolution_precision(precision)
     return NetworkEncoder(
         id=f"image_only:mobilenet_v2@{weights}",
-        network=_MeanOverPlaces(features),
+        network=_folded(network),
         dim=1280,
         preprocessing=preprocessing,
         fingerprint=f"image_only:mobilenet_v2 weights={digest[:16]} {asdict(preprocessing)} same={same_padding}",
@@ -94,7 +87,44 @@ def _mobilenet_v2(weights: Path | None, device: torch.device, precision: Precisi
         precision=chosen,
         precision_reason=reason,
         channels_last=True,
+        architecture=Architecture("image_only", "mobilenet_v2", same_padding=same_padding),
     )
+
+
+def bare_network(architecture: Architecture) -> nn.Module:
+    """Network of an architecture without weights of any worth; MobileNetV2's batch norms are folded.
+
+    Raises:
+        EncoderError: timm is not installed, or does not know it.
+    """
+    if architecture.name == "mobilenet_v2":
+        return _folded(_plain_mobilenet_v2(architecture.same_padding))
+    try:
+        import timm
+    except ImportError:
+        raise EncoderError(f"image_only:{architecture.name} needs the extra: pip install 'mvretrieval[timm]'") from None
+    try:
+        network: nn.Module = timm.create_model(architecture.name, pretrained=False, num_classes=0)
+    except Exception as error:  # unknown names, and hub configurations out of reach
+        raise EncoderError(f"timm cannot build '{architecture.name}' ({type(error).__name__}: {error})") from error
+    return network.eval()
+
+
+def _plain_mobilenet_v2(same_padding: bool) -> nn.Module:
+    from torchvision.models import mobilenet_v2
+
+    network: nn.Module = mobilenet_v2(weights=None)
+    if same_padding:
+        for module in network.modules():
+            if isinstance(module, nn.Conv2d) and module.stride == (2, 2):
+                module.__class__ = _SamePaddedConv2d
+    return network
+
+
+def _folded(network: nn.Module) -> nn.Module:
+    """Block by block, so that blocks stay what can be named, tuned and checkpointed."""
+    blocks = network.get_submodule("features").eval().children()
+    return _MeanOverPlaces(nn.Sequential(*map(fold_batch_norms, blocks)))
 
 
 def _timm(name: str, weights: Path | None, device: torch.device, precision: PrecisionChoice) -> NetworkEncoder:
@@ -142,6 +172,7 @@ def _timm(name: str, weights: Path | None, device: torch.device, precision: Prec
         device=device,
         precision=chosen,
         precision_reason=reason,
+        architecture=Architecture("image_only", name if name.startswith("hf-hub:") else base),
     )
 
 
@@ -199,7 +230,7 @@ class _MeanOverPlaces(nn.Module):
         return out
 
 
-def _convolution_precision(asked: PrecisionChoice) -> tuple[Precision, str]:
+def convolution_precision(asked: PrecisionChoice) -> tuple[Precision, str]:
     """float32 unless asked: in bfloat16 MobileNetV2 is 1.9 times as fast, but its vectors turn by up to cosine 0.9957.
 
     The tolerance that vectors of one collection must keep is 0.999.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
+from mvretrieval.encoders.cross_view import seen_together
 from mvretrieval.encoders.device import keep_freed_memory
 from mvretrieval.encoders.encoder import Precision
 from mvretrieval.errors import EncoderError
@@ -35,6 +37,27 @@ class Preprocessing:
     resampling: str = "bicubic"
 
 
+@dataclass(frozen=True)
+class Architecture:
+    """What a network is built from without its weights; a tuned encoder is built again by it.
+
+    Attributes:
+        family: who builds it.
+        name: theirs for it.
+        quick_gelu: open_clip: the other GELU, which some weights were trained with.
+        same_padding: MobileNetV2: see `image_only.KnownWeights`.
+        cross_view: last blocks in which all views of an object attend to one another.
+        bias: a learnt vector is added to what the network gives.
+    """
+
+    family: Literal["open_clip", "image_only"]
+    name: str
+    quick_gelu: bool = False
+    same_padding: bool = False
+    cross_view: int = 0
+    bias: bool = False
+
+
 @dataclass
 class NetworkEncoder:
     """`ViewEncoder` around a network that maps (N, 3, size, size) to (N, dim).
@@ -42,6 +65,8 @@ class NetworkEncoder:
     Attributes:
         batch_size: pictures at once; large enough to fill the cores, small enough for memory not to grow.
         embed_text: maps words to (N, dim) tensors, where there is a text tower.
+        architecture: how the network is built.
+        whole: what `network` is a part of, text tower included; None where it is all there is.
     """
 
     id: str
@@ -55,6 +80,8 @@ class NetworkEncoder:
     channels_last: bool = False
     batch_size: int = 48
     embed_text: Callable[[Sequence[str]], Tensor] | None = field(default=None, repr=False)
+    architecture: Architecture | None = None
+    whole: nn.Module | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         keep_freed_memory()
@@ -78,16 +105,31 @@ class NetworkEncoder:
         """Whether there is a text tower."""
         return self.embed_text is not None
 
-    def encode_views(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """See `ViewEncoder.encode_views`."""
+    @property
+    def cross_view(self) -> int:
+        """Last blocks in which views that are encoded together attend to one another; 0 for most encoders."""
+        return 0 if self.architecture is None else self.architecture.cross_view
+
+    def encode_views(self, images: NDArray[np.uint8], groups: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
+        """See `ViewEncoder.encode_views`.
+
+        Args:
+            images: (N, H, W, 3) uint8 sRGB.
+            groups: (N,) object that each picture shows, where the network looks across views (`cross_view`); others
+                need none. Without it, each picture is an object of its own.
+        """
         out = np.empty((len(images), self.dim), np.float32)
         images = self._resized(images)
         with torch.inference_mode():
-            for start in range(0, len(images), self.batch_size):
-                vectors = self.network(self._input(images[start : start + self.batch_size]))
-                unit = nn.functional.normalize(vectors.float(), dim=1)
-                out[start : start + len(unit)] = unit.cpu().numpy()
+            for rows, views in self._batches(len(images), groups if self.cross_view else None):
+                with seen_together(self.network, views):
+                    vectors = self.network(self._input(images[rows]))
+                out[rows] = nn.functional.normalize(vectors.float(), dim=1).cpu().numpy()
         return out
+
+    def pixels(self, images: NDArray[np.uint8]) -> Tensor:
+        """Pictures (N, H, W, 3) as the network takes them, (N, 3, size, size) on its device."""
+        return self._input(self._resized(images))
 
     def encode_text(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """See `ViewEncoder.encode_text`."""
@@ -100,6 +142,22 @@ class NetworkEncoder:
             vectors = self.embed_text(texts)
             return np.asarray(nn.functional.normalize(vectors.float(), dim=1).cpu().numpy(), np.float32)
 
+    def _batches(
+        self, count: int, groups: NDArray[np.int64] | None
+    ) -> Iterator[tuple[slice | NDArray[np.int64], int]]:
+        """Pictures that are encoded at once, and how many in a row show one object; a group is never torn apart."""
+        if groups is None:
+            yield from ((slice(start, start + self.batch_size), 1) for start in range(0, count, self.batch_size))
+            return
+        order = np.argsort(groups, kind="stable")
+        starts = np.flatnonzero(np.diff(groups[order], prepend=groups.min() - 1)) if count else np.empty(0, np.int64)
+        members = np.split(order, starts[1:])
+        for views in sorted({len(group) for group in members if len(group)}):
+            alike = np.stack([group for group in members if len(group) == views])
+            at_once = max(1, self.batch_size // views)
+            for start in range(0, len(alike), at_once):
+                yield alike[start : start + at_once].ravel(), views
+
     def _input(self, images: NDArray[np.uint8]) -> Tensor:
         # The permuted view of (N, H, W, 3) is channels-last already: nothing is copied before the cast.
         pixels = torch.tensor(images, device=self.device).permute(0, 3, 1, 2).to(torch.float32)
@@ -108,7 +166,7 @@ class NetworkEncoder:
 
     def _resized(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
         size = self.preprocessing.size
-        if images.shape[1:3] == (size, size):
+        if len(images) == 0 or images.shape[1:3] == (size, size):
             return images
         known = {"bilinear": Image.Resampling.BILINEAR, "lanczos": Image.Resampling.LANCZOS}
         how = known.get(self.preprocessing.resampling, Image.Resampling.BICUBIC)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from mvretrieval.encoders.device import PrecisionChoice, choose_device, choose_precision, weights_hash
 from mvretrieval.encoders.hub import need_hub, need_url
-from mvretrieval.encoders.network import NetworkEncoder, Preprocessing
+from mvretrieval.encoders.network import Architecture, NetworkEncoder, Preprocessing
 from mvretrieval.errors import EncoderError, WeightsError, did_you_mean
 
 
@@ -68,8 +69,7 @@ def open_clip_encoder(
     target = choose_device(device)
     chosen, reason = choose_precision(target, precision)
     digest = weights_hash(model.state_dict())
-    text_tower = _text_tower(open_clip, model, architecture, target)
-    image_tower = _ImageTower(model.visual)
+    image_tower, text_tower = towers(model, architecture)
     return NetworkEncoder(
         id=encoder_id,
         network=image_tower,
@@ -80,7 +80,48 @@ def open_clip_encoder(
         precision=chosen,
         precision_reason=reason,
         embed_text=text_tower,
+        architecture=Architecture("open_clip", architecture, quick_gelu=quick_gelu),
+        whole=model,
     )
+
+
+def bare_model(architecture: Architecture) -> nn.Module:
+    """CLIP model of an architecture without weights of any worth.
+
+    Raises:
+        WeightsError: it is one of the model hub, which tells how it is built, and cannot be reached.
+    """
+    import open_clip
+
+    name = architecture.name
+    root = logging.getLogger()
+    root.addFilter(_not_of_bare_weights)
+    try:
+        model: nn.Module = open_clip.create_model(
+            name,
+            load_weights=False,
+            pretrained_text=False,
+            precision="fp32",
+            device="cpu",
+            force_quick_gelu=architecture.quick_gelu,
+        )
+    except Exception as error:  # the hub and open_clip each raise their own
+        raise WeightsError(f"the CLIP model {name} cannot be built ({type(error).__name__}: {str(error)[:300]})") from error
+    finally:
+        root.removeFilter(_not_of_bare_weights)
+    return model.eval()
+
+
+def _not_of_bare_weights(record: logging.LogRecord) -> bool:
+    """open_clip warns of weights that are made up; here they are replaced at once."""
+    return "No pretrained weights" not in record.getMessage()
+
+
+def towers(model: nn.Module, architecture: str) -> tuple[nn.Module, Callable[[Sequence[str]], Tensor]]:
+    """The image tower of a CLIP model, (N, 3, size, size) to (N, dim), and its text tower, words to (N, dim)."""
+    import open_clip
+
+    return _ImageTower(model.visual), _text_tower(open_clip, model, architecture)  # type: ignore[arg-type]
 
 
 def _need_tag(encoder_id: str, architecture: str, tag: str | None) -> None:
@@ -127,9 +168,7 @@ def _dim(tower: nn.Module, size: int) -> int:
         return int(tower(torch.zeros(1, 3, size, size)).shape[-1])
 
 
-def _text_tower(
-    open_clip: Any, model: nn.Module, architecture: str, device: torch.device
-) -> Callable[[Sequence[str]], Tensor]:
+def _text_tower(open_clip: Any, model: nn.Module, architecture: str) -> Callable[[Sequence[str]], Tensor]:
     """Words to vectors, in float32 on the CPU side of things: a query has a handful of words, and the tower a second life.
 
     The tokenizer is fetched with the first words, so that image-only use never needs it.

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from mvretrieval.encoders.encoder import ViewEncoder
 
 DEFAULT_ENCODER = "open_clip:ViT-B-32/laion2b_s34b_b79k"
-_FAMILIES = ("open_clip", "hf-hub", "image_only", "builtin")
+_FAMILIES = ("open_clip", "hf-hub", "image_only", "builtin", "tuned")
 
 
 @dataclass(frozen=True)
@@ -67,26 +67,32 @@ ENCODERS: tuple[EncoderRecord, ...] = (
 class EncoderName:
     """An encoder id taken apart."""
 
-    family: Literal["open_clip", "hf-hub", "image_only", "builtin"]
+    family: Literal["open_clip", "hf-hub", "image_only", "builtin", "tuned"]
     architecture: str
     tag: str | None
     file: Path | None
 
 
 def parse_encoder(text: str) -> EncoderName:
-    """Take an encoder id apart: `open_clip:A/TAG`, `open_clip:A@FILE`, `hf-hub:ORG/NAME`, `image_only:A@FILE`, `builtin:`.
+    """Take an encoder id apart.
+
+    `open_clip:A/TAG`, `open_clip:A@FILE`, `hf-hub:ORG/NAME`, `image_only:A@FILE`, `builtin:`, `tuned:FOLDER`.
 
     Raises:
         EncoderError: it is none of these.
     """
     family, colon, rest = text.partition(":")
-    forms = "open_clip:MODEL/TAG, open_clip:MODEL@FILE, hf-hub:ORG/NAME, image_only:MODEL@FILE, builtin:"
+    forms = "open_clip:MODEL/TAG, open_clip:MODEL@FILE, hf-hub:ORG/NAME, image_only:MODEL@FILE, builtin:, tuned:FOLDER"
     if not colon or family not in _FAMILIES:
         raise EncoderError(f"'{text}' names no encoder: {did_you_mean(family, _FAMILIES)}the forms are {forms}")
     if family == "builtin":
         if rest:
             raise EncoderError(f"'builtin:' takes nothing after the colon, not '{rest}'")
         return EncoderName("builtin", "", None, None)
+    if family == "tuned":
+        if not rest:
+            raise EncoderError("'tuned:' names no folder: give the one that 'mvr tune' wrote, as tuned:FOLDER")
+        return EncoderName("tuned", "", None, Path(rest).expanduser())
     if family == "hf-hub":
         return EncoderName("hf-hub", rest, None, None)
     name, at, file = rest.partition("@")
@@ -108,7 +114,17 @@ def absolute_encoder(text: str) -> str:
     name = parse_encoder(text)
     if name.file is None:
         return text
+    if name.family == "tuned":
+        return f"tuned:{name.file.absolute()}"
     return f"{text.partition('@')[0]}@{name.file.absolute()}"
+
+
+def public_encoder(text: str) -> str:
+    """The same id without the folders of whoever uses it: their names are nobody's business."""
+    if text.startswith("tuned:"):
+        return f"tuned:{Path(text.removeprefix('tuned:')).name}"
+    family, at, path = text.partition("@")
+    return f"{family}@{Path(path).name}" if at else text
 
 
 def open_encoder(text: str, device: str = "auto", precision: PrecisionChoice = "auto") -> ViewEncoder:
@@ -128,6 +144,11 @@ def open_encoder(text: str, device: str = "auto", precision: PrecisionChoice = "
         from mvretrieval.encoders.builtin import BuiltinEncoder
 
         return BuiltinEncoder()
+    if name.family == "tuned":
+        from mvretrieval.encoders.tuned import open_tuned
+
+        assert name.file is not None
+        return open_tuned(name.file.resolve(), device, precision)
     if name.family == "image_only":
         from mvretrieval.encoders.image_only import open_image_only
 

@@ -16,6 +16,7 @@ from mvretrieval.adapters.network import NetworkConfig, PoolingKind
 from mvretrieval.adapters.text_space import TextSpace
 from mvretrieval.cli.common import progress, run_record, say
 from mvretrieval.collection.collection import Collection
+from mvretrieval.encoders.registry import public_encoder
 from mvretrieval.errors import AdapterError, TrainingError
 from mvretrieval.pooling.adam import DatasetScores
 from mvtrain.config import LossName, TrainConfig
@@ -194,7 +195,7 @@ def learn(options: Options) -> dict[str, Any]:
             adapter = Adapter(
                 AdapterConfig(
                     views=features.fingerprint,
-                    encoder=_public(describer.config.encoder),
+                    encoder=public_encoder(describer.config.encoder),
                     rig=describer.config.rig,
                     styles=describer.config.styles,
                     size=describer.config.size,
@@ -239,8 +240,3 @@ def _classes(options: Options, own: list[str], start: Adapter | None) -> tuple[s
     before = () if start is None else start.config.classes
     return tuple(sorted({*before, *(() if options.unlabelled else own)}))
 
-
-def _public(encoder: str) -> str:
-    """An encoder id without the folders of whoever trained: their names are nobody's business."""
-    family, at, path = encoder.partition("@")
-    return f"{family}@{Path(path).name}" if at else encoder

@@ -14,12 +14,13 @@ from mvretrieval.errors import TrainingError
 class TrainingLog:
     """Writes records beside the adapter."""
 
-    def __init__(self, folder: Path, tensorboard: bool = False) -> None:
+    def __init__(self, folder: Path, tensorboard: bool = False, go_on: bool = False) -> None:
         """Begin a log.
 
         Args:
             folder: of the adapter.
             tensorboard: also write event files.
+            go_on: keep what a training that was stopped has written.
 
         Raises:
             TrainingError: TensorBoard is not installed, or the folder cannot be written.
@@ -31,7 +32,7 @@ class TrainingLog:
             # Beside the log of an adapter that may be there, until this training has come to its end.
             self._path = folder / "log.jsonl"
             self._part = folder / "log.jsonl.part"
-            self._file = self._part.open("w", encoding="utf-8")
+            self._file = self._part.open("a" if go_on else "w", encoding="utf-8")
         except OSError as error:
             raise TrainingError(f"{folder} cannot be written: {error}") from error
         if tensorboard:

@@ -1,0 +1,176 @@
+"""Figures of tuning the encoder itself (`mvr tune`), of the group `zero-shot`.
+
+MobileNetV2's last blocks are tuned on PSB's train split, some of whose classes are held out to find the number of steps.
+Then `mvr train` learns view weights on the tuned view vectors, as it does on the frozen ones that it is compared with.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+
+from benchmarks import data
+from benchmarks.figures import Figure
+from benchmarks.learning import TRAIN, adapters, chosen
+from benchmarks.psb import MVR, SEEDS, Psb, folder, psb, spread
+from mvrender.cameras import parse_rig
+from mvrender.pool import RenderSpec
+from mvrender.renderer import choose
+from mvretrieval.collection.collection import Collection
+from mvretrieval.encoders.network import Architecture, NetworkEncoder, Preprocessing
+from mvretrieval.encoders.open_clip import bare_model
+from mvretrieval.encoders.registry import open_encoder
+from mvretrieval.encoders.tuned import build
+from mvtrain.checkpoint import FILE as CHECKPOINT
+from mvtrain.config import TrainConfig
+from mvtrain.features import Features
+from mvtrain.judging import view_vectors
+from mvtrain.lora import LowRank, attach, merge
+from mvtrain.pictures import Pictures, of_collection, render
+
+OPTIONS = ("--method", "last-blocks", "--last-blocks", "2", "--views-per-object", "2", "--max-steps", "200")
+
+
+def views_folder() -> Path:
+    """Where rendered views are kept between figures."""
+    return data.WORK / "tune-views"
+
+
+def tuned_folder(seed: int = 0) -> Path:
+    """MobileNetV2, its last blocks tuned on the train split. Goes on where it stopped."""
+    out = data.WORK / f"tuned-last-blocks-{seed}"
+    if not (out / "config.json").exists():
+        _tune(out, *OPTIONS, "--where", TRAIN, "--seed", seed)
+    return out
+
+
+def _tune(out: Path, *options: Any) -> None:
+    subprocess.run(_command(out, *options), check=True, stdout=sys.stderr)
+
+
+def _command(out: Path, *options: Any) -> list[str]:
+    fixed = ["tune", folder(), "--by", "label", "--out", out, "--views", views_folder()]
+    return [*MVR, *map(str, [*fixed, *options])]
+
+
+@cache
+def all_pictures() -> Pictures:
+    """Views of all of PSB, as its collection has them."""
+    with Collection.open(folder()) as collection:
+        config = collection.describer.config
+        objects = of_collection(collection, "label", None)
+    spec = RenderSpec(parse_rig(config.rig), config.styles, config.size, choose()[0])
+    return render(objects, spec, views_folder())
+
+
+def seen_by(encoder: NetworkEncoder) -> Psb:
+    """PSB with an encoder's view vectors in the place of its collection's."""
+    p, pictures = psb(), all_pictures()
+    rows = {object_id: row for row, object_id in enumerate(pictures.ids)}
+    order = np.array([rows[object_id] for object_id in p.features.ids])
+    views = view_vectors(encoder, pictures.take(order)).astype(np.float16)
+    return replace(p, features=replace(p.features, views=views))
+
+
+def finetuned_unseen() -> dict[str, float]:
+    """Unseen mAP with the tuned encoder.
+
+    `unseen`: view weights learnt on it by `mvr train`, mean over the seeds of that training; `frozen_adam`: the same with the
+    encoder as it was; `gain`: their difference. `mean` and `frozen_mean`: mean of the views, neither whitened nor learnt.
+    """
+    encoder = open_encoder(f"tuned:{tuned_folder()}", precision="float32")
+    assert isinstance(encoder, NetworkEncoder)
+    return compared(psb(), seen_by(encoder))
+
+
+def compared(frozen: Psb, tuned: Psb) -> dict[str, float]:
+    """What `finetuned_unseen` gives, of view vectors before and after."""
+    before = [frozen.mean_ap(frozen.vectors(adapter))["unseen"] for adapter in adapters()]
+    steps = chosen().steps  # as for the frozen encoder: chosen on held-out classes, and no favour for the tuned one
+    rows = []
+    for seed, own in zip(SEEDS, before, strict=True):
+        learnt = tuned.vectors(tuned.learn(TrainConfig(folds=0, max_steps=steps, seed=seed)))
+        found = tuned.mean_ap(learnt)["unseen"]
+        rows.append({"unseen": found, "frozen_adam": own, "gain": found - own})
+    means = {"mean": mean_of_views(tuned.features), "frozen_mean": mean_of_views(frozen.features)}
+    return spread(rows) | {name: frozen.mean_ap(vectors)["unseen"] for name, vectors in means.items()}
+
+
+def mean_of_views(features: Features) -> NDArray[np.float32]:
+    """(N, D) mean of each object's views, unit norm."""
+    shown = features.mask[:, None, :, None]
+    mean = (features.views.astype(np.float32) * shown).sum(axis=2)[:, 0]
+    return np.asarray(mean / np.linalg.norm(mean, axis=1, keepdims=True), np.float32)
+
+
+def lora_equal() -> dict[str, float]:
+    """ViT-B-32 with random weights and random low-rank parts: least cosine of merged and unmerged view vectors.
+
+    `untrained`: the same of the network before and after the parts are attached.
+    """
+    torch.manual_seed(0)
+    architecture = Architecture("open_clip", "ViT-B-32")
+    preprocessing = Preprocessing(224, (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+    weights = bare_model(architecture).state_dict()
+    encoder = build(architecture, preprocessing, "cpu", "float32", weights, "ViT-B-32")
+    images = np.concatenate([all_pictures().of(row)[0] for row in range(0, 40, 10)])
+    before = encoder.encode_views(images)
+    attach(encoder.network, 8, 16.0)
+    untrained = encoder.encode_views(images)
+    for module in encoder.network.modules():
+        if isinstance(module, LowRank):
+            module.up.data.normal_(0, 0.02)
+    unmerged = encoder.encode_views(images)
+    merge(encoder.network)
+    merged = encoder.encode_views(images)
+    if (unmerged * before).sum(axis=1).min() > 0.999:
+        raise RuntimeError("the low-rank parts changed nothing, so nothing is compared")
+    return {
+        "merged": float((merged * unmerged).sum(axis=1).min()), "untrained": float((untrained * before).sum(axis=1).min())
+    }  # fmt: skip
+
+
+def resume_equal() -> dict[str, float]:
+    """Largest difference of weights between a tuning that was killed and run again, and one that was not."""
+    few = ("--method", "last-blocks", "--last-blocks", 1, "--classes-per-batch", 4, "--views-per-object", 1)
+    short = (*few, "--max-steps", 12, "--save-every", 2, "--held-out", 0, "--where", f"{TRAIN} and label < 'b'")
+    with tempfile.TemporaryDirectory() as place:
+        whole, broken = Path(place) / "whole", Path(place) / "broken"
+        _tune(whole, *short)
+        process = subprocess.Popen(_command(broken, *short), stdout=sys.stderr)
+        while not (broken / CHECKPOINT).exists():
+            if process.poll() is not None:
+                raise RuntimeError("the tuning ended before it could be killed")
+            time.sleep(0.01)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        if (broken / "config.json").exists():
+            raise RuntimeError("the tuning ended before it was killed")
+        _tune(broken, *short)
+        first, second = (load_file(out / "model.safetensors") for out in (whole, broken))
+    return {"difference": max(float((first[name] - second[name]).abs().max()) for name in first)}
+
+
+def _figure(name: str, what: str, measure: Any, at_most: bool = False, **targets: float) -> Figure:
+    return Figure(name, "zero-shot", what, targets, measure, at_most)
+
+
+FIGURES: Sequence[Figure] = (
+    _figure("finetuned-unseen", "last blocks of MobileNetV2 tuned on PSB's train split, then AdaM: unseen mAP", finetuned_unseen),
+    _figure("lora-equal", "ViT-B-32: least cosine of merged and unmerged low-rank tuning", lora_equal, merged=0.9999),
+    _figure("resume-equal", "killed and resumed against unbroken tuning: weights", resume_equal, at_most=True, difference=1e-5),
+)

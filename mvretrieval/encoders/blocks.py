@@ -1,0 +1,55 @@
+"""Where a network's residual blocks are, and what comes after them, by name: what tuning may change."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from mvretrieval.errors import EncoderError
+
+# open_clip's own towers, timm's towers in open_clip, timm's by themselves, MobileNetV2.
+_LISTS = ("visual.transformer.resblocks", "visual.trunk.blocks", "blocks", "features")
+_AFTER = ("ln_post", "proj", "attn_pool", "attn_pool_contrastive", "norm", "fc_norm", "head")
+
+
+def blocks_of(network: nn.Module) -> list[tuple[str, nn.Module]]:
+    """(name, block) from the first to the last. MobileNetV2's are its inverted residuals.
+
+    Raises:
+        EncoderError: the network is of a kind that is not known here.
+    """
+    name, blocks = _list_of(network)
+    if name == "features":  # the first is a stem, the last a convolution
+        return blocks[1:-1]
+    return blocks
+
+
+def after_blocks(network: nn.Module) -> list[str]:
+    """Names of modules and parameters behind the last block: the last norm, projections, MobileNetV2's last convolution.
+
+    Raises:
+        EncoderError: see `blocks_of`.
+    """
+    name, blocks = _list_of(network)
+    if name == "features":
+        return [blocks[-1][0]]
+    # A trunk's own head, and that of the tower around it.
+    levels = {name.rpartition(".")[0], "visual" if name.startswith("visual.") else ""}
+    if name.startswith("visual.transformer."):
+        levels = {"visual"}
+    wanted = {f"{level}.{part}".lstrip(".") for level in levels for part in _AFTER}
+    there = {path for path, _ in network.named_parameters()} | {path for path, _ in network.named_modules()}
+    return sorted(wanted & there)
+
+
+def _list_of(network: nn.Module) -> tuple[str, list[tuple[str, nn.Module]]]:
+    for name in _LISTS:
+        try:
+            found = network.get_submodule(name)
+        except AttributeError:
+            continue
+        if isinstance(found, nn.ModuleList | nn.Sequential):
+            return name, [(f"{name}.{key}", block) for key, block in found.named_children()]
+    raise EncoderError(
+        f"the blocks of this network ({type(network).__name__}) are not known: vision transformers of open_clip and timm and "
+        "MobileNetV2 can be tuned"
+    )

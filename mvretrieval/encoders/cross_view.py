@@ -1,0 +1,94 @@
+"""All views of an object attend to one another in the last blocks of a vision transformer, before they are pooled.
+
+As Duoduo CLIP does (Lee et al., "Duoduo CLIP: efficient 3D understanding with multi-view images", ICLR 2025): the tokens
+of an object's views stand behind one another in the self-attention of the last blocks. No weight is added, and a picture
+by itself is seen as before.
+
+Which pictures belong together is said where they are encoded (`NetworkEncoder.encode_views`, `groups`): the views of one
+mesh in one style, the photos of one question. Without it, each picture is by itself, as where photos are matched with
+views one by one. A view that shows nothing takes part here; the pooling behind leaves it out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from inspect import signature
+from typing import Any
+
+from torch import Tensor, nn
+
+from mvretrieval.encoders.blocks import blocks_of
+from mvretrieval.errors import EncoderError
+
+
+@dataclass
+class Together:
+    """How many consecutive pictures of a batch show one object."""
+
+    views: int = 1
+
+    def join(self, tokens: Tensor) -> Tensor:
+        """(B * V, L, C) -> (B, V * L, C)."""
+        return tokens.reshape(-1, self.views * tokens.shape[1], tokens.shape[2])
+
+    def part(self, tokens: Tensor) -> Tensor:
+        """The way back."""
+        return tokens.reshape(-1, tokens.shape[1] // self.views, tokens.shape[2])
+
+
+def join_views(network: nn.Module, last: int) -> None:
+    """Let the last blocks of a network see all views of an object at once. Names of weights stay as they are.
+
+    Raises:
+        EncoderError: it has fewer blocks, or none with self-attention.
+    """
+    blocks = [block for _, block in blocks_of(network)]
+    attentions = [attention for block in blocks[-last:] if (attention := getattr(block, "attn", None)) is not None]
+    if not 1 <= last <= len(blocks):
+        raise EncoderError(f"cross-view attention takes 1 to {len(blocks)} of this network's blocks, not {last}")
+    if len(attentions) < last:
+        raise EncoderError("cross-view attention needs a vision transformer: this network's blocks have no self-attention")
+    if any("rope" in signature(attention.forward).parameters for attention in attentions):
+        raise EncoderError("cross-view attention is not made for rotary positions, which this network's attention has")
+    shared = Together()
+    network.together = shared  # type: ignore[assignment]
+    for attention in attentions:
+        attention.together = shared
+        attention.__class__ = _joined(type(attention))
+
+
+@contextmanager
+def seen_together(network: nn.Module, views: int) -> Iterator[None]:
+    """Inside, `views` consecutive pictures of every batch show one object."""
+    set_together(network, views)
+    try:
+        yield
+    finally:
+        set_together(network, 1)
+
+
+def set_together(network: nn.Module, views: int) -> None:
+    """From now on, `views` consecutive pictures of every batch show one object; no effect on networks that see one by one."""
+    shared = getattr(network, "together", None)
+    if shared is not None:
+        shared.views = views
+
+
+def _joined(kind: type[Any]) -> type[Any]:
+    """The same kind of attention on joined tokens: a subclass, so that weights keep their names and places."""
+    if issubclass(kind, nn.MultiheadAttention):
+
+        def of_three(self: Any, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Any]:
+            joined = self.together.join(query)
+            out, weights = kind.forward(self, joined, joined, joined, *args, **kwargs)
+            return self.together.part(out), weights
+
+        return type(f"CrossView{kind.__name__}", (kind,), {"forward": of_three})
+
+    def of_one(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        out: Tensor = self.together.part(kind.forward(self, self.together.join(x), *args, **kwargs))
+        return out
+
+    return type(f"CrossView{kind.__name__}", (kind,), {"forward": of_one})

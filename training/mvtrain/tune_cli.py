@@ -1,0 +1,284 @@
+"""Tune the encoder itself from labelled meshes: low-rank parts of its attention, or its last blocks. Resumes where it stopped."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tyro
+
+from mvrender.renderer import BackendName, choose
+from mvrender.shading import Style, parse_styles
+from mvretrieval.adapters.network import NetworkConfig, PoolingKind
+from mvretrieval.cli.common import progress, run_record, say
+from mvretrieval.collection.collection import Collection
+from mvretrieval.collection.schema import FILE as COLLECTION_FILE
+from mvretrieval.describe import DescriberConfig
+from mvretrieval.encoders.encoder import Precision
+from mvretrieval.encoders.registry import public_encoder
+from mvretrieval.errors import TrainingError
+from mvtrain.checkpoint import FILE as CHECKPOINT_FILE
+from mvtrain.config import LossName
+from mvtrain.tune_config import Method, TuneConfig
+
+if TYPE_CHECKING:
+    from mvretrieval.encoders.network import NetworkEncoder
+    from mvtrain.pictures import Pictures
+    from mvtrain.ranks import Ranks
+
+_DEFAULTS = TuneConfig()
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of `mvr tune`. Several GPUs: torchrun --nproc-per-node 4 --no-python mvr tune ...
+
+    Attributes:
+        meshes: folder of a collection, whose files are rendered with its cameras and styles; or of meshes, with --labels.
+        out: folder of the tuned encoder.
+        by: label that names the classes.
+        where: filter; only the objects of the collection that it keeps are learnt from, such as "split = 'train'".
+        labels: of a folder of meshes: CSV with a `file` column.
+        encoder: what is tuned; the collection's by default.
+        rig: where the cameras stand; the collection's by default.
+        styles: what the views look like; the collection's by default.
+        size: pixels of a view; the collection's by default.
+        views: folder where views are kept between runs; `views` in --out by default. 1.8 MB an object of 12 views.
+        method: lora (low-rank parts of all attention) or last-blocks (all weights of the last blocks).
+        rank: lora: rank of the parts.
+        alpha: lora: the parts count alpha / rank.
+        last_blocks: last-blocks: how many.
+        bias: also learn a vector that is added to every view vector (DAC).
+        cross_view: last blocks in which all views of an object attend to one another (Duoduo CLIP).
+        pooling: view weighting that is trained jointly: adam, mean, max or clip-adapter.
+        loss: what training drives at; text needs an encoder that reads words.
+        temperature: of the loss.
+        classes_per_batch: classes in a batch.
+        objects_per_class: objects of each.
+        views_per_object: views of each, others in every step.
+        max_steps: batches.
+        learning_rate: of AdamW, for the encoder.
+        pooling_rate: of AdamW, for the view weighting.
+        weight_decay: of AdamW.
+        averaging: decay of the running mean of the weights.
+        held_out: share of the classes that is held out to find the best number of steps; 0 for none.
+        evaluate_every: steps between two looks at the held-out classes.
+        save_every: steps between two checkpoints.
+        checkpointing: less memory, a third more time.
+        precision: of activations in training: float32 or bfloat16.
+        seed: of everything random.
+        backend: renderer; the best one here by default.
+        workers: render processes; one per core by default.
+        device: cpu, cuda, or auto.
+        overwrite: begin anew, whatever is in --out.
+        json: print the metrics as one JSON object.
+    """
+
+    meshes: tyro.conf.Positional[Path]
+    out: Path
+    by: str = "label"
+    where: str | None = None
+    labels: Path | None = None
+    encoder: str | None = None
+    rig: str | None = None
+    styles: str | None = None
+    size: int | None = None
+    views: Path | None = None
+    method: Method = _DEFAULTS.method
+    rank: int = _DEFAULTS.rank
+    alpha: float = _DEFAULTS.alpha
+    last_blocks: int = _DEFAULTS.last_blocks
+    bias: bool = False
+    cross_view: int = _DEFAULTS.cross_view
+    pooling: PoolingKind = "adam"
+    loss: LossName = _DEFAULTS.loss
+    temperature: float = _DEFAULTS.temperature
+    classes_per_batch: int = _DEFAULTS.classes_per_batch
+    objects_per_class: int = _DEFAULTS.objects_per_class
+    views_per_object: int = _DEFAULTS.views_per_object
+    max_steps: int = _DEFAULTS.max_steps
+    learning_rate: float = _DEFAULTS.learning_rate
+    pooling_rate: float = _DEFAULTS.pooling_rate
+    weight_decay: float = _DEFAULTS.weight_decay
+    averaging: float = _DEFAULTS.averaging
+    held_out: float = _DEFAULTS.held_out
+    evaluate_every: int = _DEFAULTS.evaluate_every
+    save_every: int = _DEFAULTS.save_every
+    checkpointing: bool = False
+    precision: Precision = _DEFAULTS.precision
+    seed: int = _DEFAULTS.seed
+    backend: BackendName | None = None
+    workers: int | None = None
+    device: str = "auto"
+    overwrite: bool = False
+    json: bool = False
+
+    def __post_init__(self) -> None:
+        self.config()
+
+    def config(self) -> TuneConfig:
+        """What decides the tuning.
+
+        Raises:
+            TrainingError: a value is out of range.
+        """
+        own = {name: getattr(self, name) for name in TuneConfig.__dataclass_fields__ if name in vars(self)}
+        return TuneConfig(network=NetworkConfig(kind=self.pooling), **own)
+
+
+def run(options: Options) -> int:
+    """Render, tune, write the encoder, and tell what it is worth."""
+    import json
+
+    from mvretrieval.encoders.device import choose_device
+    from mvtrain.ranks import join_ranks
+
+    started = time.monotonic()
+    with join_ranks(str(choose_device(options.device))) as ranks:
+        if ranks.first:
+            _clear(options)
+        ranks.wait()
+        metrics = learn(options, ranks)
+        if not ranks.first:
+            return 0
+    metrics["seconds"] = round(time.monotonic() - started, 1)
+    if options.json:
+        print(json.dumps(metrics))
+        return 0
+    print(f"{options.out}: {metrics['objects']} objects in {metrics['classes']} classes, {metrics['seconds']} s")
+    if "held_out_mAP" in metrics:
+        better = "better than" if metrics["held_out_mAP"] > metrics["untrained_mAP"] else "NOT better than"
+        print(
+            f"  mAP on held-out classes, mean of the views: {metrics['held_out_mAP']:.4f} after {metrics['steps']} steps, {better} "
+            f"{metrics['untrained_mAP']:.4f} before. All classes: --held-out 0 --max-steps {metrics['steps']}"
+        )
+    source = "reindex" if (options.meshes / COLLECTION_FILE).exists() else "index things/"
+    print(f"  next: mvr {source} {options.meshes} --encoder tuned:{options.out}")
+    print(f"  then: mvr train COLLECTION --by {options.by}   (view weights by themselves, with more views and whitening)")
+    print(f"    or: mvr reindex COLLECTION --adapter {options.out / 'adapter'}   (those that were trained jointly)")
+    return 0
+
+
+def _clear(options: Options) -> None:
+    """A finished tuning is not replaced unasked; one that was stopped goes on."""
+    from mvretrieval.encoders.tuned import CONFIG
+
+    if options.overwrite:
+        for name in (CONFIG, CHECKPOINT_FILE, "objects.json"):
+            (options.out / name).unlink(missing_ok=True)
+    elif (options.out / CONFIG).exists():
+        raise TrainingError(f"{options.out} has a tuned encoder: name another folder, or give --overwrite")
+
+
+def learn(options: Options, ranks: Ranks) -> dict[str, Any]:
+    """Render, tune and write; the metrics."""
+    from mvretrieval.encoders.network import NetworkEncoder
+    from mvretrieval.encoders.registry import open_encoder
+    from mvtrain.log import TrainingLog
+    from mvtrain.tune_output import write_tuned
+
+    try:
+        from mvtrain.tune import tune
+    except ModuleNotFoundError as error:
+        raise TrainingError(f"{error.name} is not installed: pip install 'mvretrieval[train]'") from error
+
+    config = options.config()
+    described, styles = _described(options)
+    encoder = open_encoder(described.encoder, ranks.device, "float32")
+    if not isinstance(encoder, NetworkEncoder):
+        raise TrainingError(f"{described.encoder} has no weights that could be tuned: name another with --encoder")
+    base = encoder.fingerprint
+    pictures = _pictures(options, ranks, described, styles)
+    texts = _texts(encoder, described, pictures.classes) if config.loss == "text" else None
+    if ranks.first:
+        say(f"tuning {encoder.id} on {len(pictures)} objects, {len(pictures.classes)} classes, on {ranks.device}")
+    told = options.out if ranks.first else options.out / f"rank-{ranks.rank}"
+    with TrainingLog(told, go_on=(options.out / CHECKPOINT_FILE).exists()) as log, progress("step") as step:
+
+        def record(entry: dict[str, Any]) -> None:
+            log(entry)
+            if ranks.first:
+                step(entry["step"], entry["of"])
+
+        tuned = tune(encoder, pictures, config, options.out, texts, record, ranks)
+        metrics = {"steps": tuned.steps, **tuned.metrics}
+        if ranks.first:
+            training = run_record("tune", _without_folders(options))
+            write_tuned(options.out, config, encoder, base, pictures, tuned, training)
+            log({"stage": "done", **metrics})
+    if not ranks.first:
+        shutil.rmtree(options.out / f"rank-{ranks.rank}", ignore_errors=True)
+    return {"objects": len(pictures), "classes": len(pictures.classes), **metrics}
+
+
+def _described(options: Options) -> tuple[DescriberConfig, tuple[Style, ...]]:
+    """Encoder and views, as asked for, or as the collection has them."""
+    default = DescriberConfig(encoder="builtin:") if options.labels is not None or not _is_collection(options) else None
+    if default is None:
+        with Collection.open(options.meshes) as collection:
+            default = collection.describer.config
+    elif options.encoder is None:
+        raise TrainingError("a folder of meshes has no encoder of its own: say with --encoder what should be tuned")
+    styles = parse_styles(options.styles) if options.styles else default.styles
+    described = DescriberConfig(
+        options.encoder or default.encoder, options.rig or default.rig, styles, options.size or default.size
+    )
+    return described, styles
+
+
+def _is_collection(options: Options) -> bool:
+    return (options.meshes / COLLECTION_FILE).exists()
+
+
+def _pictures(options: Options, ranks: Ranks, described: DescriberConfig, styles: tuple[Style, ...]) -> Pictures:
+    """The first process renders; the others read what it wrote down."""
+    import json
+
+    from mvrender.cameras import parse_rig
+    from mvrender.pool import RenderSpec
+    from mvtrain.pictures import Pictures, of_collection, of_folder, render
+
+    folder, listed = options.views or options.out / "views", options.out / "objects.json"
+    if ranks.first:
+        if _is_collection(options):
+            if options.labels is not None:
+                raise TrainingError(f"{options.meshes} is a collection, with labels of its own: leave --labels out")
+            with Collection.open(options.meshes) as collection:
+                objects = of_collection(collection, options.by, options.where)
+        else:
+            if options.where is not None:
+                raise TrainingError("--where filters a collection: index the meshes first, or leave it out")
+            objects = of_folder(options.meshes, options.by, options.labels)
+        backend, reason = choose(options.backend)
+        say(f"views: {described.rig}, {', '.join(styles)}, {described.size} px; {backend} ({reason}); kept in {folder}")
+        spec = RenderSpec(parse_rig(described.rig), styles, described.size, backend)
+        with progress("mesh") as step:
+            pictures = render(objects, spec, folder, options.workers, say, step)
+        options.out.mkdir(parents=True, exist_ok=True)
+        listed.write_text(json.dumps(pictures.to_dict()), encoding="utf-8")
+    ranks.wait()
+    return pictures if ranks.first else Pictures.from_dict(folder, json.loads(listed.read_text(encoding="utf-8")))
+
+
+def _texts(encoder: NetworkEncoder, described: DescriberConfig, classes: list[str]) -> Any:
+    from mvretrieval.describe import Describer
+    from mvtrain.names import text_vectors
+
+    describer = Describer(replace(described, styles=described.styles[:1]))
+    describer.__dict__["encoder"] = encoder
+    return text_vectors(describer, classes, None)
+
+
+def _without_folders(options: Options) -> Options:
+    """Options as they are published: names of files and folders without where they lie."""
+    return replace(
+        options,
+        meshes=Path(options.meshes.name),
+        out=Path(options.out.name),
+        labels=None if options.labels is None else Path(options.labels.name),
+        views=None if options.views is None else Path(options.views.name),
+        encoder=None if options.encoder is None else public_encoder(options.encoder),
+    )
