@@ -50,6 +50,10 @@ class LabelsError(MvrError, ValueError):
     """A labels CSV that cannot be used."""
 
 
+class ViewsError(MvrError, ValueError):
+    """A CSV of views that cannot be used, or views that a collection has no place for."""
+
+
 class EvaluationError(MvrError, ValueError):
     """Queries, runs or scores that cannot be evaluated."""
 

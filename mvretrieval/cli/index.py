@@ -1,7 +1,8 @@
-"""Describe the meshes of folders and add them to a collection. Resumes: what is there and unchanged is skipped."""
+"""Describe meshes, or views that come as pictures, and add them to a collection. Resumes: what is unchanged is skipped."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -16,8 +17,10 @@ from mvretrieval.collection.collection import Collection, OpenOptions
 from mvretrieval.collection.indexing import IndexOptions, IndexReport
 from mvretrieval.collection.schema import FILE
 from mvretrieval.collection.vectors import IndexKind
+from mvretrieval.collection.views_csv import GivenViews, read_views, rig_of
 from mvretrieval.describe import DescriberConfig, PoolingChoice
-from mvretrieval.errors import DescriberError
+from mvretrieval.encoders.registry import open_encoder
+from mvretrieval.errors import DescriberError, ViewsError
 
 if TYPE_CHECKING:
     from mvretrieval.adapters.adapter import Adapter
@@ -31,12 +34,17 @@ class Options:
     Attributes:
         collection: folder of the collection; made if it is not there.
         folders: folders of meshes, or single files.
-        labels: CSV with a `file` column (paths relative to the CSV); other columns become metadata, `up` an up axis.
+        views: CSV of pictures instead of meshes, a row for each: id (of the object), file (relative to the CSV), azimuth_deg (0
+            is in front, 90 at +X) and elevation_deg; without these two the directions are unknown. Objects may lack views.
+        labels: CSV with a `file` column (paths relative to the CSV); other columns become metadata, `up` an up axis. Of views,
+            `file` is the object's folder, its id or its first picture.
         up: axis that is up in the files. Default: each format's convention, +Z for STL, 3MF and STEP, +Y for others.
         encoder: what turns views into vectors. Default: open_clip:ViT-B-32/laion2b_s34b_b79k. `builtin:` needs no weights.
         rig: where the cameras stand: ring:12@30 (default), os3dor, sphere:20, dodecahedron, cube, random:12@0 (seed 0).
+            With --views: what the CSV says by default; named, what it does not say.
         styles: what views look like, with commas: texture (default), clay, depth, normal, silhouette.
-        size: pixels of a view. Default: 224.
+            With --views: what the pictures are, one of them.
+        size: pixels of a view. Default: 224; with --views, what the encoder looks at.
         pooling: how views become one vector. Default: mean.
         adapter: folder of an adapter that 'mvr train' made, or hf-hub:owner/name; takes the place of whitening and pooling,
             and what is not named (encoder, rig, styles, size) is as it was when the adapter was trained.
@@ -58,7 +66,8 @@ class Options:
     """
 
     collection: tyro.conf.Positional[Path]
-    folders: tyro.conf.Positional[tuple[Path, ...]]
+    folders: tyro.conf.Positional[tuple[Path, ...]] = ()
+    views: Path | None = None
     labels: Path | None = None
     up: UpAxis | None = None
     encoder: str | None = None
@@ -88,11 +97,12 @@ def run(options: Options) -> int:
     """Index, and tell what happened."""
     import json
 
+    views = _views(options)
     machine = OpenOptions(options.device, options.precision, options.backend, options.workers)
     is_new = not (options.collection / FILE).exists()
     if is_new:
         adapter = None if options.adapter is None else _adapter(options.adapter)
-        config = _config(options, None if adapter is None else adapter.config)
+        config = _config(options, None if adapter is None else adapter.config, views)
         collection = Collection.create(options.collection, config, machine, options.index, adapter)
         for notice in [] if adapter is None else adapter.config.check_fits(collection.describer.view_fingerprint):
             say(f"note: {notice}")
@@ -101,25 +111,14 @@ def run(options: Options) -> int:
     with collection:
         if not is_new:
             _check_same(collection, options)
-        _announce(collection, options)
+        _announce(collection, options, views)
         collection.store.add_run(*_record(options))
-        with progress("mesh") as step:
-            report = collection.add_folder(
-                *options.folders,
-                options=IndexOptions(
-                    labels=options.labels,
-                    up=options.up,
-                    prune=options.prune,
-                    retry=options.retry,
-                    fit_where=options.fit_where,
-                    limits=Limits(
-                        max_faces=options.max_faces,
-                        seconds=options.max_seconds,
-                        memory_bytes=int(options.max_memory_gb * (1 << 30)),
-                    ),
-                    progress=step,
-                ),
-            )
+        with progress("object" if views else "mesh") as step:
+            how = _how(options, step)
+            if views is None:
+                report = collection.add_folder(*options.folders, options=how)
+            else:
+                report = collection.add_views(views, how, in_rig_order=options.rig is not None)
         count = len(collection)
     if options.json:
         print(json.dumps({"objects": count, **_plain(report)}))
@@ -128,18 +127,58 @@ def run(options: Options) -> int:
     return 1 if options.strict and report.failed else 0
 
 
-def _config(options: Options, adapter: AdapterConfig | None) -> DescriberConfig:
-    """What is not named is as the adapter wants it, or as by default."""
+def _how(options: Options, step: Callable[[int, int], None]) -> IndexOptions:
+    return IndexOptions(
+        labels=options.labels,
+        up=options.up,
+        prune=options.prune,
+        retry=options.retry,
+        fit_where=options.fit_where,
+        limits=Limits(
+            max_faces=options.max_faces,
+            seconds=options.max_seconds,
+            memory_bytes=int(options.max_memory_gb * (1 << 30)),
+        ),
+        progress=step,
+    )
+
+
+def _views(options: Options) -> GivenViews | None:
+    """What the CSV of views says, if one is named, and whether the other options go with it."""
+    if options.views is None:
+        if not options.folders:
+            raise ViewsError("nothing to index: name folders of meshes, or a CSV of pictures with --views")
+        return None
+    if options.folders:
+        raise ViewsError(
+            f"--views and folders of meshes ({options.folders[0]}): index them in two runs; the collection's cameras are "
+            "those of the first"
+        )
+    if options.up is not None:
+        raise ViewsError(f"--up {options.up} is about meshes, and --views names pictures: leave one of them out")
+    if options.styles and len(parse_styles(options.styles)) > 1:
+        raise ViewsError(f"--styles {options.styles}: pictures are of one style; name the one that they are")
+    return read_views(options.views)
+
+
+def _config(options: Options, adapter: AdapterConfig | None, views: GivenViews | None) -> DescriberConfig:
+    """What is not named is as the adapter wants it, or as by default; rig and style of pictures are their own."""
     default: AdapterConfig | DescriberConfig = adapter or DescriberConfig()
     if options.adapter is not None and (options.pooling or options.whiten or options.center):
         raise DescriberError("an adapter brings its own whitening and pooling: name one or the other")
-    if adapter is not None and options.encoder is None and "@" in adapter.encoder:
+    if adapter is not None and options.encoder is None and ("@" in adapter.encoder or adapter.encoder.startswith("tuned:")):
         raise DescriberError(f"the adapter was trained with {adapter.encoder}: name that file with --encoder")
+    encoder = options.encoder or default.encoder
+    rig, styles, size = default.rig, default.styles, options.size or default.size
+    if views is not None:
+        rig, styles = options.rig or rig_of(views).name, ("texture",)
+        if options.size is None and adapter is None:
+            size = open_encoder(encoder, options.device, options.precision).image_size
     return DescriberConfig(
-        encoder=options.encoder or default.encoder,
-        rig=options.rig or default.rig,
-        styles=parse_styles(options.styles) if options.styles else default.styles,
-        size=options.size or default.size,
+        encoder=encoder,
+        rig=options.rig or rig,
+        styles=parse_styles(options.styles) if options.styles else styles,
+        size=size,
         pooling=options.pooling or "mean",
         center=options.center,
         whiten=options.whiten or 0,
@@ -178,12 +217,17 @@ def _check_same(collection: Collection, options: Options) -> None:
             )
 
 
-def _announce(collection: Collection, options: Options) -> None:
+def _announce(collection: Collection, options: Options, views: GivenViews | None) -> None:
     describer = collection.describer
-    backend, reason = choose(options.backend)
     config = describer.config
-    up = f"up {options.up}" if options.up else "up by format (+z for stl, 3mf and step; +y for others)"
-    say(f"views: {config.rig}, {', '.join(config.styles)}, {config.size} px, {up}; {backend} ({reason})")
+    looks = f"views: {describer.rig.short_name}, {', '.join(config.styles)}, {config.size} px"
+    if views is None:
+        backend, reason = choose(options.backend)
+        up = f"up {options.up}" if options.up else "up by format (+z for stl, 3mf and step; +y for others)"
+        say(f"{looks}, {up}; {backend} ({reason})")
+    else:
+        unknown = "" if describer.rig.is_known else " from unknown directions"
+        say(f"{looks}; pictures of {len(views.objects)} objects{unknown}")
     encoder = describer.encoder
     say(f"encoder: {encoder.id}, {encoder.dim}-d, {encoder.precision} ({encoder.precision_reason})")
     for notice in collection.notices():

@@ -13,6 +13,7 @@ import tyro
 from mvretrieval.cli.common import table
 from mvretrieval.collection.collection import Collection
 from mvretrieval.collection.smoothed import is_up_to_date, smoothing_of
+from mvretrieval.collection.view_folders import FORMAT
 
 
 @dataclass(frozen=True)
@@ -73,13 +74,21 @@ def _facts(collection: Collection) -> dict[str, Any]:
     return {
         "objects": len(collection),
         "encoder": f"{config.encoder} ({store.get_meta('precision')})",
-        "views": f"{config.rig}, {', '.join(config.styles)}, {config.size} px",
+        "views": f"{describer.rig.short_name}, {', '.join(config.styles)}, {config.size} px{_given(collection)}",
         "vectors": f"{adapted}, {index.dim} dimensions",
         "smoothing": _smoothing(collection),
         "index": f"{index.kind}, {len(index)} objects",
         "labels": ", ".join(store.metadata_columns()) or "none",
         "size": f"{size / 1e6:.1f} MB",
     }
+
+
+def _given(collection: Collection) -> str:
+    """How many objects came as pictures."""
+    given = collection.store.count_of_format(FORMAT)
+    if not given:
+        return ""
+    return "; given as pictures" if given == len(collection) else f"; {given} objects given as pictures"
 
 
 def _smoothing(collection: Collection) -> str:

@@ -15,6 +15,7 @@ from mvretrieval.cli.common import say, table
 from mvretrieval.collection.collection import Collection, OpenOptions
 from mvretrieval.errors import QueryError
 from mvretrieval.search.answers import Hit, search_sources
+from mvretrieval.search.explain import place_of
 from mvretrieval.search.query import Query, Source, Term, resolve
 from mvretrieval.search.refinement import Refinement
 
@@ -143,7 +144,7 @@ def _query(options: Options) -> Query:
 
 
 def _row(hit: Hit) -> list[str]:
-    view = f"{hit.best_view['azimuth_deg']:g}° {hit.best_view['style']}"
+    view = f"{place_of(hit.best_view)} {hit.best_view['style']}"
     labels = ", ".join(f"{name}={value}" for name, value in hit.metadata.items())
     return [str(hit.rank), f"{hit.score:.4f}", hit.id, view, labels[:80]]
 

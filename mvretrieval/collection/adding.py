@@ -12,7 +12,7 @@ import numpy as np
 
 from mvrender.pool import Job, Rendered
 from mvretrieval.collection.records import NewObject
-from mvretrieval.collection.scan import stat_text
+from mvretrieval.collection.sources import stat_of
 
 if TYPE_CHECKING:
     from mvretrieval.collection.collection import Collection
@@ -59,7 +59,7 @@ def describe_rendered(collection: Collection, rendered: Sequence[Rendered], ids:
             id=object_id,
             path=str(item.opened.job.path),
             content_hash=item.opened.content_hash,
-            stat=stat_text(item.opened.job.path, item.opened.references),
+            stat=stat_of(item.opened.job, item.opened.references),
             facts={**item.opened.facts, "up": item.opened.up},
             notes=item.opened.notes,
             vector=vectors[i],

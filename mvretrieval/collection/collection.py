@@ -35,6 +35,7 @@ from mvretrieval.statistics import Statistics
 if TYPE_CHECKING:
     from mvretrieval.adapters.adapter import Adapter
     from mvretrieval.collection.indexing import IndexOptions, IndexReport
+    from mvretrieval.collection.views_csv import GivenViews
     from mvretrieval.search.answers import Hit
     from mvretrieval.search.query import Query
     from mvretrieval.search.refinement import Refinement
@@ -193,6 +194,20 @@ class Collection:
         from mvretrieval.collection.indexing import index_folders
 
         return index_folders(self, [Path(folder) for folder in folders], options)
+
+    def add_views(
+        self, views: str | Path | GivenViews, options: IndexOptions | None = None, in_rig_order: bool = False
+    ) -> IndexReport:
+        """Add every object whose pictures a CSV names; what is there and unchanged is skipped (see `collection.view_folders`).
+
+        Args:
+            views: the CSV, or what `views_csv.read_views` made of it; `views_csv.rig_of` names the rig of a new collection.
+            options: labels and the like; what is about meshes is left aside.
+            in_rig_order: where the CSV has no directions, each object's pictures are the rig's views in order.
+        """
+        from mvretrieval.collection.indexing import index_views
+
+        return index_views(self, Path(views) if isinstance(views, str) else views, options, in_rig_order)
 
     def add(
         self, path: str | Path, id: str | None = None, metadata: Mapping[str, Any] | None = None, up: str | None = None

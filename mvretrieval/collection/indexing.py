@@ -1,25 +1,30 @@
-"""From folders of meshes to objects in a collection: streaming, resumable, one bad mesh never stops it."""
+"""From folders of meshes or of views to objects in a collection: streaming, resumable, one bad file never stops it."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mvrender.mesh import Limits, UpAxis
+from mvrender.mesh import UpAxis
 from mvrender.pool import Failed, Job, Opened, Rendered
+from mvretrieval.collection.index_report import IndexOptions, IndexReport
 from mvretrieval.collection.labels import Labels, read_labels
 from mvretrieval.collection.records import NewObject
-from mvretrieval.collection.scan import FoundFile, absolute, find_meshes, is_gone, stat_text, still_the_same
+from mvretrieval.collection.scan import is_gone
 from mvretrieval.collection.smoothed import smoothed_vector
+from mvretrieval.collection.sources import MeshFolders, Source, fails_still, failure_stat_of, is_unchanged, stat_of
+from mvretrieval.collection.view_folders import ViewFolders, ViewJob
+from mvretrieval.collection.views_csv import GivenViews, read_views
 from mvretrieval.errors import DescriberError, FilterError
 
 if TYPE_CHECKING:
     from mvretrieval.collection.collection import Collection
+
+__all__ = ["IndexOptions", "IndexReport", "index_folders", "index_views"]
 
 _SETTLE_EVERY = 256
 
@@ -27,73 +32,13 @@ _SETTLE_EVERY = 256
 _WORTH_RETRYING = {
     "renderer_crash",
     "missing_file",
+    "missing_view",
     "no_permission",
     "needs_extra",
     "missing_reference",
     "outside_reference",
     "bad_name",
 }
-
-
-@dataclass(frozen=True)
-class IndexOptions:
-    """How folders are indexed.
-
-    Attributes:
-        labels: CSV with a `file` column; its other columns become metadata, `up` an up axis.
-        up: axis that is up in every file without one in the labels; each format's convention by default.
-        prune: remove objects whose files are gone.
-        retry: try files again that failed before and have not changed.
-        fit_where: objects that whitening is learnt from, when it is learnt.
-        limits: what one file may cost.
-        progress: called with (done, total) now and then.
-    """
-
-    labels: Path | None = None
-    up: UpAxis | None = None
-    prune: bool = False
-    retry: bool = False
-    fit_where: str | None = None
-    limits: Limits = field(default_factory=Limits)
-    progress: Callable[[int, int], None] | None = None
-
-
-@dataclass
-class IndexReport:
-    """What a run did.
-
-    Attributes:
-        added: objects that are new.
-        replaced: objects whose file changed.
-        unchanged: files that were there already.
-        identical: new objects (counted in `added`) whose content was known, so that nothing was encoded.
-        moved: objects whose file was found at another place.
-        gone: objects whose file is no longer there; `removed` of them if pruned.
-        failed: failures by code, those of earlier runs that were not tried again too.
-        failures: (path, code, message) of this run.
-        notes: (path, sentence) of what was left out while loading.
-        labelled: objects whose metadata changed.
-        unmatched_labels: rows of the labels whose file is no object.
-        statistics: what was fitted, or why not.
-        smoothed: objects whose smoothed vector was brought up to the neighbours that they have now.
-        seconds: wall time.
-    """
-
-    added: int = 0
-    replaced: int = 0
-    unchanged: int = 0
-    identical: int = 0
-    moved: int = 0
-    gone: int = 0
-    removed: int = 0
-    failed: Counter[str] = field(default_factory=Counter)
-    failures: list[tuple[str, str, str]] = field(default_factory=list)
-    notes: list[tuple[str, str]] = field(default_factory=list)
-    labelled: int = 0
-    unmatched_labels: int = 0
-    statistics: str = ""
-    smoothed: int = 0
-    seconds: float = 0.0
 
 
 def index_folders(collection: Collection, folders: list[Path], options: IndexOptions | None = None) -> IndexReport:
@@ -104,24 +49,54 @@ def index_folders(collection: Collection, folders: list[Path], options: IndexOpt
         LabelsError: the labels cannot be used.
     """
     options = options or IndexOptions()
-    started = time.monotonic()
+    labels = _prepare(collection, options)
+    return _Run(collection, MeshFolders(collection, folders, options.limits), options, labels).report_of_all()
+
+
+def index_views(
+    collection: Collection, views: GivenViews | Path, options: IndexOptions | None = None, in_rig_order: bool = False
+) -> IndexReport:
+    """Add every object whose pictures a CSV names; skip what is there and unchanged.
+
+    Raises:
+        CollectionError: another process writes, or the disk is full; what was reported as added is safe.
+        DescriberError: the collection looks at objects in several styles.
+        LabelsError: the labels cannot be used.
+        ViewsError: the CSV cannot be used, or does not say where the collection's cameras stand.
+    """
+    options = replace(options or IndexOptions(), up=None)  # which is the meshes' matter
+    views = read_views(views) if isinstance(views, Path) else views
+    source = ViewFolders(collection, views, in_rig_order)
+    labels = _prepare(collection, options)
+    return _Run(collection, source, options, labels and _labels_of_views(labels, views)).report_of_all()
+
+
+def _prepare(collection: Collection, options: IndexOptions) -> Labels | None:
+    """Take the right to write, and read what has to be in order before anything is looked at."""
     collection.lock_for_writing()
     labels = read_labels(options.labels) if options.labels else None
     collection.check_encoder()
-    run = _Run(collection, folders, options, labels)
-    run.work()
-    run.finish()
-    run.report.seconds = time.monotonic() - started
-    return run.report
+    return labels
+
+
+def _labels_of_views(labels: Labels, views: GivenViews) -> Labels:
+    """Labels by the paths of the objects, where a row may name an object's folder, its id or its first picture."""
+    rows = dict(labels.rows)
+    for given in views.objects:
+        names = (given.path, str(views.path.parent / given.id), given.pictures[0])
+        named = [rows.pop(name) for name in names if name in rows]
+        if named:
+            rows[given.path] = named[0]
+    return Labels(rows, {}, labels.columns)
 
 
 class _Run:
     def __init__(
-        self, collection: Collection, folders: list[Path], options: IndexOptions, labels: Labels | None
+        self, collection: Collection, source: Source, options: IndexOptions, labels: Labels | None
     ) -> None:
         self.collection = collection
         self.store = collection.store
-        self.folders = folders
+        self.source = source
         self.options = options
         self.labels = labels
         self.report = IndexReport()
@@ -129,23 +104,31 @@ class _Run:
         self.done = 0
         self._in_flight: set[str] = set()
         self._lock = threading.Lock()
-        self._found_failures: list[tuple[FoundFile, str, str]] = []
+        self._found_failures: list[tuple[Job, str, str]] = []
         self._still_failing: set[str] = set()
+        self._adopted: set[str] = set()
         self._batch: list[Rendered] = []
         self._known_content: list[Opened] = []
         describer = collection.describer
         per_object = describer.n_styles * describer.rig.n_views
         self._batch_size = max(1, getattr(describer.encoder, "batch_size", 48) // per_object)
 
+    def report_of_all(self) -> IndexReport:
+        """Do everything and tell what was done."""
+        started = time.monotonic()
+        self._adopted = self.source.adopt()
+        self.work()
+        self.finish()
+        self.report.seconds = time.monotonic() - started
+        return self.report
+
     # -- the loop -----------------------------------------------------------------------------------------------------
 
     def work(self) -> None:
-        self.total = sum(1 for _ in find_meshes(self.folders))
-        pool = self.collection.pool(self.collection.options.workers)
-        pool.limit(self.options.limits)
+        self.total = sum(1 for _ in self.source.found())
         jobs = self._jobs()
         while True:
-            for result in pool.run(jobs, self._wanted):
+            for result in self.source.run(jobs, self._wanted):
                 self._take(result)
             self._flush()
             later, self._known_content = self._known_content, []
@@ -156,29 +139,29 @@ class _Run:
             jobs = iter([opened.job for opened in later])
 
     def _jobs(self) -> Iterator[Job]:
-        """Files that need work. Runs in the pool's threads, one at a time."""
-        for found in find_meshes(self.folders):
-            if found.problem is not None:
+        """Files that need work. May run in threads of the source, one at a time."""
+        for found, problem in self.source.found():
+            if problem is not None:
                 with self._lock:
-                    self._found_failures.append((found, *found.problem))
+                    self._found_failures.append((found, *problem))
                 continue
             path = str(found.path)
             up = self._up(path)
             known = self.store.by_path(path)
-            if known is not None and still_the_same(found.path, known[2]) and up in (None, known[3]):
+            if known is not None and is_unchanged(found, known[2]) and up in (None, known[3]):
                 with self._lock:
                     self.report.unchanged += 1
                     self._step()
                 continue
             failure = self.store.failure(path)
             if failure is not None and not self.options.retry and failure[0] not in _WORTH_RETRYING:
-                if still_the_same(found.path, failure[1]):
+                if fails_still(found, failure[1]):
                     with self._lock:
                         self.report.failed[failure[0]] += 1
                         self._still_failing.add(path)
                         self._step()
                     continue
-            yield Job(found.path, found.root, up)
+            yield replace(found, up=up)
 
     def _up(self, path: str) -> UpAxis | None:
         stated = self.labels.up.get(path) if self.labels else None
@@ -196,7 +179,7 @@ class _Run:
 
     def _take(self, result: Rendered | Failed) -> None:
         if isinstance(result, Failed):
-            self._fail(result.job.path, result.code, result.message)
+            self._fail(result.job, result.code, result.message)
             return
         for note in result.opened.notes:
             self.report.notes.append((str(result.opened.job.path), note))
@@ -216,7 +199,7 @@ class _Run:
         with self._lock:
             found_failures, self._found_failures = self._found_failures, []
         for found, code, message in found_failures:
-            self._fail(found.path, code, message)
+            self._fail(found, code, message)
         batch, self._batch = self._batch, []
         if batch:
             self._write(batch)
@@ -257,12 +240,15 @@ class _Run:
 
     def _settle(self, opened: Opened, holders: list[tuple[int, str]]) -> None:
         path = str(opened.job.path)
-        stat = stat_text(opened.job.path, opened.references)
+        stat = stat_of(opened.job, opened.references)
         own = self.store.by_path(path)
         with self.store.transaction():
             if own is not None and own[1] == opened.content_hash:
                 self.store.set_stat(own[0], stat)
-                self.report.unchanged += 1
+                if path in self._adopted:
+                    self.report.moved += 1
+                else:
+                    self.report.unchanged += 1
                 return
             lost = next((number for number, place in holders if is_gone(place)), None)
             if own is None and lost is not None:
@@ -289,15 +275,16 @@ class _Run:
             self._put(twin, opened, self.store.next_change())
             self.report.identical += own is None
 
-    def _fail(self, path: Path, code: str, message: str) -> None:
+    def _fail(self, job: Job, code: str, message: str) -> None:
+        path = str(job.path)
         with self.store.transaction():
-            known = self.store.by_path(str(path))
-            self.store.put_failure(str(path), code, message, stat_text(path))
+            known = self.store.by_path(path)
+            self.store.put_failure(path, code, message, failure_stat_of(job))
             if known is not None:
                 message += "; the object keeps its earlier views"
-        self._still_failing.add(str(path))
+        self._still_failing.add(path)
         self.report.failed[code] += 1
-        self.report.failures.append((str(path), code, message))
+        self.report.failures.append((path, code, message))
         self._step()
 
     def _label(self, number: int, path: str) -> None:
@@ -331,21 +318,13 @@ class _Run:
                     self._label(known[0], path)
 
     def _look_for_gone(self) -> None:
-        gone: set[str] = set()
-        pruned: set[str] = set()
-        mended: set[str] = set()
-        for folder in {absolute(folder) for folder in self.folders}:
-            mended |= {path for path in self.store.failed_paths_under(str(folder)) if path not in self._still_failing}
-            lost = {object_id for object_id, path in self.store.paths_under(str(folder)) if is_gone(path)}
-            gone |= lost
-            # A disk that is not mounted takes no objects with it, whether its folder is gone or merely empty.
-            if lost and next(find_meshes([folder]), None) is not None and not is_gone(folder):
-                pruned |= lost
+        mended = [path for path in self.source.earlier_failures() if path not in self._still_failing]
+        gone, removable = self.source.lost()
         self.report.gone = len(gone)
         with self.store.transaction():
             self.store.drop_failures(mended)
-            if self.options.prune and pruned:
-                self.report.removed = self.store.delete(sorted(pruned), self.store.next_change())
+            if self.options.prune and removable:
+                self.report.removed = self.store.delete(sorted(removable), self.store.next_change())
 
     def _fit(self) -> None:
         describer = self.collection.describer
@@ -362,5 +341,7 @@ class _Run:
 
 
 def _id_of(job: Job) -> str:
+    if isinstance(job, ViewJob):
+        return job.id
     root = job.root or job.path.parent
     return job.path.relative_to(root).as_posix() if job.path.is_relative_to(root) else job.path.name

@@ -12,13 +12,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mvrender.pool import Failed, Job, Rendered
+from mvrender.pool import Failed, Job, Rendered, always
 from mvretrieval.collection.collection import Collection
-from mvretrieval.collection.scan import still_the_same
 from mvretrieval.collection.schema import FILE
+from mvretrieval.collection.sources import is_unchanged
 from mvretrieval.collection.store import Store
+from mvretrieval.collection.view_folders import FORMAT, PictureReader, ViewJob
 from mvretrieval.describe import Describer, DescriberConfig
-from mvretrieval.errors import CollectionError
+from mvretrieval.errors import CollectionError, DescriberError
 
 if TYPE_CHECKING:
     from mvretrieval.adapters.adapter import Adapter
@@ -49,6 +50,7 @@ def redescribe(
 
     Raises:
         CollectionError: some objects could not be described and `drop_missing` is off. Nothing has changed then.
+        DescriberError: other cameras or styles are asked for, and some objects came as pictures.
     """
     collection.lock_for_writing()
     if config.adapter and adapter is None:
@@ -56,6 +58,7 @@ def redescribe(
     if same_views(collection, config):
         _repool(collection, config, fit_where, adapter)
         return []
+    _check_pictures(collection, config)
     staging = _open_staging(collection, config, adapter)
     try:
         failed = _fill(collection, staging, progress)
@@ -100,6 +103,19 @@ def _repool(
         collection.repool(described)
 
 
+def _check_pictures(collection: Collection, config: DescriberConfig) -> None:
+    """Pictures show an object from where they were taken, and as they were."""
+    old = collection.describer.config
+    asked = [f"{name} {getattr(config, name)}" for name in ("rig", "styles") if getattr(config, name) != getattr(old, name)]
+    count = collection.store.count_of_format(FORMAT) if asked else 0
+    if count:
+        raise DescriberError(
+            f"{count} objects of {collection.folder} came as pictures, of which no other views can be made ({', '.join(asked)} "
+            "asked for). Leave --rig and --styles out: --encoder, --size, --whiten, --pooling and --adapter work from the "
+            "pictures; or index the meshes into a new collection"
+        )
+
+
 def _open_staging(collection: Collection, config: DescriberConfig, adapter: Adapter | None) -> Collection:
     folder = collection.folder / STAGING
     if (folder / FILE).exists():
@@ -123,17 +139,32 @@ def _fill(
     ids: dict[str, str] = {}
     done = 0
 
-    def jobs() -> Iterator[Job]:
+    def jobs(of_pictures: bool) -> Iterator[Job]:
         nonlocal done
         for number in numbers:
             record = collection.store.records([number])[number]
+            if (record.facts["format"] == FORMAT) != of_pictures:
+                continue
             ids[record.path] = record.id
+            root = collection.store.root_of(number)
+            if of_pictures:
+                job: Job = ViewJob.of_record(record, root, collection.store.stat_of(number))
+            else:
+                job = Job(Path(record.path), Path(root) if root else None, record.facts["up"])
             known = staging.store.by_path(record.path)
-            if known is not None and still_the_same(Path(record.path), known[2]):
+            if known is not None and is_unchanged(job, known[2]):
                 done += 1
                 continue
-            root = collection.store.root_of(number)
-            yield Job(Path(record.path), Path(root) if root else None, record.facts["up"])
+            yield job
+
+    def looked_at() -> Iterator[Rendered | Failed]:
+        given = collection.store.count_of_format(FORMAT)
+        if given < len(numbers):
+            yield from staging.pool(staging.options.workers).run(jobs(of_pictures=False))
+        if given:
+            described = staging.describer
+            reader = PictureReader(described.rig, described.config.size, staging.options.workers)
+            yield from reader.run(jobs(of_pictures=True), always)
 
     batch: list[Rendered] = []
 
@@ -145,7 +176,7 @@ def _fill(
                 staging.store.put(item, change)
         batch.clear()
 
-    for result in staging.pool(staging.options.workers).run(jobs()):
+    for result in looked_at():
         done += 1
         if isinstance(result, Failed):
             object_id = ids[str(result.job.path)]

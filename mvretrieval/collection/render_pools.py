@@ -7,6 +7,7 @@ import threading
 from mvrender.pool import RenderPool, RenderSpec
 from mvrender.renderer import choose
 from mvretrieval.describe import Describer
+from mvretrieval.errors import DescriberError
 
 THUMBNAIL_SIZE = 112
 
@@ -24,7 +25,15 @@ class RenderPools:
         Args:
             describer: its rig, styles, size and backend count.
             workers: processes; one per core by default.
+
+        Raises:
+            DescriberError: nobody knows where its cameras stand.
         """
+        if not describer.rig.is_known:
+            raise DescriberError(
+                f"no mesh can be seen as these objects were: they came as {describer.rig.n_views} pictures from unknown "
+                "directions. Ask with pictures, words or an object's id, and index meshes into a collection of their own"
+            )
         backend, _ = choose(describer.backend)
         config = describer.config
         key = (backend, config.rig, *config.styles, str(config.size), str(workers))

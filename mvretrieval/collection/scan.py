@@ -105,7 +105,7 @@ def is_gone(path: Path | str) -> bool:
 
 def stat_text(path: Path, references: Iterable[str] = ()) -> str:
     """Size and time of a file and of those it names, as text that changes when one of them does."""
-    return json.dumps([_size_and_time(path), *([name, _size_and_time(Path(name))] for name in sorted(references))])
+    return json.dumps([size_and_time(path), *([name, size_and_time(Path(name))] for name in sorted(references))])
 
 
 def still_the_same(path: Path, stored: str) -> bool:
@@ -114,12 +114,13 @@ def still_the_same(path: Path, stored: str) -> bool:
         own, *references = json.loads(stored)
     except ValueError:
         return False
-    if own is None or _size_and_time(path) != own:
+    if own is None or size_and_time(path) != own:
         return False
-    return all(_size_and_time(Path(name)) == known for name, known in references)
+    return all(size_and_time(Path(name)) == known for name, known in references)
 
 
-def _size_and_time(path: Path) -> list[int] | None:
+def size_and_time(path: Path) -> list[int] | None:
+    """Bytes and time of change in nanoseconds; None where there is no such file."""
     try:
         info = path.stat()
     except OSError:

@@ -129,6 +129,14 @@ class Store:
         """Number of objects."""
         return int(self.db.one("SELECT count(*) FROM objects")[0])
 
+    def count_of_format(self, name: str) -> int:
+        """Number of objects whose files have that format."""
+        return int(self.db.one("SELECT count(*) FROM objects WHERE format = ?", (name,))[0])
+
+    def stat_of(self, number: int) -> str:
+        """What `set_stat` remembered of an object."""
+        return str(self.db.one("SELECT stat FROM objects WHERE number = ?", (number,))[0])
+
     def records(self, numbers: Sequence[int]) -> dict[int, ObjectRecord]:
         """Objects by number, without those that are not there."""
         return read_records(self.db, numbers)
@@ -152,6 +160,10 @@ class Store:
         """(id, path) of the objects whose files lie in `folder`."""
         prefix = folder.rstrip("/") + "/"
         yield from self.db.all("SELECT id, path FROM objects WHERE substr(path, 1, ?) = ?", (len(prefix), prefix))
+
+    def paths_of_root(self, root: str) -> Iterator[tuple[str, str]]:
+        """(id, path) of the objects that were found from `root`."""
+        yield from self.db.all("SELECT id, path FROM objects WHERE root = ?", (root,))
 
     def root_of(self, number: int) -> str:
         """Folder that the references of an object's file may not leave."""
@@ -244,9 +256,15 @@ class Store:
         return self.db.all("SELECT path, code, message FROM failures ORDER BY code, path")
 
     def failed_paths_under(self, folder: str) -> list[str]:
-        """Paths of failures in `folder`, and of itself."""
+        """Paths of failures in `folder`, and of itself; not of objects that a CSV named, whose texts begin with its path."""
         prefix = folder.rstrip("/") + "/"
         rows = self.db.all(
-            "SELECT path FROM failures WHERE substr(path, 1, ?) = ? OR path = ?", (len(prefix), prefix, folder)
+            "SELECT path FROM failures WHERE (substr(path, 1, ?) = ? OR path = ?) AND substr(stat, 1, 2) <> '[\"'",
+            (len(prefix), prefix, folder),
         )
+        return [row[0] for row in rows]
+
+    def failed_paths_by_stat(self, start: str) -> list[str]:
+        """Paths of failures whose text of sizes and times begins with `start`."""
+        rows = self.db.all("SELECT path FROM failures WHERE substr(stat, 1, ?) = ?", (len(start), start))
         return [row[0] for row in rows]

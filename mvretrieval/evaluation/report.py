@@ -241,8 +241,8 @@ def _weights_json(found: Findings) -> dict[str, Any] | None:
         "unit": "multiples of a fair share, 1 / number of views",
         "objects": weights.n,
         "uniform": weights.uniform,
-        "azimuth_deg": describer.rig.azimuths_deg.round(3).tolist(),
-        "elevation_deg": elevations_deg(describer.rig).tolist(),
+        "azimuth_deg": describer.rig.azimuths_deg.round(3).tolist() if describer.rig.is_known else None,
+        "elevation_deg": elevations_deg(describer.rig).tolist() if describer.rig.is_known else None,
         "styles": {
             style: {
                 "mean": weights.mean[s].tolist(),

@@ -97,17 +97,21 @@ def weights_section(found: Findings, thumbnails: Thumbnails) -> dict[str, Any] |
             "disc the ninetieth percentile of the objects. The number is the mean in fair shares. Azimuth 0° is in front (+Z), 90° "
             "at +X; elevation 90° looks straight down."
         )
+    if not rig.is_known:
+        reading = "Nobody knows from where the pictures were taken: the table has them in their order."
     charts = []
     for s, style in enumerate(styles):
         shares = weights.mean[s], weights.lower[s], weights.upper[s]
-        if is_ring(rig):
+        if not rig.is_known:
+            svg = Markup("")
+        elif is_ring(rig):
             again = Markup('<use href="#rim"/>') if pictures else pictures
             svg = ring_chart(rig, *shares, float(weights.upper.max()), again if s else pictures)
         else:
             svg = plane_chart(rig, *shares)
         charts.append({"svg": svg, "title": ", ".join(config.styles) if weights.uniform else style})
     rows = [
-        [str(v), f"{azimuth:.0f}°", f"{elevation:.0f}°"]
+        [str(v), *([f"{azimuth:.0f}°", f"{elevation:.0f}°"] if rig.is_known else ["unknown", "unknown"])]
         + [f"{weights.mean[s, v]:.2f} ({weights.lower[s, v]:.2f} to {weights.upper[s, v]:.2f})" for s in range(len(styles))]
         for v, (azimuth, elevation) in enumerate(zip(rig.azimuths_deg, elevations_deg(rig), strict=True))
     ]

@@ -145,7 +145,7 @@ def _facts(found: Findings) -> list[tuple[str, str]]:
         adapted = f"{wanted}, fitted on {statistics.n_views} views"
     facts = [
         ("encoder", f"{config.encoder} ({store.get_meta('precision')})"),
-        ("rig", f"{config.rig}: {describer.rig.n_views} views"),
+        ("rig", f"{describer.rig.short_name}: {describer.rig.n_views} views"),
         ("styles", ", ".join(config.styles)),
         ("pictures", f"{config.size} px, {store.get_meta('backend')}"),
         ("view vectors", adapted),

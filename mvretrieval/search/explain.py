@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +13,11 @@ from mvretrieval.search.rerank import prepared_views, styles_of
 if TYPE_CHECKING:
     from mvretrieval.collection.collection import Collection
     from mvretrieval.search.query import Source
+
+
+def place_of(best_view: Mapping[str, Any]) -> str:
+    """Where a best view was taken from, for people; its number where nobody knows."""
+    return f"{best_view['azimuth_deg']:g}°" if "azimuth_deg" in best_view else f"view {best_view['view'] + 1}"
 
 
 def explain(
@@ -46,14 +51,12 @@ def explain(
             query_view = similarity.argmax(axis=2)
     worth[:, ~mask] = -np.inf
     s, v = np.unravel_index(int(worth.argmax()), worth.shape)
-    direction = describer.rig.directions[v]
-    best = {
-        "view": int(v),
-        "style": describer.config.styles[s],
-        "azimuth_deg": round(float(describer.rig.azimuths_deg[v]), 1),
-        "elevation_deg": round(float(np.degrees(np.arcsin(np.clip(direction[1], -1, 1)))), 1),
-        "similarity": round(float(worth[s, v]), 6),
-    }
+    best: dict[str, Any] = {"view": int(v), "style": describer.config.styles[s]}
+    if describer.rig.is_known:
+        direction = describer.rig.directions[v]
+        best["azimuth_deg"] = round(float(describer.rig.azimuths_deg[v]), 1)
+        best["elevation_deg"] = round(float(np.degrees(np.arcsin(np.clip(direction[1], -1, 1)))), 1)
+    best["similarity"] = round(float(worth[s, v]), 6)
     if query_view[s, v] >= 0:
         best["query_view"] = int(query_view[s, v])
     return best, weights[0]

@@ -13,6 +13,7 @@ from jinja2 import Environment
 from PIL import Image
 
 from mvretrieval.errors import QueryError
+from mvretrieval.search.explain import place_of
 
 if TYPE_CHECKING:
     from mvretrieval.collection.collection import Collection
@@ -125,7 +126,7 @@ def _hit_cell(collection: Collection, hit: Hit) -> HitCell:
     number = collection.number_of(hit.id)
     picture = view_picture(collection, number, hit.best_view["view"])
     labels = ", ".join(f"{name}: {value}" for name, value in hit.metadata.items())
-    view = f"{hit.best_view['azimuth_deg']:g}°"
+    view = place_of(hit.best_view)
     return HitCell(hit.id, f"{hit.path}\n{labels}", f"{hit.score:.3f}", view, _address(picture))
 
 

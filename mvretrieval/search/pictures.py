@@ -13,7 +13,7 @@ from mvretrieval.errors import QueryError
 
 Background = Literal["auto", "keep"]
 
-_MAX_PIXELS = 150_000_000
+MAX_PIXELS = 150_000_000
 # How much border pixels may differ (of 255) and still be one plain background.
 _PLAIN = 24.0
 # Renders leave some air around the object; a cropped photo gets about as much.
@@ -34,10 +34,10 @@ def load_picture(path: Path, size: int, background: Background = "auto") -> NDAr
     """
     try:
         with Image.open(path) as opened:
-            if opened.width * opened.height > _MAX_PIXELS:
+            if opened.width * opened.height > MAX_PIXELS:
                 raise Image.DecompressionBombError(f"{opened.width} x {opened.height} pixels")
             opened.draft("RGB", (4 * size, 4 * size))
-            picture = _eight_bit(ImageOps.exif_transpose(opened))
+            picture = eight_bit(ImageOps.exif_transpose(opened))
             picture.thumbnail((4 * size, 4 * size), Image.Resampling.LANCZOS, reducing_gap=3.0)
             rgba = np.asarray(picture.convert("RGBA"), np.float32)
     except FileNotFoundError:
@@ -46,14 +46,13 @@ def load_picture(path: Path, size: int, background: Background = "auto") -> NDAr
         raise QueryError(f"{path} is too large ({error}); scale it down to 150 megapixels or less") from None
     except (OSError, ValueError, SyntaxError) as error:
         raise QueryError(f"{path} is no readable picture ({error}); PNG, JPEG and WebP are") from error
-    alpha = rgba[..., 3:] / 255
-    rgb: NDArray[np.float32] = (rgba[..., :3] * alpha + 255 * (1 - alpha)).astype(np.float32)
+    rgb = over_white(rgba)
     if background == "auto":
         rgb = _on_white(rgb)
     return _square(rgb, size)
 
 
-def _eight_bit(picture: Image.Image) -> Image.Image:
+def eight_bit(picture: Image.Image) -> Image.Image:
     """Grey of 16 or 32 bits scaled to 8: Pillow would clip all but the darkest 1/256 to white."""
     if not picture.mode.startswith(("I", "F")):
         return picture
@@ -61,6 +60,12 @@ def _eight_bit(picture: Image.Image) -> Image.Image:
     top = float(values.max(initial=0))
     full = next((full for full in (1, 255, 65535) if top <= full), top) if picture.mode == "F" else max(65535.0, top)
     return Image.fromarray((values * (255 / full)).clip(0, 255).astype(np.uint8))
+
+
+def over_white(rgba: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(H, W, 3) of (H, W, 4): what is transparent shows a white ground."""
+    alpha = rgba[..., 3:] / 255
+    return np.asarray(rgba[..., :3] * alpha + 255 * (1 - alpha), np.float32)
 
 
 def _on_white(rgb: NDArray[np.float32]) -> NDArray[np.float32]:

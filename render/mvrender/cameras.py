@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 
@@ -24,7 +24,8 @@ class Rig:
 
     Attributes:
         name: the text that `parse_rig` turns back into this rig.
-        directions: (V, 3) float64 unit vectors from the origin to each camera, in order of azimuth.
+        directions: (V, 3) float64 unit vectors from the origin to each camera, in order of azimuth; of pictures that came
+            with an object in their own order, and NaN where nobody knows.
         fov_y_deg: full vertical angle of view.
         distance: of every camera from the origin.
         fit: how the mesh is scaled before it is looked at (see `mesh.normalise`).
@@ -47,6 +48,17 @@ class Rig:
     def n_views(self) -> int:
         """Number of cameras V."""
         return len(self.directions)
+
+    @property
+    def is_known(self) -> bool:
+        """Whether it is known where the cameras stand, so that a mesh can be looked at from there."""
+        return bool(np.isfinite(self.directions).all())
+
+    @property
+    def short_name(self) -> str:
+        """The name for people, where directions that are listed would fill the screen."""
+        listed = self.name.split(",")
+        return self.name if len(listed) <= 4 else f"{','.join(listed[:3])},... ({len(listed)} directions)"
 
     @property
     def azimuths_deg(self) -> NDArray[np.float64]:
@@ -131,6 +143,38 @@ def cube() -> Rig:
     )
 
 
+def views_of(azimuths_deg: Sequence[float], elevations_deg: Sequence[float]) -> Rig:
+    """Cameras of pictures that came with an object, in the pictures' order: `views:0@30,95.5@30,185@-10`."""
+    if not 1 <= len(azimuths_deg) <= _MAX_VIEWS:
+        raise RigError(f"an object has 1 to {_MAX_VIEWS} views, not {len(azimuths_deg)}: leave some of them out")
+    angles = []
+    for azimuth, elevation in zip(azimuths_deg, elevations_deg, strict=True):
+        if not (math.isfinite(azimuth) and -90 <= elevation <= 90):
+            raise RigError(f"a view stands at any azimuth and at -90 to 90 degrees of elevation, not at {azimuth:g}@{elevation:g}")
+        angles.append((round(azimuth, 3) % 360 + 0.0, round(elevation, 3) + 0.0))  # what the name can say
+    rows = [direction_of(azimuth, elevation) for azimuth, elevation in angles]
+    listed = ",".join(f"{_plain(azimuth)}@{_plain(elevation)}" for azimuth, elevation in angles)
+    return Rig(f"views:{listed}", np.array(rows))
+
+
+def unknown_views(n_views: int) -> Rig:
+    """Pictures that came with an object, and nobody knows from where they were taken: `views:12`."""
+    if not 1 <= n_views <= _MAX_VIEWS:
+        raise RigError(f"an object has 1 to {_MAX_VIEWS} views, not {n_views}: leave some of them out")
+    return Rig(f"views:{n_views}", np.full((n_views, 3), np.nan))
+
+
+def direction_of(azimuth_deg: float, elevation_deg: float) -> NDArray[np.float64]:
+    """(3,) unit vector from the origin to a camera."""
+    azimuth, elevation = math.radians(azimuth_deg), math.radians(elevation_deg)
+    flat = math.cos(elevation)
+    return np.array([flat * math.sin(azimuth), math.sin(elevation), flat * math.cos(azimuth)])
+
+
+def _plain(degrees: float) -> str:
+    return f"{degrees:.3f}".rstrip("0").rstrip(".")
+
+
 _RIGS: dict[str, Callable[..., Rig]] = {
     "ring": ring,
     "os3dor": benchmark_ring,
@@ -145,9 +189,13 @@ RIG_EXAMPLES = ("ring:12@30", "os3dor", "sphere:20", "dodecahedron", "cube", "ra
 def parse_rig(text: str) -> Rig:
     """Rig from its name: `ring:12@30`, `os3dor`, `sphere:20`, `dodecahedron`, `cube`, `random:12@0` (seed 0).
 
+    Of views that came as pictures: `views:0@30,95.5@30` (azimuth and elevation of each), `views:12` (directions unknown).
+
     Raises:
         RigError: the name is unknown or its numbers are out of range.
     """
+    if given := re.fullmatch(r"views:(.+)", text.strip().lower()):
+        return _parse_views(given.group(1))
     match = re.fullmatch(r"([a-z0-9]+?)(?::(\d+)(?:@(-?\d+(?:\.\d+)?))?)?", text.strip().lower())
     name = match.group(1) if match else text
     if match is None or name not in _RIGS:
@@ -159,6 +207,17 @@ def parse_rig(text: str) -> Rig:
     if (numbers and name not in ("ring", "sphere", "random")) or (angles and name not in ("ring", "random")):
         raise RigError(f"rig '{name}' takes no such numbers ('{text}'): known are {', '.join(RIG_EXAMPLES)}")
     return _RIGS[name](*numbers, *angles)
+
+
+def _parse_views(text: str) -> Rig:
+    """What stands behind `views:`."""
+    if re.fullmatch(r"\d{1,9}", text):
+        return unknown_views(int(text))
+    pairs = [re.fullmatch(r"(-?\d+(?:\.\d+)?)@(-?\d+(?:\.\d+)?)", part.strip()) for part in text.split(",")]
+    found = [(float(pair.group(1)), float(pair.group(2))) for pair in pairs if pair]
+    if len(found) < len(pairs):
+        raise RigError(f"unknown rig 'views:{text[:80]}': name azimuth@elevation of each view (views:0@30,90@30), or how many")
+    return views_of([azimuth for azimuth, _ in found], [elevation for _, elevation in found])
 
 
 def _ring_directions(n_views: int, elevation_deg: float) -> NDArray[np.float64]:
