@@ -27,7 +27,7 @@ from mvretrieval.collection.indexing import IndexOptions, IndexReport
 from mvretrieval.collection.redescribe import redescribe
 from mvretrieval.collection.store import FILE, Store
 from mvretrieval.collection.views_csv import read_views, rig_of
-from mvretrieval.errors import DescriberError, ViewsError
+from mvretrieval.errors import DescriberError, TrainingError, ViewsError
 from mvretrieval.search.query import Query
 
 RIG = "ring:12@30"
@@ -492,6 +492,10 @@ def test_commands(
         code, _, err = mvr(*wrong)
         assert code == 1 and said in err and "Traceback" not in err
     assert not (tmp_path / "new").exists()
+    from mvtrain.pictures import of_collection
+
+    with Collection.open(c) as collection, pytest.raises(TrainingError, match="tuning draws its views from meshes"):
+        of_collection(collection, "label", None)
 
 
 def test_commands_without_directions(

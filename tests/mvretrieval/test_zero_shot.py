@@ -102,7 +102,8 @@ def named_things(tmp_path_factory: pytest.TempPathFactory) -> Path:
     projection = rng.standard_normal((7, dim)).astype(np.float32)
     config = AdapterConfig(fingerprint, "builtin:", SMALL.rig, SMALL.styles, SMALL.size, 3, dim, NetworkConfig(), "named")
     adapter = Adapter.untrained(config, None)
-    adapter.text_space = TextSpace(("a chair", "dog", "airplane"), vectors, projection, *(np.zeros(n, np.float32) for n in (dim, 7)))
+    middles = [np.zeros(n, np.float32) for n in (dim, 7)]
+    adapter.text_space = TextSpace(("a chair", "dog", "airplane"), vectors, projection, *middles)
     adapter.save(folder / "adapter")
     with Collection.create(folder / "things", SMALL, adapter=adapter) as things, things.store.transaction():
         for i, label in enumerate(LABELS):

@@ -137,7 +137,7 @@ def of_collection(collection: Collection, by: str, where: str | None) -> list[La
 
     Raises:
         FilterError: there is no such label, or the filter cannot be understood.
-        TrainingError: no object is left.
+        TrainingError: no object is left, or one is no mesh.
     """
     store = collection.store
     with collection.reading():
@@ -152,6 +152,11 @@ def of_collection(collection: Collection, by: str, where: str | None) -> list[La
     for number, label in zip(numbers, labels, strict=True):
         if label is not None:
             own, root = records[number], roots[number]
+            if own.facts.get("format") == "views":
+                raise TrainingError(
+                    f"'{own.id}' came as pictures, and tuning draws its views from meshes: name a collection of meshes, or "
+                    "leave those out with --where"
+                )
             up = own.facts["up"]
             found.append(Labelled(own.id, str(label), Path(own.path), Path(root) if root else None, up, own.content_hash))
     if not found:
