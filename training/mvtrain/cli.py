@@ -136,7 +136,7 @@ def run(options: Options) -> int:
     elif options.folds and metrics["steps"]:
         print(
             f"  no validation: too few classes with several objects that could be held out for {options.folds} folds; "
-            f"{metrics['steps']} steps were taken. Give --folds 2, --max-steps, or labels"
+            f"{metrics['steps']} steps were taken. Give --folds 0 --max-steps N to choose them, or label more classes"
         )
     if "names_top1" in metrics:
         print(
