@@ -17,6 +17,7 @@ from mvrender.shading import VIEWS_VERSION, Style, check_style
 from mvretrieval.encoders.registry import DEFAULT_ENCODER, absolute_encoder, open_encoder
 from mvretrieval.errors import DescriberError, did_you_mean
 from mvretrieval.statistics import Statistics, prepare
+from mvretrieval.unit_norm import unit
 
 if TYPE_CHECKING:
     from mvretrieval.adapters.adapter import Adapter
@@ -287,7 +288,7 @@ class Describer:
             parts = [raw] * self.n_styles
         else:
             parts = [self.statistics.apply(raw, s, mean=self._text_mean) for s in range(self.n_styles)]
-        units = [part / np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-12) for part in parts]
+        units = [unit(part) for part in parts]
         if self.adapter is not None and self.adapter.config.text == "adapted":
             # A text is a view of unknown direction.
             one = np.stack(units, axis=1)[:, :, None].astype(np.float32)

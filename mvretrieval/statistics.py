@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvretrieval.errors import DescriberError
+from mvretrieval.unit_norm import unit
 
 _VARIANCE_POWER = 0.25
 
@@ -117,5 +118,4 @@ def prepare(views: NDArray[np.float32], statistics: Statistics | None) -> NDArra
     """(B, S, V, D) raw view vectors to (B, S, V, K) unit vectors that an adapter's network takes."""
     if statistics is not None:
         views = np.stack([statistics.apply(views[:, s], s) for s in range(views.shape[1])], axis=1)
-    lengths = np.linalg.norm(views, axis=-1, keepdims=True)
-    return np.asarray(views / np.maximum(lengths, 1e-12), np.float32)
+    return np.asarray(unit(views), np.float32)

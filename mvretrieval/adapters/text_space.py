@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvretrieval.errors import EncoderError, did_you_mean
+from mvretrieval.unit_norm import unit
 
 
 @dataclass(frozen=True)
@@ -64,9 +65,8 @@ class TextSpace:
 
         Text vectors lie in a narrow cone; what all names share says nothing about any of them.
         """
-        units = self.vectors / np.maximum(np.linalg.norm(self.vectors, axis=1, keepdims=True), 1e-12)
-        centred = units - units.mean(axis=0)
-        return np.asarray(centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12), np.float32)
+        units = unit(self.vectors)
+        return unit(units - units.mean(axis=0))
 
     @cached_property
     def _rows(self) -> dict[str, list[int]]:
@@ -80,8 +80,7 @@ class TextSpace:
         rows = self._rows.get(plain_name(name))
         if rows is None:
             return None
-        mean = self.directions[rows].mean(axis=0)
-        return np.asarray(mean / max(float(np.linalg.norm(mean)), 1e-12), np.float32)
+        return unit(np.asarray(self.directions[rows].mean(axis=0), np.float32))
 
     def nearest_name(self, label: str) -> str | None:
         """The name by which a label can be called, or None: its own, its last words, or those of what it is a kind of.
@@ -114,8 +113,7 @@ class TextSpace:
                 f"'{text}' is not among the {len(self._rows)} names that this adapter knows: "
                 f"{did_you_mean(plain_name(text), self._rows)}for free words use a collection with a CLIP encoder"
             )
-        mapped = (direction - self.origin) @ self.projection
-        return np.asarray(mapped / max(float(np.linalg.norm(mapped)), 1e-12), np.float32)
+        return unit(np.asarray((direction - self.origin) @ self.projection, np.float32))
 
     def name_scores(self, vectors: NDArray[np.float32], names: Sequence[str]) -> NDArray[np.float32]:
         """How well each of C known names fits each of N object vectors (N, S * K): cosines (N, C) seen from the middle.
@@ -124,10 +122,8 @@ class TextSpace:
             EncoderError: a name is not among the known ones.
         """
         assert self.mean is not None
-        centred = vectors - self.mean
-        centred = centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12)
         there = np.stack([self.object_direction(name) for name in names])
-        return np.asarray(centred @ there.T, np.float32)
+        return np.asarray(unit(vectors - self.mean) @ there.T, np.float32)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """What is written into an adapter's file."""

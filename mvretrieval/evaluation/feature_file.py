@@ -12,6 +12,7 @@ from mvretrieval.evaluation.metrics import evaluate
 from mvretrieval.evaluation.os3dor import os3dor_measure
 from mvretrieval.evaluation.protocols import OpenSetQueries, open_set_task
 from mvretrieval.evaluation.ranking import cosines
+from mvretrieval.unit_norm import unit
 
 
 def measure_features(path: str | Path, column: str) -> dict[str, float]:
@@ -36,8 +37,6 @@ def measure_features(path: str | Path, column: str) -> dict[str, float]:
             asking, features = file["query"][chosen], file[column][chosen].astype(np.float32)
     except (OSError, EOFError, zipfile.BadZipFile) as error:
         raise EvaluationError(f"{path} cannot be read: {error}; it is an .npz file with a split and features") from error
-    lengths = np.linalg.norm(features, axis=1, keepdims=True)
-    vectors = np.asarray(features / np.maximum(lengths, 1e-12), np.float32)
     queries = OpenSetQueries(tuple(name for name, asks in zip(names, asking, strict=True) if asks))
     task = open_set_task(labels, names, queries)
-    return evaluate(task, cosines(vectors), os3dor_measure(task.n_relevant)).means()
+    return evaluate(task, cosines(unit(features)), os3dor_measure(task.n_relevant)).means()

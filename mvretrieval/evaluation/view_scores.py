@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from mvretrieval.describe import Describer
 from mvretrieval.errors import ShapeError
 from mvretrieval.statistics import prepare
+from mvretrieval.unit_norm import unit
 
 Pooled = Literal["before", "logits", "after"]
 """Where views meet: `before` in one object vector that is compared with the names; `logits`: the mean of each view's scores;
@@ -140,5 +141,4 @@ def weighted_vectors(
     means = np.einsum("bsv,bsvk->bsk", weights, seen).astype(np.float32)
     if adapter is not None:
         return adapter.pool_prepared(means[:, :, None], np.ones((len(means), 1), bool), None)[0]
-    means = means / np.maximum(np.linalg.norm(means, axis=2, keepdims=True), 1e-12)
-    return np.asarray(means.reshape(len(means), -1) / np.sqrt(raw.shape[1]), np.float32)
+    return np.asarray(unit(means).reshape(len(means), -1) / np.sqrt(raw.shape[1]), np.float32)

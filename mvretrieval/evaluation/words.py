@@ -12,6 +12,7 @@ from mvretrieval.adapters.text_space import TextSpace, plain_name
 from mvretrieval.collection.collection import Collection
 from mvretrieval.describe import PICTURE_STYLES, Describer
 from mvretrieval.errors import EncoderError
+from mvretrieval.unit_norm import unit
 
 # 1 / 100, where CLIP's training stops its logit scale.
 CLIP_TEMPERATURE = 0.01
@@ -136,13 +137,11 @@ def text_matrix(describer: Describer, texts: Sequence[str], templates: Sequence[
     prompts = [template.format(text) for text in texts for template in templates]
     parts = [describer.encoder.encode_text(prompts[i : i + _PROMPTS]) for i in range(0, len(prompts), _PROMPTS)]
     raw = np.concatenate(parts).reshape(len(texts), len(templates), -1).mean(axis=1)
-    raw = raw / np.maximum(np.linalg.norm(raw, axis=1, keepdims=True), 1e-12)
-    vectors = describer.text_vectors(raw.astype(np.float32)).reshape(len(texts), describer.n_styles, -1)
+    vectors = describer.text_vectors(unit(raw).astype(np.float32)).reshape(len(texts), describer.n_styles, -1)
     kept = np.array([style in PICTURE_STYLES for style in describer.config.styles], np.float32)
     if kept.any():
         vectors = vectors * kept[:, None]
-    flat = vectors.reshape(len(texts), -1)
-    return np.asarray(flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-12), np.float32)
+    return unit(vectors.reshape(len(texts), -1))
 
 
 def class_name(label: object) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvretrieval.errors import ShapeError
+from mvretrieval.unit_norm import unit
 
 # Chosen on PSB's train split: near the best for raw and for whitened vectors (benchmarks/NOTES.md).
 ALPHA = 3.0
@@ -41,7 +42,7 @@ def smooth(vectors: NDArray[np.float32], k: int, alpha: float = ALPHA) -> NDArra
     if k == 0:
         return np.array(vectors, np.float32)
     nearest, cosines = _neighbours(vectors, vectors, k, own=True)
-    return _unit(_sums(vectors, vectors, nearest, _weights(cosines, alpha)))
+    return unit(_sums(vectors, vectors, nearest, _weights(cosines, alpha)))
 
 
 def expand(
@@ -65,12 +66,12 @@ def expand(
     if k == 0:
         return np.array(queries, np.float32)
     nearest, cosines = _neighbours(queries, gallery, k, own=False)
-    return _unit(_sums(queries, gallery, nearest, _weights(cosines, alpha)))
+    return unit(_sums(queries, gallery, nearest, _weights(cosines, alpha)))
 
 
 def blend(vector: NDArray[np.float32], neighbours: NDArray[np.float32], alpha: float = ALPHA) -> NDArray[np.float32]:
     """One vector (D,) averaged with neighbours (k, D) that were found for it; unit norm."""
-    return _unit(vector + _weights(neighbours @ vector, alpha) @ neighbours)
+    return unit(vector + _weights(neighbours @ vector, alpha) @ neighbours)
 
 
 def scores_without_query(
@@ -128,7 +129,7 @@ class _GalleryWithoutQuery:
         self._nearest, cosines = _neighbours(vectors, vectors, min(k + 1, others), own=True)
         self._weights = _weights(cosines, alpha)
         self._sums = _sums(vectors, vectors, self._nearest[:, : self._k], self._weights[:, : self._k])
-        self._smoothed = _unit(self._sums)
+        self._smoothed = unit(self._sums)
         # Places (row * k + rank) in the neighbours' table, by whom they hold: `_first[q]` is where those of q begin.
         held = self._nearest[:, : self._k].ravel()
         self._places = np.argsort(held, kind="stable")
@@ -143,7 +144,7 @@ class _GalleryWithoutQuery:
         sums = self._sums[rows] - self._weights[rows, ranks, None] * self._given[q]
         if self._nearest.shape[1] > self._k:
             sums += self._weights[rows, self._k, None] * self._given[self._nearest[rows, self._k]]
-        return rows, _unit(sums)
+        return rows, unit(sums)
 
     def scores(self, asked: NDArray[np.int64], queries: NDArray[np.float32]) -> NDArray[np.float32]:
         """(n, N) cosines of the questions (n, D) that `asked` (n,) ask, each with the gallery without it."""
@@ -217,8 +218,3 @@ def _sums(
         some = slice(start, start + step)
         sums[some] += np.einsum("qk,qkd->qd", weights[some], gallery[nearest[some]])
     return sums
-
-
-def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    return np.asarray(vectors / np.maximum(norms, 1e-12), np.float32)

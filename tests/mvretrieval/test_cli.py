@@ -12,33 +12,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from commands import Mvr, runner
 from made_meshes import write_shapes
 from PIL import Image
 
-from mvretrieval.cli.main import COMMANDS, main
+from mvretrieval.cli.main import COMMANDS
 from mvretrieval.collection.collection import Collection
 
 FLAGS = ["--encoder", "builtin:", "--rig", "ring:3@30", "--size", "64", "--workers", "1"]
 
 
-class Runner:
-    """`mvr` in this process: exit code, stdout, stderr."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-        self._monkeypatch, self._capsys = monkeypatch, capsys
-
-    def __call__(self, *arguments: object) -> tuple[int, str, str]:
-        self._monkeypatch.setattr(sys, "argv", ["mvr", *map(str, arguments)])
-        self._capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = self._capsys.readouterr()
-        return int(ended.value.code or 0), out, err
-
-
 @pytest.fixture
-def mvr(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Runner:
-    return Runner(monkeypatch, capsys)
+def mvr(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Mvr:
+    return runner(monkeypatch, capsys)
 
 
 @pytest.fixture
@@ -57,7 +43,7 @@ def test_the_installed_program_runs_and_help_is_quick() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_wrong_use_is_2_with_a_suggestion(mvr: Runner, folder: Path) -> None:
+def test_wrong_use_is_2_with_a_suggestion(mvr: Mvr, folder: Path) -> None:
     assert mvr()[0] == 2
     code, out, err = mvr("serach", folder)
     assert code == 2 and out == "" and "Did you mean 'search'?" in err
@@ -68,7 +54,7 @@ def test_wrong_use_is_2_with_a_suggestion(mvr: Runner, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", list(COMMANDS))
-def test_every_command_has_help(mvr: Runner, name: str) -> None:
+def test_every_command_has_help(mvr: Mvr, name: str) -> None:
     code, out, _ = mvr(name, "--help")
     assert code == 0 and f"mvr {name}" in out
 
@@ -94,7 +80,7 @@ def test_every_command_has_help(mvr: Runner, name: str) -> None:
         (["render", "nowhere.obj", "--out", "/dev/null/x"], "cannot be made"),
     ],
 )
-def test_what_fails_is_1_with_one_line_that_says_why(mvr: Runner, folder: Path, arguments: list[str], said: str) -> None:
+def test_what_fails_is_1_with_one_line_that_says_why(mvr: Mvr, folder: Path, arguments: list[str], said: str) -> None:
     code, out, err = mvr(*[a.replace("{c}", str(folder)) for a in arguments])
     assert code == 1 and out == ""
     assert said in err and "Traceback" not in err
@@ -105,7 +91,7 @@ def test_what_fails_is_1_with_one_line_that_says_why(mvr: Runner, folder: Path, 
 # -- commands ----------------------------------------------------------------------------------------------------------
 
 
-def test_index_search_info_eval_remove(mvr: Runner, tmp_path: Path) -> None:
+def test_index_search_info_eval_remove(mvr: Mvr, tmp_path: Path) -> None:
     meshes, c = tmp_path / "my meshes", tmp_path / "c"
     write_shapes(meshes, range(8))
     (meshes / "bad.obj").write_text("v 0 0 0\n")
@@ -145,7 +131,7 @@ def test_index_search_info_eval_remove(mvr: Runner, tmp_path: Path) -> None:
     assert mvr("remove", c, "shape-000.ply")[0] == 1
 
 
-def test_an_empty_collection_has_no_hits(mvr: Runner, tmp_path: Path, shapes: Path) -> None:
+def test_an_empty_collection_has_no_hits(mvr: Mvr, tmp_path: Path, shapes: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert mvr("index", tmp_path / "c", tmp_path / "empty", *FLAGS)[0] == 0
     code, out, _ = mvr("search", tmp_path / "c", "--mesh", shapes / "shape-000.ply")
@@ -154,7 +140,7 @@ def test_an_empty_collection_has_no_hits(mvr: Runner, tmp_path: Path, shapes: Pa
     assert code == 0 and out == ""
 
 
-def test_the_page_holds_its_pictures_and_asks_no_network(mvr: Runner, folder: Path, shapes: Path, tmp_path: Path) -> None:
+def test_the_page_holds_its_pictures_and_asks_no_network(mvr: Mvr, folder: Path, shapes: Path, tmp_path: Path) -> None:
     picture = tmp_path / "a <b> & photo.png"
     Image.fromarray(np.full((50, 50, 3), 90, np.uint8)).save(picture)
     page = tmp_path / "pages" / "page.html"
@@ -169,7 +155,7 @@ def test_the_page_holds_its_pictures_and_asks_no_network(mvr: Runner, folder: Pa
     assert "a &lt;b&gt; &amp; photo.png" in text and "<b>" not in text
 
 
-def test_smoothing_is_turned_on_and_off_without_files_or_encoder(mvr: Runner, folder: Path, tmp_path: Path) -> None:
+def test_smoothing_is_turned_on_and_off_without_files_or_encoder(mvr: Mvr, folder: Path, tmp_path: Path) -> None:
     c = tmp_path / "c"
     shutil.copytree(folder, c)
     with Collection.open(c, write=True) as collection:
@@ -186,7 +172,7 @@ def test_smoothing_is_turned_on_and_off_without_files_or_encoder(mvr: Runner, fo
     assert "from 1 (0 turns it off), not -1" in mvr("reindex", c, "--smooth=-1")[2]
 
 
-def test_searching_in_more_than_one_step(mvr: Runner, folder: Path) -> None:
+def test_searching_in_more_than_one_step(mvr: Mvr, folder: Path) -> None:
     ask = ("search", folder, "--id", "shape-001.ply", "-k", "5", "--json")
 
     def hits(*more: str) -> list[dict[str, Any]]:
@@ -204,7 +190,7 @@ def test_searching_in_more_than_one_step(mvr: Runner, folder: Path) -> None:
     assert mvr(*ask, "--match-views", "1", "2")[0] == 2
 
 
-def test_render_writes_views_and_a_sheet(mvr: Runner, tmp_path: Path) -> None:
+def test_render_writes_views_and_a_sheet(mvr: Mvr, tmp_path: Path) -> None:
     meshes = tmp_path / "meshes"
     write_shapes(meshes / "sub", [0])
     write_shapes(meshes, [1])

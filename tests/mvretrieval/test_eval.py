@@ -5,16 +5,14 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from commands import Mvr, as_json, runner
 from made_meshes import SMALL, new_object, unit
 
-from mvretrieval.cli.main import main
 from mvretrieval.collection.collection import Collection
 from mvretrieval.evaluation.metrics import evaluate, leave_one_out
 from mvretrieval.evaluation.os3dor import os3dor_measure
@@ -23,7 +21,6 @@ from mvretrieval.evaluation.ranking import cosines, given
 from mvretrieval.evaluation.trec import evaluate_run, read_qrels, read_run
 from mvretrieval.search.smoothing import scores_without_query
 
-Mvr = Callable[..., tuple[int, str, str]]
 N = 40
 IDS = [f"thing {i * 13 % N:02d}.ply" for i in range(N)]
 LABELS = [None if i == 0 else "alone" if i == 1 else f"kind {i % 4}" for i in range(N)]
@@ -61,33 +58,18 @@ def bad(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def mvr(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Mvr:
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["mvr", "eval", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        return int(ended.value.code or 0), out, err
-
-    return run
-
-
-def _json(found: tuple[int, str, str]) -> dict[str, Any]:
-    code, out, err = found
-    assert code == 0, err
-    result: dict[str, Any] = json.loads(out)
-    return result
+    return runner(monkeypatch, capsys, "eval")
 
 
 def test_leave_one_out(mvr: Mvr, good: Path) -> None:
-    result = _json(mvr(good, "--json"))
+    result = as_json(mvr(good, "--json"))
     expected = leave_one_out(_vectors(0.9), LABELS)
     assert (result["queries"], result["protocol"], result["metrics"]) == (38, "leave-one-out", "textbook")
     assert {name: result[name] for name in expected.values} == pytest.approx(expected.means())
     code, out, err = mvr(good)
     assert code == 0 and out.splitlines()[0].split()[:6] == ["queries", "NN", "FT", "ST", "DCG", "mAP"]
     assert "1 objects do not ask" in err
-    assert _json(mvr(good, "--json", "--where", "size < 12"))["queries"] == 10
+    assert as_json(mvr(good, "--json", "--where", "size < 12"))["queries"] == 10
 
 
 def test_nothing_to_measure(mvr: Mvr, good: Path, tmp_path: Path) -> None:
@@ -100,7 +82,7 @@ def test_nothing_to_measure(mvr: Mvr, good: Path, tmp_path: Path) -> None:
 def test_open_set_queries_are_written_once_and_used_again(mvr: Mvr, good: Path, bad: Path, tmp_path: Path) -> None:
     file = tmp_path / "queries.json"
     arguments = ["--protocol", "open-set", "--metrics", "os3dor", "--queries", file, "--json"]
-    result = _json(mvr(good, *arguments, "--queries-per-class", "3", "--seed", "4"))
+    result = as_json(mvr(good, *arguments, "--queries-per-class", "3", "--seed", "4"))
     queries = draw_queries(LABELS, IDS, 3, 4)
     assert json.loads(file.read_text())["queries"] == list(queries.ids)
     task = open_set_task(LABELS, IDS, queries)
@@ -108,8 +90,8 @@ def test_open_set_queries_are_written_once_and_used_again(mvr: Mvr, good: Path, 
     assert {name: result[name] for name in expected} == pytest.approx(expected)
     assert (result["queries"], result["metrics"], "NN" in result) == (12, "os3dor", False)
     again = mvr(good, *arguments)
-    assert _json(again) == result and "3 of each class, seed 4" in again[2]
-    assert _json(mvr(bad, *arguments))["mAP"] < result["mAP"]
+    assert as_json(again) == result and "3 of each class, seed 4" in again[2]
+    assert as_json(mvr(bad, *arguments))["mAP"] < result["mAP"]
     code, _, err = mvr(good, *arguments, "--where", "size < 20")
     assert code == 1 and "queries are not among the 20 objects" in err
 
@@ -125,7 +107,7 @@ def test_families_of_metrics_have_tables_of_their_own(mvr: Mvr, good: Path) -> N
     inductive, reranked = out.split("\n\n")
     assert "as the open-set benchmarks code them" in inductive and "transductive" not in inductive
     assert reranked.startswith("transductive (k-reciprocal)") and "ANMRR" in reranked
-    result = _json(mvr(good, "--json", "--transductive", "propagation"))
+    result = as_json(mvr(good, "--json", "--transductive", "propagation"))
     assert result["transductive"]["method"] == "propagation" and 0 < result["transductive"]["mAP"] < 1
 
 
@@ -163,7 +145,7 @@ def test_what_fails_is_1_with_one_line(mvr: Mvr, good: Path, arguments: list[str
 
 def test_files(mvr: Mvr, good: Path, tmp_path: Path) -> None:
     table = tmp_path / "new" / "values.csv"
-    result = _json(mvr(good, "--json", "--trec", tmp_path / "trec", "--per-query", table))
+    result = as_json(mvr(good, "--json", "--trec", tmp_path / "trec", "--per-query", table))
     alone = evaluate_run(read_qrels(tmp_path / "trec" / "qrels.txt"), read_run(tmp_path / "trec" / "run.txt"))
     assert alone.means() == pytest.approx({name: result[name] for name in alone.values})
     with table.open(newline="") as file:
@@ -187,13 +169,13 @@ def test_refined_scores_are_those_of_a_strict_leave_one_out(mvr: Mvr, good: Path
     strict = scores_without_query(vectors, 3, 2.0)
     expected = evaluate(leave_one_out_task(labels), given(strict.round(6))).means()["mAP"]
     asked = ["--smooth", 3, "--smooth-alpha", 2]
-    assert _json(mvr(copy, "--json"))["mAP"] == pytest.approx(expected, abs=1e-6)
-    assert _json(mvr(good, "--json", *asked))["mAP"] == pytest.approx(expected, abs=1e-6)
-    assert _json(mvr(copy, "--json", "--smooth", 0))["mAP"] == _json(mvr(good, "--json"))["mAP"] != pytest.approx(expected)
-    itself = _json(mvr(copy, "--json", "--expand", 2, "--compare", copy))["compare"]["mAP"]
+    assert as_json(mvr(copy, "--json"))["mAP"] == pytest.approx(expected, abs=1e-6)
+    assert as_json(mvr(good, "--json", *asked))["mAP"] == pytest.approx(expected, abs=1e-6)
+    assert as_json(mvr(copy, "--json", "--smooth", 0))["mAP"] == as_json(mvr(good, "--json"))["mAP"] != pytest.approx(expected)
+    itself = as_json(mvr(copy, "--json", "--expand", 2, "--compare", copy))["compare"]["mAP"]
     assert itself["difference"] == 0 and itself["p"] == 1
     open_set = ["--protocol", "open-set", "--metrics", "os3dor", "--json"]
-    assert _json(mvr(good, *open_set, "--expand", 1))["mAP"] != _json(mvr(good, *open_set))["mAP"]
+    assert as_json(mvr(good, *open_set, "--expand", 1))["mAP"] != as_json(mvr(good, *open_set))["mAP"]
 
 
 @pytest.mark.parametrize("options", [["--smooth-alpha", 2], ["--expand-alpha", 2], ["--match", 1.5], ["--smooth", -1]])
@@ -203,9 +185,9 @@ def test_refinements_that_cannot_be(mvr: Mvr, good: Path, options: list[object])
 
 def test_compare(mvr: Mvr, good: Path, bad: Path, tmp_path: Path) -> None:
     base = ["--protocol", "open-set", "--json"]
-    other = _json(mvr(bad, *base, "--trec", tmp_path))
-    against_collection = _json(mvr(good, *base, "--compare", bad))["compare"]
-    against_run = _json(mvr(good, *base, "--compare", tmp_path / "run.txt"))["compare"]
+    other = as_json(mvr(bad, *base, "--trec", tmp_path))
+    against_collection = as_json(mvr(good, *base, "--compare", bad))["compare"]
+    against_run = as_json(mvr(good, *base, "--compare", tmp_path / "run.txt"))["compare"]
     assert against_run == against_collection
     found = against_collection["mAP"]
     assert found["second"] == pytest.approx(other["mAP"]) and found["queries"] == other["queries"]
@@ -222,8 +204,8 @@ def test_another_collection_is_measured_as_it_is(mvr: Mvr, good: Path, tmp_path:
             vector = collection.store.vector_of(collection.number_of(IDS[3 + i]))
             _put(collection, f"more {i}", vector, {"label": "kind 3", "size": i})
     arguments = ["--protocol", "open-set", "--metrics", "os3dor", "--queries", file, "--json"]
-    _json(mvr(good, *arguments))
-    alone = _json(mvr(larger, *arguments))
+    as_json(mvr(good, *arguments))
+    alone = as_json(mvr(larger, *arguments))
     code, out, err = mvr(good, *arguments, "--compare", larger)
     assert code == 0 and "20 objects are in one of both collections alone" in err
     compared = json.loads(out)["compare"]

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import small_collection
+from counting import counts, encoded
 from made_meshes import SMALL, box, shape, write_shapes
 
 from mvretrieval.collection.collection import Collection, OpenOptions
@@ -26,31 +27,13 @@ MVR = [sys.executable, "-c", "from mvretrieval.cli.main import main; main()"]
 SMALL_FLAGS = ["--encoder", "builtin:", "--rig", "ring:3@30", "--size", "64", "--workers", "1"]
 
 
-def _counts(report: IndexReport) -> dict[str, int]:
-    names = ("added", "replaced", "unchanged", "identical", "moved", "gone", "removed")
-    return {name: getattr(report, name) for name in names if getattr(report, name)}
-
-
 def _ids(collection: Collection) -> list[str]:
     return sorted(row[0] for row in collection.store.db.all("SELECT id FROM objects"))
 
 
 def _encoded(collection: Collection, folder: Path, **options: object) -> tuple[IndexReport, int]:
     """Report of a run, and how many pictures it encoded."""
-    encoder = collection.describer.encoder
-    count = 0
-    real = encoder.encode_views
-
-    def counting(images: np.ndarray) -> np.ndarray:
-        nonlocal count
-        count += len(images)
-        return real(images)
-
-    encoder.encode_views = counting  # type: ignore[method-assign]
-    try:
-        return collection.add_folder(folder, options=IndexOptions(**options)), count  # type: ignore[arg-type]
-    finally:
-        encoder.encode_views = real  # type: ignore[method-assign]
+    return encoded(collection, lambda: collection.add_folder(folder, options=IndexOptions(**options)))  # type: ignore[arg-type]
 
 
 # -- the ordinary course -----------------------------------------------------------------------------------------------
@@ -60,15 +43,15 @@ def test_unchanged_files_are_skipped_changed_ones_replaced(collection: Collectio
     meshes = tmp_path / "meshes"
     paths = write_shapes(meshes, range(4))
     report, encoded = _encoded(collection, meshes)
-    assert _counts(report) == {"added": 4} and encoded == 12
+    assert counts(report) == {"added": 4} and encoded == 12
     report, encoded = _encoded(collection, meshes)
-    assert _counts(report) == {"unchanged": 4} and encoded == 0
+    assert counts(report) == {"unchanged": 4} and encoded == 0
     old = collection.search(Query(id="shape-001.ply"), k=1)[0]
     numbers = {i: collection.number_of(i) for i in _ids(collection)}
     shape(2).apply_scale([1, 1, 1.01]).export(paths[1])
     os.utime(paths[0])
     report, encoded = _encoded(collection, meshes)
-    assert _counts(report) == {"replaced": 1, "unchanged": 3} and encoded == 3
+    assert counts(report) == {"replaced": 1, "unchanged": 3} and encoded == 3
     assert {i: collection.number_of(i) for i in _ids(collection)} == numbers
     new = collection.search(Query(id="shape-001.ply"), k=1)[0]
     assert new.id == "shape-002.ply" and new.score > 0.99 > old.score
@@ -80,7 +63,7 @@ def test_identical_files_are_encoded_once_and_stay_two_objects(collection: Colle
     for name in ("a.ply", "z.ply"):
         shutil.copy(first, meshes / name)
     report, encoded = _encoded(collection, meshes)
-    assert _counts(report) == {"added": 3, "identical": 2} and encoded == 3
+    assert counts(report) == {"added": 3, "identical": 2} and encoded == 3
     hits = collection.search(Query(id="a.ply"))
     assert [hit.id for hit in hits] == ["shape-001.ply", "z.ply"] or [hit.id for hit in hits] == ["z.ply", "shape-001.ply"]
     assert all(hit.score == pytest.approx(1, abs=1e-5) for hit in hits)
@@ -97,11 +80,11 @@ def test_a_moved_file_keeps_its_id_and_is_not_encoded(collection: Collection, tm
     (meshes / "deep" / "er").mkdir(parents=True)
     paths[1].rename(meshes / "deep" / "er" / "another name.ply")
     report, encoded = _encoded(collection, meshes)
-    assert _counts(report) == {"moved": 1, "unchanged": 2} and encoded == 0
+    assert counts(report) == {"moved": 1, "unchanged": 2} and encoded == 0
     record = collection.get("shape-001.ply")
     assert record.path.endswith("deep/er/another name.ply") and record.metadata == {"note": "mine"}
     report, _ = _encoded(collection, meshes)
-    assert _counts(report) == {"unchanged": 3}
+    assert counts(report) == {"unchanged": 3}
 
 
 def test_swapped_files_keep_their_ids_and_swap_their_looks(collection: Collection, tmp_path: Path) -> None:
@@ -129,9 +112,9 @@ def test_files_that_are_gone_are_reported_and_pruned_when_asked(
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     report = collection.add_folder("../meshes")
-    assert _counts(report) == {"unchanged": 2, "gone": 1} and len(collection) == 3
+    assert counts(report) == {"unchanged": 2, "gone": 1} and len(collection) == 3
     report = collection.add_folder("../meshes", options=IndexOptions(prune=True))
-    assert _counts(report) == {"unchanged": 2, "gone": 1, "removed": 1}
+    assert counts(report) == {"unchanged": 2, "gone": 1, "removed": 1}
     assert _ids(collection) == ["shape-001.ply", "shape-002.ply"]
     assert "shape-000.ply" not in [hit.id for hit in collection.search(Query(mesh=paths[1]))]
 
@@ -151,7 +134,7 @@ def test_a_folder_that_is_not_there_takes_no_objects_with_it(collection: Collect
     meshes.rmdir()
     (tmp_path / "unmounted").rename(meshes)
     report = collection.add_folder(meshes, options=IndexOptions(prune=True))
-    assert _counts(report) == {"unchanged": 2} and collection.store.failures() == []
+    assert counts(report) == {"unchanged": 2} and collection.store.failures() == []
 
 
 def test_names_of_all_kinds(collection: Collection, tmp_path: Path) -> None:
@@ -162,7 +145,7 @@ def test_names_of_all_kinds(collection: Collection, tmp_path: Path) -> None:
         meshes.joinpath(name).write_bytes(shape(i).export(file_type="ply"))
     (meshes / os.fsdecode(b"bad \xff.ply")).write_bytes(b"")
     report = collection.add_folder(meshes)
-    assert _counts(report) == {"added": 8} and dict(report.failed) == {"bad_name": 1}
+    assert counts(report) == {"added": 8} and dict(report.failed) == {"bad_name": 1}
     assert _ids(collection) == sorted(names)
     for name in names:
         assert collection.search(Query(mesh=meshes / name), k=1)[0].id == name
@@ -172,16 +155,16 @@ def test_names_of_all_kinds(collection: Collection, tmp_path: Path) -> None:
 def test_the_same_name_in_two_folders_gives_two_ids(collection: Collection, tmp_path: Path) -> None:
     write_shapes(tmp_path / "a", [0])
     write_shapes(tmp_path / "b", [1])[0].rename(tmp_path / "b" / "shape-000.ply")
-    assert _counts(collection.add_folder(tmp_path / "a", tmp_path / "b")) == {"added": 2}
+    assert counts(collection.add_folder(tmp_path / "a", tmp_path / "b")) == {"added": 2}
     assert _ids(collection) == ["shape-000.ply", "shape-000.ply~2"]
-    assert _counts(collection.add_folder(tmp_path / "b", tmp_path / "a", tmp_path / "a")) == {"unchanged": 2}
+    assert counts(collection.add_folder(tmp_path / "b", tmp_path / "a", tmp_path / "a")) == {"unchanged": 2}
 
 
 def test_single_files_and_empty_folders(collection: Collection, tmp_path: Path) -> None:
     (path,) = write_shapes(tmp_path / "m", [0])
     (tmp_path / "empty").mkdir()
     report = collection.add_folder(path, tmp_path / "empty", path)
-    assert _counts(report) == {"added": 1} and not report.failed
+    assert counts(report) == {"added": 1} and not report.failed
     assert _ids(collection) == [path.name]
 
 
@@ -199,7 +182,7 @@ def test_a_changed_csv_changes_metadata_without_encoding(collection: Collection,
     assert collection.get("shape-002.ply").metadata == {}
     labels.write_text("file,label,n,new\nmeshes/shape-000.ply,crate,1,0.5\nmeshes/shape-001.ply,ball,,\n")
     report, encoded = _encoded(collection, meshes, labels=labels)
-    assert encoded == 0 and _counts(report) == {"unchanged": 3} and report.labelled == 2
+    assert encoded == 0 and counts(report) == {"unchanged": 3} and report.labelled == 2
     assert collection.get("shape-000.ply").metadata == {"label": "crate", "n": 1, "new": 0.5}
     assert collection.get("shape-001.ply").metadata == {"label": "ball"}
     report, _ = _encoded(collection, meshes, labels=labels)
@@ -214,10 +197,10 @@ def test_a_changed_up_axis_describes_anew(collection: Collection, tmp_path: Path
     labels.write_text("file,up\nmeshes/shape-000.ply,+z\n")
     collection.add_folder(meshes)
     report, encoded = _encoded(collection, meshes, labels=labels)
-    assert _counts(report) == {"replaced": 1, "unchanged": 1} and encoded == 3
+    assert counts(report) == {"replaced": 1, "unchanged": 1} and encoded == 3
     assert collection.get("shape-000.ply").facts["up"] == "+z"
     report, encoded = _encoded(collection, meshes, labels=labels)
-    assert _counts(report) == {"unchanged": 2}
+    assert counts(report) == {"unchanged": 2}
 
 
 def test_unusable_labels_stop_the_run_before_it_starts(collection: Collection, tmp_path: Path) -> None:
@@ -274,7 +257,7 @@ def test_a_file_that_breaks_keeps_its_earlier_views_until_it_is_mended(collectio
     path.write_bytes(good)
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
     report = collection.add_folder(tmp_path / "m")
-    assert _counts(report) == {"unchanged": 1} and collection.store.failures() == []
+    assert counts(report) == {"unchanged": 1} and collection.store.failures() == []
 
 
 def shape_file(folder: Path) -> Path:
@@ -288,7 +271,7 @@ def test_loops_of_links_end(collection: Collection, tmp_path: Path) -> None:
     (meshes / "self").symlink_to(meshes / "self")
     (meshes / "self.ply").symlink_to(meshes / "self.ply")
     report = collection.add_folder(meshes)
-    assert _counts(report) == {"added": 2}
+    assert counts(report) == {"added": 2}
     assert [Path(path).name for path, _, _ in report.failures] == ["self.ply"]
 
 
@@ -331,7 +314,7 @@ def test_what_may_not_be_read_is_a_failure_and_not_gone() -> None:
         (meshes / "closed").chmod(0o755)
         with Collection.open(base / "c", OpenOptions(workers=1), write=True) as collection:
             assert len(collection.store.failures()) >= 1
-            assert _counts(collection.add_folder(meshes)) == {"unchanged": 2}
+            assert counts(collection.add_folder(meshes)) == {"unchanged": 2}
             assert collection.store.failures() == []
     finally:
         shutil.rmtree(base)
@@ -351,7 +334,7 @@ def test_a_full_disk_stops_the_run_and_the_next_goes_on(collection: Collection, 
     assert len(collection.search(Query(id="shape-000.ply"), k=100)) == before - 1
     collection.store.db.run("PRAGMA max_page_count = 100000")
     report = collection.add_folder(meshes)
-    assert _counts(report) == {"added": 30 - before, "unchanged": before}
+    assert counts(report) == {"added": 30 - before, "unchanged": before}
 
 
 def test_an_index_that_cannot_be_written_is_no_failure(collection: Collection, tmp_path: Path) -> None:
@@ -424,7 +407,7 @@ def test_a_killed_run_goes_on_without_repeating_itself(tmp_path: Path) -> None:
         survived = len(collection)
         assert 1 <= survived < 60
         report, encoded = _encoded(collection, meshes)
-        assert _counts(report) == {"added": 60 - survived, "unchanged": survived}
+        assert counts(report) == {"added": 60 - survived, "unchanged": survived}
         assert encoded == 3 * (60 - survived)
         assert _ids(collection) == sorted(path.name for path in meshes.iterdir())
         truth = np.stack([collection.store.vector_of(int(n)) for n in collection.store.select(None)])

@@ -4,37 +4,26 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from commands import Mvr, runner
 
 from mvretrieval.cli import eval_table
-from mvretrieval.cli.main import main
 from mvretrieval.collection.collection import Collection
 from mvretrieval.errors import EvaluationError
 from mvretrieval.evaluation.feature_file import measure_features
 from mvretrieval.evaluation.reproduction import Row, parse_table, read_table, table_names
 
-Mvr = Callable[..., tuple[int, str, str]]
 ROW = Row("r", "d", "c", "eval", "e", "mAP", 50.0, 1.0, "s", False, factor=100)
 
 
 @pytest.fixture
 def mvr(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Mvr:
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["mvr", "eval", "table", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        return int(ended.value.code or 0), out, err
-
-    return run
+    return runner(monkeypatch, capsys, "eval", "table")
 
 
 @pytest.mark.parametrize("name", table_names())

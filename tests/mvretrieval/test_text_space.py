@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import zipfile
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from made_meshes import SMALL, unit
+from tiny_clip import tiny_clip
 
 from mvretrieval.adapters.adapter import Adapter
 from mvretrieval.adapters.config import AdapterConfig
@@ -125,25 +125,12 @@ def test_files_that_hold_no_text_space(tmp_path: Path) -> None:
 
 # -- an encoder that reads ---------------------------------------------------------------------------------------------
 
-TINY = "ViT-tiny-that-reads"
-
 
 @pytest.fixture(scope="module")
 def reader(tmp_path_factory: pytest.TempPathFactory) -> Describer:
     """Describer of two styles with a CLIP model that has learnt nothing."""
-    import open_clip
-
     folder = tmp_path_factory.mktemp("tiny")
-    config = {
-        "embed_dim": 32,
-        "vision_cfg": {"image_size": 64, "layers": 1, "width": 64, "patch_size": 32},
-        "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
-    }
-    (folder / f"{TINY}.json").write_text(json.dumps(config))
-    open_clip.add_model_config(folder)
-    torch.manual_seed(0)
-    torch.save(open_clip.create_model(TINY).state_dict(), folder / "clip.pt")
-    names = DescriberConfig(f"open_clip:{TINY}@{folder / 'clip.pt'}", "ring:3@30", ("texture", "clay"), size=64)
+    names = DescriberConfig(tiny_clip(folder), "ring:3@30", ("texture", "clay"), size=64)
     return Describer(names, device="cpu", precision="float32")
 
 

@@ -16,12 +16,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import runner
+from counting import counts, encoded
 from made_meshes import SMALL, write_shapes
 from PIL import Image
 
 from mvrender.cameras import RIG_EXAMPLES, parse_rig
 from mvrender.pool import Job, Rendered, RenderPool, RenderSpec
-from mvretrieval.cli.main import main
 from mvretrieval.collection.collection import Collection, OpenOptions
 from mvretrieval.collection.indexing import IndexOptions, IndexReport
 from mvretrieval.collection.redescribe import redescribe
@@ -88,27 +89,9 @@ def edit(path: Path, change: Callable[[list[str]], list[str] | None]) -> None:
     write_rows(path, [head, *(new for row in rows if (new := change(row)) is not None)])
 
 
-def counts(report: IndexReport) -> dict[str, int]:
-    names = ("added", "replaced", "unchanged", "identical", "moved", "gone", "removed")
-    return {name: getattr(report, name) for name in names if getattr(report, name)}
-
-
 def add(collection: Collection, csv: Path, **options: object) -> tuple[IndexReport, int]:
     """Report of a run, and how many pictures it encoded."""
-    encoder = collection.describer.encoder
-    count = 0
-    real = encoder.encode_views
-
-    def counting(images: np.ndarray) -> np.ndarray:
-        nonlocal count
-        count += len(images)
-        return real(images)
-
-    encoder.encode_views = counting  # type: ignore[method-assign]
-    try:
-        return collection.add_views(csv, IndexOptions(**options)), count  # type: ignore[arg-type]
-    finally:
-        encoder.encode_views = real  # type: ignore[method-assign]
+    return encoded(collection, lambda: collection.add_views(csv, IndexOptions(**options)))  # type: ignore[arg-type]
 
 
 def views_by_stem(collection: Collection) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -454,14 +437,7 @@ def test_described_anew_from_stored_vectors_or_from_the_pictures(views: Path, pi
 def test_commands(
     given: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def mvr(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["mvr", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        return int(ended.value.code or 0), out, err
-
+    mvr = runner(monkeypatch, capsys)
     c, table, labels = tmp_path / "c", given / "views.csv", given / "labels.csv"
     code, out, err = mvr("index", c, "--views", table, "--labels", labels, "--encoder", "builtin:", "--workers", "1")
     assert code == 0 and f"c: {N} objects" in out
@@ -503,7 +479,7 @@ def test_commands_without_directions(
 ) -> None:
     table = tmp_path / "views.csv"
     write_rows(table, [[row[0], row[1] if i == 0 else str(given / row[1])] for i, row in enumerate(read_rows(given / "views.csv"))])
-    c = tmp_path / "c"
+    c, mvr = tmp_path / "c", runner(monkeypatch, capsys)
     for arguments in (
         ["index", c, "--views", table, "--encoder", "builtin:", "--size", "64"],
         ["search", c, "--image", given / "views/shape-006/01.png", "--html", tmp_path / "page.html"],
@@ -513,11 +489,8 @@ def test_commands_without_directions(
         ["reindex", c, "--adapter", tmp_path / "adapter"],
     ):
         write_rows(tmp_path / "labels.csv", [["file", "label"], *([f"views/shape-{n:03d}", KINDS[n % 4]] for n in range(N))])
-        monkeypatch.setattr(sys, "argv", ["mvr", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        err = capsys.readouterr().err
-        assert not ended.value.code, err
+        code, _, err = mvr(*arguments)
+        assert code == 0, err
     (page,) = (path.read_text() for path in (tmp_path / "report").glob("*.html"))
     assert "<td>unknown</td>" in page and "nan°" not in page and "NaN" not in page
     with Collection.open(c) as collection:

@@ -2,55 +2,36 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
+from commands import Mvr, as_json, runner
 from made_meshes import SMALL, new_object, unit
 from PIL import Image
+from tiny_clip import tiny_clip
 
 from mvretrieval.adapters.adapter import Adapter
 from mvretrieval.adapters.config import AdapterConfig
 from mvretrieval.adapters.network import NetworkConfig
 from mvretrieval.adapters.text_space import TextSpace
-from mvretrieval.cli.main import SUBCOMMANDS, main
+from mvretrieval.cli.main import SUBCOMMANDS
 from mvretrieval.collection.collection import Collection, OpenOptions
 from mvretrieval.describe import DescriberConfig
 from mvretrieval.errors import EvaluationError
 from mvretrieval.evaluation.templates import DEFAULT, IMAGENET, SETS, named_or_file
 from mvretrieval.evaluation.words import text_matrix
 
-TINY = "ViT-tiny-that-names"
 NAMES = ("chair", "dog", "airplane", "table lamp")
 LABELS = ("furniture/chair", "Dog", "an airplane", "table_lamp")
-Mvr = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
 def mvr(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Mvr:
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["mvr", "eval", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        return int(ended.value.code or 0), out, err
-
-    return run
-
-
-def _json(found: tuple[int, str, str]) -> dict[str, Any]:
-    code, out, err = found
-    assert code == 0, err
-    result: dict[str, Any] = json.loads(out)
-    return result
+    return runner(monkeypatch, capsys, "eval")
 
 
 def _put(collection: Collection, name: str, views: Any, labels: dict[str, Any]) -> None:
@@ -65,19 +46,8 @@ def _put(collection: Collection, name: str, views: Any, labels: dict[str, Any]) 
 @pytest.fixture(scope="module")
 def clip_things(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Objects that look exactly like their names, in one of their two views or in both."""
-    import open_clip
-
     folder = tmp_path_factory.mktemp("tiny-names")
-    config = {
-        "embed_dim": 32,
-        "vision_cfg": {"image_size": 64, "layers": 1, "width": 64, "patch_size": 32},
-        "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
-    }
-    (folder / f"{TINY}.json").write_text(json.dumps(config))
-    open_clip.add_model_config(folder)
-    torch.manual_seed(0)
-    torch.save(open_clip.create_model(TINY).state_dict(), folder / "clip.pt")
-    names = DescriberConfig(f"open_clip:{TINY}@{folder / 'clip.pt'}", "ring:3@30", ("texture", "depth"), size=64)
+    names = DescriberConfig(tiny_clip(folder), "ring:3@30", ("texture", "depth"), size=64)
     with Collection.create(folder / "things", names, OpenOptions(device="cpu", precision="float32")) as things:
         texts = text_matrix(things.describer, NAMES, SETS[DEFAULT]).reshape(4, 2, 32)[:, 0]
         noise = unit(np.random.default_rng(0).standard_normal((4, 32)))
@@ -117,51 +87,51 @@ def named_things(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_objects_that_look_like_their_names_are_called_by_them(mvr: Mvr, clip_things: Path) -> None:
-    result = _json(mvr("zero-shot", clip_things, "--json", "--per-class"))
+    result = as_json(mvr("zero-shot", clip_things, "--json", "--per-class"))
     assert (result["objects"], result["classes"], result["candidates"]) == (8, 4, 4)
     assert result["top1"] == result["class_mean_top1"] == result["top5"] == 1 and result["chance"] == 0.25
     assert result["left_out"]["unlabelled"] == 1 and result["left_out"]["unknown_names"] == []
     assert [one["class"] for one in result["per_class"]] == sorted(NAMES)
     for views in ("before", "logits", "after"):
         for weights in ("equal", "entropy"):
-            again = _json(mvr("zero-shot", clip_things, "--json", "--views", views, "--weights", weights, "--keep-views", 1))
+            again = as_json(mvr("zero-shot", clip_things, "--json", "--views", views, "--weights", weights, "--keep-views", 1))
             assert again["top1"] == 1, (views, weights)
     code, out, err = mvr("zero-shot", clip_things, "--per-class")
     assert code == 0 and "8 objects of 4 classes" in out and "table lamp" in out and "1 objects without a label" in err
 
 
 def test_before_with_the_collections_own_weights_is_the_stored_vector(mvr: Mvr, clip_things: Path) -> None:
-    stored = _json(mvr("zero-shot", clip_things, "--json", "--templates", "photo"))
-    again = _json(mvr("zero-shot", clip_things, "--json", "--templates", "photo", "--weights", "equal"))
+    stored = as_json(mvr("zero-shot", clip_things, "--json", "--templates", "photo"))
+    again = as_json(mvr("zero-shot", clip_things, "--json", "--templates", "photo", "--weights", "equal"))
     assert {key: stored[key] for key in stored if "top" in key} == {key: again[key] for key in again if "top" in key}
 
 
 def test_candidates_from_a_file_and_seen_classes(mvr: Mvr, clip_things: Path, tmp_path: Path) -> None:
     (tmp_path / "classes.txt").write_text("dog\nairplane\nzebra\n\n")
-    result = _json(mvr("zero-shot", clip_things, "--json", "--classes-file", tmp_path / "classes.txt"))
+    result = as_json(mvr("zero-shot", clip_things, "--json", "--classes-file", tmp_path / "classes.txt"))
     assert (result["objects"], result["classes"], result["candidates"]) == (4, 2, 3)
     assert result["left_out"]["not_candidates"] == 4
-    result = _json(mvr("zero-shot", clip_things, "--json", "--seen", "split = 'train'"))
+    result = as_json(mvr("zero-shot", clip_things, "--json", "--seen", "split = 'train'"))
     assert result["objects"] == 6 and result["left_out"]["learnt_from"] == 2
     apart = result["generalised"]
     assert (apart["unseen"], apart["seen"], apart["harmonic"]) == (1, None, None)
     assert (apart["seen_classes"], apart["unseen_classes"], apart["unseen_objects"]) == (1, 3, 6)
     # A negative bias lifts the seen class above everything.
-    lost = _json(mvr("zero-shot", clip_things, "--json", "--seen", "split = 'train'", "--bias", -9))
+    lost = as_json(mvr("zero-shot", clip_things, "--json", "--seen", "split = 'train'", "--bias", -9))
     assert lost["generalised"]["unseen"] == lost["top1"] == 0
     code, out, err = mvr("zero-shot", clip_things, "--seen", "split = 'train'")
     assert code == 0 and "unseen alone" in out and "2 objects do not ask: they were learnt from" in err
 
 
 def test_names_of_an_adapter_and_those_it_does_not_know(mvr: Mvr, named_things: Path) -> None:
-    result = _json(mvr("zero-shot", named_things, "--json"))
+    result = as_json(mvr("zero-shot", named_things, "--json"))
     assert (result["objects"], result["candidates"], result["top1"]) == (6, 3, 1)
     assert result["left_out"]["unknown_objects"] == 2 and result["left_out"]["unknown_names"] == ["table lamp"]
     for views in ("before", "logits", "after"):
         for weights in ("equal", "adapter", "entropy"):
-            again = _json(mvr("zero-shot", named_things, "--json", "--views", views, "--weights", weights))
+            again = as_json(mvr("zero-shot", named_things, "--json", "--views", views, "--weights", weights))
             assert again["top1"] == 1, (views, weights)
-    found = _json(mvr("text-to-3d", named_things, "--json"))
+    found = as_json(mvr("text-to-3d", named_things, "--json"))
     assert (found["questions"], found["unknown_texts"], found["found@1"], found["mAP"]) == (3, 1, 1, 1)
     assert "table lamp" in mvr("zero-shot", named_things)[2]
     code, _, err = mvr("zero-shot", named_things, "--where", "label = 'table_lamp'")
@@ -169,12 +139,12 @@ def test_names_of_an_adapter_and_those_it_does_not_know(mvr: Mvr, named_things: 
 
 
 def test_names_ask_for_their_objects(mvr: Mvr, clip_things: Path, tmp_path: Path) -> None:
-    found = _json(mvr("text-to-3d", clip_things, "--json", "--by", "label"))
+    found = as_json(mvr("text-to-3d", clip_things, "--json", "--by", "label"))
     assert (found["questions"], found["objects"]) == (4, 9)
     assert (found["found@1"], found["recall@1"], found["recall@5"], found["median_rank"], found["mAP"]) == (1, 0.5, 1, 1, 1)
     captions = tmp_path / "captions.csv"
     captions.write_text("id,text\n1-1.ply,dog\n2-0.ply,an airplane\nnowhere.ply,a car\n")
-    found = _json(mvr("text-to-3d", clip_things, "--json", "--captions", captions))
+    found = as_json(mvr("text-to-3d", clip_things, "--json", "--captions", captions))
     assert (found["questions"], found["without_right_object"], found["found@5"]) == (2, 1, found["recall@5"])
     code, out, err = mvr("text-to-3d", clip_things, "--captions", captions)
     assert code == 0 and "median rank" in out and "1 texts do not ask" in err
@@ -195,9 +165,9 @@ def test_pictures_ask_for_their_objects(mvr: Mvr, clip_things: Path, tmp_path: P
     (tmp_path / "by-id.csv").write_text("image,id\nred.png,red.ply\nred.png,gone.ply\n")
     (tmp_path / "by-label.csv").write_text("image,label\nred.png,red thing\n")
     for file in ("by-id.csv", "by-label.csv"):
-        found = _json(mvr("image-to-3d", copy, "--queries", tmp_path / file, "--json"))
+        found = as_json(mvr("image-to-3d", copy, "--queries", tmp_path / file, "--json"))
         assert (found["questions"], found["found@1"], found["median_rank"], found["mAP"]) == (1, 1, 1, 1), file
-    assert _json(mvr("image-to-3d", copy, "--queries", tmp_path / "by-id.csv", "--json"))["without_right_object"] == 1
+    assert as_json(mvr("image-to-3d", copy, "--queries", tmp_path / "by-id.csv", "--json"))["without_right_object"] == 1
     (tmp_path / "missing.csv").write_text("image,id\nblue.png,red.ply\n")
     code, _, err = mvr("image-to-3d", copy, "--queries", tmp_path / "missing.csv")
     assert code == 1 and "1 of 1 pictures" in err and "blue.png" in err
@@ -238,8 +208,8 @@ def test_an_encoder_without_words_says_how_to_get_them(mvr: Mvr, named_things: P
 def test_a_folder_called_like_a_subcommand(mvr: Mvr, clip_things: Path, tmp_path: Path, monkeypatch: Any) -> None:
     shutil.copytree(clip_things, tmp_path / "zero-shot")
     monkeypatch.chdir(tmp_path)
-    assert "mAP" in _json(mvr("./zero-shot", "--json"))
-    assert _json(mvr("zero-shot", "./zero-shot", "--json"))["task"] == "zero-shot"
+    assert "mAP" in as_json(mvr("./zero-shot", "--json"))
+    assert as_json(mvr("zero-shot", "./zero-shot", "--json"))["task"] == "zero-shot"
     code, out, _ = mvr("--help")
     assert code == 0 and all(f"mvr eval {name}" in out for name in SUBCOMMANDS["eval"])
     for name in SUBCOMMANDS["eval"]:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from mvretrieval.encoders.network import NetworkEncoder
 from mvretrieval.evaluation.metrics import leave_one_out
+from mvretrieval.unit_norm import unit
 from mvtrain.pictures import Pictures
 
 
@@ -18,8 +19,7 @@ def mean_view_ap(encoder: NetworkEncoder, pictures: Pictures) -> float:
     shown = pictures.mask[:, None, :, None]
     middle = (vectors * shown).sum(axis=(0, 2)) / shown.sum(axis=(0, 2))
     pooled = ((vectors - middle[None, :, None]) * shown).sum(axis=2)
-    pooled /= np.maximum(np.linalg.norm(pooled, axis=2, keepdims=True), 1e-12)
-    flat = (pooled / pooled.shape[1] ** 0.5).reshape(len(pooled), -1).astype(np.float32)
+    flat = (unit(pooled) / pooled.shape[1] ** 0.5).reshape(len(pooled), -1).astype(np.float32)
     return leave_one_out(flat, list(pictures.labels)).means()["mAP"]
 
 

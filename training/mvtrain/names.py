@@ -11,18 +11,12 @@ from numpy.typing import NDArray
 from mvretrieval.adapters.text_space import TextSpace, plain_name
 from mvretrieval.describe import Describer
 from mvretrieval.errors import TrainingError
+from mvretrieval.evaluation.templates import DEFAULT, SETS
 from mvretrieval.statistics import Statistics
+from mvretrieval.unit_norm import unit
 
-# Of CLIP's ImageNet templates those that fit renders, and what 3D works add to them (PointCLIP, ULIP).
-TEMPLATES = (
-    "a {}.",
-    "a photo of a {}.",
-    "a rendering of a {}.",
-    "a 3D model of a {}.",
-    "a grey 3D model of a {}.",
-    "a CAD model of a {}.",
-    "a toy {}.",
-)
+# What is said around a class's name when it is asked for is what was said in training.
+TEMPLATES = SETS[DEFAULT]
 _PENALTIES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 
 
@@ -121,7 +115,7 @@ def _ranks_of_held_out(
     """Ranks of the own name of every object whose name is in `out` (C,), among the names in `out`."""
     asked, names = out[codes], np.flatnonzero(out)
     projection, mean, origin = _ridge(x[~asked], codes[~asked], classes[~asked], targets, penalty)
-    there = _unit((targets[names] - origin) @ projection)
+    there = unit((targets[names] - origin) @ projection)
     scores = (x[asked] - mean) @ there.T
     own = scores[np.arange(len(scores)), np.searchsorted(names, codes[asked])]
     return np.asarray((scores > own[:, None]).sum(axis=1))
@@ -149,7 +143,3 @@ def _ridge(
     # class is all there is, the map is zero.
     ridge = penalty * max(np.trace(gram), 1e-12) / len(gram) * np.eye(len(gram))
     return given.T @ np.linalg.solve(gram + ridge, middles - mean), mean, origin
-
-
-def _unit(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12))

@@ -1,0 +1,37 @@
+"""`mvr` in this process, and what tests read of it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from mvretrieval.cli.main import main
+
+Mvr = Callable[..., tuple[int, str, str]]
+"""Arguments -> exit code, stdout, stderr."""
+
+
+def runner(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *first: str) -> Mvr:
+    """Runs `mvr FIRST ARGUMENTS`."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["mvr", *first, *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        return int(ended.value.code or 0), out, err
+
+    return run
+
+
+def as_json(found: tuple[int, str, str]) -> dict[str, Any]:
+    """What a command printed; it has to have gone well."""
+    code, out, err = found
+    assert code == 0, err
+    result: dict[str, Any] = json.loads(out)
+    return result
