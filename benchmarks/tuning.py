@@ -30,6 +30,7 @@ from benchmarks.psb import MVR, SEEDS, Psb, folder, psb, spread
 from mvrender.cameras import parse_rig
 from mvrender.pool import RenderSpec
 from mvrender.renderer import choose
+from mvretrieval.adapters.adapter import Adapter
 from mvretrieval.collection.collection import Collection
 from mvretrieval.encoders.network import Architecture, NetworkEncoder, Preprocessing
 from mvretrieval.encoders.open_clip import bare_model
@@ -41,6 +42,7 @@ from mvtrain.features import Features
 from mvtrain.judging import view_vectors
 from mvtrain.lora import LowRank, attach, merge
 from mvtrain.pictures import Pictures, of_collection, render
+from mvtrain.tune_output import ADAPTER
 
 OPTIONS = ("--method", "last-blocks", "--last-blocks", "2", "--views-per-object", "2", "--max-steps", "200")
 
@@ -87,27 +89,31 @@ def seen_by(encoder: NetworkEncoder) -> Psb:
 
 
 def finetuned_unseen() -> dict[str, float]:
-    """Unseen mAP with the tuned encoder.
+    """Unseen mAP with tuned encoders, mean over seeds of both trainings.
 
-    `unseen`: view weights learnt on it by `mvr train`, mean over the seeds of that training; `frozen_adam`: the same with the
-    encoder as it was; `gain`: their difference. `mean` and `frozen_mean`: mean of the views, neither whitened nor learnt.
+    `mean` and `frozen_mean`: mean of the views, neither whitened nor learnt, of the tuned encoder and as it was before.
+    `joint` and `frozen_joint`: the AdaM weights that were trained with the tuned encoder, and the same kind of weights learnt
+    from the frozen encoder's vectors, both without whitening. `unseen` and `frozen_adam`: whitened, and weighed by what
+    `mvr train` learns from the vectors of each; `gain`: their difference.
     """
-    encoder = open_encoder(f"tuned:{tuned_folder()}", precision="float32")
-    assert isinstance(encoder, NetworkEncoder)
-    return compared(psb(), seen_by(encoder))
-
-
-def compared(frozen: Psb, tuned: Psb) -> dict[str, float]:
-    """What `finetuned_unseen` gives, of view vectors before and after."""
-    before = [frozen.mean_ap(frozen.vectors(adapter))["unseen"] for adapter in adapters()]
+    frozen = psb()
+    before = frozen.mean_ap(mean_of_views(frozen.features))["unseen"]
     steps = chosen().steps  # as for the frozen encoder: chosen on held-out classes, and no favour for the tuned one
     rows = []
-    for seed, own in zip(SEEDS, before, strict=True):
-        learnt = tuned.vectors(tuned.learn(TrainConfig(folds=0, max_steps=steps, seed=seed)))
-        found = tuned.mean_ap(learnt)["unseen"]
-        rows.append({"unseen": found, "frozen_adam": own, "gain": found - own})
-    means = {"mean": mean_of_views(tuned.features), "frozen_mean": mean_of_views(frozen.features)}
-    return spread(rows) | {name: frozen.mean_ap(vectors)["unseen"] for name, vectors in means.items()}
+    for seed, whitened in zip(SEEDS, adapters(), strict=True):
+        encoder = open_encoder(f"tuned:{tuned_folder(seed)}", precision="float32")
+        assert isinstance(encoder, NetworkEncoder)
+        tuned = seen_by(encoder)
+        vectors = {
+            "unseen": tuned.vectors(tuned.learn(TrainConfig(folds=0, max_steps=steps, seed=seed))),
+            "frozen_adam": frozen.vectors(whitened),
+            "joint": tuned.vectors(Adapter.load(tuned_folder(seed) / ADAPTER)),
+            "frozen_joint": frozen.vectors(frozen.learn(TrainConfig(whiten=0, folds=3, seed=seed))),
+            "mean": mean_of_views(tuned.features),
+        }
+        found = {name: tuned.mean_ap(own)["unseen"] for name, own in vectors.items()}
+        rows.append(found | {"gain": found["unseen"] - found["frozen_adam"]})
+    return spread(rows) | {"frozen_mean": before}
 
 
 def mean_of_views(features: Features) -> NDArray[np.float32]:
