@@ -75,6 +75,10 @@ class TextSpace:
             rows.setdefault(plain_name(name), []).append(i)
         return rows
 
+    def __len__(self) -> int:
+        """How many names can be told apart: `desk_chair` and `Desk Chair` are one."""
+        return len(self._rows)
+
     def direction_of(self, name: str) -> NDArray[np.float32] | None:
         """(E,) unit vector of a name, or None where it is unknown. A label's path is left out: `furniture/desk`."""
         rows = self._rows.get(plain_name(name))
@@ -110,7 +114,7 @@ class TextSpace:
         direction = self.direction_of(text)
         if direction is None:
             raise EncoderError(
-                f"'{text}' is not among the {len(self._rows)} names that this adapter knows: "
+                f"'{text}' is not among the {len(self)} names that this adapter knows: "
                 f"{did_you_mean(plain_name(text), self._rows)}for free words use a collection with a CLIP encoder"
             )
         return unit(np.asarray((direction - self.origin) @ self.projection, np.float32))

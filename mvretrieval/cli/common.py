@@ -21,6 +21,13 @@ def say(text: str) -> None:
     print(text, file=sys.stderr)
 
 
+def counted(n: int, noun: str) -> str:
+    """`1 object`, `2 objects`, `2 classes`, `2 queries`."""
+    if n == 1:
+        return f"1 {noun}"
+    return f"{n} {noun[:-1]}ies" if noun.endswith("ry") else f"{n} {noun}{'es' if noun.endswith('s') else 's'}"
+
+
 @contextmanager
 def progress(unit: str) -> Iterator[Callable[[int, int], None]]:
     """A progress bar with rate and time left, as a callback of (done, total)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,8 +12,9 @@ from typing import Any, Literal
 import numpy as np
 import tyro
 
-from mvretrieval.cli.common import run_record, say, table
+from mvretrieval.cli.common import counted, run_record, say, table
 from mvretrieval.collection.collection import Collection
+from mvretrieval.collection.where import column_in_words
 from mvretrieval.errors import EvaluationError
 from mvretrieval.evaluation.against import evaluate_other
 from mvretrieval.evaluation.metrics import Evaluation, Measure, evaluate
@@ -115,7 +117,8 @@ def run(options: Options) -> int:
         if not len(task.queries):
             say(f"nothing was measured: no two of the {len(subject.ids)} objects have the same '{options.by}'")
         kind = {"protocol": options.protocol, "metrics": options.metrics}
-        result: dict[str, Any] = {"queries": len(evaluation.queries), **kind, **_means(evaluation)}
+        counts = {"queries": len(evaluation.queries), "objects": len(subject.ids), "unlabelled": subject.unlabelled}
+        result: dict[str, Any] = {**counts, **kind, **_means(evaluation)}
         if options.transductive is not None:
             result["transductive"] = _transductive(options.transductive, subject, task, measure)
         differences = _compared(options, subject, task, queries, evaluation)
@@ -131,28 +134,33 @@ def run(options: Options) -> int:
 
 
 def _task(options: Options, subject: Subject) -> tuple[Task, OpenSetQueries | None]:
+    if subject.unlabelled and subject.unlabelled < len(subject.ids):
+        say(
+            f"{counted(subject.unlabelled, 'object')} of {len(subject.ids)} without a '{options.by}' would count as wrong answers; "
+            f"to leave them out: --where {shlex.quote(f'{column_in_words(options.by)} is not null')}"
+        )
     if options.protocol == "leave-one-out":
         task = leave_one_out_task(subject.labels, subject.ids)
         if task.skipped:
-            say(f"{task.skipped} objects do not ask: they are alone with their label")
+            say(f"not asked: {counted(task.skipped, 'object')}, alone with a label")
         return task, None
     file = options.queries
     if file is not None and file.exists():
         queries = OpenSetQueries.read(file)
-        say(f"{len(queries.ids)} queries from {file}: {queries.per_class} of each class, seed {queries.seed}")
+        say(f"{counted(len(queries.ids), 'query')} from {file}: {queries.per_class} of each class, seed {queries.seed}")
     else:
         queries = draw_queries(subject.labels, subject.ids, options.queries_per_class, options.seed)
         if file is not None:
             queries.write(file)
-            say(f"{len(queries.ids)} queries written to {file}")
+            say(f"{counted(len(queries.ids), 'query')} written to {file}")
     if queries.short_classes:
         say(
-            f"{queries.short_classes} classes have at most {queries.per_class} objects and ask with fewer: one has to be "
+            f"{counted(queries.short_classes, 'class')} with at most {queries.per_class} objects asked with fewer: one has to be "
             "left to find"
         )
     task = open_set_task(subject.labels, subject.ids, queries)
     if task.skipped:
-        say(f"{task.skipped} queries do not ask: nothing else has their label")
+        say(f"not asked: {counted(task.skipped, 'query')}, alone with a label")
     return task, queries
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import tyro
 
-from mvretrieval.cli.common import progress, say
+from mvretrieval.cli.common import counted, progress, say
 from mvretrieval.cli.eval_text_to_3d import print_found
 from mvretrieval.collection.collection import Collection
 from mvretrieval.collection.smoothed import searched_vectors
@@ -55,7 +55,7 @@ def run(options: Options) -> int:
         print(json.dumps(found))
         return 0
     if found["without_right_object"]:
-        say(f"{found['without_right_object']} pictures do not ask: no object of the collection is right")
+        say(f"left out: {counted(found['without_right_object'], 'picture')} without a right object in the collection")
     print_found(found)
     return 0
 

@@ -10,7 +10,7 @@ from typing import Any
 import tyro
 
 from mvretrieval.adapters.text_space import plain_name
-from mvretrieval.cli.common import say, table
+from mvretrieval.cli.common import counted, say, table
 from mvretrieval.collection.collection import Collection
 from mvretrieval.collection.smoothed import searched_vectors
 from mvretrieval.errors import EvaluationError
@@ -54,20 +54,21 @@ class Options:
 
 def run(options: Options) -> int:
     """Measure and print."""
-    found, unknown = measure(options)
+    found = measure(options)
     if options.json:
         print(json.dumps(found))
         return 0
-    if unknown:
-        say(f"left out: {len(unknown)} texts that are not known: {', '.join(unknown[:5])}{', ...' if len(unknown) > 5 else ''}")
+    if unknown := found["unknown_texts"]:
+        some = ", ".join(unknown[:5]) + (", ..." if len(unknown) > 5 else "")
+        say(f"left out: {counted(len(unknown), 'unknown text')}: {some}")
     if found["without_right_object"]:
-        say(f"{found['without_right_object']} texts do not ask: no object of the collection is right")
+        say(f"left out: {counted(found['without_right_object'], 'text')} without a right object in the collection")
     print_found(found)
     return 0
 
 
-def measure(options: Options) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """What is found, and the texts that nobody knows.
+def measure(options: Options) -> dict[str, Any]:
+    """What is found by each text alone, and the texts that nobody knows.
 
     Raises:
         MvrError: labels, captions or words are missing.
@@ -98,15 +99,14 @@ def measure(options: Options) -> tuple[dict[str, Any], tuple[str, ...]]:
     check_known(task, questions, keys, name)
     found: dict[str, Any] = {"task": "text-to-3d", "questions": len(task.queries), "objects": len(subject.ids)}
     found |= summary(measure_found(task, known.vectors, objects))
-    found |= {"unknown_texts": len(known.unknown), "without_right_object": task.skipped}
-    return found, known.unknown
+    return found | {"unknown_texts": list(known.unknown), "without_right_object": task.skipped}
 
 
 def print_found(found: dict[str, Any]) -> None:
     """As a table: found@k, recall@k, mAP and the median rank."""
     names = [name for name in found if "@" in name or name in ("mAP", "median_rank")]
     cells = [f"{found[name]:g}" if name == "median_rank" else f"{found[name]:.4f}" for name in names]
-    print(f"{found['questions']} questions, {found['objects']} objects")
+    print(f"{counted(found['questions'], 'question')}, {counted(found['objects'], 'object')}")
     print(table([cells], [name.replace("_", " ") for name in names]))
 
 

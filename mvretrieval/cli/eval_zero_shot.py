@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import tyro
 
-from mvretrieval.cli.common import say, table
+from mvretrieval.cli.common import counted, say, table
 from mvretrieval.collection.collection import Collection
 from mvretrieval.errors import EvaluationError
 from mvretrieval.evaluation.candidates import Naming, candidate_names, naming_task
 from mvretrieval.evaluation.generalised import Generalised, generalised
+from mvretrieval.evaluation.learnt import learnt_names, tuning_of
 from mvretrieval.evaluation.subject import Selection, read_classes, subject_of
 from mvretrieval.evaluation.templates import DEFAULT, named_or_file
 from mvretrieval.evaluation.view_scores import Pooled
@@ -39,7 +40,7 @@ class Options:
         weights: of the views: equal, the adapter's, or by entropy: the surer of one class, the heavier. Default: as the
             collection's own vectors are made.
         keep_views: only so many views of each object, those with the lowest entropy; 0 for all.
-        temperature: of the softmax. Default: 0.01 for CLIP, 0.05 for an adapter's names.
+        temperature: of the softmax. Default: what the encoder was trained with (0.01 for CLIP), 0.08 for an adapter's names.
         seen: generalised zero-shot: filter of the objects that were learnt from. Their classes are candidates too, and seen
             and unseen classes are measured apart.
         bias: taken away from the scores of seen classes (calibrated stacking).
@@ -75,19 +76,41 @@ class Options:
         return Looking(self.views, self.weights, self.keep_views, self.temperature)
 
 
+@dataclass(frozen=True)
+class Measured:
+    """What is found.
+
+    Attributes:
+        found: accuracy.
+        naming: the task.
+        words: who read the names.
+        apart: seen and unseen classes, if that is asked for.
+        met: classes that were asked for as unseen ones, and that the adapter or the encoder was trained on.
+        views_apart: whether each view was encoded by itself.
+    """
+
+    found: Accuracy
+    naming: Naming
+    words: Words
+    apart: Generalised | None
+    met: tuple[str, ...]
+    views_apart: bool
+
+
 def run(options: Options) -> int:
     """Measure and print."""
-    found, naming, words, apart = measure(options)
+    measured = measure(options)
+    _warn(options, measured)
     if options.json:
-        print(json.dumps(_plain(options, found, naming, words, apart)))
+        print(json.dumps(_plain(options, measured)))
     else:
-        _tell(naming, words)
-        _print(options, found, naming, apart)
+        _tell(measured.naming, measured.words)
+        _print(options, measured)
     return 0
 
 
-def measure(options: Options) -> tuple[Accuracy, Naming, Words, Generalised | None]:
-    """Accuracy, the task, who read the names, and seen and unseen classes apart if that is asked for.
+def measure(options: Options) -> Measured:
+    """Call the objects by name.
 
     Raises:
         MvrError: labels, filters, templates or words are missing.
@@ -102,20 +125,35 @@ def measure(options: Options) -> tuple[Accuracy, Naming, Words, Generalised | No
         if options.seen is not None:
             seen_numbers = collection.store.select(options.seen)
             seen_labels = collection.store.column_values(options.by, [int(n) for n in seen_numbers])
+            if all(label is None for label in seen_labels):
+                raise EvaluationError(f"--seen {options.seen}: it keeps no object with a '{options.by}'; what was learnt from?")
             learnt = np.isin(subject.numbers, seen_numbers)
         words = class_words(collection, candidate_names(subject.labels, classes, seen_labels), templates)
         naming = naming_task(subject.labels, words, seen_labels=seen_labels, learnt=learnt, by=options.by)
         rows = naming.rows
         scores = object_scores(collection, subject.numbers[rows], subject.vectors[rows], words, options.looking())
+        learnt_from, tuning = learnt_names(collection.describer), tuning_of(collection.describer)
     bias = options.bias or 0.0
     found = accuracy(verdicts((scores - bias * naming.is_seen).round(9), naming.own), naming.own, naming.names)
     apart = None if options.seen is None else generalised(scores, naming.own, naming.is_seen, bias)
-    return found, naming, words, apart
+    asked = {naming.names[i] for i in np.unique(naming.own) if not naming.is_seen[i]}
+    met = tuple(sorted(asked & learnt_from))
+    return Measured(found, naming, words, apart, met, tuning is None or not tuning.architecture.cross_view)
 
 
-def _plain(
-    options: Options, found: Accuracy, naming: Naming, words: Words, apart: Generalised | None
-) -> dict[str, Any]:
+def _warn(options: Options, measured: Measured) -> None:
+    if measured.met:
+        some = ", ".join(measured.met[:5]) + (", ..." if len(measured.met) > 5 else "")
+        say(
+            f"note: the adapter or the encoder was trained on pictures of {counted(len(measured.met), 'class')} asked for here "
+            f"({some}): no zero-shot. Leave them out with --where, or say with --seen what was learnt from"
+        )
+    if options.looking().asks_single_views and not measured.views_apart:
+        say("note: in this tuned encoder the views of an object attend to one another: no view speaks for itself alone")
+
+
+def _plain(options: Options, measured: Measured) -> dict[str, Any]:
+    found, naming, words, apart = measured.found, measured.naming, measured.words, measured.apart
     plain: dict[str, Any] = {
         "task": "zero-shot",
         "objects": found.objects,
@@ -131,6 +169,7 @@ def _plain(
         "keep_views": options.keep_views,
         "merged_labels": naming.merged,
         "left_out": naming.left_out(),
+        "classes_learnt_from": list(measured.met),
     }
     if apart is not None:
         plain["generalised"] = {
@@ -148,24 +187,29 @@ def _tell(naming: Naming, words: Words) -> None:
     if naming.unknown_objects or naming.unknown_names:
         some = ", ".join(naming.unknown_names[:5]) + (", ..." if len(naming.unknown_names) > 5 else "")
         say(
-            f"left out: {naming.unknown_objects} objects, since {len(naming.unknown_names)} names are not known to "
+            f"left out: {counted(naming.unknown_objects, 'object')}, {counted(len(naming.unknown_names), 'name')} unknown to "
             f"{words.source}: {some}"
         )
     if naming.unlabelled or naming.not_candidates:
-        say(f"left out: {naming.unlabelled} objects without a label, {naming.not_candidates} of classes that are no candidates")
+        say(
+            f"left out: {counted(naming.unlabelled, 'object')} without a label, {naming.not_candidates} of classes that are no "
+            "candidates"
+        )
     if naming.learnt:
-        say(f"{naming.learnt} objects do not ask: they were learnt from")
+        say(f"left out: {counted(naming.learnt, 'object')} learnt from")
     if naming.merged:
-        say(f"{naming.merged} labels have the name of another one and count as the same class")
+        say(f"{counted(naming.merged, 'label')} with the name of another one: the same class")
 
 
-def _print(options: Options, found: Accuracy, naming: Naming, apart: Generalised | None) -> None:
+def _print(options: Options, measured: Measured) -> None:
+    found, naming, apart = measured.found, measured.naming, measured.apart
     head = [f"top-{k}" for k in TOP]
     rows = [
         [kind, *(f"{values[k]:.4f}" for k in TOP)]
         for kind, values in (("objects", found.top), ("class mean", found.class_mean))
     ]
-    print(f"{found.objects} objects of {len(found.classes)} classes, {len(naming.names)} candidates")
+    counts = ((found.objects, "object"), (len(found.classes), "class"), (len(naming.names), "candidate"))
+    print("{} of {}, {}".format(*(counted(n, noun) for n, noun in counts)))
     print(table(rows, ["mean over", *head]))
     if apart is not None:
         print(f"\nseen and unseen classes together, class means; bias {apart.bias:g}")

@@ -64,6 +64,7 @@ _GRAMMAR = r"""
 """
 
 
+_KEYWORDS = ("and", "between", "false", "in", "is", "like", "not", "null", "or", "true")
 _LEAVES = ("column", "string", "number", "boolean")
 
 
@@ -111,6 +112,12 @@ def parse_where(text: str, columns: Mapping[str, str]) -> Condition:
             raise error.orig_exc from None
         raise
     return result
+
+
+def column_in_words(name: str) -> str:
+    """A column's name as a filter takes it: in double quotes unless it is a plain word."""
+    plain = name.isidentifier() and name.casefold() not in _KEYWORDS
+    return name if plain else '"' + name.replace('"', '""') + '"'
 
 
 def _place(text: str, error: UnexpectedInput) -> str:

@@ -110,6 +110,12 @@ class NetworkEncoder:
         """Last blocks in which views that are encoded together attend to one another; 0 for most encoders."""
         return 0 if self.architecture is None else self.architecture.cross_view
 
+    @property
+    def temperature(self) -> float | None:
+        """What training divided the cosines of pictures and words by, 0.01 for CLIP; None without a text tower."""
+        scale = getattr(self.whole, "logit_scale", None)
+        return None if scale is None else float((-scale.detach().float()).exp())
+
     def encode_views(self, images: NDArray[np.uint8], groups: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
         """See `ViewEncoder.encode_views`.
 

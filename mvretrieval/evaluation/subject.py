@@ -51,6 +51,11 @@ class Subject:
     labels: list[Any]
     vectors: NDArray[np.float32]
 
+    @property
+    def unlabelled(self) -> int:
+        """How many have no label."""
+        return sum(label is None for label in self.labels)
+
 
 def subject_of(collection: Collection, selection: Selection) -> Subject:
     """Read the objects that are asked and searched, as they are at one moment.

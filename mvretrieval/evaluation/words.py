@@ -14,7 +14,7 @@ from mvretrieval.describe import PICTURE_STYLES, Describer
 from mvretrieval.errors import EncoderError
 from mvretrieval.unit_norm import unit
 
-# 1 / 100, where CLIP's training stops its logit scale.
+# Where CLIP's training stops: of an encoder that does not say how it was trained.
 CLIP_TEMPERATURE = 0.01
 # Cosines between objects and mapped names spread wider than CLIP's. Entropies of PSB's train views, in shares of the largest,
 # have their first and last tenth at 0.07 and 0.83 with 0.07, and at 0.29 and 0.92 with 0.1; 0.02 makes most views sure and
@@ -81,14 +81,16 @@ def class_words(collection: Collection, names: Sequence[str], templates: Sequenc
                 return np.zeros((len(vectors), 0))
             return np.asarray(space.name_scores(vectors, known).astype(np.float64).round(6))
 
-        return Words(known, _others(names, known), by_names, NAMES_TEMPERATURE, f"the adapter's {len(space.names)} names")
+        return Words(known, _others(names, known), by_names, NAMES_TEMPERATURE, f"the adapter's {len(space)} names")
     said = tuple(name for name in names if name)
     matrix = _matrix(collection, said, templates).astype(np.float64)
 
     def by_cosine(vectors: NDArray[np.float32]) -> NDArray[np.float64]:
         return np.asarray((vectors.astype(np.float64) @ matrix.T).round(9))
 
-    return Words(said, _others(names, said), by_cosine, CLIP_TEMPERATURE, collection.describer.encoder.id)
+    encoder = collection.describer.encoder
+    temperature = getattr(encoder, "temperature", None) or CLIP_TEMPERATURE
+    return Words(said, _others(names, said), by_cosine, temperature, encoder.id)
 
 
 def directions(collection: Collection, texts: Sequence[str], templates: Sequence[str] = ("{}",)) -> Directions:

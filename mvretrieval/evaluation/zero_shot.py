@@ -54,6 +54,11 @@ class Looking:
         if self.temperature is not None and not 0 < self.temperature < float("inf"):
             raise EvaluationError(f"a temperature is a number above 0, not {self.temperature:g}; CLIP's is 0.01")
 
+    @property
+    def asks_single_views(self) -> bool:
+        """Whether a view's own scores have a say."""
+        return self.views != "before" or self.weights == "entropy" or self.keep > 0
+
     def check_fits(self, collection: Collection) -> None:
         """Refuse weights that are not there.
 

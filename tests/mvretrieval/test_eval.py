@@ -68,7 +68,11 @@ def test_leave_one_out(mvr: Mvr, good: Path) -> None:
     assert {name: result[name] for name in expected.values} == pytest.approx(expected.means())
     code, out, err = mvr(good)
     assert code == 0 and out.splitlines()[0].split()[:6] == ["queries", "NN", "FT", "ST", "DCG", "mAP"]
-    assert "1 objects do not ask" in err
+    assert "not asked: 1 object, alone with a label" in err
+    assert "1 object of 40 without a 'label' would count as wrong answers" in err and "--where 'label is not null'" in err
+    assert (result["objects"], result["unlabelled"]) == (40, 1)
+    result = as_json(mvr(good, "--json", "--where", "label is not null"))
+    assert (result["objects"], result["unlabelled"], result["queries"]) == (39, 0, 38)
     assert as_json(mvr(good, "--json", "--where", "size < 12"))["queries"] == 10
 
 
@@ -98,7 +102,7 @@ def test_open_set_queries_are_written_once_and_used_again(mvr: Mvr, good: Path, 
 
 def test_small_classes_are_told(mvr: Mvr, good: Path) -> None:
     code, _, err = mvr(good, "--protocol", "open-set")
-    assert code == 0 and "1 classes have at most 5 objects" in err
+    assert code == 0 and "1 class with at most 5 objects" in err
 
 
 def test_families_of_metrics_have_tables_of_their_own(mvr: Mvr, good: Path) -> None:

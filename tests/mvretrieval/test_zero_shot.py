@@ -23,7 +23,7 @@ from mvretrieval.collection.collection import Collection, OpenOptions
 from mvretrieval.describe import DescriberConfig
 from mvretrieval.errors import EvaluationError
 from mvretrieval.evaluation.templates import DEFAULT, IMAGENET, SETS, named_or_file
-from mvretrieval.evaluation.words import text_matrix
+from mvretrieval.evaluation.words import class_words, text_matrix
 
 NAMES = ("chair", "dog", "airplane", "table lamp")
 LABELS = ("furniture/chair", "Dog", "an airplane", "table_lamp")
@@ -97,7 +97,7 @@ def test_objects_that_look_like_their_names_are_called_by_them(mvr: Mvr, clip_th
             again = as_json(mvr("zero-shot", clip_things, "--json", "--views", views, "--weights", weights, "--keep-views", 1))
             assert again["top1"] == 1, (views, weights)
     code, out, err = mvr("zero-shot", clip_things, "--per-class")
-    assert code == 0 and "8 objects of 4 classes" in out and "table lamp" in out and "1 objects without a label" in err
+    assert code == 0 and "8 objects of 4 classes" in out and "table lamp" in out and "1 object without a label" in err
 
 
 def test_before_with_the_collections_own_weights_is_the_stored_vector(mvr: Mvr, clip_things: Path) -> None:
@@ -120,7 +120,9 @@ def test_candidates_from_a_file_and_seen_classes(mvr: Mvr, clip_things: Path, tm
     lost = as_json(mvr("zero-shot", clip_things, "--json", "--seen", "split = 'train'", "--bias", -9))
     assert lost["generalised"]["unseen"] == lost["top1"] == 0
     code, out, err = mvr("zero-shot", clip_things, "--seen", "split = 'train'")
-    assert code == 0 and "unseen alone" in out and "2 objects do not ask: they were learnt from" in err
+    assert code == 0 and "unseen alone" in out and "left out: 2 objects learnt from" in err
+    code, _, err = mvr("zero-shot", clip_things, "--seen", "split = 'val'")
+    assert code == 1 and "it keeps no object with a 'label'" in err
 
 
 def test_names_of_an_adapter_and_those_it_does_not_know(mvr: Mvr, named_things: Path) -> None:
@@ -132,10 +134,30 @@ def test_names_of_an_adapter_and_those_it_does_not_know(mvr: Mvr, named_things: 
             again = as_json(mvr("zero-shot", named_things, "--json", "--views", views, "--weights", weights))
             assert again["top1"] == 1, (views, weights)
     found = as_json(mvr("text-to-3d", named_things, "--json"))
-    assert (found["questions"], found["unknown_texts"], found["found@1"], found["mAP"]) == (3, 1, 1, 1)
+    assert (found["questions"], found["unknown_texts"], found["found@1"], found["mAP"]) == (3, ["table lamp"], 1, 1)
     assert "table lamp" in mvr("zero-shot", named_things)[2]
     code, _, err = mvr("zero-shot", named_things, "--where", "label = 'table_lamp'")
     assert code == 1 and "none of the 2 objects can be named" in err and "table lamp" in err
+
+
+def test_classes_that_were_learnt_from_are_no_zero_shot(mvr: Mvr, named_things: Path, tmp_path: Path) -> None:
+    learnt = tmp_path / "learnt"
+    adapter = Adapter.load(named_things.parent / "adapter")
+    adapter.config = replace(adapter.config, classes=("animal/dog", "zebra"))
+    with Collection.create(learnt, SMALL, adapter=adapter) as things, things.store.transaction():
+        for label in LABELS[:3]:
+            _put(things, f"{label}.ply", np.tile(adapter.text_space.object_direction(label), (1, 2, 1)), {"label": label})
+    code, _, err = mvr("zero-shot", learnt)
+    assert code == 0 and "was trained on pictures of 1 class asked for here (dog)" in err
+    assert as_json(mvr("zero-shot", learnt, "--json"))["classes_learnt_from"] == ["dog"]
+    for options in (["--where", "label != 'Dog'"], ["--seen", "label = 'Dog'"]):
+        assert as_json(mvr("zero-shot", learnt, "--json", *options))["classes_learnt_from"] == []
+        assert "note:" not in mvr("zero-shot", learnt, *options)[2]
+
+
+def test_an_encoder_says_how_far_words_are_spread(clip_things: Path) -> None:
+    with Collection.open(clip_things) as things:
+        assert class_words(things, ["dog"], ("{}",)).temperature == pytest.approx(0.07)  # where CLIP's training begins
 
 
 def test_names_ask_for_their_objects(mvr: Mvr, clip_things: Path, tmp_path: Path) -> None:
@@ -147,7 +169,7 @@ def test_names_ask_for_their_objects(mvr: Mvr, clip_things: Path, tmp_path: Path
     found = as_json(mvr("text-to-3d", clip_things, "--json", "--captions", captions))
     assert (found["questions"], found["without_right_object"], found["found@5"]) == (2, 1, found["recall@5"])
     code, out, err = mvr("text-to-3d", clip_things, "--captions", captions)
-    assert code == 0 and "median rank" in out and "1 texts do not ask" in err
+    assert code == 0 and "median rank" in out and "left out: 1 text without a right object" in err
 
 
 def test_pictures_ask_for_their_objects(mvr: Mvr, clip_things: Path, tmp_path: Path) -> None:

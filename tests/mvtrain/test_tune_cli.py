@@ -17,6 +17,7 @@ from mvretrieval.cli.main import _run
 from mvretrieval.collection.collection import Collection, OpenOptions
 from mvretrieval.collection.indexing import IndexOptions
 from mvretrieval.describe import DescriberConfig
+from mvretrieval.evaluation.learnt import learnt_names
 from mvtrain.pictures import of_collection, of_folder, render
 
 FEW: list[object] = [
@@ -85,6 +86,7 @@ def test_from_a_collection_to_a_tuned_one(
     assert mvr("reindex", things, "--encoder", f"tuned:{out}", "--device", "cpu") == 0
     with Collection.open(things) as collection:
         assert collection.describer.encoder.id == f"tuned:{out}" and len(collection) == 10
+        assert learnt_names(collection.describer) == {"ball", "box"}
     assert mvr("reindex", things, "--adapter", out / "adapter", "--device", "cpu") == 0
     with Collection.open(things) as collection:
         assert collection.describer.config.adapter == Adapter.load(out / "adapter").fingerprint
