@@ -132,6 +132,11 @@ class Adapter:
             AdapterError: it is not there, damaged, or of another format.
         """
         folder = fetch(str(source)) if str(source).startswith(HUB) else Path(source)
+        if _is_tuned_encoder(folder):
+            raise AdapterError(
+                f"{folder} is a tuned encoder: give it as --encoder tuned:{folder}; the view weights that were trained with it are "
+                f"--adapter {folder / 'adapter'}"
+            )
         if not (folder / MODEL).is_file():
             raise AdapterError(
                 f"no adapter at {folder}: a folder with {MODEL} and {CONFIG} is needed, as 'mvr train' writes it, or "
@@ -161,7 +166,9 @@ class Adapter:
             tensors = load_tensors(data)
             header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
             values = json.loads(header["__metadata__"]["config"])
-        except (SafetensorError, KeyError, ValueError) as error:
+        except KeyError:
+            raise AdapterError("these weights are no adapter of this program: name a folder that 'mvr train' wrote") from None
+        except (SafetensorError, ValueError) as error:
             raise AdapterError(f"damaged, or no adapter of this program ({error}): fetch or train it again") from error
         config = AdapterConfig.from_dict(values)
         try:
@@ -205,6 +212,14 @@ class Adapter:
             f"Trained on {len(config.classes)} classes; `config.json` lists them and the options of the training.\n\n"
             + (f"| validation | |\n|---|---|\n{metrics}" if metrics else "")
         )
+
+
+def _is_tuned_encoder(folder: Path) -> bool:
+    try:
+        values = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(values, dict) and values.get("kind") == "tuned encoder"
 
 
 def _statistics(config: AdapterConfig, values: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Statistics | None:

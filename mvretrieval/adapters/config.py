@@ -84,15 +84,16 @@ class AdapterConfig:
         Raises:
             AdapterError: other styles, another size or encoder, or slot scores with other cameras.
         """
-        own, own_rig = _without_rig(self.views)
-        other, other_rig = _without_rig(view_fingerprint)
-        if own != other:
+        own, other = _parts(self.views), _parts(view_fingerprint)
+        different = [name for name in own if name != "rig" and own[name] != other.get(name)]
+        if different:
+            there = "".join(f"\n  {name}: {own[name]} there, {other.get(name, 'unknown')} here" for name in different)
             raise AdapterError(
-                f"the adapter was trained on views\n  {own}\nand these are\n  {other}\nTrain one on this collection "
-                "('mvr train'), or describe the collection like the adapter's: 'mvr reindex' with "
+                f"the adapter was trained on other views ({self.encoder}){there}\nTrain one on this collection ('mvr train'), "
+                "or describe the collection like the adapter's: 'mvr reindex' with "
                 f"--styles {','.join(self.styles)} --size {self.size} and the adapter's encoder"
             )
-        if own_rig == other_rig:
+        if own.get("rig") == other.get("rig"):
             return []
         if self.network.by_slot:
             raise AdapterError(
@@ -108,9 +109,8 @@ class AdapterConfig:
         return [f"the adapter was trained with {self.rig}: {how}"]
 
 
-def _without_rig(views: str) -> tuple[str, str]:
-    """A view fingerprint without its cameras, and the cameras."""
-    found = re.search(r" rig=(.*?)(?= styles=)", views)
-    if found is None:  # of an earlier version
-        return views, ""
-    return views[: found.start()] + views[found.end() :], found.group(1)
+def _parts(views: str) -> dict[str, str]:
+    """A view fingerprint taken apart; one of an earlier version is a whole."""
+    names = r"views=(?P<version>\S+) rig=(?P<rig>.*?) styles=(?P<styles>\S+) size=(?P<size>\d+) encoder=(?P<encoder>.*)"
+    found = re.fullmatch(names, views, re.DOTALL)
+    return {"views": views} if found is None else found.groupdict()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -79,13 +81,14 @@ def run(options: Options) -> int:
             _smooth(collection, smoothing)
             return 0
         config = replace(collection.describer.config, **changes)
-        _check_adapter(collection, options, config, adapter)
+        for notice in _notices(collection, options, config, adapter):
+            say(f"note: {notice}")
         unchanged = config == collection.describer.config and same_views(collection, config)
         if unchanged and not config.wants_statistics:
             raise DescriberError(f"{options.collection} is described like that already; name what should change")
         record = run_record("reindex", options)
         collection.store.add_run(record["time"], record)
-        with progress("mesh") as step:
+        with progress("mesh") as step, _way_out(adapter):
             failed = redescribe(collection, config, options.fit_where, options.drop_missing, step, adapter)
         for object_id, code, message in failed:
             say(f"removed {object_id}: {message} ({code})")
@@ -98,17 +101,23 @@ def run(options: Options) -> int:
     return 0
 
 
-def _check_adapter(
+def _notices(
     collection: Collection, options: Options, config: DescriberConfig, adapter: Adapter | None
-) -> None:
+) -> list[str]:
     """Refuse views that the adapter means nothing for before anything is rendered; another encoder's, once it is open."""
     used = adapter or (collection.describer.adapter if config.adapter else None)
     if used is None or options.encoder is not None:
-        return
+        return []
     views = collection.describer.with_config(rig=config.rig, styles=config.styles, size=config.size).view_fingerprint
+    with _way_out(adapter):
+        return used.config.check_fits(views)
+
+
+@contextmanager
+def _way_out(adapter: Adapter | None) -> Iterator[None]:
+    """An adapter that was not asked for can be let go of."""
     try:
-        for notice in used.config.check_fits(views):
-            say(f"note: {notice}")
+        yield
     except AdapterError as error:
         if adapter is not None:
             raise

@@ -106,11 +106,15 @@ def save_tuned(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / CONFIG).unlink(missing_ok=True)
+        part = folder / f"{CONFIG}.part"
+        part.write_text(text, encoding="utf-8")
         for name, tensors in ((MODEL, weights), (LORA, low_rank)):
             if tensors:
                 # Two names of one tensor are written twice: the format knows no sharing.
                 save_file({key: tensor.clone() for key, tensor in tensors.items()}, folder / name)
-        (folder / CONFIG).write_text(text, encoding="utf-8")
+                # safetensors lets nobody but the owner read; who may read the one may read the other.
+                (folder / name).chmod(part.stat().st_mode)
+        part.replace(folder / CONFIG)
     except (OSError, SafetensorError) as error:
         raise EncoderError(f"the tuned encoder cannot be written to {folder}: {error}") from error
 

@@ -248,12 +248,13 @@ def test_it_fits_the_views_that_it_was_made_for_and_other_cameras_unless_it_coun
         for other in (replace(config, styles=("clay", "texture")), replace(config, styles=("texture",)), replace(config, size=65)):
             with pytest.raises(AdapterError, match=r"--styles texture,clay --size 64") as caught:
                 Describer(other).with_adapter(adapter)
-            assert f"styles={','.join(other.styles)} size={other.size} encoder=" in str(caught.value)
+            said = [f"styles: texture,clay there, {','.join(other.styles)} here", f"size: 64 there, {other.size} here"]
+            assert [line in str(caught.value) for line in said] == [other.styles != STYLES, other.size != 64]
         foreign = Describer(config)
         foreign.encoder.fingerprint = "other weights"  # type: ignore[misc]
         with pytest.raises(AdapterError, match="other weights"):
             foreign.with_adapter(adapter)
-        with pytest.raises(AdapterError, match="trained on views"):  # of an early version, which said nothing else
+        with pytest.raises(AdapterError, match="trained on other views"):  # of an early version, which said nothing else
             adapter.config.check_fits("views=0")
     turned = Describer(replace(config, rig="ring:5@10"))
     (notice,) = free.config.check_fits(turned.view_fingerprint)
@@ -482,7 +483,8 @@ def test_views_that_the_adapter_was_not_made_for_are_refused_before_anything_is_
     for how in (["--styles", "depth"], ["--size", 70], replace_it, ["--styles", "texture,depth", "--rig", "cube"]):
         assert mvr("reindex", folder, *how) == 1
         err = capsys.readouterr().err
-        assert "the adapter was trained on views" in err and "Traceback" not in err
+        assert "the adapter was trained on other views" in err and "Traceback" not in err
+        assert ("styles: texture there, depth here" in err) == (how[1] == "depth") and (how[0] != "--size" or "encoder:" not in err)
         assert ("--raw" in err) == (how is not replace_it)
     assert mvr("reindex", folder, "--adapter", tmp_path / "other", "--whiten", 3) == 1
     assert "name one or the other" in capsys.readouterr().err

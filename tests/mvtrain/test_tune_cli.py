@@ -82,6 +82,9 @@ def test_from_a_collection_to_a_tuned_one(
     assert mvr("tune", things, "--out", out, *options, "--overwrite", "--json") == 0
     assert json.loads(capsys.readouterr().out)["objects"] == 8
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "views").rglob("*.npy")} == before
+    assert len({(out / name).stat().st_mode for name in ("model.safetensors", "lora.safetensors", "config.json")}) == 1
+    assert mvr("reindex", things, "--adapter", out) == 1
+    assert f"a tuned encoder: give it as --encoder tuned:{out}" in capsys.readouterr().err
     # What comes next, as it was printed.
     assert mvr("reindex", things, "--encoder", f"tuned:{out}", "--device", "cpu") == 0
     with Collection.open(things) as collection:
@@ -91,6 +94,9 @@ def test_from_a_collection_to_a_tuned_one(
     with Collection.open(things) as collection:
         assert collection.describer.config.adapter == Adapter.load(out / "adapter").fingerprint
     adapter = tmp_path / "adapter"
+    assert mvr("reindex", things, "--encoder", "builtin:") == 1
+    err = capsys.readouterr().err
+    assert "other views (tuned:t)\n  encoder: " in err and "styles:" not in err and "add --raw" in err
     assert mvr("reindex", things, "--raw") == 0
     assert mvr("train", things, "--by", "kind", "--out", adapter, "--folds", 0, "--max-steps", 2, "--whiten", 0) == 0
     assert Adapter.load(adapter).config.encoder == "tuned:t"
