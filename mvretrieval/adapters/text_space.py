@@ -51,9 +51,12 @@ class TextSpace:
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 names, vectors = tuple(str(name) for name in arrays["names"]), arrays["vectors"].astype(np.float32)
-        except (OSError, EOFError, ValueError, KeyError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+        except (OSError, EOFError, ValueError, KeyError, AttributeError, TypeError, IndexError, zipfile.BadZipFile) as error:
+            # numpy takes what it does not know for a pickle, and advises to load it.
+            why = "it holds neither text nor numbers" if "pickle" in str(error) else str(error)
+            why = "it is no .npz file" if path.is_file() and not zipfile.is_zipfile(path) else why
             raise EncoderError(
-                f"text space {path} cannot be read ({error}): it is an .npz file with names (N,) and vectors (N, E)"
+                f"text space {path} cannot be read ({why}): an .npz file with names (N,) of text and vectors (N, E) is needed"
             ) from error
         if vectors.ndim != 2 or len(vectors) != len(names) or not len(names) or not np.isfinite(vectors).all():
             raise EncoderError(f"text space {path}: names {len(names)} and vectors {vectors.shape} do not belong together")

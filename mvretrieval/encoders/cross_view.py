@@ -42,7 +42,21 @@ def join_views(network: nn.Module, last: int) -> None:
     """Let the last blocks of a network see all views of an object at once. Names of weights stay as they are.
 
     Raises:
-        EncoderError: it has fewer blocks, or none with self-attention.
+        EncoderError: see `joinable`.
+    """
+    attentions = joinable(network, last)
+    shared = Together()
+    network.together = shared  # type: ignore[assignment]
+    for attention in attentions:
+        attention.together = shared
+        attention.__class__ = _joined(type(attention))
+
+
+def joinable(network: nn.Module, last: int) -> list[Any]:
+    """The self-attention of the last blocks.
+
+    Raises:
+        EncoderError: the network has fewer blocks, or some whose attention cannot look across views.
     """
     blocks = [block for _, block in blocks_of(network)]
     attentions = [attention for block in blocks[-last:] if (attention := getattr(block, "attn", None)) is not None]
@@ -52,11 +66,7 @@ def join_views(network: nn.Module, last: int) -> None:
         raise EncoderError("cross-view attention needs a vision transformer: this network's blocks have no self-attention")
     if any("rope" in signature(attention.forward).parameters for attention in attentions):
         raise EncoderError("cross-view attention is not made for rotary positions, which this network's attention has")
-    shared = Together()
-    network.together = shared  # type: ignore[assignment]
-    for attention in attentions:
-        attention.together = shared
-        attention.__class__ = _joined(type(attention))
+    return attentions
 
 
 @contextmanager

@@ -174,8 +174,8 @@ def test_wrong_use_is_2(
     [
         (["--by", "lable"], "no label 'lable': did you mean 'label'?"),
         (["--where", "splt = 'train'"], "did you mean 'split'"),
-        (["--where", "split = 'nothing'"], "give labels with 'mvr index --labels'"),
-        (["--unlabelled", "--where", "faces > 5"], "has no object where faces > 5"),
+        (["--where", "split = 'nothing'"], "--where split = 'nothing' keeps no object of"),
+        (["--unlabelled", "--where", "faces > 5"], "--where faces > 5 keeps no object of"),
         (["--names", "nowhere.npz"], "text space nowhere.npz cannot be read"),
         (["--start", "nowhere"], "no adapter at nowhere"),
     ],
@@ -194,9 +194,16 @@ def test_more_that_fails_with_one_line(
 ) -> None:
     assert mvr(tmp_path / "nowhere", "--out", tmp_path / "a") == 1
     assert "is no collection" in capsys.readouterr().err and not (tmp_path / "a").exists()
+    reader.has_text = False
+    assert mvr(things, "--out", tmp_path / "a", *FEW, "--loss", "text") == 1
+    assert "builtin: reads no words, which the text loss compares with" in capsys.readouterr().err
+    assert not (tmp_path / "a").exists()
     assert mvr(things, "--out", tmp_path / "a", *FEW, "--where", "label = 'class-01'") == 1
     assert "there is 1 class; 2 or more are needed" in capsys.readouterr().err
     (tmp_path / "file").write_text("")
+    assert mvr(things, "--out", tmp_path / "a", *FEW, "--names", tmp_path / "file") == 1
+    err = capsys.readouterr().err
+    assert "it is no .npz file" in err and "pickle" not in err
     assert mvr(things, "--out", tmp_path / "file" / "a", *FEW) == 1
     assert "cannot be written" in capsys.readouterr().err
     assert mvr(things, "--out", tmp_path / "m", *FEW, "--pooling", "max") == 0

@@ -24,7 +24,7 @@ from mvretrieval.errors import EncoderError, TrainingError, WeightsError
 from mvtrain.judging import mean_view_ap
 from mvtrain.lora import LowRank, attach, low_rank_tensors, merge
 from mvtrain.pictures import Pictures
-from mvtrain.tunable import make_tunable
+from mvtrain.tunable import check_tunable, make_tunable
 from mvtrain.tune import tune
 from mvtrain.tune_config import TuneConfig
 from mvtrain.tune_output import write_tuned
@@ -391,6 +391,8 @@ def test_networks_that_cannot_be_tuned_like_that(clip_id: str, mobilenet_id: str
         tune(opened(mobilenet_id), pictures, TuneConfig(**FEW, method="last-blocks", cross_view=1))
     with pytest.raises(TrainingError, match="1 class cannot be told from others"):
         tune(opened(clip_id), pictures.of_classes(["class-0"]), TuneConfig(**FEW))
+    with pytest.raises(TrainingError, match="reads no words, which the text loss compares with"):
+        check_tunable(opened(mobilenet_id), TuneConfig(**FEW, method="last-blocks", loss="text"))
     gone = replace(pictures, keys=("ff" * 16, *pictures.keys[1:]))
     with pytest.raises(TrainingError, match=r"cannot be read .*run again to render them"):
         gone.of(0)

@@ -132,8 +132,11 @@ def test_from_a_folder_of_meshes(meshes: Path, tmp_path: Path, capsys: pytest.Ca
     out, views = tmp_path / "t", ["--rig", "ring:3@30", "--size", 64]
     labels = ["--labels", meshes / "labels.csv", "--by", "kind", "--encoder", write_clip(tmp_path)]
     other = ["--method", "last-blocks", "--last-blocks", 1, "--styles", "texture,clay", "--loss", "text"]
-    assert mvr("tune", meshes, "--out", out, *labels, *views, *other, *FEW) == 0
-    assert f"next: mvr index things/ {meshes} --encoder tuned:{out}" in capsys.readouterr().out
+    assert mvr("tune", meshes, "--out", out, *labels, *views, *other, *FEW, "--held-out", 0.2) == 0
+    printed = capsys.readouterr().out
+    assert f"next: mvr index things/ {meshes} --encoder tuned:{out}" in printed
+    assert "no validation: too few classes" in printed and "2 steps taken. Give --held-out 0" in printed
+    assert f"views are kept in {out / 'views'}" in printed
     assert not (out / "lora.safetensors").exists() and len(list((out / "views").rglob("*.mask.npy"))) == 9
     adapter = Adapter.load(out / "adapter")
     assert adapter.config.text == "frozen" and adapter.config.styles == ("texture", "clay")
@@ -165,7 +168,8 @@ def test_the_same_meshes_are_found_either_way(things: Path, meshes: Path, tmp_pa
         (["--encoder", "tuned:nowhere"], 1, "no tuned encoder at"),
         (["--encoder", "tuned:"], 1, "'tuned:' names no folder"),
         (["--by", "kin"], 1, "did you mean 'kind'?"),
-        (["--where", "split = 'nothing'"], 1, "give labels with 'mvr index --labels'"),
+        (["--where", "split = 'nothing'"], 1, "--where split = 'nothing' keeps no object"),
+        (["--method", "last-blocks", "--last-blocks", "9"], 1, "has 3 blocks; --last-blocks 9 is more"),
         (["--labels", "labels.csv"], 1, "is a collection, with labels of its own"),
     ],
 )
@@ -178,6 +182,7 @@ def test_what_cannot_be_tuned(
     assert mvr("tune", things, "--out", tmp_path / "t", *flat) == code
     printed = capsys.readouterr()
     assert said in printed.err and printed.out == "" and not (tmp_path / "t" / "config.json").exists()
+    assert not (tmp_path / "t" / "views").exists()  # nothing is rendered for what cannot be tuned
 
 
 def test_a_folder_needs_labels_and_an_encoder(meshes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

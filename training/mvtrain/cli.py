@@ -14,7 +14,7 @@ from mvretrieval.adapters.config import AdapterConfig
 from mvretrieval.adapters.hub import HUB, push
 from mvretrieval.adapters.network import NetworkConfig, PoolingKind
 from mvretrieval.adapters.text_space import TextSpace
-from mvretrieval.cli.common import progress, run_record, say
+from mvretrieval.cli.common import counted, progress, run_record, say
 from mvretrieval.collection.collection import Collection
 from mvretrieval.encoders.registry import public_encoder
 from mvretrieval.errors import AdapterError, TrainingError
@@ -38,7 +38,7 @@ class Options:
         pooling: what weighs the views: adam, or one of its rivals.
         instance_scores: adam: view scores from each view's content.
         dataset_scores: adam: view scores by camera direction, by slot, or none.
-        linear: the linear layer.
+        linear: adam, mean and max: the linear layer behind the pooled vector; without it adam only weighs views.
         residual: how much of what the layer says is added; 1 by default, and 0.2 for clip-adapter.
         whiten: dimensions left by PCA whitening before the network; 0 for raw view vectors.
         loss: what training drives at; text needs an encoder that reads words.
@@ -124,9 +124,12 @@ def run(options: Options) -> int:
     metrics = learn(options)
     metrics["seconds"] = round(time.monotonic() - started, 1)
     if options.json:
-        print(json.dumps(metrics))
+        print(json.dumps({"held_out_mAP": None, "untrained_mAP": None} | metrics))
         return 0
-    print(f"{options.out}: adapter of {metrics['objects']} objects in {metrics['classes']} classes, {metrics['seconds']} s")
+    print(
+        f"{options.out}: adapter of {counted(metrics['objects'], 'object')} in {counted(metrics['classes'], 'class')}, "
+        f"{metrics['seconds']} s"
+    )
     if "held_out_mAP" in metrics:
         better = "better than" if metrics["held_out_mAP"] > metrics["untrained_mAP"] else "NOT better than"
         print(
@@ -136,7 +139,7 @@ def run(options: Options) -> int:
     elif options.folds and metrics["steps"]:
         print(
             f"  no validation: too few classes with several objects that could be held out for {options.folds} folds; "
-            f"{metrics['steps']} steps were taken. Give --folds 0 --max-steps N to choose them, or label more classes"
+            f"{counted(metrics['steps'], 'step')} taken. Give --folds 0 --max-steps N to choose them, or label more classes"
         )
     if "names_top1" in metrics:
         print(
@@ -166,6 +169,11 @@ def learn(options: Options) -> dict[str, Any]:
     start = None if options.start is None else Adapter.load(options.start)
     with Collection.open(options.collection) as collection:
         describer = collection.describer
+        if config.loss == "text" and not describer.encoder.has_text:
+            raise TrainingError(
+                f"{describer.config.encoder} reads no words, which the text loss compares with: take another --loss; words can be "
+                "learnt beside it with --names"
+            )
         features = from_collection(collection, None if options.unlabelled else options.by, options.where)
         if options.shots is not None:
             features = features.shots(options.shots, options.seed)

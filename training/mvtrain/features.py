@@ -95,6 +95,18 @@ def from_collection(collection: Collection, by: str | None, where: str | None = 
         return _read(collection, by, where)
 
 
+def nothing_labelled(collection: Collection, by: str | None, where: str | None, n: int) -> TrainingError:
+    """Why there is nothing to learn from among the n objects that a filter keeps."""
+    if n:
+        return TrainingError(
+            f"none of {n} objects of {collection.folder} has a label '{by}'{f' where {where}' if where else ''}: give labels with "
+            "'mvr index --labels'"
+        )
+    if where is not None:
+        return TrainingError(f"--where {where} keeps no object of {collection.folder}: give another")
+    return TrainingError(f"{collection.folder} has no object: index some")
+
+
 def _read(collection: Collection, by: str | None, where: str | None) -> Features:
     store = collection.store
     numbers = [int(n) for n in store.select(where)]
@@ -111,10 +123,7 @@ def _read(collection: Collection, by: str | None, where: str | None) -> Features
         labels = [None if value is None else str(value) for value in store.column_values(by, numbers)]
     kept = [i for i, label in enumerate(labels) if label is not None]
     if not kept:
-        there = f" where {where}" if where else ""
-        if by is None:
-            raise TrainingError(f"{collection.folder} has no object{there}: index some, or give another --where")
-        raise TrainingError(f"no object of {collection.folder} has a label '{by}'{there}: give labels with 'mvr index --labels'")
+        raise nothing_labelled(collection, by, where, len(numbers))
     n_styles = collection.describer.n_styles
     first, mask = store.views_of(numbers[kept[0]])
     # Filled one by one in half precision, as they are stored: 31 kB an object with 12 views of 1280 numbers.

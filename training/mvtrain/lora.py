@@ -49,15 +49,27 @@ def attach(network: nn.Module, rank: int, alpha: float) -> list[str]:
     Raises:
         TrainingError: the network has no attention.
     """
-    names = []
-    for block_name, block in blocks_of(network):
-        for name, module in list(block.named_modules()):
-            for owner, weight in _weights(module):
-                parametrize.register_parametrization(owner, weight, LowRank(getattr(owner, weight), rank, alpha))
-                names.append(f"{block_name}.{name}")
-    if not names:
+    found = attention_weights(network)
+    for _, owner, weight in found:
+        parametrize.register_parametrization(owner, weight, LowRank(getattr(owner, weight), rank, alpha))
+    return [name for name, _, _ in found]
+
+
+def attention_weights(network: nn.Module) -> list[tuple[str, nn.Module, str]]:
+    """What low-rank tuning changes: name of a module, who owns the weight, and the weight's name there.
+
+    Raises:
+        TrainingError: the network has no attention.
+    """
+    found = [
+        (f"{block_name}.{name}", owner, weight)
+        for block_name, block in blocks_of(network)
+        for name, module in block.named_modules()
+        for owner, weight in _weights(module)
+    ]
+    if not found:
         raise TrainingError("this network has no attention that low-rank tuning could change: take --method last-blocks")
-    return names
+    return found
 
 
 def _weights(module: nn.Module) -> list[tuple[nn.Module, str]]:

@@ -21,6 +21,7 @@ from mvretrieval.collection.collection import Collection
 from mvretrieval.collection.labels import read_labels
 from mvretrieval.collection.scan import find_meshes
 from mvretrieval.errors import FilterError, TrainingError, did_you_mean
+from mvtrain.features import nothing_labelled
 
 Say = Callable[[str], None]
 
@@ -155,13 +156,12 @@ def of_collection(collection: Collection, by: str, where: str | None) -> list[La
             if own.facts.get("format") == "views":
                 raise TrainingError(
                     f"'{own.id}' came as pictures, and tuning draws its views from meshes: name a collection of meshes, or "
-                    "leave those out with --where"
+                    "leave such objects out with --where \"format != 'views'\""
                 )
             up = own.facts["up"]
             found.append(Labelled(own.id, str(label), Path(own.path), Path(root) if root else None, up, own.content_hash))
     if not found:
-        there = f" where {where}" if where else ""
-        raise TrainingError(f"no object of {collection.folder} has a label '{by}'{there}: give labels with 'mvr index --labels'")
+        raise nothing_labelled(collection, by, where, len(numbers))
     return found
 
 

@@ -11,15 +11,36 @@ from torch import Tensor, nn
 
 from mvretrieval.adapters.network import AdapterNetwork
 from mvretrieval.encoders.blocks import after_blocks, blocks_of
-from mvretrieval.encoders.cross_view import set_together
+from mvretrieval.encoders.cross_view import joinable, set_together
 from mvretrieval.encoders.encoder import Precision
 from mvretrieval.encoders.network import Architecture, NetworkEncoder
 from mvretrieval.encoders.tuned import extend
 from mvretrieval.errors import EncoderError, TrainingError
-from mvtrain.lora import LowRank, attach
+from mvtrain.lora import LowRank, attach, attention_weights
 from mvtrain.tune_config import TuneConfig
 
 _AT_ONCE = 8
+
+
+def check_tunable(encoder: NetworkEncoder, config: TuneConfig) -> None:
+    """Refuse what the encoder's network has no parts for, before anything is rendered or changed.
+
+    Raises:
+        TrainingError: the network has no such parts, or the loss needs words that it does not read.
+    """
+    architecture = _extended(encoder, config)
+    if config.loss == "text" and not encoder.has_text:
+        raise TrainingError(f"{encoder.id} reads no words, which the text loss compares with: take another --loss")
+    try:
+        blocks = len(blocks_of(encoder.network))
+        if config.method == "lora":
+            attention_weights(encoder.network)
+        elif config.last_blocks > blocks:
+            raise TrainingError(f"the network has {blocks} blocks; --last-blocks {config.last_blocks} is more")
+        if architecture.cross_view:
+            joinable(encoder.network, architecture.cross_view)
+    except EncoderError as error:
+        raise TrainingError(f"{encoder.id} cannot be tuned like that: {error}") from error
 
 
 def make_tunable(encoder: NetworkEncoder, config: TuneConfig) -> None:
@@ -29,18 +50,16 @@ def make_tunable(encoder: NetworkEncoder, config: TuneConfig) -> None:
     and nothing is dropped out.
 
     Raises:
-        TrainingError: the network has no such parts.
+        TrainingError: see `check_tunable`.
     """
+    check_tunable(encoder, config)
     network = encoder.network
     architecture = _extended(encoder, config)
-    try:
-        extend(network, encoder.dim, architecture)
-        network.requires_grad_(False)
-        if config.method == "lora":
-            attach(network, config.rank, config.alpha)
-        chosen = _chosen(network, config)
-    except EncoderError as error:
-        raise TrainingError(f"{encoder.id} cannot be tuned like that: {error}") from error
+    extend(network, encoder.dim, architecture)
+    network.requires_grad_(False)
+    if config.method == "lora":
+        attach(network, config.rank, config.alpha)
+    chosen = _chosen(network, config)
     encoder.architecture = architecture
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(name in chosen)
@@ -67,10 +86,7 @@ def _chosen(network: nn.Module, config: TuneConfig) -> set[str]:
     if config.method == "lora":
         low_rank = [path for path, module in network.named_modules() if isinstance(module, LowRank)]
         return chosen | {f"{path}.{part}" for path in low_rank for part in ("down", "up")}
-    blocks = blocks_of(network)
-    if config.last_blocks > len(blocks):
-        raise TrainingError(f"the network has {len(blocks)} blocks; --last-blocks {config.last_blocks} is more")
-    parts = [name for name, _ in blocks[-config.last_blocks :]] + after_blocks(network)
+    parts = [name for name, _ in blocks_of(network)[-config.last_blocks :]] + after_blocks(network)
     return chosen | {name for name in names if any(name == part or name.startswith(f"{part}.") for part in parts)}
 
 

@@ -13,7 +13,7 @@ import tyro
 from mvrender.renderer import BackendName, choose
 from mvrender.shading import Style, parse_styles
 from mvretrieval.adapters.network import NetworkConfig, PoolingKind
-from mvretrieval.cli.common import progress, run_record, say
+from mvretrieval.cli.common import counted, progress, run_record, say
 from mvretrieval.collection.collection import Collection
 from mvretrieval.collection.schema import FILE as COLLECTION_FILE
 from mvretrieval.describe import DescriberConfig
@@ -146,15 +146,23 @@ def run(options: Options) -> int:
             return 0
     metrics["seconds"] = round(time.monotonic() - started, 1)
     if options.json:
-        print(json.dumps(metrics))
+        print(json.dumps({"held_out_mAP": None, "untrained_mAP": None} | metrics))
         return 0
-    print(f"{options.out}: {metrics['objects']} objects in {metrics['classes']} classes, {metrics['seconds']} s")
+    print(
+        f"{options.out}: {counted(metrics['objects'], 'object')} in {counted(metrics['classes'], 'class')}, {metrics['seconds']} s"
+    )
     if "held_out_mAP" in metrics:
         better = "better than" if metrics["held_out_mAP"] > metrics["untrained_mAP"] else "NOT better than"
         print(
             f"  mAP on held-out classes, mean of the views: {metrics['held_out_mAP']:.4f} after {metrics['steps']} steps, {better} "
             f"{metrics['untrained_mAP']:.4f} before. All classes: --held-out 0 --max-steps {metrics['steps']}"
         )
+    elif options.held_out:
+        print(
+            f"  no validation: too few classes with several objects that a share of {options.held_out:g} could be held out of; "
+            f"{counted(metrics['steps'], 'step')} taken. Give --held-out 0 --max-steps N to choose them, or label more classes"
+        )
+    print(f"  rendered views are kept in {options.views or options.out / 'views'}; no more tuning, and they may be deleted")
     source = "reindex" if (options.meshes / COLLECTION_FILE).exists() else "index things/"
     print(f"  next: mvr {source} {options.meshes} --encoder tuned:{options.out}")
     print(f"  then: mvr train COLLECTION --by {options.by}   (view weights by themselves, with more views and whitening)")
@@ -181,6 +189,7 @@ def learn(options: Options, ranks: Ranks) -> dict[str, Any]:
     from mvtrain.tune_output import write_tuned
 
     try:
+        from mvtrain.tunable import check_tunable
         from mvtrain.tune import tune
     except ModuleNotFoundError as error:
         raise TrainingError(f"{error.name} is not installed: pip install 'mvretrieval[train]'") from error
@@ -190,6 +199,7 @@ def learn(options: Options, ranks: Ranks) -> dict[str, Any]:
     encoder = open_encoder(described.encoder, ranks.device, "float32")
     if not isinstance(encoder, NetworkEncoder):
         raise TrainingError(f"{described.encoder} has no weights that could be tuned: name another with --encoder")
+    check_tunable(encoder, config)
     base = encoder.fingerprint
     pictures = _pictures(options, ranks, described, styles)
     texts = _texts(encoder, described, pictures.classes) if config.loss == "text" else None
