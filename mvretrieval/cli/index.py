@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Literal
 
 import tyro
 
+from mvrender.loading import FORMATS
 from mvrender.mesh import Limits, UpAxis
 from mvrender.renderer import BackendName, choose
 from mvrender.shading import parse_styles
-from mvretrieval.cli.common import progress, run_record, say
+from mvretrieval.cli.common import counted, progress, run_record, say
 from mvretrieval.collection.collection import Collection, OpenOptions
 from mvretrieval.collection.indexing import IndexOptions, IndexReport
 from mvretrieval.collection.schema import FILE
@@ -227,7 +228,7 @@ def _announce(collection: Collection, options: Options, views: GivenViews | None
         say(f"{looks}, {up}; {backend} ({reason})")
     else:
         unknown = "" if describer.rig.is_known else " from unknown directions"
-        say(f"{looks}; pictures of {len(views.objects)} objects{unknown}")
+        say(f"{looks}; pictures of {counted(len(views.objects), 'object')}{unknown}")
     encoder = describer.encoder
     say(f"encoder: {encoder.id}, {encoder.dim}-d, {encoder.precision} ({encoder.precision_reason})")
     for notice in collection.notices():
@@ -245,7 +246,7 @@ def _plain(report: IndexReport) -> dict[str, object]:
 
 
 def _summary(report: IndexReport, count: int, options: Options) -> str:
-    lines = [f"{options.collection}: {count} objects"]
+    lines = [f"{options.collection}: {counted(count, 'object')}"]
     done = {
         "added": report.added,
         "replaced": report.replaced,
@@ -258,20 +259,28 @@ def _summary(report: IndexReport, count: int, options: Options) -> str:
         + ", ".join(f"{n} {name}" for name, n in done.items() if n or name == "added")
         + f" in {report.seconds:.1f} s"
     )
+    if not report.found:
+        places = ", ".join(map(str, options.folders))
+        lines.append(f"  no mesh found in {places}; the formats are {' '.join(sorted(FORMATS))}")
+    elif not count:
+        lines.append(
+            f"  nothing could be indexed; cameras, styles and encoder are kept for the next run: to begin anew with others, delete "
+            f"{options.collection}"
+        )
     if report.identical:
         lines.append(f"  {report.identical} of them identical to other files, encoded once")
     if report.labelled or report.unmatched_labels:
-        missing = f", {report.unmatched_labels} rows of the labels match no object" if report.unmatched_labels else ""
-        lines.append(f"  labels of {report.labelled} objects changed{missing}")
+        missing = f", {counted(report.unmatched_labels, 'row')} of the labels without an object" if report.unmatched_labels else ""
+        lines.append(f"  labels of {counted(report.labelled, 'object')} changed{missing}")
     if report.gone > report.removed:
         how = "kept, since their folder is empty or gone" if options.prune else "--prune removes them"
-        lines.append(f"  {report.gone - report.removed} objects' files are gone; {how}")
+        lines.append(f"  the files of {counted(report.gone - report.removed, 'object')} are gone; {how}")
     if report.statistics:
         lines.append(f"  whitening {report.statistics}")
     if report.smoothed:
-        lines.append(f"  {report.smoothed} objects smoothed with the neighbours that they have now")
+        lines.append(f"  {counted(report.smoothed, 'object')} smoothed with present neighbours")
     if report.notes:
-        lines.append(f"  {len(report.notes)} notes, such as: {report.notes[0][0]}: {report.notes[0][1]}")
+        lines.append(f"  {counted(len(report.notes), 'note')}, such as: {report.notes[0][0]}: {report.notes[0][1]}")
     if report.failed:
         codes = ", ".join(f"{n} {code}" for code, n in report.failed.most_common())
         lines.append(

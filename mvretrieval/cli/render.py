@@ -1,7 +1,11 @@
-"""Write the views of meshes as pictures, and a contact sheet of all of them."""
+"""Write the views of meshes as pictures, and a contact sheet of all of them.
+
+Beside them a CSV for each style says from where each view was taken: `mvr index --views` reads it in the place of the meshes.
+"""
 
 from __future__ import annotations
 
+import csv
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +24,7 @@ from mvretrieval.collection.scan import find_meshes
 
 _SHEET_VIEW = 160
 _MAX_SHEET_ROWS = 200
+_Listed = tuple[str, tuple[str, ...]]  # style, and a row of its CSV
 
 
 @dataclass(frozen=True)
@@ -28,7 +33,7 @@ class Options:
 
     Attributes:
         files: meshes, or folders of them.
-        out: folder for the pictures.
+        out: folder for the pictures, and for a CSV of each style's: 'mvr index THINGS/ --views OUT/views-clay.csv --styles clay'.
         rig: where the cameras stand: ring:12@30, os3dor, sphere:20, dodecahedron, cube, random:12@0 (seed 0).
         styles: with commas: texture, clay, depth, normal, silhouette.
         size: pixels of a view, 64 to 1024.
@@ -58,6 +63,7 @@ def run(options: Options) -> int:
     except OSError as error:
         raise MvrenderError(f"{options.out} cannot be made: {error.strerror}") from error
     rows: list[tuple[str, Image.Image]] = []
+    listed: list[_Listed] = []
     failed = 0
     found = list(find_meshes(options.files))
     for item in found:
@@ -74,23 +80,38 @@ def run(options: Options) -> int:
             for note in result.opened.notes:
                 say(f"{result.opened.job.path}: {note}")
             job = result.opened.job
-            name = str(job.path.relative_to(job.root or job.path.parent)).replace("/", "__")
+            own_id = job.path.relative_to(job.root or job.path.parent).as_posix()
+            name = own_id.replace("/", "__")
             say(f"{job.path}: {result.opened.facts['faces']} faces, up {result.opened.up}")
             if not options.sheet_only:
-                _write_views(options.out, name, result, styles)
+                listed += _write_views(options.out, own_id, name, result, spec)
             if len(rows) < _MAX_SHEET_ROWS:
                 rows.append((name, _row(result)))
+    for style in styles if listed else ():
+        _write_csv(options.out / f"views-{style}.csv", [row for of, row in sorted(listed) if of == style])
     if rows:
         _sheet(sorted(rows, key=lambda row: row[0])).save(options.out / "sheet.png")
         print(options.out / "sheet.png")
     return 1 if failed and not rows else 0
 
 
-def _write_views(out: Path, name: str, result: Rendered, styles: tuple[str, ...]) -> None:
+def _write_views(out: Path, own_id: str, name: str, result: Rendered, spec: RenderSpec) -> list[_Listed]:
+    """All pictures; those that show something are listed."""
     assert result.views is not None
-    for style, views in zip(styles, result.views.images, strict=True):
+    listed: list[_Listed] = []
+    azimuths, elevations = spec.rig.azimuths_deg, spec.rig.elevations_deg
+    for style, views in zip(spec.styles, result.views.images, strict=True):
         for v, image in enumerate(views):
-            Image.fromarray(image).save(out / f"{name}__{style}_{v:02d}.png")
+            file = f"{name}__{style}_{v:02d}.png"
+            Image.fromarray(image).save(out / file)
+            if result.views.mask[v]:
+                listed.append((style, (own_id, file, f"{azimuths[v]:.3f}", f"{elevations[v]:.3f}")))
+    return listed
+
+
+def _write_csv(path: Path, rows: list[tuple[str, ...]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("id", "file", "azimuth_deg", "elevation_deg"), *rows])
 
 
 def _row(result: Rendered) -> Image.Image:

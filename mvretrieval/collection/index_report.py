@@ -38,6 +38,7 @@ class IndexReport:
     """What a run did.
 
     Attributes:
+        found: files that were looked at, or objects of a CSV of views.
         added: objects that are new.
         replaced: objects whose file changed.
         unchanged: files that were there already.
@@ -54,6 +55,7 @@ class IndexReport:
         seconds: wall time.
     """
 
+    found: int = 0
     added: int = 0
     replaced: int = 0
     unchanged: int = 0

@@ -125,7 +125,7 @@ class _Run:
     # -- the loop -----------------------------------------------------------------------------------------------------
 
     def work(self) -> None:
-        self.total = sum(1 for _ in self.source.found())
+        self.report.found = self.total = sum(1 for _ in self.source.found())
         jobs = self._jobs()
         while True:
             for result in self.source.run(jobs, self._wanted):
@@ -277,6 +277,8 @@ class _Run:
 
     def _fail(self, job: Job, code: str, message: str) -> None:
         path = str(job.path)
+        if isinstance(job, ViewJob):  # whose folder need not be called like the object
+            message = f"object '{job.id}': {message}"
         with self.store.transaction():
             known = self.store.by_path(path)
             self.store.put_failure(path, code, message, failure_stat_of(job))

@@ -67,6 +67,11 @@ class Rig:
         return np.asarray(np.degrees(np.arctan2(x, z)).round(6) % 360)
 
     @property
+    def elevations_deg(self) -> NDArray[np.float64]:
+        """(V,) of each camera above the horizon, in -90..90."""
+        return np.asarray(np.degrees(np.arcsin(self.directions[:, 1].clip(-1, 1))))
+
+    @property
     def cam_to_world(self) -> NDArray[np.float32]:
         """(V, 4, 4) camera-to-world matrices."""
         return np.stack([look_at_origin(d * self.distance) for d in self.directions]).astype(np.float32)

@@ -133,7 +133,11 @@ def test_index_search_info_eval_remove(mvr: Mvr, tmp_path: Path) -> None:
 
 def test_an_empty_collection_has_no_hits(mvr: Mvr, tmp_path: Path, shapes: Path) -> None:
     (tmp_path / "empty").mkdir()
-    assert mvr("index", tmp_path / "c", tmp_path / "empty", *FLAGS)[0] == 0
+    code, out, _ = mvr("index", tmp_path / "c", tmp_path / "empty", *FLAGS)
+    assert code == 0 and f"no mesh found in {tmp_path / 'empty'}; the formats are .3mf" in out
+    (tmp_path / "empty" / "bad.obj").write_text("v 0 0 0\n")
+    code, out, _ = mvr("index", tmp_path / "d", tmp_path / "empty", *FLAGS)
+    assert code == 0 and "d: 0 objects" in out and f"to begin anew with others, delete {tmp_path / 'd'}" in out
     code, out, _ = mvr("search", tmp_path / "c", "--mesh", shapes / "shape-000.ply")
     assert code == 0 and out == "no hits: the collection is empty\n"
     code, out, _ = mvr("search", tmp_path / "c", "--mesh", shapes / "shape-000.ply", "--json")
@@ -200,8 +204,17 @@ def test_render_writes_views_and_a_sheet(mvr: Mvr, tmp_path: Path) -> None:
     code, out, err = mvr("render", meshes, *arguments)
     assert code == 0 and out.strip() == str(out_folder / "sheet.png") and "no_faces" in err
     names = sorted(p.name for p in out_folder.iterdir())
-    assert len(names) == 2 * 2 * 2 + 1
+    assert len(names) == 2 * 2 * 2 + 1 + 2
     assert "sub__shape-000.ply__clay_00.png" in names and "shape-001.ply__depth_01.png" in names
     with Image.open(out_folder / "shape-001.ply__clay_00.png") as picture:
         assert picture.size == (64, 64)
     assert mvr("render", meshes / "bad.obj", *arguments)[0] == 1
+    # The pictures stand for the meshes that they were made of; where depth alone has an edge, clay is drawn finer too.
+    same = ["--encoder", "builtin:", "--size", "64", "--styles", "clay"]
+    assert mvr("index", tmp_path / "a", meshes, "--rig", "ring:2@30", *same)[0] == 0
+    assert mvr("index", tmp_path / "b", "--views", out_folder / "views-clay.csv", *same)[0] == 0
+    with Collection.open(tmp_path / "a") as rendered, Collection.open(tmp_path / "b") as read:
+        assert read.describer.config == rendered.describer.config
+        for own_id in ("sub/shape-000.ply", "shape-001.ply"):
+            of_mesh, of_pictures = (c.views(c.number_of(own_id)) for c in (rendered, read))
+            assert np.array_equal(of_mesh[1], of_pictures[1]) and (of_mesh[0] * of_pictures[0]).sum(axis=-1).min() > 0.9999

@@ -325,6 +325,7 @@ def test_bad_pictures_are_rows_and_never_stop_a_run(views: Path, pictures: Colle
     assert counts(report) == {"added": N - 6} and dict(report.failed) == expected and encoded == 12 * (N - 6)
     said = {Path(path).name: message for path, _, message in pictures.store.failures()}
     assert "04.png" in said["shape-000"] and "bring it back, or take its row out of" in said["shape-000"]
+    assert said["shape-000"].startswith("object 'views/shape-000': no picture at")
     assert "no readable picture" in said["shape-001"] and "shape-002/05.png" in said["shape-002"]
     assert "13 views" in said["shape-004"] and "azimuth 15, elevation 30" in said["shape-005"]
     report, _ = add(pictures, table)  # not tried again, but for those that may have been mended
