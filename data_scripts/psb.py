@@ -1,5 +1,7 @@
 """Princeton Shape Benchmark, version 1: 1,814 models, base classification, train and test.
 
+`unseen-classes.txt` names the classes of the test split that the train split lacks, as `mvr eval --classes` takes them.
+
 Folders of the models and the .cla format as the benchmark's own README and format page describe them, the place of the .cla
 files as public code that reads the release has it: `benchmark/classification/v1/base/{train,test}.cla`. Not verified against
 the archive.
@@ -110,6 +112,8 @@ def prepare(source: Source, layout: Layout, options: argparse.Namespace) -> Resu
             items += [_item(split, one, model, members[model]) for model in one.models if model in members]
     outcome = layout.copy(source, items, progress())
     layout.write_labels([(item.file, item.labels) for item in outcome.items])
+    by_split = {split: {item.labels["label"] for item in outcome.items if item.labels["split"] == split} for split in _PUBLISHED}
+    layout.write("unseen-classes.txt", "".join(f"{name}\n" for name in sorted(by_split["test"] - by_split["train"])).encode())
     warnings += some("classified models are missing", missing) + damages(outcome)
     return Result(len(outcome.items), (index_command(layout, "psb"),), warnings)
 

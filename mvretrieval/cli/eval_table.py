@@ -29,7 +29,8 @@ class Options:
         name: of the table.
         list: the tables that there are.
         collections: folder with the collections that the rows name. Rows whose collection is there are run; for the others
-            the commands that make it are printed. Without it, the table is shown as it is.
+            the commands that make it are printed, from the data set on (data_scripts are in the repository, not in the
+            installed package). Without it, the table is shown as it is.
         row: this row alone.
         json: one JSON object.
     """
@@ -114,13 +115,14 @@ def _shown(row: Row, folder: str) -> str:
 
 
 def _commands(table: Table, collection: str, folder: str) -> list[str]:
-    return [command.replace("{dir}", shlex.quote(folder)) for command in table.make[collection]]
+    return [command.replace("{dir}", shlex.quote(folder)) for command in table.commands(collection)]
 
 
 def _list(options: Options) -> int:
     tables = [read_table(name) for name in table_names()]
     if options.json:
-        print(json.dumps({"tables": [{"name": t.name, "title": t.title, "rows": len(t.rows)} for t in tables]}))
+        plain = [{"name": t.name, "title": t.title, "rows": len(t.rows), "run": sum(r.run for r in t.rows)} for t in tables]
+        print(json.dumps({"tables": plain}))
         return 0
     rows = [[t.name, str(len(t.rows)), str(sum(row.run for row in t.rows)), t.title] for t in tables]
     print(columns(rows, ["table", "rows", "run here", "what"]))

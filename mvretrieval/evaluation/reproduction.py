@@ -96,14 +96,22 @@ class Table:
     Attributes:
         name: of its file.
         title: what it is about.
+        data: data set -> the data script that lays it out in `{dir}/data/`.
         make: collection -> commands that make it; `{dir}` is the folder of collections.
         rows: in the order of the file.
     """
 
     name: str
     title: str
+    data: Mapping[str, str]
     make: Mapping[str, tuple[str, ...]]
     rows: tuple[Row, ...]
+
+    def commands(self, collection: str) -> tuple[str, ...]:
+        """What lays out the data of a collection, and makes it."""
+        made = self.make[collection]
+        used = [name for name in self.data if any(f"{{dir}}/data/{name}" in command for command in made)]
+        return (*(self.data[name] for name in used), *made)
 
 
 def table_names() -> list[str]:
@@ -131,9 +139,10 @@ def parse_table(name: str, text: str) -> Table:
     """
     try:
         content = yaml.safe_load(text)
+        data = {str(key): str(command) for key, command in content.get("data", {}).items()}
         make = {str(key): tuple(map(str, commands)) for key, commands in content["collections"].items()}
         rows = tuple(_row(values) for values in content["rows"])
-        table = Table(name, str(content["title"]), make, rows)
+        table = Table(name, str(content["title"]), data, make, rows)
     except (yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError) as error:
         raise EvaluationError(f"table '{name}' is damaged ({type(error).__name__}: {error}): install the package again") from error
     names = [row.name for row in rows]

@@ -1,14 +1,20 @@
 from __future__ import annotations
 
+import io
 import json
+import shlex
+import sys
 from pathlib import Path
 
 import pytest
 from made_archives import files_of, picture, table, write_folder, write_zip
+from PIL import Image, ImageDraw
 
 from data_scripts import open_set
+from mvretrieval.cli.main import main
 from mvretrieval.collection.labels import read_labels
 from mvretrieval.evaluation.protocols import OpenSetQueries
+from mvretrieval.evaluation.reproduction import read_table
 
 DEGREES = range(0, 360, 15)
 
@@ -145,3 +151,40 @@ def test_downloads_are_known_for_three_sets(tmp_path: Path, capsys: pytest.Captu
     assert "--download needs --set" in capsys.readouterr().err
     assert run(tmp_path / "new", tmp_path / "out", "--set", "abo", "--download") == 1
     assert "no public direct download known" in capsys.readouterr().err
+
+
+def test_from_the_archive_to_a_row_of_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By the commands that the table prints, with an encoder that needs no weights in the place of the row's."""
+    drawn = {name: drawing(name.rsplit("/image/")[0], name) for name in OBJECTS}
+    lists = {"query_label.txt": b"gear_1,Gears\n", "target_label.txt": b"gear_2,Gears\nnut,Nuts\n"}
+    drawn |= {name: drawing("target/nut", name) for name in views("target/nut")}
+    release(tmp_path / "downloads", drawn, lists)
+    published = read_table("open-set")
+    (row,) = [row for row in published.rows if row.name == "esb-openclip-l14"]
+    script, index = (command.replace("{dir}", str(tmp_path)) for command in published.commands(row.collection))
+    words = shlex.split(script.replace("DOWNLOADS", str(tmp_path / "downloads")).replace(" --download", ""))
+    assert open_set.main(words[3:]) == 0
+    assert mvr(shlex.split(index.replace(row.encoder, "builtin:"))[1:]) == 0
+    capsys.readouterr()
+    assert mvr(["eval", "table", "open-set", "--row", row.name, "--collections", str(tmp_path), "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)["rows"]
+    assert found["value"] == pytest.approx(100) and found["verdict"] == "not"  # one gear asks and finds the other, not the nut
+
+
+def drawing(shape: str, name: str) -> bytes:
+    """A disc for gears and a bar for all others, of a size that the name decides."""
+    image = Image.new("RGB", (64, 64), "white")
+    size = 10 + sum(name.encode()) % 5
+    box = (32 - 2 * size, 32 - size, 32 + 2 * size, 32 + size) if "gear" in shape else (30, 2, 34, 40 + size)
+    draw = ImageDraw.Draw(image)
+    (draw.ellipse if "gear" in shape else draw.rectangle)(box, fill="grey")
+    file = io.BytesIO()
+    image.save(file, "JPEG")
+    return file.getvalue()
+
+
+def mvr(arguments: list[str]) -> int:
+    with pytest.MonkeyPatch.context() as patched, pytest.raises(SystemExit) as ended:
+        patched.setattr(sys, "argv", ["mvr", *arguments])
+        main()
+    return int(ended.value.code or 0)

@@ -8,6 +8,7 @@ from made_archives import off, table, write_folder, write_zip
 from data_scripts import psb
 from data_scripts.errors import DataError
 from mvretrieval.collection.labels import read_labels
+from mvretrieval.evaluation.subject import read_classes
 
 TRAIN = """PSB 1
 4 3
@@ -43,6 +44,7 @@ def test_labels_are_the_paths_of_the_base_classification(tmp_path: Path, capsys:
     assert (rows["m812"]["leaf_class"], rows["m812"]["top_class"]) == ("F117", "aircraft")
     assert (out / rows["m812"]["file"]).read_bytes() == off(812)
     assert len(read_labels(out / "labels.csv").rows) == 5
+    assert read_classes(out / "unseen-classes.txt") == {"animal/dog"}
     said = capsys.readouterr()
     assert said.out.startswith("mvr index psb-collection/ ")
     assert "2 train classes, and 90 were published" in said.err

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +48,32 @@ def test_every_table_is_sound(name: str) -> None:
             options = tyro.cli(modules[row.task].Options, args=rest, config=(tyro.conf.FlagCreatePairsOff,))
             assert options.json and str(options.collection) == f"x/{row.collection}"
     assert set(table.make) == {row.collection for row in table.rows}
+
+
+@pytest.mark.parametrize("name", table_names())
+def test_the_commands_of_a_table_are_ones_that_there_are(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """As a shell would take them."""
+    import tyro
+
+    modules = {"index": "mvretrieval.cli.index", "reindex": "mvretrieval.cli.reindex", "train": "mvtrain.cli"}
+    table = read_table(name)
+    used = set()
+    for collection in table.make:
+        for command in table.commands(collection):
+            words = shlex.split(command.replace("{dir}", "x"), comments=True)
+            used |= {word.split("/")[2] for word in words if word.startswith("x/data/")}
+            if words[:1] == ["mvr"]:
+                options = import_module(modules[words[1]]).Options
+                tyro.cli(options, args=words[2:], config=(tyro.conf.FlagCreatePairsOff,))
+            elif words[:2] == ["python", "-m"]:
+                assert import_module(words[2]).main([word for word in words[3:] if word != "--download"]) == 1
+                assert "DOWNLOADS" in capsys.readouterr().err  # understood, and not there
+            else:
+                assert words[:1] in (["cp"], [])
+    assert used == set(table.data)
+    for row in table.rows:
+        files = [option.removeprefix("{dir}/data/") for option in row.options if option.startswith("{dir}/data/")]
+        assert all(file.split("/")[0] in table.data and file.endswith(("/queries.json", "/unseen-classes.txt")) for file in files)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +123,8 @@ def test_damaged_tables(old: str, new: str) -> None:
 def test_a_table_as_it_stands(mvr: Mvr) -> None:
     code, out, _ = mvr("--list")
     assert code == 0 and all(name in out for name in table_names())
-    assert {table["name"] for table in json.loads(mvr("--list", "--json")[1])["tables"]} == set(table_names())
+    listed = json.loads(mvr("--list", "--json")[1])["tables"]
+    assert {table["name"]: table["run"] for table in listed} == {n: sum(r.run for r in read_table(n).rows) for n in table_names()}
     code, out, _ = mvr("open-set")
     assert code == 0 and "never run here" in out and "was run here" in out
     for arguments, ended, said in (
