@@ -131,7 +131,7 @@ def test_a_stopped_command_goes_on(
 def test_from_a_folder_of_meshes(meshes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out, views = tmp_path / "t", ["--rig", "ring:3@30", "--size", 64]
     labels = ["--labels", meshes / "labels.csv", "--by", "kind", "--encoder", write_clip(tmp_path)]
-    other = ["--method", "last-blocks", "--last-blocks", 1, "--styles", "texture,clay", "--loss", "text"]
+    other = ["--method", "last-blocks", "--last-blocks", 1, "--styles", "texture,clay", "--loss", "text", "--cross-view", 1]
     assert mvr("tune", meshes, "--out", out, *labels, *views, *other, *FEW, "--held-out", 0.2) == 0
     printed = capsys.readouterr().out
     assert f"next: mvr index things/ {meshes} --encoder tuned:{out}" in printed
@@ -140,6 +140,17 @@ def test_from_a_folder_of_meshes(meshes: Path, tmp_path: Path, capsys: pytest.Ca
     assert not (out / "lora.safetensors").exists() and len(list((out / "views").rglob("*.mask.npy"))) == 9
     adapter = Adapter.load(out / "adapter")
     assert adapter.config.text == "frozen" and adapter.config.styles == ("texture", "clay")
+    # Zero-shot with what it was tuned on, by single views that never were by themselves: measured, and said.
+    described = ["--encoder", f"tuned:{out}", "--styles", "texture,clay", *views, "--labels", meshes / "labels.csv"]
+    assert mvr("index", tmp_path / "things", meshes, *described, "--workers", 1) == 0
+    capsys.readouterr()
+    assert mvr("eval zero-shot", tmp_path / "things", "--by", "kind", "--views", "after", "--json") == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["classes_learnt_from"] == ["ball", "box"]
+    assert "views of an object attend to one another" in printed.err and "2 classes asked for here (ball, box)" in printed.err
+    assert mvr("eval zero-shot", tmp_path / "things", "--by", "kind", "--seen", "kind = 'ball'") == 0
+    printed = capsys.readouterr()
+    assert "attend to one another" not in printed.err and "1 class asked for here (box)" in printed.err
 
 
 def test_the_same_meshes_are_found_either_way(things: Path, meshes: Path, tmp_path: Path) -> None:
