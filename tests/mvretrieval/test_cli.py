@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from commands import Mvr, runner
-from made_meshes import write_shapes
+from made_meshes import shape, write_shapes
 from PIL import Image
 
 from mvretrieval.cli.main import COMMANDS
@@ -203,10 +203,10 @@ def test_render_writes_views_and_a_sheet(mvr: Mvr, tmp_path: Path) -> None:
     arguments = ["--out", out_folder, "--rig", "ring:2@30", "--size", "64", "--styles", "clay,depth"]
     code, out, err = mvr("render", meshes, *arguments)
     assert code == 0 and out.strip() == str(out_folder / "sheet.png") and "no_faces" in err
-    names = sorted(p.name for p in out_folder.iterdir())
+    names = sorted(str(p.relative_to(out_folder)) for p in out_folder.rglob("*.*") if p.is_file())
     assert len(names) == 2 * 2 * 2 + 1 + 2
-    assert "sub__shape-000.ply__clay_00.png" in names and "shape-001.ply__depth_01.png" in names
-    with Image.open(out_folder / "shape-001.ply__clay_00.png") as picture:
+    assert "sub/shape-000.ply/clay_00.png" in names and "shape-001.ply/depth_01.png" in names
+    with Image.open(out_folder / "shape-001.ply/clay_00.png") as picture:
         assert picture.size == (64, 64)
     assert mvr("render", meshes / "bad.obj", *arguments)[0] == 1
     # The pictures stand for the meshes that they were made of; where depth alone has an edge, clay is drawn finer too.
@@ -218,3 +218,39 @@ def test_render_writes_views_and_a_sheet(mvr: Mvr, tmp_path: Path) -> None:
         for own_id in ("sub/shape-000.ply", "shape-001.ply"):
             of_mesh, of_pictures = (c.views(c.number_of(own_id)) for c in (rendered, read))
             assert np.array_equal(of_mesh[1], of_pictures[1]) and (of_mesh[0] * of_pictures[0]).sum(axis=-1).min() > 0.9999
+
+
+def test_rendered_views_of_odd_names_become_their_objects(mvr: Mvr, tmp_path: Path) -> None:
+    """Twins of two folders, names that would be one without their folders, blanks, quotes, long paths."""
+    deep = "/".join(["d" * 60] * 5)
+    ids = ["chair.ply", "chair.ply~2", "x/y.ply", "x__y.ply", "lead .ply", '"q", ü.ply', f"{deep}/z.ply"]
+    names = ["a/chair.ply", "b/chair.ply", "a/x/y.ply", "a/x__y.ply", "a/ lead .ply", 'a/"q", ü.ply', f"a/{deep}/z.ply"]
+    for n, name in enumerate(names):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shape(n).export(tmp_path / name)
+    out = tmp_path / "views"
+    first = mvr("render", tmp_path / "a" / "x__y.ply", "--out", out, "--rig", "ring:2@30", "--size", "64")
+    again = mvr("render", tmp_path / "a", tmp_path / "b", "--out", out, "--rig", "ring:2@30", "--size", "64")
+    assert first[0] == again[0] == 0
+    assert mvr("index", tmp_path / "c", "--views", out / "views-texture.csv", "--encoder", "builtin:", "--size", "64")[0] == 0
+    with Collection.open(tmp_path / "c") as collection:
+        assert sorted(collection.store.some_ids()) == sorted(ids)
+        vectors = np.stack([collection.store.vector_of(collection.number_of(name)) for name in ids])
+    assert mvr("index", tmp_path / "m", tmp_path / "a", tmp_path / "b", *FLAGS[:2], "--rig", "ring:2@30", "--size", "64")[0] == 0
+    with Collection.open(tmp_path / "m") as collection:
+        paths = {record.path: number for number, record in collection.store.records(list(range(1, 8))).items()}
+        assert np.array_equal(vectors, [collection.store.vector_of(paths[str(tmp_path / name)]) for name in names])
+
+
+def test_rendering_to_where_nothing_can_be_written_fails_and_keeps_what_is_there(mvr: Mvr, tmp_path: Path) -> None:
+    write_shapes(tmp_path / "meshes", [0, 1])
+    out = tmp_path / "views"
+    out.mkdir()
+    (out / "shape-000.ply").write_text("in the way")
+    code, _, err = mvr("render", tmp_path / "meshes", "--out", out, "--rig", "ring:2@30", "--size", "64")
+    assert code == 0 and "shape-000.ply: its pictures cannot be written: File exists (not_written)" in err
+    listed = (out / "views-texture.csv").read_text()
+    assert "shape-001.ply" in listed and "shape-000.ply" not in listed
+    (out / "views-texture.csv").write_text("id,file\n")
+    code, _, err = mvr("render", tmp_path / "meshes", "--out", out, "--rig", "ring:2@30", "--size", "64")
+    assert code == 1 and "have no rows" in err
