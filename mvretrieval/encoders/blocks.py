@@ -2,13 +2,39 @@
 
 from __future__ import annotations
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from mvretrieval.errors import EncoderError
 
 # open_clip's own towers, timm's towers in open_clip, timm's by themselves, MobileNetV2.
 _LISTS = ("visual.transformer.resblocks", "visual.trunk.blocks", "blocks", "features")
 _AFTER = ("ln_post", "proj", "attn_pool", "attn_pool_contrastive", "norm", "fc_norm", "head")
+_AT_ONCE = 8  # pictures in the blocks of MobileNetV2 that are not learnt
+
+
+class MeanOverPlaces(nn.Module):
+    """MobileNetV2's blocks, and the mean of the last one's maps.
+
+    Attributes:
+        still: so many of the first blocks are not learnt, where gradients are asked for.
+    """
+
+    def __init__(self, features: nn.Sequential) -> None:
+        """Put them together."""
+        super().__init__()
+        self.features = features
+        self.still = 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, 3, size, size) to (N, D)."""
+        maps, still = images, self.still if torch.is_grad_enabled() else 0
+        if still:
+            # A few pictures at a time: the large early maps then fit the cache, which takes half the time.
+            with torch.no_grad():
+                maps = torch.cat([self.features[:still](some) for some in torch.split(images, _AT_ONCE)])
+        out: Tensor = self.features[still:](maps).mean(dim=(2, 3))
+        return out
 
 
 def blocks_of(network: nn.Module) -> list[tuple[str, nn.Module]]:
@@ -47,6 +73,8 @@ def _list_of(network: nn.Module) -> tuple[str, list[tuple[str, nn.Module]]]:
             found = network.get_submodule(name)
         except AttributeError:
             continue
+        if name == "features" and not isinstance(network, MeanOverPlaces):
+            continue  # as convolutional networks of other kinds call their layers
         if isinstance(found, nn.ModuleList | nn.Sequential):
             return name, [(f"{name}.{key}", block) for key, block in found.named_children()]
     raise EncoderError(

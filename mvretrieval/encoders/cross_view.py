@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from inspect import signature
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from mvretrieval.encoders.blocks import blocks_of
@@ -50,6 +51,33 @@ def join_views(network: nn.Module, last: int) -> None:
     for attention in attentions:
         attention.together = shared
         attention.__class__ = _joined(type(attention))
+
+
+def sees_together(network: nn.Module) -> bool:
+    """Whether views have been joined in it."""
+    return getattr(network, "together", None) is not None
+
+
+def try_joining(network: nn.Module, last: int, pictures: Tensor) -> None:
+    """Let two pictures (2, 3, size, size) attend to one another once; the network is afterwards what it was.
+
+    Raises:
+        EncoderError: it has no such blocks, or their attention is made for the tokens of one picture.
+    """
+    kinds = {attention: type(attention) for attention in joinable(network, last)}
+    join_views(network, last)
+    try:
+        with seen_together(network, 2), torch.inference_mode():
+            network(pictures)
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        raise EncoderError(
+            f"cross-view attention takes tokens of several pictures, and this network's only those of one ({error})"
+        ) from error
+    finally:
+        for attention, kind in kinds.items():
+            attention.__class__ = kind
+            del attention.together
+        del network.together
 
 
 def joinable(network: nn.Module, last: int) -> list[Any]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mvretrieval.encoders.encoder import Precision
+from mvretrieval.errors import EncoderError
 
 PrecisionChoice = Literal["auto", "float32", "bfloat16"]
 
@@ -20,10 +21,21 @@ _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """Device of that name; a GPU if there is one by default."""
+    """Device of that name; a GPU if there is one by default.
+
+    Raises:
+        EncoderError: there is no such device here.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise EncoderError(f"no device '{name}': it is cpu, cuda, cuda:1 and so on, or auto") from None
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device.type == "cuda" and (device.index or 0) >= count:
+        raise EncoderError(f"device '{name}': torch {torch.__version__} finds {count} GPUs here; give --device cpu, or auto")
+    return device
 
 
 def choose_precision(device: torch.device, asked: PrecisionChoice = "auto") -> tuple[Precision, str]:

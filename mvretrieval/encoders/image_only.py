@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mvretrieval.encoders.blocks import MeanOverPlaces
 from mvretrieval.encoders.device import PrecisionChoice, choose_device, choose_precision, weights_hash
 from mvretrieval.encoders.encoder import Precision
 from mvretrieval.encoders.hub import need_hub
@@ -124,7 +125,7 @@ def _plain_mobilenet_v2(same_padding: bool) -> nn.Module:
 def _folded(network: nn.Module) -> nn.Module:
     """Block by block, so that blocks stay what can be named, tuned and checkpointed."""
     blocks = network.get_submodule("features").eval().children()
-    return _MeanOverPlaces(nn.Sequential(*map(fold_batch_norms, blocks)))
+    return MeanOverPlaces(nn.Sequential(*map(fold_batch_norms, blocks)))
 
 
 def _timm(name: str, weights: Path | None, device: torch.device, precision: PrecisionChoice) -> NetworkEncoder:
@@ -218,16 +219,6 @@ class _SamePaddedConv2d(nn.Conv2d):
         return nn.functional.conv2d(
             nn.functional.pad(input, (0, 1, 0, 1)), self.weight, self.bias, self.stride, 0, self.dilation, self.groups
         )
-
-
-class _MeanOverPlaces(nn.Module):
-    def __init__(self, features: nn.Module) -> None:
-        super().__init__()
-        self.features = features
-
-    def forward(self, images: Tensor) -> Tensor:
-        out: Tensor = self.features(images).mean(dim=(2, 3))
-        return out
 
 
 def convolution_precision(asked: PrecisionChoice) -> tuple[Precision, str]:

@@ -17,6 +17,7 @@ from mvretrieval.encoders.device import keep_freed_memory
 from mvretrieval.encoders.encoder import Precision
 from mvretrieval.errors import EncoderError
 
+Family = Literal["open_clip", "image_only"]
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -50,7 +51,7 @@ class Architecture:
         bias: a learnt vector is added to what the network gives.
     """
 
-    family: Literal["open_clip", "image_only"]
+    family: Family
     name: str
     quick_gelu: bool = False
     same_padding: bool = False

@@ -9,16 +9,16 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from mvretrieval.encoders.cross_view import join_views
+from mvretrieval.encoders.cross_view import join_views, sees_together
 from mvretrieval.encoders.device import PrecisionChoice, choose_device, choose_precision, weights_hash
-from mvretrieval.encoders.network import Architecture, NetworkEncoder, Preprocessing
+from mvretrieval.encoders.network import Architecture, Family, NetworkEncoder, Preprocessing
 from mvretrieval.errors import EncoderError, WeightsError
 
 FORMAT = 1
@@ -70,6 +70,8 @@ class TunedConfig:
             seen = known["preprocessing"]
             known["preprocessing"] = Preprocessing(**seen | {key: tuple(seen[key]) for key in ("mean", "std")})
             known["architecture"] = Architecture(**known["architecture"])
+            if known["architecture"].family not in get_args(Family) or not isinstance(seen["size"], int):
+                raise TypeError(f"family {known['architecture'].family}, size {seen['size']!r}")
             return cls(**known | {"classes": tuple(known.get("classes", ()))})
         except (KeyError, TypeError) as error:
             raise WeightsError(f"its {CONFIG} is not complete ({error}): tune it again with 'mvr tune'") from error
@@ -109,7 +111,9 @@ def save_tuned(
         part = folder / f"{CONFIG}.part"
         part.write_text(text, encoding="utf-8")
         for name, tensors in ((MODEL, weights), (LORA, low_rank)):
-            if tensors:
+            if not tensors:
+                (folder / name).unlink(missing_ok=True)  # of a tuning that was here before
+            else:
                 # Two names of one tensor are written twice: the format knows no sharing.
                 save_file({key: tensor.clone() for key, tensor in tensors.items()}, folder / name)
                 # safetensors lets nobody but the owner read; who may read the one may read the other.
@@ -137,6 +141,17 @@ def read_config(folder: Path) -> TunedConfig:
         raise WeightsError(f"{folder / CONFIG} cannot be read ({error}): tune it again with 'mvr tune'") from error
     except WeightsError as error:
         raise WeightsError(f"{folder}: {error}") from error
+
+
+def tuning_of(encoder: str) -> TunedConfig | None:
+    """How an encoder, by its id, was tuned, read without opening it; None if it was not, or its folder is gone."""
+    folder = Path(encoder.removeprefix("tuned:")).expanduser()
+    if not encoder.startswith("tuned:"):
+        return None
+    try:
+        return read_config(folder)
+    except WeightsError:
+        return None
 
 
 def open_tuned(folder: Path, device: str, precision: PrecisionChoice) -> NetworkEncoder:
@@ -236,5 +251,5 @@ def extend(network: nn.Module, dim: int, architecture: Architecture) -> None:
     """Give a plain network what an architecture has beyond it: a bias, attention across views."""
     if architecture.bias and _BIAS not in dict(network.named_parameters(recurse=False)):
         add_bias(network, dim)
-    if architecture.cross_view:
+    if architecture.cross_view and not sees_together(network):
         join_views(network, architecture.cross_view)

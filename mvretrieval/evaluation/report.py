@@ -31,6 +31,7 @@ from mvretrieval.evaluation.breakdown import (
     standard_errors,
 )
 from mvretrieval.evaluation.charts import elevations_deg
+from mvretrieval.evaluation.learnt import learnt_classes
 from mvretrieval.evaluation.metrics import Evaluation
 from mvretrieval.evaluation.protocols import Task
 from mvretrieval.evaluation.ranking import Scores, cosines
@@ -65,7 +66,7 @@ class Findings:
         classes: that were asked for, weakest first.
         confusions: most frequent first.
         weights: of the views; None without objects.
-        seen: names of classes that an adapter was trained on.
+        seen: names of classes that the adapter was trained on, or the encoder tuned on.
         label_name: label that says which objects are alike.
         scope: which objects were evaluated, in words; empty for all.
         made: when.
@@ -140,7 +141,6 @@ def write_report(
     task = Task(evaluation.queries, gallery, codes, evaluation.skipped)
     answers = answers_of(task, scores or cosines(vectors))
     queries = evaluation.queries
-    adapter = collection.describer.adapter
     findings = Findings(
         collection=collection,
         numbers=numbers,
@@ -154,7 +154,7 @@ def write_report(
         classes=class_rows(evaluation, codes, names),
         confusions=confusions(answers, codes, queries, names),
         weights=measure(collection, numbers),
-        seen=frozenset(adapter.config.classes if adapter is not None else ()).intersection(names),
+        seen=frozenset(learnt_classes(collection.describer)).intersection(names),
         label_name=label_name,
         scope=scope,
         made=datetime.now().astimezone().isoformat(timespec="seconds"),

@@ -212,6 +212,19 @@ def test_training_goes_on_from_an_adapter_and_keeps_its_statistics() -> None:
         train(others, replace(config, network=NetworkConfig("max")), start=start)
 
 
+def test_classes_that_the_encoder_was_tuned_on_are_not_held_out() -> None:
+    features = made_features(8, 4)
+    config = TrainConfig(whiten=0, folds=2, max_steps=4, evaluate_every=2, classes_per_batch=4)
+    assert "held_out_mAP" in train(features, config).metrics
+    assert "held_out_mAP" not in train(replace(features, met=tuple(features.classes)), config).metrics
+
+
+def test_a_training_that_diverges_is_no_adapter() -> None:
+    features = made_features(8, 4)
+    with pytest.raises(TrainingError, match=r"has diverged after \d+ steps .*lower --learning-rate"):
+        train(features, replace(FEW, learning_rate=1e30))
+
+
 def test_classes_that_a_start_has_seen_are_not_held_out() -> None:
     features = made_features(8)
     config = replace(FEW, folds=2, max_steps=2)

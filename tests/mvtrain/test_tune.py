@@ -18,10 +18,14 @@ from torch.nn.utils import parametrize
 
 from mvretrieval.adapters.adapter import Adapter
 from mvretrieval.describe import Describer, DescriberConfig
+from mvretrieval.encoders.blocks import MeanOverPlaces
 from mvretrieval.encoders.network import NetworkEncoder
 from mvretrieval.encoders.registry import absolute_encoder, open_encoder, public_encoder
+from mvretrieval.encoders.tuned import read_config
 from mvretrieval.errors import EncoderError, TrainingError, WeightsError
-from mvtrain.judging import mean_view_ap
+from mvtrain.checkpoint import FILE as CHECKPOINT
+from mvtrain.checkpoint import load_checkpoint
+from mvtrain.judging import held_out, mean_view_ap
 from mvtrain.lora import LowRank, attach, low_rank_tensors, merge
 from mvtrain.pictures import Pictures
 from mvtrain.tunable import check_tunable, make_tunable
@@ -191,8 +195,6 @@ def test_classes_come_apart_and_the_best_steps_are_kept(clip_id: str, tmp_path: 
     assert sorted(looks) == [6, 12, 18, 24] and tuned.steps == max(looks, key=lambda step: looks[step])
     assert tuned.metrics["held_out_mAP"] == max(looks.values()) and 0 < tuned.metrics["untrained_mAP"] < 1
     # The weights that are left in the encoder are those that were measured.
-    from mvtrain.judging import held_out
-
     judged, rest = held_out(pictures, config.held_out, config.seed)
     assert judged is not None and not set(judged.classes) & set(rest.classes) and len(judged.classes) == 2
     assert mean_view_ap(encoder, judged) == tuned.metrics["held_out_mAP"]
@@ -212,6 +214,57 @@ def test_less_memory_and_bfloat16_give_nearly_the_same_weights(clip_id: str, pic
     ups = [name for name in plain if name.endswith("up")]
     flat = [torch.cat([state[name].flatten() for name in ups]) for state in (plain, rough)]
     assert 0.9 < float(nn.functional.cosine_similarity(*flat, dim=0)) < 1
+
+
+def test_what_is_measured_before_is_the_encoder_as_it_came(clip_id: str, tmp_path: Path) -> None:
+    pictures = made_pictures(tmp_path, n_classes=8, noise=250)
+    found = []
+    for cross_view in (0, 2):
+        config = TuneConfig(**{**FEW, "held_out": 0.25, "cross_view": cross_view})
+        found.append(tune(opened(clip_id), pictures, config).metrics["untrained_mAP"])
+    judged, _ = held_out(pictures, 0.25, 0)
+    assert judged is not None and found[0] == found[1] == mean_view_ap(opened(clip_id), judged)
+
+
+def test_a_training_that_diverges_leaves_nothing(clip_id: str, pictures: Pictures, tmp_path: Path) -> None:
+    for options in ({}, {"held_out": 0.5, "evaluate_every": 1}, {"max_steps": 1}):
+        config = TuneConfig(**{**FEW, "max_steps": 6, "learning_rate": 1e30, "save_every": 1, **options})
+        with pytest.raises(TrainingError, match=r"has diverged after \d steps .*lower --learning-rate"):
+            tune(opened(clip_id), pictures, config, tmp_path)
+        found = load_checkpoint(tmp_path)
+        assert found is None or all(bool(torch.isfinite(tensor).all()) for tensor in found[0].values())
+        (tmp_path / CHECKPOINT).unlink(missing_ok=True)
+
+
+def test_the_bias_of_mobilenet_is_learnt(mobilenet_id: str, pictures: Pictures) -> None:
+    encoder = opened(mobilenet_id)
+    tune(encoder, pictures, TuneConfig(**FEW, method="last-blocks", bias=True))
+    assert isinstance(encoder.network, MeanOverPlaces) and encoder.network.still > 10
+    assert float(encoder.network.get_parameter("tuned_bias").abs().max()) > 1e-6
+
+
+def test_further_tuning_joins_views_once_and_forgets_no_class(clip_id: str, tmp_path: Path) -> None:
+    """Views stay joined once, and what it has met is neither held out nor forgotten."""
+    pictures = made_pictures(tmp_path / "pictures", n_classes=8)
+    first = TuneConfig(**FEW, cross_view=2, bias=True)
+    encoder = opened(clip_id)
+    seen = pictures.of_classes(["class-0", "class-1", "class-2"])
+    write_tuned(tmp_path / "first", first, encoder, encoder.fingerprint, seen, tune(encoder, seen, first), {})
+    for cross_view in (0, 2):
+        again, out = opened(f"tuned:{tmp_path / 'first'}"), tmp_path / f"again-{cross_view}"
+        config = TuneConfig(**{**FEW, "held_out": 0.25, "cross_view": cross_view, "views_per_object": 4})
+        known = read_config(tmp_path / "first").classes
+        tuned = tune(again, pictures, config, known=known)
+        judged, rest = held_out(pictures, 0.25, 0, known)
+        assert judged is not None and not set(judged.classes) & set(known) and set(rest.classes) > set(known)
+        assert tuned.metrics["held_out_mAP"] == mean_view_ap(again, judged)
+        write_tuned(out, config, again, again.fingerprint, pictures.of_classes(["class-7"]), tuned, {}, known)
+        assert read_config(out).classes == ("class-0", "class-1", "class-2", "class-7")
+        images = pictures.of(3)[0]
+        groups = np.zeros(len(images), np.int64)
+        reopened = opened(f"tuned:{out}")
+        np.testing.assert_allclose(reopened.encode_views(images, groups), again.encode_views(images, groups), atol=1e-6)
+    assert held_out(seen, 0.25, 0, seen.classes)[0] is None
 
 
 def test_text_and_prototype_losses(clip_id: str, pictures: Pictures) -> None:
@@ -380,7 +433,20 @@ def test_options_that_make_no_sense(options: dict[str, Any], said: str) -> None:
         TuneConfig(**options)
 
 
-def test_networks_that_cannot_be_tuned_like_that(clip_id: str, mobilenet_id: str, pictures: Pictures) -> None:
+def _random(folder: Path, name: str) -> str:
+    """A file of weights that timm's network of that name begins with."""
+    timm = pytest.importorskip("timm")
+    from safetensors.torch import save_file
+
+    torch.manual_seed(0)
+    save_file(timm.create_model(name, pretrained=False, num_classes=0).state_dict(), folder / name)
+    (folder / name).rename(folder / f"{name}.safetensors")
+    return str(folder / f"{name}.safetensors")
+
+
+def test_networks_that_cannot_be_tuned_like_that(
+    clip_id: str, mobilenet_id: str, pictures: Pictures, tmp_path: Path
+) -> None:
     with pytest.raises(TrainingError, match="no attention that low-rank tuning could change: take --method last-blocks"):
         tune(opened(mobilenet_id), pictures, TuneConfig(**FEW))
     with pytest.raises(TrainingError, match="has 3 blocks; --last-blocks 9 is more"):
@@ -389,6 +455,12 @@ def test_networks_that_cannot_be_tuned_like_that(clip_id: str, mobilenet_id: str
         tune(opened(clip_id), pictures, TuneConfig(**FEW, cross_view=9))
     with pytest.raises(TrainingError, match="needs a vision transformer"):
         tune(opened(mobilenet_id), pictures, TuneConfig(**FEW, method="last-blocks", cross_view=1))
+    relative = opened("image_only:vit_relpos_small_patch16_224@" + _random(tmp_path, "vit_relpos_small_patch16_224"))
+    with pytest.raises(TrainingError, match="takes tokens of several pictures, and this network's only those of one"):
+        check_tunable(relative, TuneConfig(**FEW, cross_view=1))
+    assert not hasattr(relative.network, "together") and relative.encode_views(pictures.of(0)[0]).shape == (VIEWS, 384)
+    with pytest.raises(TrainingError, match=r"blocks of this network \(DenseNet\) are not known"):
+        check_tunable(opened("image_only:densenet121@" + _random(tmp_path, "densenet121")), TuneConfig(**FEW, method="last-blocks"))
     with pytest.raises(TrainingError, match="1 class cannot be told from others"):
         tune(opened(clip_id), pictures.of_classes(["class-0"]), TuneConfig(**FEW))
     with pytest.raises(TrainingError, match="reads no words, which the text loss compares with"):

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +23,7 @@ from mvretrieval.collection.collection import Collection, OpenOptions
 from mvretrieval.collection.indexing import IndexOptions
 from mvretrieval.describe import DescriberConfig
 from mvretrieval.evaluation.learnt import learnt_names
+from mvtrain.features import from_collection
 from mvtrain.pictures import of_collection, of_folder, render
 
 FEW: list[object] = [
@@ -90,6 +96,13 @@ def test_from_a_collection_to_a_tuned_one(
     with Collection.open(things) as collection:
         assert collection.describer.encoder.id == f"tuned:{out}" and len(collection) == 10
         assert learnt_names(collection.describer) == {"ball", "box"}
+        assert from_collection(collection, "kind").met == ("ball", "box")
+    capsys.readouterr()
+    assert mvr("eval", things, "--by", "kind", "--json", "--report", tmp_path / "report") == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["classes_learnt_from"] == ["ball", "box"]
+    assert "trained on objects of 2 classes asked for here (ball, box)" in printed.err
+    assert '"seen": true' in (tmp_path / "report" / "report.json").read_text()
     assert mvr("reindex", things, "--adapter", out / "adapter", "--device", "cpu") == 0
     with Collection.open(things) as collection:
         assert collection.describer.config.adapter == Adapter.load(out / "adapter").fingerprint
@@ -126,6 +139,68 @@ def test_a_stopped_command_goes_on(
     assert weights[0] == weights[1]
     records = [json.loads(line) for line in (tmp_path / "t" / "log.jsonl").read_text().splitlines()]
     assert [record["step"] for record in records if record["stage"] == "tune"] == [1, 2, 3]
+
+
+def test_what_is_there_is_replaced_at_the_end_alone(
+    things: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import mvtrain.tune
+
+    encoder, out = write_clip(tmp_path), tmp_path / "t"
+    options = ["--by", "kind", "--views", tmp_path / "views", *FEW]
+    assert mvr("tune", things, "--out", out, "--encoder", encoder, *options) == 0
+    before = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
+    assert mvr("tune", things, "--out", out, "--encoder", f"tuned:{out}", *options, "--overwrite") == 1
+    assert "is the encoder that is tuned further: name another --out" in capsys.readouterr().err
+    assert mvr("tune", things, "--out", out, "--encoder", encoder, *options, "--overwrite", "--cross-view", 9) == 1
+    assert {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()} == before
+    # Stopped and run again, as the message says: it goes on, and the folder is what it was until the end.
+    anew = ["--encoder", encoder, *options, "--method", "last-blocks", "--max-steps", 4, "--save-every", 1, "--overwrite"]
+    take = mvtrain.tune._Run._take
+
+    def stop(run: mvtrain.tune._Run, *more: Any) -> float:
+        if run.step == 2:
+            raise KeyboardInterrupt
+        return take(run, *more)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(mvtrain.tune._Run, "_take", stop)
+        assert mvr("tune", things, "--out", out, *anew) == 130
+    assert "run the same command again to go on" in capsys.readouterr().err
+    assert (out / "config.json").read_bytes() == before["config.json"]
+    assert mvr("tune", things, "--out", out, *anew) == 0
+    steps = [json.loads(line)["step"] for line in (out / "log.jsonl").read_text().splitlines() if '"tune"' in line]
+    assert steps == [1, 2, 3, 4] and not (out / "lora.safetensors").exists()
+    assert json.loads((out / "config.json").read_text())["method"] == "last-blocks"
+
+
+def test_a_damaged_picture_is_rendered_again(things: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--by", "kind", "--views", tmp_path / "views", "--encoder", write_clip(tmp_path), *FEW, "--overwrite"]
+    assert mvr("tune", things, "--out", tmp_path / "t", *options) == 0
+    files = sorted(path for path in (tmp_path / "views").rglob("*.npy") if "mask" not in path.name)
+    whole = {path: path.read_bytes() for path in files}
+    files[0].write_bytes(whole[files[0]][:-5])
+    files[1].write_bytes(b"")
+    files[2].with_suffix(".mask.npy").unlink()
+    assert mvr("tune", things, "--out", tmp_path / "t", *options) == 0
+    assert {path: path.read_bytes() for path in files} == whole and files[2].with_suffix(".mask.npy").exists()
+
+
+def test_processes_that_follow_end_with_the_first(things: Path, tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    (tmp_path / "config.json").write_text("{}")
+    main = [sys.executable, "-c", "from mvretrieval.cli.main import main; main()", "tune", things, "--out", tmp_path]
+    pipe = subprocess.PIPE
+    both = [
+        subprocess.Popen([*map(str, main), "--device", "cpu"], env=os.environ | shared | ranks, stdout=pipe, stderr=pipe, text=True)
+        for ranks in ({"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in (0, 1))
+    ]
+    said = [process.communicate(timeout=120)[1] for process in both]
+    assert [process.returncode for process in both] == [1, 1]
+    assert "has a tuned encoder" in said[0] and "process 2 of 2 ends with the first one, which says why" in said[1]
+    assert not any("Traceback" in text for text in said)
 
 
 def test_from_a_folder_of_meshes(meshes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -175,6 +250,10 @@ def test_the_same_meshes_are_found_either_way(things: Path, meshes: Path, tmp_pa
     ("options", "code", "said"),
     [
         (["--rank", "0"], 2, "rank has to be at least 1, not 0"),
+        (["--seed", "-1"], 2, "seed is a number from 0 to 4294967295, not -1"),
+        (["--device", "foo"], 1, "no device 'foo': it is cpu, cuda, cuda:1 and so on, or auto"),
+        (["--device", "cuda:99"], 1, "GPUs here; give --device cpu, or auto"),
+        (["--out", "/dev/null"], 1, "/dev/null cannot be written"),
         (["--encoder", "builtin:"], 1, "has no weights that could be tuned: name another with --encoder"),
         (["--encoder", "tuned:nowhere"], 1, "no tuned encoder at"),
         (["--encoder", "tuned:"], 1, "'tuned:' names no folder"),

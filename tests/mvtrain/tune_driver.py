@@ -29,9 +29,7 @@ def main() -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     with join_ranks("cpu") as ranks:
-        if ranks.first:
-            made_pictures(folder)
-        ranks.wait()
+        ranks.lead(lambda: made_pictures(folder))
         encoder = opened(write_clip(folder))
         tuned = tune(encoder, made_pictures(folder), config, out, log=log, ranks=ranks)
         pooling = {f"pooling.{name}": tensor for name, tensor in tuned.pooling.state_dict().items()}

@@ -6,6 +6,7 @@ There is no state of random numbers in it: what a step shows follows from the se
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,19 +35,34 @@ def save_checkpoint(folder: Path, tensors: dict[str, Tensor], record: dict[str, 
         raise TrainingError(f"no checkpoint can be written to {folder}: {error}") from error
 
 
+def read_record(folder: Path) -> dict[str, Any] | None:
+    """The record of the checkpoint in `folder`, without its tensors; None where there is none.
+
+    Raises:
+        TrainingError: it is damaged.
+    """
+    found = _opened(folder, lambda file: {})
+    return None if found is None else found[1]
+
+
 def load_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
     """Tensors and record of the checkpoint in `folder`; None where there is none.
 
     Raises:
         TrainingError: it is damaged.
     """
+    return _opened(folder, lambda file: {name: file.get_tensor(name) for name in file.keys()})
+
+
+def _opened(
+    folder: Path, tensors: Callable[[Any], dict[str, Tensor]]
+) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
     path = folder / FILE
     if not path.exists():
         return None
     try:
         with safe_open(path, framework="pt") as file:
-            record = json.loads((file.metadata() or {})["record"])
-            return {name: file.get_tensor(name) for name in file.keys()}, record
+            return tensors(file), json.loads((file.metadata() or {})["record"])
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise TrainingError(f"{path} is damaged ({error}): remove it, or give --overwrite, to begin anew") from error
 

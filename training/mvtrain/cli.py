@@ -138,7 +138,8 @@ def run(options: Options) -> int:
         )
     elif options.folds and metrics["steps"]:
         print(
-            f"  no validation: too few classes with several objects that could be held out for {options.folds} folds; "
+            f"  no validation: too few classes with several objects, new to the encoder, that could be held out for "
+            f"{options.folds} folds; "
             f"{counted(metrics['steps'], 'step')} taken. Give --folds 0 --max-steps N to choose them, or label more classes"
         )
     if "names_top1" in metrics:

@@ -67,5 +67,7 @@ class TrainConfig:
             raise TrainingError("multi-similarity has no temperature: leave it out, or take another loss")
         if self.folds == 1:
             raise TrainingError("one fold leaves no class to train on: take 2 or more, or 0 for no validation")
+        if not 0 <= self.seed < 1 << 32:
+            raise TrainingError(f"seed is a number from 0 to 4294967295, not {self.seed}")
         if not 0 <= self.averaging < 1:
             raise TrainingError(f"averaging lies in [0, 1), not {self.averaging}")

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvretrieval.collection.collection import Collection
+from mvretrieval.encoders.tuned import tuning_of
 from mvretrieval.errors import FilterError, TrainingError, did_you_mean
 from mvretrieval.statistics import Statistics, StatisticsFit
 
@@ -25,6 +26,7 @@ class Features:
         mask: (N, V) bool.
         directions: (V, 3) float32 of the rig.
         fingerprint: of the views (see `Describer.view_fingerprint`).
+        met: classes that the encoder was tuned on; held out, they would show too much.
     """
 
     ids: tuple[str, ...]
@@ -33,6 +35,7 @@ class Features:
     mask: NDArray[np.bool_]
     directions: NDArray[np.float32]
     fingerprint: str = ""
+    met: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -132,6 +135,7 @@ def _read(collection: Collection, by: str | None, where: str | None) -> Features
     for row, i in enumerate(kept):
         own, masks[row] = store.views_of(numbers[i])
         views[row] = own.reshape(views.shape[1:])
+    tuned = tuning_of(collection.describer.config.encoder)
     return Features(
         ids=tuple(ids[i] for i in kept),
         labels=tuple(str(labels[i]) for i in kept),
@@ -139,4 +143,5 @@ def _read(collection: Collection, by: str | None, where: str | None) -> Features
         mask=masks,
         directions=collection.describer.rig.directions.astype(np.float32),
         fingerprint=store.get_meta("view_fingerprint"),
+        met=() if tuned is None else tuned.classes,
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from math import ceil
 
 import numpy as np
@@ -34,11 +36,16 @@ def view_vectors(encoder: NetworkEncoder, pictures: Pictures) -> NDArray[np.floa
     return np.stack(found)
 
 
-def held_out(pictures: Pictures, share: float, seed: int) -> tuple[Pictures | None, Pictures]:
-    """Objects of held-out classes, None where there are too few, and those of the classes that are trained on."""
-    counts = {name: pictures.labels.count(name) for name in pictures.classes}
+def held_out(
+    pictures: Pictures, share: float, seed: int, known: Sequence[str] = ()
+) -> tuple[Pictures | None, Pictures]:
+    """Objects of held-out classes, None where there are too few, and those of the classes that are trained on.
+
+    What the encoder was tuned on before (`known`) cannot be held out any more.
+    """
+    counts = Counter(pictures.labels)
     # A class of one object has nothing to be found.
-    several = [name for name in pictures.classes if counts[name] > 1]
+    several = [name for name in pictures.classes if counts[name] > 1 and name not in set(known)]
     wanted = ceil(share * len(pictures.classes))
     if not wanted or len(several) < 2 * max(wanted, 2):
         return None, pictures

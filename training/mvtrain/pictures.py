@@ -93,7 +93,7 @@ class Pictures:
         path = _file(self.folder, self.keys[row])
         try:
             images = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EOFError) as error:
             raise TrainingError(f"{path}, views of {self.ids[row]}, cannot be read ({error}): run again to render them") from error
         return np.array(images if views is None else images[:, views])
 
@@ -214,19 +214,17 @@ def render(
     def jobs() -> Iterator[Job]:
         for i, item in enumerate(objects):
             key = _key(spec, item.content) if item.content else ""
-            if key and _file(folder, key).is_file():
+            if key and _is_whole(folder, key):
                 keys[i] = key
                 continue
             waiting[str(item.path)] = i
             yield Job(item.path, item.root, item.up)
 
     def wanted(opened: Opened) -> bool:
-        return not _file(folder, _key(spec, opened.content_hash)).is_file()
+        return not _is_whole(folder, _key(spec, opened.content_hash))
 
-    done = 0
     with RenderPool(spec, workers) as pool:
         for result in pool.run(jobs(), wanted):
-            done += 1
             if isinstance(result, Failed):
                 say(f"left out {result.job.path}: {result.message} ({result.code})")
                 continue
@@ -259,6 +257,16 @@ def _key(spec: RenderSpec, content: str) -> str:
 
 def _file(folder: Path, key: str) -> Path:
     return folder / key[:2] / f"{key}.npy"
+
+
+def _is_whole(folder: Path, key: str) -> bool:
+    """Whether an object's pictures and their mask are there, and not cut short."""
+    path = _file(folder, key)
+    try:
+        mask = np.load(path.with_suffix(".mask.npy"), allow_pickle=False)
+        return bool(len(mask) == np.load(path, mmap_mode="r", allow_pickle=False).shape[1])
+    except (OSError, ValueError, EOFError, IndexError, TypeError):
+        return False
 
 
 def _keep(result: Rendered, spec: RenderSpec, folder: Path) -> str:

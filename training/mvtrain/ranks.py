@@ -7,11 +7,11 @@ every other. Gradients are what one process with the whole batch would find.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from mvretrieval.errors import TrainingError
 
+T = TypeVar("T")
 _PATIENCE = timedelta(hours=12)  # the others wait while the first one renders and validates
 
 
@@ -61,10 +62,26 @@ class Ranks:
         gathered: Tensor = _Gather.apply(vectors)
         return gathered
 
-    def wait(self) -> None:
-        """Until all are here."""
+    def lead(self, action: Callable[[], T]) -> T | None:
+        """Let the first process do something while the others wait; theirs is None.
+
+        Raises:
+            TrainingError: in the others, where it failed in the first, which raises what went wrong.
+        """
+        result, failure = None, None
+        if self.first:
+            try:
+                result = action()
+            except BaseException as error:
+                failure = error
         if self.count > 1:
-            dist.barrier()
+            failed = torch.tensor([int(failure is not None)], device=self.device)
+            dist.broadcast(failed, 0)
+            if failed and not self.first:
+                raise TrainingError(f"process {self.rank + 1} of {self.count} ends with the first one, which says why")
+        if failure is not None:
+            raise failure
+        return result
 
 
 class _Gather(torch.autograd.Function):

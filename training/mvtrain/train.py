@@ -84,7 +84,7 @@ def train(
     # Few objects are learnt by heart in few steps: where nothing can be held out, passes over them count.
     size = config.classes_per_batch * config.objects_per_class
     steps = config.max_steps if config.folds == 0 else min(config.max_steps, -(-PASSES * len(features) // size))
-    folds = _folds(features, config, () if start is None else start.config.classes)
+    folds = _folds(features, config, (*features.met, *(() if start is None else start.config.classes)))
     if folds:
         steps, metrics = _best_number_of_steps(features, folds, config, device, text_vectors, log, start)
     run = _Run(features, config, device, text_vectors, start)
@@ -155,6 +155,10 @@ class _Run:
             codes = self.codes[rows].to(self.device)
             by_style = nn.functional.normalize(vectors.unflatten(1, (len(self.losses), -1)), dim=2)
             loss = torch.stack([loss(by_style[:, i], codes) for i, loss in enumerate(self.losses)]).mean()
+            if not bool(torch.isfinite(loss)):
+                raise TrainingError(
+                    f"the training has diverged after {step} steps (its loss is no number any more): give a lower --learning-rate"
+                )
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
@@ -178,7 +182,7 @@ class _Run:
 def _folds(features: Features, config: TrainConfig, known: Sequence[str] = ()) -> list[list[str]]:
     """Classes that are held out together; none where there are too few to hold out.
 
-    What a start was trained on (`known`) cannot be held out any more.
+    What the encoder was tuned on, or a start trained on (`known`), cannot be held out any more.
     """
     counts = Counter(features.labels)
     classes = np.array(sorted(set(counts) - set(known)))

@@ -6,20 +6,19 @@ from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from mvretrieval.adapters.network import AdapterNetwork
-from mvretrieval.encoders.blocks import after_blocks, blocks_of
-from mvretrieval.encoders.cross_view import joinable, set_together
+from mvretrieval.encoders.blocks import MeanOverPlaces, after_blocks, blocks_of
+from mvretrieval.encoders.cross_view import sees_together, set_together, try_joining
 from mvretrieval.encoders.encoder import Precision
 from mvretrieval.encoders.network import Architecture, NetworkEncoder
 from mvretrieval.encoders.tuned import extend
 from mvretrieval.errors import EncoderError, TrainingError
 from mvtrain.lora import LowRank, attach, attention_weights
 from mvtrain.tune_config import TuneConfig
-
-_AT_ONCE = 8
 
 
 def check_tunable(encoder: NetworkEncoder, config: TuneConfig) -> None:
@@ -37,8 +36,9 @@ def check_tunable(encoder: NetworkEncoder, config: TuneConfig) -> None:
             attention_weights(encoder.network)
         elif config.last_blocks > blocks:
             raise TrainingError(f"the network has {blocks} blocks; --last-blocks {config.last_blocks} is more")
-        if architecture.cross_view:
-            joinable(encoder.network, architecture.cross_view)
+        if architecture.cross_view and not sees_together(encoder.network):
+            size = encoder.image_size
+            try_joining(encoder.network, architecture.cross_view, encoder.pixels(np.zeros((2, size, size, 3), np.uint8)))
     except EncoderError as error:
         raise TrainingError(f"{encoder.id} cannot be tuned like that: {error}") from error
 
@@ -63,6 +63,9 @@ def make_tunable(encoder: NetworkEncoder, config: TuneConfig) -> None:
     encoder.architecture = architecture
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(name in chosen)
+    if isinstance(network, MeanOverPlaces):
+        learnt = [any(parameter.requires_grad for parameter in block.parameters()) for block in network.features]
+        network.still = learnt.index(True) if any(learnt) else 0
     network.to(encoder.device)
 
 
@@ -111,15 +114,6 @@ def _again(forward: Any) -> Any:
     return run
 
 
-def frozen_blocks(network: nn.Module) -> int:
-    """How many blocks of MobileNetV2, from the first, cannot change; of other networks 0."""
-    blocks = getattr(network, "features", None)
-    if not isinstance(blocks, nn.Sequential):
-        return 0
-    learnt = [any(parameter.requires_grad for parameter in block.parameters()) for block in blocks]
-    return learnt.index(True) if any(learnt) else 0
-
-
 class Pupil(nn.Module):
     """Pictures of objects to object vectors: the encoder's network and the view weighting behind it."""
 
@@ -133,7 +127,6 @@ class Pupil(nn.Module):
         """
         super().__init__()
         self.network, self.pooling, self.precision = network, pooling, precision
-        self.frozen = frozen_blocks(network)
 
     def forward(self, pixels: Tensor, mask: Tensor, directions: Tensor) -> Tensor:
         """Object vectors.
@@ -151,19 +144,10 @@ class Pupil(nn.Module):
         # Not only for the forward pass: activations may be computed again in the backward pass.
         set_together(self.network, v)
         with half:
-            vectors = self.network(pixels) if self.frozen == 0 else self._mobilenet(pixels)
+            vectors = self.network(pixels)
         views = nn.functional.normalize(vectors.float(), dim=1).reshape(b, -1, v, vectors.shape[1])
         pooled: Tensor = self.pooling(views, mask, directions)[0]
         return pooled
-
-    def _mobilenet(self, pixels: Tensor) -> Tensor:
-        """What cannot change looks at few pictures at a time: its large early maps then fit the cache: half the time."""
-        blocks = self.network.get_submodule("features")
-        assert isinstance(blocks, nn.Sequential)
-        with torch.no_grad():
-            maps = torch.cat([blocks[: self.frozen](some) for some in torch.split(pixels, _AT_ONCE)])
-        out: Tensor = blocks[self.frozen :](maps).mean(dim=(2, 3))
-        return out
 
     def learnt(self) -> dict[str, nn.Parameter]:
         """Everything that is trained, by name."""

@@ -7,7 +7,7 @@ never looked at. A tuning that was stopped goes on to the weights that it would 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -24,9 +24,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from mvretrieval.adapters.network import AdapterNetwork
 from mvretrieval.encoders.network import NetworkEncoder
-from mvretrieval.errors import TrainingError
-from mvtrain.checkpoint import load_checkpoint, optimiser_tensors, restore_optimiser, save_checkpoint
-from mvtrain.judging import held_out, mean_view_ap
+from mvretrieval.errors import EvaluationError, TrainingError
+from mvtrain.checkpoint import load_checkpoint, optimiser_tensors, read_record, restore_optimiser, save_checkpoint
+from mvtrain.judging import held_out, mean_view_ap, view_vectors
 from mvtrain.losses import make_loss
 from mvtrain.pictures import Pictures
 from mvtrain.ranks import Ranks
@@ -60,6 +60,7 @@ def tune(
     texts: NDArray[np.float32] | None = None,
     log: Log | None = None,
     ranks: Ranks | None = None,
+    known: Sequence[str] = (),
 ) -> Tuned:
     """Tune an encoder in place.
 
@@ -71,16 +72,44 @@ def tune(
         texts: (C, K) vectors of the class names, for the text loss.
         log: gets a record of every look.
         ranks: the processes that share the work.
+        known: classes that the encoder was tuned on before, none of which can be held out any more.
 
     Raises:
         TrainingError: too few classes, a network that cannot be tuned like that, or a checkpoint of another tuning.
     """
     if len(pictures.classes) < 2:
         raise TrainingError(f"{len(pictures.classes)} class cannot be told from others: label objects of 2 classes or more")
-    run = _Run(encoder, pictures, config, folder, texts, ranks or Ranks(0, 1, str(encoder.device)))
+    run = _Run(encoder, pictures, config, folder, texts, ranks or Ranks(0, 1, str(encoder.device)), known)
     for record in run.steps():
         (log or (lambda entry: None))(record)
     return run.result()
+
+
+def identity_of(encoder: NetworkEncoder, pictures: Pictures, config: TuneConfig) -> dict[str, Any]:
+    """What decides the weights that a tuning comes to; the encoder is the one before."""
+    found = {"base": encoder.fingerprint, "pictures": pictures.fingerprint, "config": asdict(config), "format": 1}
+    plain: dict[str, Any] = json.loads(json.dumps(found))
+    return plain
+
+
+def check_checkpoint(folder: Path | None, identity: dict[str, Any]) -> bool:
+    """Whether a checkpoint of this very tuning is there.
+
+    Raises:
+        TrainingError: there is one of another tuning, or a damaged one.
+    """
+    record = None if folder is None else read_record(folder)
+    if record is None:
+        return False
+    before = record["identity"]
+    for name, what in (("base", "encoder"), ("pictures", "set of objects"), ("config", "set of options")):
+        if before.get(name) != identity[name]:
+            how = _difference(before.get(name), identity[name])
+            raise TrainingError(
+                f"{folder} holds the checkpoint of a tuning with another {what}\n  {how}\n"
+                "Name another --out, or give --overwrite to begin anew"
+            )
+    return True
 
 
 class _Run:
@@ -92,12 +121,15 @@ class _Run:
         folder: Path | None,
         texts: NDArray[np.float32] | None,
         ranks: Ranks,
+        known: Sequence[str],
     ) -> None:
         self.encoder, self.config, self.folder, self.ranks = encoder, config, folder, ranks
-        self.judged, self.pictures = held_out(pictures, config.held_out, config.seed)
-        self.identity = {
-            "base": encoder.fingerprint, "pictures": pictures.fingerprint, "config": asdict(config), "format": 1
-        }  # fmt: skip
+        self.judged, self.pictures = held_out(pictures, config.held_out, config.seed, known)
+        self.identity = identity_of(encoder, pictures, config)
+        self.curve: dict[int, float] = {}
+        goes_on = check_checkpoint(folder, self.identity)
+        if self.judged is not None and ranks.first and not goes_on:
+            self.curve[0] = mean_view_ap(encoder, self.judged)  # as it comes, before anything is added to it
         torch.manual_seed(config.seed)
         make_tunable(encoder, config)
         if config.checkpointing:
@@ -124,7 +156,6 @@ class _Run:
         self.batches = list(islice(batches, config.max_steps))
         ranks.part(self.batches[0])
         self.step = 0
-        self.curve: dict[int, float] = {}
         self.best: dict[str, Tensor] = {}
         self._resume()
 
@@ -136,8 +167,6 @@ class _Run:
         model: nn.Module = self.pupil
         if self.ranks.count > 1:
             model = DistributedDataParallel(self.pupil)
-        if self.step == 0 and not self.curve:
-            self._look()
         with ThreadPoolExecutor(1) as reader:
             ahead = reader.submit(self._read, self.step)
             while self.step < config.max_steps:
@@ -164,6 +193,7 @@ class _Run:
         by_style = nn.functional.normalize(by_style, dim=2)
         codes = self.codes[rows].to(device)
         loss = torch.stack([loss(by_style[:, i], codes) for i, loss in enumerate(self.losses)]).mean()
+        self._check_finite(loss)
         self.optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimiser.step()
@@ -173,6 +203,16 @@ class _Run:
             for name, now in self.learnt.items():
                 self.mean[name].lerp_(now, 1 - decay)
         return float(loss.detach())
+
+    def _check_finite(self, *tensors: Tensor) -> None:
+        if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors):
+            raise self._diverged()
+
+    def _diverged(self) -> TrainingError:
+        return TrainingError(
+            f"the training has diverged after {self.step} steps (what it computes is no number any more): give a lower "
+            "--learning-rate, and --overwrite"
+        )
 
     def _read(self, step: int) -> _Shown:
         """This process's pictures of a step: other views of each object each time, those that show something first."""
@@ -192,8 +232,11 @@ class _Run:
         """Measure the running mean of the weights on the held-out classes, and keep the best."""
         if self.judged is None or not self.ranks.first:
             return
-        with self._averaged():
-            found = mean_view_ap(self.encoder, self.judged)
+        try:
+            with self._averaged():
+                found = mean_view_ap(self.encoder, self.judged)
+        except EvaluationError:
+            raise self._diverged() from None
         if self.step and found > max((value for step, value in self.curve.items() if step), default=-1.0):
             self.best = {name: tensor.clone() for name, tensor in self.mean.items()}
         self.curve[self.step] = found
@@ -217,6 +260,7 @@ class _Run:
         looked = {step: value for step, value in self.curve.items() if step}
         best = max(looked, key=lambda step: looked[step]) if looked else self.config.max_steps
         self._put(self.best or self.mean)
+        self._check_finite(torch.from_numpy(view_vectors(self.encoder, self.pictures.take([0]))))
         metrics = {} if not looked else {"held_out_mAP": looked[best], "untrained_mAP": self.curve[0]}
         self.encoder.network.requires_grad_(False)
         return Tuned(self.pupil.pooling.cpu().eval(), best, metrics)
@@ -224,6 +268,7 @@ class _Run:
     # -- checkpoints --------------------------------------------------------------------------------------------------
 
     def _save(self) -> None:
+        self._check_finite(*self.mean.values())
         if self.folder is None or not self.ranks.first:
             return
         tensors: dict[str, Tensor] = {f"now.{name}": parameter for name, parameter in self.learnt.items()}
@@ -239,14 +284,6 @@ class _Run:
         if found is None:
             return
         tensors, record = found
-        before, now = record["identity"], json.loads(json.dumps(self.identity))
-        for name, what in (("base", "encoder"), ("pictures", "set of objects"), ("config", "set of options")):
-            if before.get(name) != now[name]:
-                how = _difference(before.get(name), now[name])
-                raise TrainingError(
-                    f"{self.folder} holds the checkpoint of a tuning with another {what}\n  {how}\n"
-                    "Name another --out, or give --overwrite to begin anew"
-                )
         device = self.encoder.device
         self._put(_under(tensors, "now.", device))
         self.mean = _under(tensors, "mean.", device)

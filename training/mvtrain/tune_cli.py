@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
+import tempfile
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 import tyro
 
 from mvrender.renderer import BackendName, choose
-from mvrender.shading import Style, parse_styles
+from mvrender.shading import parse_styles
 from mvretrieval.adapters.network import NetworkConfig, PoolingKind
 from mvretrieval.cli.common import counted, progress, run_record, say
 from mvretrieval.collection.collection import Collection
 from mvretrieval.collection.schema import FILE as COLLECTION_FILE
 from mvretrieval.describe import DescriberConfig
 from mvretrieval.encoders.encoder import Precision
-from mvretrieval.encoders.registry import public_encoder
+from mvretrieval.encoders.registry import parse_encoder, public_encoder
 from mvretrieval.errors import TrainingError
 from mvtrain.checkpoint import FILE as CHECKPOINT_FILE
 from mvtrain.config import LossName
@@ -138,9 +139,7 @@ def run(options: Options) -> int:
 
     started = time.monotonic()
     with join_ranks(str(choose_device(options.device))) as ranks:
-        if ranks.first:
-            _clear(options)
-        ranks.wait()
+        ranks.lead(lambda: _check_out(options))
         metrics = learn(options, ranks)
         if not ranks.first:
             return 0
@@ -159,10 +158,11 @@ def run(options: Options) -> int:
         )
     elif options.held_out:
         print(
-            f"  no validation: too few classes with several objects that a share of {options.held_out:g} could be held out of; "
-            f"{counted(metrics['steps'], 'step')} taken. Give --held-out 0 --max-steps N to choose them, or label more classes"
+            f"  no validation: too few classes with several objects, new to the encoder, to hold out a share of "
+            f"{options.held_out:g}; {counted(metrics['steps'], 'step')} taken. Give --held-out 0 --max-steps N to choose them, or "
+            "label more classes"
         )
-    print(f"  rendered views are kept in {options.views or options.out / 'views'}; no more tuning, and they may be deleted")
+    print(f"  rendered views are kept in {_views_folder(options)}; where no more is tuned, they may be deleted")
     source = "reindex" if (options.meshes / COLLECTION_FILE).exists() else "index things/"
     print(f"  next: mvr {source} {options.meshes} --encoder tuned:{options.out}")
     print(f"  then: mvr train COLLECTION --by {options.by}   (view weights by themselves, with more views and whitening)")
@@ -170,107 +170,142 @@ def run(options: Options) -> int:
     return 0
 
 
-def _clear(options: Options) -> None:
-    """A finished tuning is not replaced unasked; one that was stopped goes on."""
+def _check_out(options: Options) -> None:
+    """A finished encoder is not replaced unasked, nor by one that is made of it; until the end it stays what it is."""
     from mvretrieval.encoders.tuned import CONFIG
 
-    if options.overwrite:
-        for name in (CONFIG, CHECKPOINT_FILE, "objects.json"):
-            (options.out / name).unlink(missing_ok=True)
-    elif (options.out / CONFIG).exists():
+    if (options.out / CONFIG).exists() and not options.overwrite:
         raise TrainingError(f"{options.out} has a tuned encoder: name another folder, or give --overwrite")
+    base = parse_encoder(_described(options).encoder)
+    if base.family == "tuned" and base.file is not None and base.file.resolve() == options.out.resolve():
+        raise TrainingError(f"{options.out} is the encoder that is tuned further: name another --out")
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=options.out):
+            pass
+    except OSError as error:
+        raise TrainingError(f"{options.out} cannot be written: {error.strerror or error}; name another --out") from error
+
+
+def _go_on(options: Options, identity: dict[str, Any]) -> bool:
+    """Whether a checkpoint of this very tuning is there; one of another makes way, if that is asked for."""
+    from mvtrain.tune import check_checkpoint
+
+    try:
+        return check_checkpoint(options.out, identity)
+    except TrainingError:
+        if not options.overwrite:
+            raise
+        (options.out / CHECKPOINT_FILE).unlink()
+        return False
 
 
 def learn(options: Options, ranks: Ranks) -> dict[str, Any]:
     """Render, tune and write; the metrics."""
     from mvretrieval.encoders.network import NetworkEncoder
     from mvretrieval.encoders.registry import open_encoder
+    from mvretrieval.encoders.tuned import tuning_of
     from mvtrain.log import TrainingLog
     from mvtrain.tune_output import write_tuned
 
     try:
         from mvtrain.tunable import check_tunable
-        from mvtrain.tune import tune
+        from mvtrain.tune import identity_of, tune
     except ModuleNotFoundError as error:
         raise TrainingError(f"{error.name} is not installed: pip install 'mvretrieval[train]'") from error
 
     config = options.config()
-    described, styles = _described(options)
+    described = _described(options)
     encoder = open_encoder(described.encoder, ranks.device, "float32")
     if not isinstance(encoder, NetworkEncoder):
         raise TrainingError(f"{described.encoder} has no weights that could be tuned: name another with --encoder")
     check_tunable(encoder, config)
-    base = encoder.fingerprint
-    pictures = _pictures(options, ranks, described, styles)
+    before = tuning_of(described.encoder)
+    base, known = encoder.fingerprint, () if before is None else before.classes
+    pictures = _pictures(options, ranks, described)
+    goes_on = ranks.lead(lambda: _go_on(options, identity_of(encoder, pictures, config)))
     texts = _texts(encoder, described, pictures.classes) if config.loss == "text" else None
     if ranks.first:
         say(f"tuning {encoder.id} on {len(pictures)} objects, {len(pictures.classes)} classes, on {ranks.device}")
-    told = options.out if ranks.first else options.out / f"rank-{ranks.rank}"
-    with TrainingLog(told, go_on=(options.out / CHECKPOINT_FILE).exists()) as log, progress("step") as step:
+    told: Any = TrainingLog(options.out, go_on=bool(goes_on)) if ranks.first else nullcontext(lambda entry: None)
+    with told as log, progress("step") as step:
 
         def record(entry: dict[str, Any]) -> None:
             log(entry)
             if ranks.first:
                 step(entry["step"], entry["of"])
 
-        tuned = tune(encoder, pictures, config, options.out, texts, record, ranks)
+        tuned = tune(encoder, pictures, config, options.out, texts, record, ranks, known)
         metrics = {"steps": tuned.steps, **tuned.metrics}
         if ranks.first:
             training = run_record("tune", _without_folders(options))
-            write_tuned(options.out, config, encoder, base, pictures, tuned, training)
+            write_tuned(options.out, config, encoder, base, pictures, tuned, training, known)
             log({"stage": "done", **metrics})
-    if not ranks.first:
-        shutil.rmtree(options.out / f"rank-{ranks.rank}", ignore_errors=True)
     return {"objects": len(pictures), "classes": len(pictures.classes), **metrics}
 
 
-def _described(options: Options) -> tuple[DescriberConfig, tuple[Style, ...]]:
+def _described(options: Options) -> DescriberConfig:
     """Encoder and views, as asked for, or as the collection has them."""
-    default = DescriberConfig(encoder="builtin:") if options.labels is not None or not _is_collection(options) else None
-    if default is None:
+    default = DescriberConfig(encoder="builtin:")
+    if _is_collection(options):
+        if options.labels is not None:
+            raise TrainingError(f"{options.meshes} is a collection, with labels of its own: leave --labels out")
         with Collection.open(options.meshes) as collection:
             default = collection.describer.config
     elif options.encoder is None:
         raise TrainingError("a folder of meshes has no encoder of its own: say with --encoder what should be tuned")
     styles = parse_styles(options.styles) if options.styles else default.styles
-    described = DescriberConfig(
+    return DescriberConfig(
         options.encoder or default.encoder, options.rig or default.rig, styles, options.size or default.size
     )
-    return described, styles
 
 
 def _is_collection(options: Options) -> bool:
     return (options.meshes / COLLECTION_FILE).exists()
 
 
-def _pictures(options: Options, ranks: Ranks, described: DescriberConfig, styles: tuple[Style, ...]) -> Pictures:
+def _pictures(options: Options, ranks: Ranks, described: DescriberConfig) -> Pictures:
     """The first process renders; the others read what it wrote down."""
     import json
 
+    from mvtrain.pictures import Pictures
+
+    listed = options.out / "objects.json"
+
+    def rendered() -> Pictures:
+        pictures = _rendered(options, described)
+        try:
+            listed.write_text(json.dumps(pictures.to_dict()), encoding="utf-8")
+        except OSError as error:
+            raise TrainingError(f"{listed} cannot be written: {error.strerror or error}") from error
+        return pictures
+
+    own = ranks.lead(rendered)
+    return own or Pictures.from_dict(_views_folder(options), json.loads(listed.read_text(encoding="utf-8")))
+
+
+def _views_folder(options: Options) -> Path:
+    return options.views or options.out / "views"
+
+
+def _rendered(options: Options, described: DescriberConfig) -> Pictures:
     from mvrender.cameras import parse_rig
     from mvrender.pool import RenderSpec
-    from mvtrain.pictures import Pictures, of_collection, of_folder, render
+    from mvtrain.pictures import of_collection, of_folder, render
 
-    folder, listed = options.views or options.out / "views", options.out / "objects.json"
-    if ranks.first:
-        if _is_collection(options):
-            if options.labels is not None:
-                raise TrainingError(f"{options.meshes} is a collection, with labels of its own: leave --labels out")
-            with Collection.open(options.meshes) as collection:
-                objects = of_collection(collection, options.by, options.where)
-        else:
-            if options.where is not None:
-                raise TrainingError("--where filters a collection: index the meshes first, or leave it out")
-            objects = of_folder(options.meshes, options.by, options.labels)
-        backend, reason = choose(options.backend)
-        say(f"views: {described.rig}, {', '.join(styles)}, {described.size} px; {backend} ({reason}); kept in {folder}")
-        spec = RenderSpec(parse_rig(described.rig), styles, described.size, backend)
-        with progress("mesh") as step:
-            pictures = render(objects, spec, folder, options.workers, say, step)
-        options.out.mkdir(parents=True, exist_ok=True)
-        listed.write_text(json.dumps(pictures.to_dict()), encoding="utf-8")
-    ranks.wait()
-    return pictures if ranks.first else Pictures.from_dict(folder, json.loads(listed.read_text(encoding="utf-8")))
+    if _is_collection(options):
+        with Collection.open(options.meshes) as collection:
+            objects = of_collection(collection, options.by, options.where)
+    else:
+        if options.where is not None:
+            raise TrainingError("--where filters a collection: index the meshes first, or leave it out")
+        objects = of_folder(options.meshes, options.by, options.labels)
+    backend, reason = choose(options.backend)
+    looks = f"{described.rig}, {', '.join(described.styles)}, {described.size} px"
+    say(f"views: {looks}; {backend} ({reason}); kept in {_views_folder(options)}")
+    spec = RenderSpec(parse_rig(described.rig), described.styles, described.size, backend)
+    with progress("mesh") as step:
+        return render(objects, spec, _views_folder(options), options.workers, say, step)
 
 
 def _texts(encoder: NetworkEncoder, described: DescriberConfig, classes: list[str]) -> Any:

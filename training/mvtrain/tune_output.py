@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ def write_tuned(
     pictures: Pictures,
     tuned: Tuned,
     training: dict[str, Any],
+    known: Sequence[str] = (),
 ) -> None:
     """Merge the low-rank parts and write everything; a folder whose encoder has a configuration is whole.
 
@@ -41,6 +43,7 @@ def write_tuned(
         pictures: that it was tuned on.
         tuned: what the tuning gave.
         training: record of the run.
+        known: classes that the encoder was tuned on before.
 
     Raises:
         EncoderError: the folder cannot be written.
@@ -50,7 +53,7 @@ def write_tuned(
     weights = weights_of(encoder)
     assert encoder.architecture is not None
     shared: dict[str, Any] = {
-        "classes": tuple(pictures.classes),
+        "classes": tuple(sorted({*known, *pictures.classes})),
         "metrics": {"steps": float(tuned.steps), **tuned.metrics},
         "training": training,
     }
