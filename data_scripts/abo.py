@@ -6,7 +6,6 @@ Layout and fields as public code that reads the release uses them; not verified 
 from __future__ import annotations
 
 import argparse
-import gzip
 import json
 import re
 import sys
@@ -14,7 +13,7 @@ from collections import Counter
 from typing import Any
 
 from data_scripts import checks
-from data_scripts.archives import Source
+from data_scripts.archives import Source, unzipped
 from data_scripts.command import DataSet, Result, damages, differences, index_command, progress, run, some
 from data_scripts.errors import CorruptMember, DataError
 from data_scripts.layout import Item, Layout, Part, plain_name
@@ -71,13 +70,11 @@ def _listings(source: Source) -> tuple[dict[str, list[dict[str, Any]]], list[str
     problems: list[str] = []
     for file in source.in_order(files):
         try:
-            data = source.read(file)
-            text = (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode()
-            for line in text.splitlines():
+            for line in unzipped(source.read(file)).decode().splitlines():
                 listing = json.loads(line) if line.strip() else {}
                 if listing.get("3dmodel_id"):
                     found.setdefault(listing["3dmodel_id"], []).append(listing)
-        except (CorruptMember, OSError, EOFError, ValueError, AttributeError) as error:
+        except (CorruptMember, ValueError, AttributeError, TypeError) as error:
             problems.append(f"{file} cannot be read to its end ({error}); models that it alone lists have no label")
     return found, problems
 

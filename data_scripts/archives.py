@@ -5,20 +5,24 @@ Nothing here writes. Names that point outside of an archive are refused, links a
 
 from __future__ import annotations
 
+import gzip
 import lzma
 import os
 import re
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
 from data_scripts.errors import CorruptMember, DataError
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
-_UNREADABLE = (OSError, EOFError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, tarfile.TarError)
+_UNREADABLE = (
+    *(OSError, EOFError, RuntimeError, ValueError, OverflowError, MemoryError),  # the last two: lengths beyond any file
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, tarfile.TarError),
+)
 _DRIVE = re.compile(r"[A-Za-z]:")
 
 
@@ -68,6 +72,34 @@ def is_archive(path: Path) -> bool:
     return path.name.lower().endswith(ARCHIVE_SUFFIXES)
 
 
+def unzipped(data: bytes) -> bytes:
+    """Content of a .gz; other data as they are.
+
+    Raises:
+        CorruptMember: it is damaged.
+    """
+    if data[:2] != b"\x1f\x8b":
+        return data
+    try:
+        return gzip.decompress(data)
+    except _UNREADABLE as error:
+        raise CorruptMember(f"its compression is damaged: {_why(error)}") from error
+
+
+def read_text(source: Source, name: str) -> str:
+    """A file as text.
+
+    Raises:
+        CorruptMember: it cannot be read, or is no UTF-8; with its name.
+    """
+    try:
+        return source.read(name).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise CorruptMember(f"{name} is no text in UTF-8 ({error}): save it as UTF-8, or take it from its source again") from error
+    except CorruptMember as error:
+        raise CorruptMember(f"{name} {error}") from error
+
+
 class FolderSource:
     """Files below a folder, and the members of the archives that lie directly in it. A file hides a member of its name."""
 
@@ -79,7 +111,7 @@ class FolderSource:
             opened = _open_archive(archive)
             sizes.update(opened.sizes)
             self._archives.update(dict.fromkeys(opened.sizes, opened))
-        for folder, _, files in os.walk(path):
+        for folder, files in _folders(path):
             for file in files:
                 found = Path(folder, file)
                 name = found.relative_to(path).as_posix()
@@ -135,7 +167,7 @@ class ZipSource:
         try:
             return self._zip.read(self._infos[name])
         except _UNREADABLE as error:
-            raise CorruptMember(f"damaged in {self.path.name}: {error}") from error
+            raise CorruptMember(f"damaged in {self.path.name}: {_why(error)}") from error
 
     def local(self, name: str) -> Path | None:
         """None: it has to be unpacked."""
@@ -165,7 +197,7 @@ class TarSource:
             member = self._tar.extractfile(self._infos[name])
             data = b"" if member is None else member.read()
         except _UNREADABLE as error:
-            raise CorruptMember(f"damaged in {self.path.name}: {error}") from error
+            raise CorruptMember(f"damaged in {self.path.name}: {_why(error)}") from error
         if len(data) != self.sizes[name]:
             raise CorruptMember(f"damaged in {self.path.name}: {len(data):,} of {self.sizes[name]:,} bytes")
         return data
@@ -179,18 +211,41 @@ class TarSource:
         return sorted(names, key=lambda name: self._infos[name].offset_data)
 
 
+def _folders(top: Path) -> Iterator[tuple[str, list[str]]]:
+    """Folders below one, each with its files. Links are followed, each folder once: by its own name, if it has one there."""
+    seen: set[tuple[int, int]] = set()
+    waiting = [str(top)]
+    while waiting:
+        links: list[str] = []
+        for start in waiting:
+            for folder, folders, files in os.walk(start):
+                info = Path(folder).stat()
+                if (info.st_dev, info.st_ino) in seen:
+                    folders.clear()
+                    continue
+                seen.add((info.st_dev, info.st_ino))
+                links += [str(Path(folder, name)) for name in folders if Path(folder, name).is_symlink()]
+                yield folder, files
+        waiting = sorted(links)
+
+
 def _open_archive(path: Path) -> Source:
     try:
         is_zip = path.name.lower().endswith(".zip") or zipfile.is_zipfile(path)
         return ZipSource(path) if is_zip else TarSource(path)
     except _UNREADABLE as problem:
-        error = str(problem).splitlines()[0]
+        error = _why(problem)
         if is_archive(path):
             size = path.stat().st_size
             raise DataError(
                 f"{path} ({size:,} bytes) is damaged or ends early ({error}): fetch it again; --download resumes a download"
             ) from problem
         raise DataError(f"{path} is neither a folder nor a zip or tar archive: name one of these") from problem
+
+
+def _why(error: Exception) -> str:
+    """What an error says, in one line; some say nothing but their kind."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _checked(name: str, archive: Path) -> str:

@@ -6,7 +6,6 @@ Layout as the public `objaverse` package keeps it (`hf-objaverse-v1`); counts as
 from __future__ import annotations
 
 import argparse
-import gzip
 import json
 import re
 import sys
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from data_scripts import checks
-from data_scripts.archives import Source
+from data_scripts.archives import Source, unzipped
 from data_scripts.command import DataSet, Result, damages, differences, index_command, progress, run, some, tell
 from data_scripts.downloads import download
 from data_scripts.errors import CorruptMember, DataError
@@ -96,8 +95,8 @@ def _item(uid: str, categories: list[str], member: str) -> Item:
 
 def _json(data: bytes, name: str) -> Any:
     try:
-        return json.loads(gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data)
-    except (OSError, EOFError, ValueError) as error:
+        return json.loads(unzipped(data))
+    except (CorruptMember, ValueError) as error:
         raise CorruptMember(f"{name} is damaged ({error}): delete it, and fetch it again") from error
 
 

@@ -16,13 +16,15 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from data_scripts import checks
-from data_scripts.archives import Source
+from data_scripts.archives import Source, is_archive, read_text
 from data_scripts.command import DataSet, Result, damages, differences, progress, run, some, tell, views_command
+from data_scripts.downloads import download
 from data_scripts.errors import DataError
 from data_scripts.layout import Item, Layout, Part, View, plain_name
 
@@ -62,6 +64,14 @@ def _addresses(options: argparse.Namespace) -> tuple[str, ...]:
     return tuple(f"{_SERVER}/{title}/{file}" for file in (f"{title}.zip", "query_label.txt", "target_label.txt"))
 
 
+def _fetch(addresses: Sequence[str], folder: Path, options: argparse.Namespace) -> None:
+    """Fetch a set into a folder of its own: the lists of all sets have the same names."""
+    if folder.is_dir():
+        _check_one_set(folder, options.set)
+    for address in addresses:
+        download(address, folder, tell)
+
+
 DATA_SET = DataSet(
     name="open_set",
     title="OS-ESB-core, OS-NTU-core, OS-MN40-core, OS-ABO-core",
@@ -72,6 +82,7 @@ DATA_SET = DataSet(
     "or CLASS/OBJECT/image/h_DEG.jpg with a split file *.json",
     verified="the authors' loaders and ESB's split file; ABO: assumed to be like the others",
     addresses=_addresses,
+    fetch=_fetch,
 )
 
 
@@ -86,6 +97,7 @@ class Sample:
 
 def prepare(source: Source, layout: Layout, options: argparse.Namespace) -> Result:
     """Copy the views, and write them down in both orders."""
+    _check_one_set(source.path, options.set)
     members = _views_by_folder(source)
     if not members:
         raise DataError(f"{source.path} holds no views image/h_DEG.jpg: expected {DATA_SET.layout}")
@@ -108,6 +120,13 @@ def prepare(source: Source, layout: Layout, options: argparse.Namespace) -> Resu
         parts = tuple(Part(member, picture, checks.picture, needed=False) for member, picture in pictures)
         items[file] = Item(file, {"label": sample.label, "split": sample.split, "name": name}, parts)
         views[file] = [View(p.file, a, ELEVATION_DEG) for a, p in zip(of_one, parts, strict=True)]
+    for split in ("query", "target"):
+        lost = [folder for folder in missing if folder.startswith(f"{split} ")]
+        if lost and not any(item.labels["split"] == split for item in items.values()):
+            raise DataError(
+                f"{source.path} has no views of any of the {len(lost)} {split} objects, such as {lost[0].split(' ', 1)[1]}: they "
+                "are of another set, or views are missing; fetch the set into a folder of its own"
+            )
     outcome = layout.copy(source, list(items.values()), progress())
     views = {file: [view for view in of_one if view.file not in outcome.lacking] for file, of_one in views.items()}
     whole = [item for item in outcome.items if views[item.file]]
@@ -116,8 +135,9 @@ def prepare(source: Source, layout: Layout, options: argparse.Namespace) -> Resu
     as_text = [(item.file, sorted(views[item.file], key=lambda view: view.file)) for item in whole]
     layout.write_views("views_text_order.csv", as_text)
     _write_queries(layout, whole)
+    names = " ".join([str(source.path.absolute()), *list(source.sizes)[:1]])
     warnings = damages(outcome) + some("objects of the split have no views", missing)
-    warnings += some(f"objects have other than {N_VIEWS} views", uneven) + _compared(whole, options.set or _guess(source))
+    warnings += some(f"objects have other than {N_VIEWS} views", uneven) + _compared(whole, options.set or _guess(names))
     return Result(len(whole), (views_command(layout, "open-set"),), warnings)
 
 
@@ -180,7 +200,7 @@ def _read_labels(source: Source, split: str) -> list[tuple[str, str]]:
     for wanted in (f"{split}_label.txt", f"{split}.txt"):
         found = sorted((n for n in source.sizes if n.rsplit("/", 1)[-1] == wanted), key=lambda n: (n.count("/"), n))
         if found:
-            lines = source.read(found[0]).decode("utf-8-sig").splitlines()
+            lines = read_text(source, found[0]).splitlines()
             pairs = [line.strip().rpartition(",") for line in lines if line.strip()]
             if not all(name and label for name, _, label in pairs):
                 raise DataError(f"{found[0]} has lines other than OBJECT,CLASS: fetch {split}_label.txt from {DATA_SET.source}")
@@ -208,10 +228,27 @@ def _write_queries(layout: Layout, items: list[Item]) -> None:
     layout.write("queries.json", (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode())
 
 
-def _guess(source: Source) -> str | None:
-    """The set that a source's name says it is."""
-    text = " ".join([str(source.path.absolute()), *list(source.sizes)[:1]]).lower()
-    named = [name for name in PUBLISHED if re.search(rf"os[-_]{name}\b|\b{name}(?:_2000)?_mm\b|\b{name}__level", text)]
+def _check_one_set(path: Path, wanted: str | None) -> None:
+    """Refuse archives of several sets in one folder, or of another set than the one that is asked for.
+
+    Raises:
+        DataError: with the archive, and what to do.
+    """
+    archives = sorted(found for found in path.iterdir() if is_archive(found)) if path.is_dir() else [path]
+    sets = {name: archive.name for archive in archives for name in [_guess(archive.name)] if name is not None}
+    others = [name for name in sets if name != (wanted or next(iter(sets)))]
+    if others:
+        kept = f"--set {wanted} is asked for" if wanted else f"{next(iter(sets.values()))} too"
+        raise DataError(
+            f"{path} holds {sets[others[0]]}, and {kept}: the lists of all sets have the same names and would be mixed up; use one "
+            f"folder for each set, such as {path if path.is_dir() else path.parent}/os-{wanted or others[0]}"
+        )
+
+
+def _guess(text: str) -> str | None:
+    """The set that a name says it is."""
+    patterns = {name: rf"os[-_]{name}\b|\b{name}(?:_2000)?_mm\b|\b{name}__level" for name in PUBLISHED}
+    named = [name for name, pattern in patterns.items() if re.search(pattern, text.lower())]
     return named[0] if len(named) == 1 else None
 
 

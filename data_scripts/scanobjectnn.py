@@ -13,6 +13,7 @@ That +Y is up, that colours are 0 to 255, and the numbers of objects in the vari
 from __future__ import annotations
 
 import argparse
+import math
 import re
 import sys
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_scripts import hdf5, point_views
-from data_scripts.archives import Source
+from data_scripts.archives import Source, read_text
 from data_scripts.command import DataSet, Result, differences, progress, run, some, tell, views_command
 from data_scripts.errors import CorruptMember, DataError
 from data_scripts.layout import Layout, View, plain_name
@@ -132,7 +133,8 @@ def _raw_clouds(
 
 def _read_bin(data: bytes, no_background: bool) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
     """Points and colours of a raw object."""
-    stated = int(np.frombuffer(data[:4], "<f4")[0]) if len(data) >= 4 else 0
+    count = float(np.frombuffer(data[:4], "<f4")[0]) if len(data) >= 4 else 0.0
+    stated = int(count) if math.isfinite(count) else 0
     if stated < 1 or len(data) != 4 * (1 + _FIELDS * stated):
         raise CorruptMember(f"has {len(data):,} bytes, and {stated:,} points take {4 * (1 + _FIELDS * stated):,}")
     table = np.frombuffer(data[4:], "<f4").reshape(-1, _FIELDS)
@@ -158,7 +160,7 @@ def _test_objects(source: Source, options: argparse.Namespace) -> dict[str, bool
             f"{source.path} lacks {wanted}: take object_dataset.zip whole, name a list of "
             "https://github.com/hkust-vgd/scanobjectnn/tree/master/training_data with --split split1, or give --split none"
         )
-    lines = [line.split("\t") for line in source.read(found[0]).decode().splitlines() if line.strip()]
+    lines = [line.split("\t") for line in read_text(source, found[0]).splitlines() if line.strip()]
     return {line[0].removesuffix(".bin"): line[-1].strip() == "t" for line in lines}
 
 

@@ -15,7 +15,7 @@ import sys
 from dataclasses import dataclass
 
 from data_scripts import checks
-from data_scripts.archives import Source
+from data_scripts.archives import Source, read_text
 from data_scripts.command import DataSet, Result, damages, differences, index_command, progress, run, some
 from data_scripts.errors import CorruptMember, DataError
 from data_scripts.layout import Item, Layout, Part, plain_name
@@ -110,12 +110,16 @@ def _rows(source: Source) -> tuple[dict[tuple[str, str], Row], list[str]]:
         raise DataError(
             f"{source.path} lacks all.csv, the split of SHREC 2016: put it beside taxonomy.json, or give --no-split to go without"
         )
-    reader = csv.DictReader(io.StringIO(source.read(member).decode("utf-8-sig")))
+    reader = csv.DictReader(io.StringIO(read_text(source, member), newline=""))
+    try:
+        lines = list(reader)
+    except csv.Error as error:
+        raise DataError(f"{member} is damaged ({error}): take the file of SHREC 2016 again, or --no-split") from error
     if lacking := _COLUMNS - set(reader.fieldnames or ()):
         raise DataError(f"{member} lacks the columns {', '.join(sorted(lacking))}: take the file of SHREC 2016, or --no-split")
     rows: dict[tuple[str, str], Row] = {}
     twice: list[str] = []
-    for line in reader:
+    for line in lines:
         key = (str(line["synsetId"]).zfill(8), str(line["modelId"]))
         if key in rows:
             twice.append("/".join(key))

@@ -9,7 +9,7 @@ being everybody's nearest (Shigeto et al. 2015).
 from __future__ import annotations
 
 import re
-import zipfile
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvretrieval.errors import EncoderError, did_you_mean
+from mvretrieval.npz_file import read_arrays
 from mvretrieval.unit_norm import unit
 
 
@@ -49,18 +50,17 @@ class TextSpace:
             EncoderError: it cannot be read, or does not hold them.
         """
         try:
-            with np.load(path, allow_pickle=False) as arrays:
-                names, vectors = tuple(str(name) for name in arrays["names"]), arrays["vectors"].astype(np.float32)
-        except (OSError, EOFError, ValueError, KeyError, AttributeError, TypeError, IndexError, zipfile.BadZipFile) as error:
-            # numpy takes what it does not know for a pickle, and advises to load it.
-            why = "it holds neither text nor numbers" if "pickle" in str(error) else str(error)
-            why = "it is no .npz file" if path.is_file() and not zipfile.is_zipfile(path) else why
+            names, vectors = read_arrays(path, ["names", "vectors"])
+            if names.ndim != 1 or names.dtype.kind != "U" or vectors.dtype.kind not in "fiu":
+                raise ValueError(f"its names are {names.dtype} {names.shape}, its vectors {vectors.dtype} {vectors.shape}")
+        except ValueError as error:
             raise EncoderError(
-                f"text space {path} cannot be read ({why}): an .npz file with names (N,) of text and vectors (N, E) is needed"
+                f"text space {path} cannot be read ({error}): an .npz file with names (N,) of text and vectors (N, E) is needed"
             ) from error
+        vectors = vectors.astype(np.float32)
         if vectors.ndim != 2 or len(vectors) != len(names) or not len(names) or not np.isfinite(vectors).all():
             raise EncoderError(f"text space {path}: names {len(names)} and vectors {vectors.shape} do not belong together")
-        return cls(names, vectors)
+        return cls(tuple(names.tolist()), vectors)
 
     @cached_property
     def directions(self) -> NDArray[np.float32]:
@@ -75,7 +75,8 @@ class TextSpace:
     def _rows(self) -> dict[str, list[int]]:
         rows: dict[str, list[int]] = {}
         for i, name in enumerate(self.names):
-            rows.setdefault(plain_name(name), []).append(i)
+            if plain := plain_name(name):
+                rows.setdefault(plain, []).append(i)
         return rows
 
     def __len__(self) -> int:
@@ -143,8 +144,33 @@ class TextSpace:
         }
 
 
+_SEPARATOR = "-"  # stands for everything that is neither said nor blank, until articles are told from letters
+_ARTICLES = re.compile(r"^(?:(?:a|an|the) [ -]*)+(?=[^ -])")
+_NO_ARTICLE = re.compile(r"^(a|an|the)-[ -]*(?=[^ -])")
+
+
 def plain_name(text: str) -> str:
-    """`Furniture/Desk_Chair`, `a desk chair` and `desk-chair (wooden)` all say `desk chair`."""
-    words = re.sub(r"\(.*?\)", " ", text).rsplit("/", 1)[-1]
-    words = re.sub(r"[^a-z0-9]+", " ", words.lower()).strip()
-    return re.sub(r"^(a|an|the) (?=\w)", "", words)
+    """`Furniture/Desk_Chair`, `a desk chair` and `desk-chair (wooden)` all say `desk chair`; `A-frame` says `a-frame`.
+
+    Letters and digits of any script are kept, with the marks that belong to them. Empty for a text that says nothing. What it
+    gives is its own plain name.
+    """
+    # Invisible characters come first: without them letters and marks may become one.
+    words = "".join(c for c in text if c.isascii() or unicodedata.category(c) != "Cf")
+    words = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", words).casefold())
+    words = _spelt(re.sub(r"\(.*?\)", " ", words).rsplit("/", 1)[-1]).strip(" -")
+    words = _ARTICLES.sub("", words)
+    first = _NO_ARTICLE.match(words)
+    rest = words[first.end() :] if first else words
+    return (f"{first[1]}-" if first else "") + re.sub("[ -]+", " ", rest)
+
+
+def _spelt(text: str) -> str:
+    """Letters, digits and their marks as they are, a blank for blanks and underscores, and `-` for everything else."""
+    spelt = ""
+    for char in text:
+        if char.isalnum() or (unicodedata.category(char)[0] == "M" and spelt[-1:] not in ("", " ", _SEPARATOR)):
+            spelt += char
+        else:
+            spelt += " " if char == "_" or char.isspace() else _SEPARATOR
+    return spelt

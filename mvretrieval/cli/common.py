@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime, timezone
@@ -26,6 +26,16 @@ def counted(n: int, noun: str) -> str:
     if n == 1:
         return f"1 {noun}"
     return f"{n} {noun[:-1]}ies" if noun.endswith("ry") else f"{n} {noun}{'es' if noun.endswith('s') else 's'}"
+
+
+def say_learnt(classes: Sequence[str], way_out: str) -> None:
+    """Say which classes an evaluation asks for that are not new to what it measures."""
+    if classes:
+        some = ", ".join(classes[:5]) + (", ..." if len(classes) > 5 else "")
+        say(
+            f"note: the adapter or the encoder was trained on objects of {counted(len(classes), 'class')} asked for here ({some}): "
+            f"{way_out}"
+        )
 
 
 @contextmanager

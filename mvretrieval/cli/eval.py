@@ -12,11 +12,12 @@ from typing import Any, Literal
 import numpy as np
 import tyro
 
-from mvretrieval.cli.common import counted, run_record, say, table
+from mvretrieval.cli.common import counted, run_record, say, say_learnt, table
 from mvretrieval.collection.collection import Collection
 from mvretrieval.collection.where import column_in_words
 from mvretrieval.errors import EvaluationError
 from mvretrieval.evaluation.against import evaluate_other
+from mvretrieval.evaluation.learnt import learnt_classes
 from mvretrieval.evaluation.metrics import Evaluation, Measure, evaluate
 from mvretrieval.evaluation.os3dor import FAMILIES, FamilyName
 from mvretrieval.evaluation.per_query import write_per_query
@@ -108,8 +109,12 @@ def run(options: Options) -> int:
         check_extra()
     with Collection.open(options.collection) as collection, collection.reading():
         subject = subject_of(collection, Selection(options.by, options.where, options.classes))
+        if subject.unknown_note:
+            say(f"note: {subject.unknown_note}")
         task, queries = _task(options, subject)
         measure = FAMILIES[options.metrics](task.n_relevant)
+        met = sorted({str(subject.labels[i]) for i in task.queries} & learnt_classes(collection.describer))
+        say_learnt(met, "no open set; to leave them out, --where or --classes")
         scores, how = refined(collection, subject, task, options.refining())
         if how:
             say(how)
@@ -118,7 +123,7 @@ def run(options: Options) -> int:
             say(f"nothing was measured: no two of the {len(subject.ids)} objects have the same '{options.by}'")
         kind = {"protocol": options.protocol, "metrics": options.metrics}
         counts = {"queries": len(evaluation.queries), "objects": len(subject.ids), "unlabelled": subject.unlabelled}
-        result: dict[str, Any] = {**counts, **kind, **_means(evaluation)}
+        result: dict[str, Any] = {**counts, "classes_learnt_from": met, **kind, **_means(evaluation)}
         if options.transductive is not None:
             result["transductive"] = _transductive(options.transductive, subject, task, measure)
         differences = _compared(options, subject, task, queries, evaluation)

@@ -6,6 +6,7 @@ import json
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,10 @@ import tyro
 
 from mvretrieval.cli.common import say
 from mvretrieval.cli.common import table as columns
-from mvretrieval.errors import EvaluationError
+from mvretrieval.collection.collection import Collection
+from mvretrieval.collection.smoothed import smoothing_of
+from mvretrieval.encoders.registry import public_encoder
+from mvretrieval.errors import EvaluationError, MvrError
 from mvretrieval.evaluation.feature_file import measure_features
 from mvretrieval.evaluation.reproduction import Row, Table, read_table, table_names
 
@@ -28,9 +32,9 @@ class Options:
     Attributes:
         name: of the table.
         list: the tables that there are.
-        collections: folder with the collections that the rows name. Rows whose collection is there are run; for the others
-            the commands that make it are printed, from the data set on (data_scripts are in the repository, not in the
-            installed package). Without it, the table is shown as it is.
+        collections: folder with the collections that the rows name. Rows whose collection and files are there are run; for
+            the others the commands that make what is missing are printed, from the data set on (data_scripts are in the
+            repository, not in the installed package). Without it, the table is shown as it is.
         row: this row alone.
         json: one JSON object.
     """
@@ -59,17 +63,20 @@ def run(options: Options) -> int:
     folder = "COLLECTIONS" if options.collections is None else str(options.collections)
     done: dict[str, dict[str, Any]] = {}
     results = [_result(row, options.collections, folder, done) for row in rows]
-    absent = {row.collection for row, found in zip(rows, results, strict=True) if found["verdict"] == "absent"}
+    missing = {} if options.collections is None else _missing(rows, options.collections)
+    make = {name: _commands(table, name, options.collections, folder) for name in missing}
     if options.json:
-        make = {name: _commands(table, name, folder) for name in sorted(absent)}
         print(json.dumps({"table": table.name, "title": table.title, "rows": results, "make": make}))
     else:
-        _print(table, rows, results, absent, folder)
+        _print(table, rows, results)
+        for name, paths in missing.items():
+            print(f"\n{folder}/{paths[0]} is not there; it is made by", *make[name], sep="\n  ")
+        _print_sources(rows)
     return 1 if any(found["verdict"] == "failed" for found in results) else 0
 
 
 def _result(row: Row, collections: Path | None, folder: str, done: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """A row with its value and verdict: reproduced, close, not, absent (no collection), failed; None where nothing is run.
+    """A row with its value and verdict: reproduced, close, not, absent (collection or file), failed; None where nothing is run.
 
     Args:
         row: of the table.
@@ -80,17 +87,47 @@ def _result(row: Row, collections: Path | None, folder: str, done: dict[str, dic
     found: dict[str, Any] = {**asdict(row), "command": _shown(row, folder), "value": None, "verdict": None}
     if collections is None:
         return found
-    if not (collections / row.collection).exists():
+    if _missing([row], collections):
         return found | {"verdict": "absent"}
     try:
+        if row.task != "features":
+            _check_made_for(row, collections / row.collection)
         if found["command"] not in done:
             say(f"{row.name}: {found['command']}")
             done[found["command"]] = _measured(row, folder)
         value = row.value_of(done[found["command"]])
-    except EvaluationError as error:
+    except MvrError as error:
         say(f"{row.name} failed: {error}")
         return found | {"verdict": "failed"}
     return found | {"value": value, "verdict": row.judge(value)}
+
+
+def _missing(rows: Sequence[Row], collections: Path) -> dict[str, list[str]]:
+    """By collection, what is not there of it and of the files that its rows name."""
+    missing: dict[str, list[str]] = {}
+    for row in sorted(rows, key=lambda row: row.collection):
+        for path in (row.collection, *row.files):
+            if not (collections / path).exists():
+                missing.setdefault(row.collection, []).append(path)
+    return missing
+
+
+def _check_made_for(row: Row, place: Path) -> None:
+    """Refuse a collection that was made otherwise than the row says: its numbers would be somebody else's.
+
+    Raises:
+        MvrError: it was, or cannot be opened.
+    """
+    with Collection.open(place) as collection:
+        describer, smoothing = collection.describer, smoothing_of(collection.store)
+    encoder = public_encoder(describer.config.encoder)
+    beyond = ["an adapter" if describer.adapter is not None else "whitening or centring"] if describer.fitted is not None else []
+    beyond += ["smoothing"] if smoothing is not None else []
+    if encoder.partition("@")[0] != row.encoder or bool(beyond) != bool(row.adapter):
+        raise EvaluationError(
+            f"{place} was made with {encoder} and {' and '.join(beyond) or 'nothing on top'}, the row wants {row.encoder} and "
+            f"{row.adapter or 'nothing on top'}: move it away, and ask again for the commands that make the row's own"
+        )
 
 
 def _measured(row: Row, folder: str) -> dict[str, Any]:
@@ -114,8 +151,10 @@ def _shown(row: Row, folder: str) -> str:
     return shlex.join([word.replace("{dir}", folder) for word in row.command(folder)])
 
 
-def _commands(table: Table, collection: str, folder: str) -> list[str]:
-    return [command.replace("{dir}", shlex.quote(folder)) for command in table.commands(collection)]
+def _commands(table: Table, collection: str, collections: Path | None, folder: str) -> list[str]:
+    """What is left to do for a collection."""
+    commands = table.commands(collection, lambda path: collections is not None and (collections / path).exists())
+    return [command.replace("{dir}", shlex.quote(folder)) for command in commands]
 
 
 def _list(options: Options) -> int:
@@ -129,7 +168,7 @@ def _list(options: Options) -> int:
     return 0
 
 
-def _print(table: Table, rows: list[Row], results: list[dict[str, Any]], absent: set[str], folder: str) -> None:
+def _print(table: Table, rows: list[Row], results: list[dict[str, Any]]) -> None:
     print(table.title)
     cells = [
         [
@@ -140,10 +179,9 @@ def _print(table: Table, rows: list[Row], results: list[dict[str, Any]], absent:
         for row, found in zip(rows, results, strict=True)
     ]  # fmt: skip
     print(columns(cells, ["row", "data", "encoder", "metric", "expected", "found", "verdict"]))
-    for name in sorted(absent):
-        print(f"\n{folder}/{name} is not there; it is made by")
-        for command in _commands(table, name, folder):
-            print(f"  {command}")
+
+
+def _print_sources(rows: list[Row]) -> None:
     print()
     for source in dict.fromkeys(row.source for row in rows):
         print(f"source: {source}")

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import tyro
 
-from mvretrieval.adapters.text_space import plain_name
-from mvretrieval.cli.common import counted, say, table
+from mvretrieval.cli.common import counted, say, say_learnt, table
 from mvretrieval.collection.collection import Collection
 from mvretrieval.collection.smoothed import searched_vectors
+from mvretrieval.collection.where import column_in_words
 from mvretrieval.errors import EvaluationError
+from mvretrieval.evaluation.candidates import candidate_names
 from mvretrieval.evaluation.cross_modal import (
     Question,
     check_known,
@@ -22,9 +24,10 @@ from mvretrieval.evaluation.cross_modal import (
     read_questions,
     summary,
 )
+from mvretrieval.evaluation.learnt import learnt_names
 from mvretrieval.evaluation.subject import Selection, subject_of
 from mvretrieval.evaluation.templates import DEFAULT, named_or_file
-from mvretrieval.evaluation.words import directions
+from mvretrieval.evaluation.words import class_name, directions
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ class Options:
 def run(options: Options) -> int:
     """Measure and print."""
     found = measure(options)
+    say_learnt(found["classes_learnt_from"], "their names are not new to it; leave them out with --where")
     if options.json:
         print(json.dumps(found))
         return 0
@@ -63,12 +67,18 @@ def run(options: Options) -> int:
         say(f"left out: {counted(len(unknown), 'unknown text')}: {some}")
     if found["without_right_object"]:
         say(f"left out: {counted(found['without_right_object'], 'text')} without a right object in the collection")
+    if found["unlabelled"]:
+        by = options.by or "label"
+        say(
+            f"{counted(found['unlabelled'], 'object')} of {found['objects']} without a '{by}' count as wrong answers; to leave out "
+            f"those that have none: --where {shlex.quote(f'{column_in_words(by)} is not null')}"
+        )
     print_found(found)
     return 0
 
 
 def measure(options: Options) -> dict[str, Any]:
-    """What is found by each text alone, and the texts that nobody knows.
+    """What is found by each text alone, the texts that nobody knows, and how many objects no name can be right for.
 
     Raises:
         MvrError: labels, captions or words are missing.
@@ -84,10 +94,11 @@ def measure(options: Options) -> dict[str, Any]:
             keys: list[Any] = list(subject.ids)
         else:
             name = by
-            keys = [None if label is None else plain_name(str(label)) for label in subject.labels]
-            questions = [Question(key, key) for key in sorted({key for key in keys if key})]
+            keys = [class_name(label) or None for label in subject.labels]
+            questions = [Question(key, key) for key in candidate_names(subject.labels)]
             if not questions:
                 raise EvaluationError(f"no object has a label '{by}' that could ask: give another --by or --where, or --captions")
+        learnt = learnt_names(collection.describer) if options.captions is None else set()
         known = directions(collection, [question.asked for question in questions], templates)
     questions = [questions[i] for i in known.kept]
     if not questions:
@@ -95,11 +106,13 @@ def measure(options: Options) -> dict[str, Any]:
             f"none of the {len(known.unknown)} texts is known, the first is '{known.unknown[0]}': an adapter's own words are "
             "names alone; for free words use a collection with a CLIP encoder"
         )
-    task, _ = cross_modal_task(questions, keys, subject.ids)
+    task, asking = cross_modal_task(questions, keys, subject.ids)
     check_known(task, questions, keys, name)
     found: dict[str, Any] = {"task": "text-to-3d", "questions": len(task.queries), "objects": len(subject.ids)}
     found |= summary(measure_found(task, known.vectors, objects))
-    return found | {"unknown_texts": list(known.unknown), "without_right_object": task.skipped}
+    found["classes_learnt_from"] = sorted({questions[i].asked for i in asking} & learnt)
+    left_out = {"unknown_texts": list(known.unknown), "without_right_object": task.skipped}
+    return found | left_out | {"unlabelled": sum(key is None for key in keys)}
 
 
 def print_found(found: dict[str, Any]) -> None:

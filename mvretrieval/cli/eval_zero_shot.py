@@ -11,17 +11,20 @@ from typing import Any
 import numpy as np
 import tyro
 
-from mvretrieval.cli.common import counted, say, table
+from mvretrieval.cli.common import counted, say, say_learnt, table
 from mvretrieval.collection.collection import Collection
+from mvretrieval.encoders.tuned import tuning_of
 from mvretrieval.errors import EvaluationError
 from mvretrieval.evaluation.candidates import Naming, candidate_names, naming_task
 from mvretrieval.evaluation.generalised import Generalised, generalised
-from mvretrieval.evaluation.learnt import learnt_names, tuning_of
+from mvretrieval.evaluation.learnt import learnt_names
 from mvretrieval.evaluation.subject import Selection, read_classes, subject_of
 from mvretrieval.evaluation.templates import DEFAULT, named_or_file
 from mvretrieval.evaluation.view_scores import Pooled
 from mvretrieval.evaluation.words import Words, class_words
 from mvretrieval.evaluation.zero_shot import TOP, Accuracy, Looking, WeightKind, accuracy, object_scores, verdicts
+
+_LARGEST_BIAS = 1000.0  # far past any score: it shows what happens when one kind of classes always wins
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,10 @@ class Options:
     def __post_init__(self) -> None:
         if self.bias is not None and self.seen is None:
             raise EvaluationError("--bias is taken away from the scores of seen classes: say with --seen what was learnt from")
+        if self.bias is not None and not abs(self.bias) <= _LARGEST_BIAS:
+            raise EvaluationError(
+                f"--bias {self.bias:g} cannot be taken away from scores, which lie between -1 and 1: give a number such as 0.05"
+            )
         self.looking()
 
     def looking(self) -> Looking:
@@ -86,6 +93,7 @@ class Measured:
         words: who read the names.
         apart: seen and unseen classes, if that is asked for.
         met: classes that were asked for as unseen ones, and that the adapter or the encoder was trained on.
+        objectless: candidates of the file of classes that none of the objects is.
         views_apart: whether each view was encoded by itself.
     """
 
@@ -94,6 +102,7 @@ class Measured:
     words: Words
     apart: Generalised | None
     met: tuple[str, ...]
+    objectless: tuple[str, ...]
     views_apart: bool
 
 
@@ -125,29 +134,28 @@ def measure(options: Options) -> Measured:
         if options.seen is not None:
             seen_numbers = collection.store.select(options.seen)
             seen_labels = collection.store.column_values(options.by, [int(n) for n in seen_numbers])
-            if all(label is None for label in seen_labels):
+            if not candidate_names(seen_labels):
                 raise EvaluationError(f"--seen {options.seen}: it keeps no object with a '{options.by}'; what was learnt from?")
             learnt = np.isin(subject.numbers, seen_numbers)
         words = class_words(collection, candidate_names(subject.labels, classes, seen_labels), templates)
         naming = naming_task(subject.labels, words, seen_labels=seen_labels, learnt=learnt, by=options.by)
         rows = naming.rows
         scores = object_scores(collection, subject.numbers[rows], subject.vectors[rows], words, options.looking())
-        learnt_from, tuning = learnt_names(collection.describer), tuning_of(collection.describer)
+        learnt_from, tuning = learnt_names(collection.describer), tuning_of(collection.describer.config.encoder)
     bias = options.bias or 0.0
     found = accuracy(verdicts((scores - bias * naming.is_seen).round(9), naming.own), naming.own, naming.names)
     apart = None if options.seen is None else generalised(scores, naming.own, naming.is_seen, bias)
     asked = {naming.names[i] for i in np.unique(naming.own) if not naming.is_seen[i]}
     met = tuple(sorted(asked & learnt_from))
-    return Measured(found, naming, words, apart, met, tuning is None or not tuning.architecture.cross_view)
+    objectless = tuple(sorted(set(candidate_names((), classes or ())) - set(candidate_names(subject.labels))))
+    return Measured(found, naming, words, apart, met, objectless, tuning is None or not tuning.architecture.cross_view)
 
 
 def _warn(options: Options, measured: Measured) -> None:
-    if measured.met:
-        some = ", ".join(measured.met[:5]) + (", ..." if len(measured.met) > 5 else "")
-        say(
-            f"note: the adapter or the encoder was trained on pictures of {counted(len(measured.met), 'class')} asked for here "
-            f"({some}): no zero-shot. Leave them out with --where, or say with --seen what was learnt from"
-        )
+    say_learnt(measured.met, "no zero-shot; leave them out with --where, or say with --seen what was learnt from")
+    if measured.objectless:
+        some = ", ".join(measured.objectless[:5]) + (", ..." if len(measured.objectless) > 5 else "")
+        say(f"note: {counted(len(measured.objectless), 'class')} of {options.classes_file} without an object here: {some}")
     if options.looking().asks_single_views and not measured.views_apart:
         say("note: in this tuned encoder the views of an object attend to one another: no view speaks for itself alone")
 
@@ -170,6 +178,7 @@ def _plain(options: Options, measured: Measured) -> dict[str, Any]:
         "merged_labels": naming.merged,
         "left_out": naming.left_out(),
         "classes_learnt_from": list(measured.met),
+        "classes_without_objects": list(measured.objectless),
     }
     if apart is not None:
         plain["generalised"] = {

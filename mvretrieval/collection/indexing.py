@@ -14,7 +14,7 @@ from mvrender.pool import Failed, Job, Opened, Rendered
 from mvretrieval.collection.index_report import IndexOptions, IndexReport
 from mvretrieval.collection.labels import Labels, read_labels
 from mvretrieval.collection.records import NewObject
-from mvretrieval.collection.scan import is_gone
+from mvretrieval.collection.scan import absolute, is_gone
 from mvretrieval.collection.smoothed import smoothed_vector
 from mvretrieval.collection.sources import MeshFolders, Source, fails_still, failure_stat_of, is_unchanged, stat_of
 from mvretrieval.collection.view_folders import ViewFolders, ViewJob
@@ -68,7 +68,9 @@ def index_views(
     views = read_views(views) if isinstance(views, Path) else views
     source = ViewFolders(collection, views, in_rig_order)
     labels = _prepare(collection, options)
-    return _Run(collection, source, options, labels and _labels_of_views(labels, views)).report_of_all()
+    if labels is not None and options.labels is not None:
+        labels = _labels_of_views(labels, views, options.labels.parent)
+    return _Run(collection, source, options, labels).report_of_all()
 
 
 def _prepare(collection: Collection, options: IndexOptions) -> Labels | None:
@@ -79,11 +81,15 @@ def _prepare(collection: Collection, options: IndexOptions) -> Labels | None:
     return labels
 
 
-def _labels_of_views(labels: Labels, views: GivenViews) -> Labels:
-    """Labels by the paths of the objects, where a row may name an object's folder, its id or its first picture."""
+def _labels_of_views(labels: Labels, views: GivenViews, folder: Path) -> Labels:
+    """Labels by the paths of the objects, where a row may name an object's folder, its id or its first picture.
+
+    Views of meshes lie elsewhere than these, and labels of meshes beside them: an id counts from the `folder` of the labels too.
+    """
     rows = dict(labels.rows)
     for given in views.objects:
-        names = (given.path, str(views.path.parent / given.id), given.pictures[0])
+        by_id = [str(absolute(place / given.id)) for place in (views.path.parent, folder)]
+        names = (given.path, by_id[0], given.pictures[0], by_id[1])
         named = [rows.pop(name) for name in names if name in rows]
         if named:
             rows[given.path] = named[0]

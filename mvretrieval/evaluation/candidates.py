@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mvretrieval.errors import EvaluationError
+from mvretrieval.errors import EvaluationError, did_you_mean
 from mvretrieval.evaluation.words import Words, class_name
 
 
@@ -22,7 +22,7 @@ class Naming:
         own: (N,) the candidate that is right.
         names: C candidates, sorted.
         is_seen: (C,) candidates that were learnt from; all False where nothing is said of that.
-        unlabelled: objects left out, since they have no label.
+        unlabelled: objects left out, since they have no label, or one that says nothing (`???`).
         learnt: objects left out, since they were learnt from.
         not_candidates: objects left out, since their class is not among the candidates.
         unknown_objects: objects left out, since whoever reads does not know their class's name.
@@ -62,8 +62,7 @@ def candidate_names(
         classes: the list; names without objects count too.
         seen_labels: of objects that were learnt from; they are candidates as well.
     """
-    every = [label for label in (*labels, *seen_labels) if label is not None] if classes is None else list(classes)
-    return tuple(sorted({class_name(label) for label in every}))
+    return tuple(sorted({class_name(label) for label in ((*labels, *seen_labels) if classes is None else classes)} - {""}))
 
 
 def naming_task(
@@ -91,8 +90,8 @@ def naming_task(
     unknown = set(words.unknown)
     rows, own, counts = [], [], {"unlabelled": 0, "learnt": 0, "not_candidates": 0, "unknown": 0}
     for i, label in enumerate(labels):
-        name = None if label is None else class_name(label)
-        if name is None:
+        name = class_name(label)
+        if not name:
             counts["unlabelled"] += 1
         elif learnt[i]:
             counts["learnt"] += 1
@@ -102,9 +101,9 @@ def naming_task(
         else:
             counts["unknown" if name in unknown else "not_candidates"] += 1
     if not rows:
-        raise EvaluationError(_nothing_left(len(labels), counts, words, by))
-    seen = {class_name(label) for label in seen_labels if label is not None}
-    different = {str(label) for label in labels if label is not None}
+        raise EvaluationError(_nothing_left(labels, counts, words, by))
+    seen = {class_name(label) for label in seen_labels}
+    different = {str(label) for label in labels if class_name(label)}
     return Naming(
         np.array(rows, np.int64), np.array(own, np.int64), words.names, np.array([name in seen for name in words.names], bool),
         counts["unlabelled"], counts["learnt"], counts["not_candidates"], counts["unknown"], words.unknown,
@@ -112,13 +111,14 @@ def naming_task(
     )  # fmt: skip
 
 
-def _nothing_left(n: int, counts: dict[str, int], words: Words, by: str) -> str:
-    if not n:
+def _nothing_left(labels: Sequence[Any], counts: dict[str, int], words: Words, by: str) -> str:
+    if not labels:
         return "no object is left to be named: give another --where"
+    near = did_you_mean(words.names[0], {class_name(label) for label in labels}) if counts["not_candidates"] and words.names else ""
     return (
-        f"none of the {n} objects can be named: {counts['unlabelled']} have no label '{by}', the class of "
+        f"none of the {len(labels)} objects can be named: {counts['unlabelled']} have no label '{by}', the class of "
         f"{counts['not_candidates']} is not among the candidates, the name of {counts['unknown']} is not known to "
         f"{words.source}, and {counts['learnt']} were learnt from"
         + (f" (unknown are {', '.join(words.unknown[:5])}{', ...' if len(words.unknown) > 5 else ''})" if words.unknown else "")
-        + "; give another --where, --by or list of classes"
+        + f"; {f'no object is a {words.names[0]}: {near}' if near else ''}give another --where, --by or list of classes"
     )

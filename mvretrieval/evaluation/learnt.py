@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 from mvretrieval.describe import Describer
-from mvretrieval.encoders.registry import parse_encoder
-from mvretrieval.encoders.tuned import TunedConfig, read_config
-from mvretrieval.errors import WeightsError
+from mvretrieval.encoders.tuned import tuning_of
 from mvretrieval.evaluation.words import class_name
 
 
+def learnt_classes(describer: Describer) -> set[str]:
+    """Labels of the classes whose pictures the adapter was trained on, or the encoder tuned on (if its folder is there)."""
+    adapter, tuned = describer.adapter, tuning_of(describer.config.encoder)
+    return {*(() if adapter is None else adapter.config.classes), *(() if tuned is None else tuned.classes)}
+
+
 def learnt_names(describer: Describer) -> set[str]:
-    """Names of the classes whose pictures the adapter was trained on, or the encoder tuned on."""
-    adapter, tuned = describer.adapter, tuning_of(describer)
-    classes = (*(() if adapter is None else adapter.config.classes), *(() if tuned is None else tuned.classes))
-    return {class_name(label) for label in classes}
-
-
-def tuning_of(describer: Describer) -> TunedConfig | None:
-    """How the encoder was tuned, read without opening it; None if it was not, or its folder is gone."""
-    name = parse_encoder(describer.config.encoder)
-    if name.family != "tuned" or name.file is None:
-        return None
-    try:
-        return read_config(name.file)
-    except WeightsError:  # stored vectors are measured without it
-        return None
+    """Their names, and those by which an adapter's map to words has met them: a butcher knife is a `knife`."""
+    classes = learnt_classes(describer)
+    space = None if describer.adapter is None else describer.adapter.text_space
+    met = {space.nearest_name(label) for label in classes} - {None} if space is not None else set()
+    return {class_name(label) for label in classes} | {str(name) for name in met}

@@ -7,7 +7,8 @@ manner of pyserini's reproduction tables.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, Literal, get_args
@@ -58,6 +59,11 @@ class Row:
     factor: float = 1.0
     note: str = ""
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """What its options name below `{dir}`: queries, or lists of classes."""
+        return _named(self.options)
+
     def command(self, folder: str) -> list[str]:
         """The words of a command line that measures it."""
         target = f"{folder.rstrip('/')}/{self.collection}"
@@ -96,22 +102,40 @@ class Table:
     Attributes:
         name: of its file.
         title: what it is about.
-        data: data set -> the data script that lays it out in `{dir}/data/`.
+        data: data set -> commands that lay it out in `{dir}/data/`; `#` begins what is to be known before.
         make: collection -> commands that make it; `{dir}` is the folder of collections.
         rows: in the order of the file.
     """
 
     name: str
     title: str
-    data: Mapping[str, str]
+    data: Mapping[str, tuple[str, ...]]
     make: Mapping[str, tuple[str, ...]]
     rows: tuple[Row, ...]
 
-    def commands(self, collection: str) -> tuple[str, ...]:
-        """What lays out the data of a collection, and makes it."""
-        made = self.make[collection]
-        used = [name for name in self.data if any(f"{{dir}}/data/{name}" in command for command in made)]
-        return (*(self.data[name] for name in used), *made)
+    def commands(self, collection: str, there: Callable[[str], bool] = lambda path: False) -> tuple[str, ...]:
+        """What makes a collection and the files that its rows name, from the data sets on; each once, in order.
+
+        Args:
+            collection: of a row.
+            there: whether a path below `{dir}` is there already; what makes it is left out, with all that only this needs.
+        """
+        makers = {**{f"data/{name}": commands for name, commands in self.data.items()}, **self.make}
+        found: dict[str, tuple[str, ...]] = {}
+        asked: set[str] = set()
+
+        def need(path: str) -> None:
+            owner = _owner(path)
+            if owner in asked or owner not in makers or there(path):
+                return
+            asked.add(owner)
+            for other in _named(makers[owner]):
+                need(other)
+            found[owner] = makers[owner]
+
+        for path in (*(file for row in self.rows if row.collection == collection for file in row.files), collection):
+            need(path)
+        return tuple(command for commands in found.values() for command in commands)
 
 
 def table_names() -> list[str]:
@@ -139,7 +163,7 @@ def parse_table(name: str, text: str) -> Table:
     """
     try:
         content = yaml.safe_load(text)
-        data = {str(key): str(command) for key, command in content.get("data", {}).items()}
+        data = {str(key): tuple(map(str, commands)) for key, commands in content.get("data", {}).items()}
         make = {str(key): tuple(map(str, commands)) for key, commands in content["collections"].items()}
         rows = tuple(_row(values) for values in content["rows"])
         table = Table(name, str(content["title"]), data, make, rows)
@@ -166,6 +190,17 @@ def _row(values: dict[str, Any]) -> Row:
     if not all(isinstance(x, int | float) and math.isfinite(x) for x in (row.expected, row.tolerance)) or row.tolerance <= 0:
         raise ValueError(f"row '{row.name}' expects {row.expected} within {row.tolerance}")
     return row
+
+
+def _named(words: Iterable[str]) -> tuple[str, ...]:
+    """Paths below `{dir}` that commands or options name, each once."""
+    said = (word for word in words if not word.startswith("#"))
+    return tuple(dict.fromkeys(path.rstrip("/") for word in said for path in re.findall(r"\{dir\}/([^\s'\"]+)", word)))
+
+
+def _owner(path: str) -> str:
+    """The data set or the collection that a path below `{dir}` belongs to: `data/psb/labels.csv` to `data/psb`."""
+    return "/".join(path.split("/")[: 2 if path.startswith("data/") else 1])
 
 
 def _folder() -> Any:

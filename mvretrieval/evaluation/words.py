@@ -147,8 +147,8 @@ def text_matrix(describer: Describer, texts: Sequence[str], templates: Sequence[
 
 
 def class_name(label: object) -> str:
-    """What is said for a label: `furniture/Desk_Chair` says `desk chair`."""
-    return plain_name(str(label))
+    """What is said for a label: `furniture/Desk_Chair` says `desk chair`; empty for none (None), and for one that says nothing."""
+    return "" if label is None else plain_name(str(label))
 
 
 def _matrix(collection: Collection, texts: Sequence[str], templates: Sequence[str]) -> NDArray[np.float32]:

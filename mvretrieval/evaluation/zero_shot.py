@@ -29,6 +29,7 @@ from mvretrieval.evaluation.words import Words
 WeightKind = Literal["equal", "adapter", "entropy"]
 TOP = (1, 3, 5)
 _BATCH = 128
+_COLDEST = 1e-12  # scores are rounded to 1e-9: any colder, and a softmax does nothing but overflow
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,8 @@ class Looking:
     def __post_init__(self) -> None:
         if self.keep < 0:
             raise EvaluationError(f"a number of views to keep is 0 (all) or more, not {self.keep}")
-        if self.temperature is not None and not 0 < self.temperature < float("inf"):
-            raise EvaluationError(f"a temperature is a number above 0, not {self.temperature:g}; CLIP's is 0.01")
+        if self.temperature is not None and not _COLDEST <= self.temperature < float("inf"):
+            raise EvaluationError(f"a temperature is a number from {_COLDEST:g}, not {self.temperature:g}; CLIP's is 0.01")
 
     @property
     def asks_single_views(self) -> bool:

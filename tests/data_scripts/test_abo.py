@@ -79,6 +79,18 @@ def test_damaged_models_and_listings_are_named(tmp_path: Path, capsys: pytest.Ca
     assert [row["model"] for row in table(tmp_path / "out/labels.csv")] == ["B0034"]
 
 
+def test_listings_whose_compression_is_damaged_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = LISTINGS["listings/metadata/listings_f.json.gz"]
+    damaged = whole[:10] + b"\xff" + whole[11:]  # no kind of block: zlib says so, not gzip
+    odd = gzip.compress(b'{"3dmodel_id": ["B0034"], "product_type": [{"value": "SOFA"}]}')
+    files = LISTINGS | {"listings/metadata/listings_f.json.gz": damaged, "listings/metadata/listings_e.json.gz": odd}
+    assert abo.main([str(archives(tmp_path / "abo", files)), str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().err
+    assert "listings_f.json.gz cannot be read to its end (its compression is damaged: Error" in said
+    assert "listings_e.json.gz cannot be read to its end" in said
+    assert {row["model"]: row["label"] for row in table(tmp_path / "out/labels.csv")}["B002L"] == "LAMP"
+
+
 def test_missing_archives_say_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     models = write_tar(tmp_path / "abo-3dmodels.tar", MODELS, "w")
     assert abo.main([str(models), str(tmp_path / "out")]) == 1

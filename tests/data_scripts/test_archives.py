@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import io
 import os
 import tarfile
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 from made_archives import damage, write_folder, write_tar, write_zip
 
-from data_scripts.archives import open_source
+from data_scripts.archives import open_source, read_text, unzipped
 from data_scripts.errors import CorruptMember, DataError
 
 FILES = {"set/b.off": b"bbb", "set/a.off": b"aaaa", "set/deep/c.txt": b""}
@@ -92,3 +93,46 @@ def test_what_is_no_archive_says_what_to_name(tmp_path: Path) -> None:
         open_source(tmp_path / "page.html")
     with pytest.raises(DataError, match="is not there"):
         open_source(tmp_path / "nothing.zip")
+
+
+@pytest.mark.parametrize("size", [1 << 62, 1 << 70])
+@pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_a_tar_with_lengths_beyond_any_file_is_damaged(tmp_path: Path, kind: bytes, size: int) -> None:
+    info = tarfile.TarInfo("a.off")
+    info.type, info.size = kind, size
+    (tmp_path / "set.tar").write_bytes(info.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
+    with pytest.raises(DataError, match=r"ends early.*fetch it again"):
+        open_source(tmp_path / "set.tar")
+
+
+def test_damaged_compression_and_other_alphabets_are_named(tmp_path: Path) -> None:
+    whole = gzip.compress(b"content " * 50)
+    assert unzipped(whole) == b"content " * 50 and unzipped(b"plain") == b"plain"
+    for place in range(2, len(whole)):
+        try:
+            unzipped(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+        except CorruptMember as error:
+            assert "its compression is damaged" in str(error)
+    source = open_source(write_folder(tmp_path / "f", {"good.txt": "\ufeffSofá".encode(), "bad.txt": "Sofá".encode("latin-1")}))
+    assert read_text(source, "good.txt") == "Sofá"
+    with pytest.raises(CorruptMember, match=r"^bad.txt is no text in UTF-8 .*save it as UTF-8"):
+        read_text(source, "bad.txt")
+    (tmp_path / "f/good.txt").unlink()
+    with pytest.raises(CorruptMember, match=r"^good.txt cannot be read"):
+        read_text(source, "good.txt")
+
+
+def test_links_to_folders_are_followed_once_and_own_names_go_first(tmp_path: Path) -> None:
+    elsewhere = write_folder(tmp_path / "elsewhere", {"b.off": b"b", "deep/c.off": b"c"})
+    folder = write_folder(tmp_path / "f", {"set/a.off": b"a"})
+    (folder / "linked").symlink_to(elsewhere)
+    (folder / "again").symlink_to(folder / "set")  # before `set` by name, and the same folder
+    (folder / "set/loop").symlink_to(folder)
+    (elsewhere / "back").symlink_to(folder)
+    (folder / "gone").symlink_to(tmp_path / "nowhere")
+    source = open_source(folder)
+    assert {name: source.read(name) for name in source.sizes} == {
+        "set/a.off": b"a",
+        "linked/b.off": b"b",
+        "linked/deep/c.off": b"c",
+    }

@@ -76,6 +76,10 @@ def test_what_is_missing_says_what_to_do(tmp_path: Path, capsys: pytest.CaptureF
     damaged = {"lvis-annotations.json.gz": LVIS["lvis-annotations.json.gz"][:-9]}
     assert run(write_folder(tmp_path / "d", FILES | damaged), tmp_path / "out") == 1
     assert "is damaged" in capsys.readouterr().err
+    whole = LVIS["lvis-annotations.json.gz"]
+    garbled = {"lvis-annotations.json.gz": whole[:10] + b"\xff" + whole[11:]}  # no kind of block
+    assert run(write_folder(tmp_path / "e", FILES | garbled), tmp_path / "out") == 1
+    assert "is damaged (its compression is damaged: Error" in capsys.readouterr().err
 
 
 def test_download_fetches_the_chosen_objects_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

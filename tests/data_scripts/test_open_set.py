@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import functools
+import http.server
 import io
 import json
 import shlex
 import sys
+import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +15,7 @@ from made_archives import files_of, picture, table, write_folder, write_zip
 from PIL import Image, ImageDraw
 
 from data_scripts import open_set
+from mvretrieval.cli import eval_table
 from mvretrieval.cli.main import main
 from mvretrieval.collection.labels import read_labels
 from mvretrieval.evaluation.protocols import OpenSetQueries
@@ -133,6 +138,9 @@ def test_a_missing_split_says_what_to_do(tmp_path: Path, capsys: pytest.CaptureF
     assert "holds no views image/h_DEG.jpg" in capsys.readouterr().err
     assert run(release(tmp_path / "odd", labels=LABELS | {"query_label.txt": b"gear_1 Gears"}), tmp_path / "out") == 1
     assert "lines other than OBJECT,CLASS" in capsys.readouterr().err
+    latin = LABELS | {"query_label.txt": "gear_1,Zahnräder".encode("latin-1")}
+    assert run(release(tmp_path / "latin", labels=latin), tmp_path / "out") == 1
+    assert "query_label.txt is no text in UTF-8" in capsys.readouterr().err
     split = {"train": {"sample": [{"path": "x"}]}, "retrieval": {"query": [], "target": []}}
     files = views("Clips/x") | {"esb.json": json.dumps(split).encode()}
     assert run(write_folder(tmp_path / "keyless", files), tmp_path / "out") == 1
@@ -153,12 +161,61 @@ def test_downloads_are_known_for_three_sets(tmp_path: Path, capsys: pytest.Captu
     assert "no public direct download known" in capsys.readouterr().err
 
 
-def test_from_the_archive_to_a_row_of_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_archives_of_several_sets_in_one_folder_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = release(tmp_path / "downloads")
+    out = tmp_path / "out"
+    for more in (["--set", "ntu"], ["--set", "ntu", "--download", "http://127.0.0.1:1/OS-NTU-core.zip"]):
+        assert run(folder, out, *more) == 1
+        said = capsys.readouterr().err
+        assert "holds OS-ESB-core.zip, and --set ntu is asked for" in said and f"such as {folder}/os-ntu" in said
+    assert run(folder / "OS-ESB-core.zip", out, "--set", "mn40") == 1
+    assert f"such as {folder}/os-mn40" in capsys.readouterr().err
+    write_zip(folder / "OS-NTU-core.zip", {"OS-NTU-core/query/x/image/h_0.jpg": picture()})
+    for more in ([], ["--set", "esb"]):
+        assert run(folder, out, *more) == 1
+        assert "OS-NTU-core.zip" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_lists_of_another_set_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lists = LABELS | {"target_label.txt": b"chair_1,Chairs\nchair_2,Chairs\n"}
+    assert run(release(tmp_path / "os", labels=lists), tmp_path / "out") == 1
+    assert "has no views of any of the 2 target objects, such as OS-ESB-core/target/chair_1" in capsys.readouterr().err
+
+
+def test_two_sets_in_sequence_by_the_commands_of_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From a server that has what the real one has; the lists of both sets have the same names."""
+    server_folder = tmp_path / "server"
+    for name, label in (("ESB", "Gears"), ("NTU", "Chairs")):
+        place = server_folder / f"OS-{name}-core"
+        write_folder(place, {"query_label.txt": f"q,{label}".encode(), "target_label.txt": f"t,{label}".encode()})
+        drawn = {f"OS-{name}-core/{file}": data for part in ("query/q", "target/t") for file, data in views(part).items()}
+        write_zip(place / f"OS-{name}-core.zip", drawn)
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+    published = read_table("open-set")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(server_folder))) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        monkeypatch.setattr(open_set, "_SERVER", f"http://127.0.0.1:{server.server_port}")
+        for name, label in (("esb", "Gears"), ("ntu", "Chairs")):
+            script = published.commands(f"os-{name}-openclip-l14")[0].replace("{dir}", str(tmp_path))
+            assert open_set.main(shlex.split(script.replace("DOWNLOADS", str(tmp_path / "downloads")))[3:]) == 0
+            rows = table(tmp_path / f"data/os-{name}/labels.csv")
+            assert [(row["label"], row["split"]) for row in rows] == [(label, "query"), (label, "target")]
+        server.shutdown()
+
+
+def test_from_the_archive_to_a_row_of_the_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """By the commands that the table prints, with an encoder that needs no weights in the place of the row's."""
     drawn = {name: drawing(name.rsplit("/image/")[0], name) for name in OBJECTS}
     lists = {"query_label.txt": b"gear_1,Gears\n", "target_label.txt": b"gear_2,Gears\nnut,Nuts\n"}
     drawn |= {name: drawing("target/nut", name) for name in views("target/nut")}
-    release(tmp_path / "downloads", drawn, lists)
+    release(tmp_path / "downloads/os-esb", drawn, lists)
     published = read_table("open-set")
     (row,) = [row for row in published.rows if row.name == "esb-openclip-l14"]
     script, index = (command.replace("{dir}", str(tmp_path)) for command in published.commands(row.collection))
@@ -166,6 +223,10 @@ def test_from_the_archive_to_a_row_of_the_table(tmp_path: Path, capsys: pytest.C
     assert open_set.main(words[3:]) == 0
     assert mvr(shlex.split(index.replace(row.encoder, "builtin:"))[1:]) == 0
     capsys.readouterr()
+    assert mvr(["eval", "table", "open-set", "--row", row.name, "--collections", str(tmp_path)]) == 1
+    assert f"made with builtin: and nothing on top, the row wants {row.encoder}" in capsys.readouterr().err
+    patched = replace(published, rows=(replace(row, encoder="builtin:"),))
+    monkeypatch.setattr(eval_table, "read_table", lambda name: patched)
     assert mvr(["eval", "table", "open-set", "--row", row.name, "--collections", str(tmp_path), "--json"]) == 0
     (found,) = json.loads(capsys.readouterr().out)["rows"]
     assert found["value"] == pytest.approx(100) and found["verdict"] == "not"  # one gear asks and finds the other, not the nut

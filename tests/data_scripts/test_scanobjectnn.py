@@ -83,6 +83,7 @@ def test_h5_files_name_their_classes_by_number(tmp_path: Path, capsys: pytest.Ca
 
 def test_a_damaged_object_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = RAW | {"object_dataset/bag/005_00020.bin": cloud(80)[:-4], "object_dataset/sink/005_00021.bin": b""}
+    files |= {f"object_dataset/sink/005_0003{i}.bin": np.array([x], "<f4").tobytes() for i, x in enumerate((np.nan, np.inf, -1))}
     assert run(write_folder(tmp_path / "raw", files), tmp_path / "out") == 0
     assert len(table(tmp_path / "out/labels.csv")) == 2
     assert "bag/005_00020.bin has 3,520 bytes, and 80 points take 3,524" in capsys.readouterr().err
@@ -116,6 +117,9 @@ def test_what_is_missing_says_what_to_do(tmp_path: Path, capsys: pytest.CaptureF
     assert "lacks split_new.txt: take object_dataset.zip whole" in capsys.readouterr().err
     assert run(splitless, tmp_path / "out", "--split", "none") == 0
     assert {row["split"] for row in table(tmp_path / "out/labels.csv")} == {""}
+    (splitless / "object_dataset/split_new.txt").write_bytes("005_00020.bin\tétagère\tt".encode("latin-1"))
+    assert run(splitless, tmp_path / "out3") == 1
+    assert "split_new.txt is no text in UTF-8" in capsys.readouterr().err
     half = write_folder(tmp_path / "half", {n: d for n, d in H5.items() if "test_" not in n})
     assert run(half, tmp_path / "out2") == 1
     assert "lacks test_ of main_split/*_objectdataset.h5" in capsys.readouterr().err

@@ -129,6 +129,12 @@ def test_missing_tables_say_what_to_do(tmp_path: Path, capsys: pytest.CaptureFix
     (source / "all.csv").write_text("id;synsetId\n")
     assert run(source, tmp_path / "out2") == 1
     assert "lacks the columns modelId, split, subSynsetId, synsetId" in capsys.readouterr().err
+    (source / "all.csv").write_bytes(SPLIT.replace("gone", "égaré").encode("latin-1"))
+    assert run(source, tmp_path / "out2") == 1
+    assert "all.csv is no text in UTF-8" in capsys.readouterr().err
+    (source / "all.csv").write_text(SPLIT + "1,2,3,4," + "5" * 200_000)
+    assert run(source, tmp_path / "out2") == 1
+    assert "all.csv is damaged (field larger than field limit" in capsys.readouterr().err
     (source / "taxonomy.json").write_text("[{}]")
     assert run(source, tmp_path / "out2", "--no-split") == 1
     assert "taxonomy.json is damaged" in capsys.readouterr().err

@@ -77,7 +77,7 @@ def test_every_command_has_help(mvr: Mvr, name: str) -> None:
         (["info", "nowhere"], "is no collection"),
         (["index", "new", "nowhere", "--encoder", "builtn:"], "did you mean 'builtin'"),
         (["index", "new", "nowhere", "--encoder", "builtin:", "--rig", "rign:3"], "did you mean 'ring'"),
-        (["render", "nowhere.obj", "--out", "/dev/null/x"], "cannot be made"),
+        (["render", "nowhere.obj", "--out", "/dev/null/x"], "/dev/null/x cannot be used: Not a directory; name another --out"),
     ],
 )
 def test_what_fails_is_1_with_one_line_that_says_why(mvr: Mvr, folder: Path, arguments: list[str], said: str) -> None:

@@ -18,6 +18,7 @@ from mvretrieval.evaluation.metrics import evaluate, leave_one_out
 from mvretrieval.evaluation.os3dor import os3dor_measure
 from mvretrieval.evaluation.protocols import draw_queries, leave_one_out_task, open_set_task
 from mvretrieval.evaluation.ranking import cosines, given
+from mvretrieval.evaluation.subject import Selection, subject_of
 from mvretrieval.evaluation.trec import evaluate_run, read_qrels, read_run
 from mvretrieval.search.smoothing import scores_without_query
 
@@ -81,6 +82,27 @@ def test_nothing_to_measure(mvr: Mvr, good: Path, tmp_path: Path) -> None:
     code, out, err = mvr(good, "--json", "--classes", tmp_path / "classes.txt")
     assert code == 0 and json.loads(out)["mAP"] is None and "nothing was measured" in err
     assert mvr(good, "--where", "size = 99", "--transductive", "propagation")[1].count("-") > 8
+
+
+def test_classes_that_no_object_has_are_named(mvr: Mvr, good: Path, tmp_path: Path) -> None:
+    file = tmp_path / "classes.txt"
+    file.write_text("\ufeffkind 0\nkind 1\nknd 2\nzzz\n", encoding="utf-8")
+    with Collection.open(good) as collection:
+        subject = subject_of(collection, Selection("label", None, file))
+        assert set(subject.labels) == {"kind 0", "kind 1"} and subject.unknown_classes == ("knd 2", "zzz")
+        assert "no object has the 'label' 'knd 2' (did you mean 'kind 2'?), 'zzz' of" in subject.unknown_note
+        few = subject_of(collection, Selection("label", "size = 4", file))  # of kind 0
+        assert few.unknown_classes[0] == "kind 1" and "no object that --where size = 4 keeps has" in few.unknown_note
+        assert subject_of(collection, Selection()).unknown_note == ""
+    file.write_text("knd 2\n")
+    code, out, err = mvr(good, "--classes", file)
+    assert code == 1 and out == "" and "did you mean 'kind 2'?" in err
+    file.write_text("\n")
+    code, _, err = mvr(good, "--classes", file)
+    assert code == 1 and "names no class; write one 'label' a line" in err
+    file.write_bytes("Käfig\n".encode("latin-1"))
+    code, _, err = mvr(good, "--classes", file)
+    assert code == 1 and "save them as UTF-8" in err
 
 
 def test_open_set_queries_are_written_once_and_used_again(mvr: Mvr, good: Path, bad: Path, tmp_path: Path) -> None:

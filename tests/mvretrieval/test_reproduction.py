@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import shutil
 from dataclasses import replace
@@ -16,6 +17,7 @@ from commands import Mvr, runner
 
 from mvretrieval.cli import eval_table
 from mvretrieval.collection.collection import Collection
+from mvretrieval.collection.redescribe import redescribe
 from mvretrieval.errors import EvaluationError
 from mvretrieval.evaluation.feature_file import measure_features
 from mvretrieval.evaluation.reproduction import Row, parse_table, read_table, table_names
@@ -154,6 +156,87 @@ def test_rows_are_run_where_their_collection_is_there(
     assert code == 0 and f"{tmp_path}/gone is not there" in out
 
 
+def test_a_collection_that_was_made_otherwise_is_not_measured(
+    mvr: Mvr, things: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("plain", "whitened", "smoothed"):
+        shutil.copytree(things.folder, tmp_path / name)
+    with Collection.open(tmp_path / "whitened", write=True) as whitened:
+        redescribe(whitened, replace(whitened.describer.config, whiten=4))
+    with Collection.open(tmp_path / "smoothed", write=True) as smoothed:
+        smoothed.smooth(3)
+    row = Row("plain", "d", "plain", "eval", "builtin:", "queries", 12, 0.5, "s", True, ("--by", "label"))
+    rows = (
+        row,
+        replace(row, name="other encoder", encoder="image_only:mobilenet_v2"),
+        replace(row, name="nothing learnt", adapter="CLIP-AdaM"),
+        replace(row, name="whitened", collection="whitened", adapter="whitened to 4"),
+        replace(row, name="too much", collection="whitened"),
+        replace(row, name="neighbours too", collection="smoothed"),
+    )
+    table = replace(read_table("psb"), rows=rows)
+    monkeypatch.setattr(eval_table, "read_table", lambda name: table)
+    code, out, err = mvr("any", "--collections", tmp_path, "--json")
+    verdicts = {found["name"]: found["verdict"] for found in json.loads(out)["rows"]}
+    assert code == 1 and verdicts == {
+        "plain": "reproduced",
+        "other encoder": "failed",
+        "nothing learnt": "failed",
+        "whitened": "reproduced",
+        "too much": "failed",
+        "neighbours too": "failed",
+    }
+    for said in (
+        "plain was made with builtin: and nothing on top, the row wants image_only:mobilenet_v2 and nothing on top",
+        "plain was made with builtin: and nothing on top, the row wants builtin: and CLIP-AdaM",
+        "whitened was made with builtin: and whitening or centring, the row wants builtin: and nothing on top",
+        "smoothed was made with builtin: and smoothing, the row wants builtin: and nothing on top",
+    ):
+        assert said in err
+
+
+def test_what_is_left_to_do_is_all_that_is_missing_in_order(mvr: Mvr, tmp_path: Path) -> None:
+    def make(name: str, *more: str) -> list[str]:
+        result = json.loads(mvr("psb", "--collections", tmp_path, "--json", *more)[1])
+        assert {row["collection"] for row in result["rows"] if row["verdict"] == "absent"} == set(result["make"])
+        return [command.split(" --")[0] for command in result["make"][name] if not command.startswith("#")]
+
+    script = f"python -m data_scripts.psb DOWNLOADS/psb_v1.zip {tmp_path}/data/psb"
+    index = f"mvr index {tmp_path}/psb-mobilenet {tmp_path}/data/psb"
+    copy = f"cp -r {tmp_path}/psb-mobilenet {tmp_path}/psb-mobilenet-whitened"
+    whiten = f"mvr reindex {tmp_path}/psb-mobilenet-whitened"
+    assert make("psb-mobilenet-whitened") == [script, index, copy, whiten]
+    assert make("psb-mobilenet-whitened", "--row", "psb-whitened") == [script, index, copy, whiten]
+    said = mvr("psb", "--collections", tmp_path, "--row", "psb-mobilenet-nn")[1]
+    assert f"{tmp_path}/psb-mobilenet is not there; it is made by\n  {script}\n  # mobilenet_v2_imagenet.safetensors" in said
+    (tmp_path / "data/psb").mkdir(parents=True)
+    assert make("psb-mobilenet") == [script, index]  # the script was stopped
+    (tmp_path / "data/psb/labels.csv").touch()
+    assert make("psb-mobilenet") == [index]
+    (tmp_path / "psb-mobilenet").mkdir()
+    assert make("psb-mobilenet-whitened") == [script, copy, whiten]  # which lays out the classes that the row names
+    (tmp_path / "psb-mobilenet-whitened").mkdir()
+    assert make("psb-mobilenet-whitened", "--row", "psb-whitened") == [script]
+    said = mvr("psb", "--collections", tmp_path, "--row", "psb-whitened")
+    assert said[0] == 0 and f"{tmp_path}/data/psb/unseen-classes.txt is not there; it is made by\n  {script}\n" in said[1]
+    (tmp_path / "data/psb/unseen-classes.txt").touch()
+    assert make("psb-mobilenet-adam")[0].startswith("mvr train")
+    code, out, err = mvr("psb", "--collections", tmp_path, "--row", "psb-whitened", "--json")
+    assert code == 1 and json.loads(out)["make"] == {} and "is no collection" in err
+
+
+def test_weights_and_names_that_commands_take_are_explained() -> None:
+    for name in table_names():
+        table = read_table(name)
+        for collection in table.make:
+            commands = table.commands(collection)
+            said = " ".join(command for command in commands if command.startswith("#"))
+            for file in ("mobilenet_v2_imagenet.safetensors", "clip_vit_b32_names.npz"):
+                used = any(file in command for command in commands if not command.startswith("#"))
+                assert not used or file in said, (name, collection, file)
+            assert len(set(commands)) == len(commands)
+
+
 @pytest.mark.shared_data
 def test_the_benchmarks_own_features_are_reproduced(mvr: Mvr, shared_data: Path) -> None:
     result = json.loads(mvr("open-set", "--collections", shared_data, "--json")[1])
@@ -168,5 +251,20 @@ def test_feature_files(tmp_path: Path) -> None:
     assert measure_features(file, "x")["mAP"] == 1
     with pytest.raises(EvaluationError, match="has no 'y'"):
         measure_features(file, "y")
-    with pytest.raises(EvaluationError, match="cannot be read"):
+    with pytest.raises(EvaluationError, match="cannot be read: No such file"):
         measure_features(tmp_path / "nowhere.npz", "x")
+    good = dict(np.load(file))
+    for damage, said in (
+        ({"names": np.array(list("abcd"), object)}, "its 'names' holds neither text nor numbers"),
+        ({"query": np.array([1, 0, 1, 0])}, "its query and target are int64 and bool"),
+        ({"label": np.zeros(3)}, "its arrays are of (4,), (3,)"),
+        ({"x": np.eye(4)[:3]}, "its arrays are of"),
+        ({"x": np.full((4, 2), np.nan)}, "its 'x' is float64 (4, 2), not finite numbers (N, D)"),
+        ({"x": np.array([["a"]] * 4)}, "its 'x' is <U1 (4, 1), not finite numbers (N, D)"),
+    ):
+        np.savez(file, **(good | damage))
+        with pytest.raises(EvaluationError, match=re.escape(f"{file} cannot be read: {said}")):
+            measure_features(file, "x")
+    file.write_bytes(b"noise")
+    with pytest.raises(EvaluationError, match=r"it is no \.npz file"):
+        measure_features(file, "x")

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from made_meshes import SMALL, unit
 from tiny_clip import tiny_clip
 
@@ -34,10 +37,50 @@ from mvretrieval.statistics import Statistics, StatisticsFit, prepare
         ("F-16", "f 16"),
         ("(only)", ""),
         ("vehicles/", ""),
+        ("A-frame", "a-frame"),
+        ("buildings/the A-frame house", "a-frame house"),
+        ("a_frame", "frame"),
+        ("The A Team", "team"),
+        ("x-a-frame", "x a frame"),
+        ("Café", "café"),
+        ("CAFE\u0301", "café"),
+        ("Straße", "strasse"),
+        ("мебель/Письменный_стол", "письменный стол"),
+        ("家具/木の椅子（小）", "木の椅子"),
+        ("कुर्सी", "कुर्सी"),
+        ("เก้าอี้", "เก้าอี้"),
+        ("ＤＥＳＫ　chair", "desk chair"),
+        ("desk\u200b chair\ufeff", "desk chair"),
+        ("e\u200d\u0301", "é"),
+        ("!?", ""),
+        ("\u2764\ufe0f", ""),
+        ("\u0301", ""),
     ],
 )
 def test_plain_names(text: str, plain: str) -> None:
     assert plain_name(text) == plain and plain_name(plain) == plain
+
+
+@given(st.one_of(st.text(max_size=12), st.text("aAn the-_/().xs\u0301\u200d\u0345ﬁẞΣς", max_size=10)))
+def test_a_plain_name_is_its_own(text: str) -> None:
+    plain = plain_name(text)
+    assert plain_name(plain) == plain == plain.strip() and "_" not in plain
+
+
+@given(st.text("bcdAN0 -_./(x)\t", max_size=12).map("chair".__add__))
+def test_plain_names_of_ascii_are_letters_and_digits(text: str) -> None:
+    words = re.sub(r"\(.*?\)", " ", text).rsplit("/", 1)[-1]
+    plain = re.sub(r"[^a-z0-9]+", " ", words.lower()).strip()
+    assert plain_name(text) == plain or re.match(r"\W*an?\b", words.lower().replace("_", " "))
+
+
+def test_a_name_that_says_nothing_is_no_name() -> None:
+    space = replace(_space(), names=("???", "Sofa", "(none)", "椅子"))
+    assert len(space) == 2 and space.direction_of("!") is None and space.direction_of("") is None
+    assert space.nearest_name("***") is None and space.nearest_name("s") is None and space.nearest_name("家具/椅子") == "椅子"
+    assert space.direction_of("椅子") is not None
+    with pytest.raises(EncoderError, match="not among the 2 names"):
+        space.object_direction("***")
 
 
 def _space() -> TextSpace:
@@ -106,6 +149,7 @@ def test_files_that_hold_no_text_space(tmp_path: Path) -> None:
         "no vectors": {"names": np.array(["a"])},
         "no number": {"names": np.array(["a"]), "vectors": np.array([[np.nan]])},
         "words": {"names": np.array(["a"]), "vectors": np.array([["x"]])},
+        "bytes": {"names": np.array([b"a"]), "vectors": np.eye(1)},
         "empty": {"names": np.array([], str), "vectors": np.zeros((0, 3))},
     }
     for name, parts in arrays.items():
@@ -117,10 +161,11 @@ def test_files_that_hold_no_text_space(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "other.npz", "w") as other:
         other.writestr("readme.txt", "hello")
     bad = [path for path in tmp_path.iterdir() if path != good] + [tmp_path / "nowhere.npz", tmp_path]
-    assert len(bad) == 14
+    assert len(bad) == 15
     for path in bad:
-        with pytest.raises(EncoderError, match=re.escape(f"text space {path}")):
+        with pytest.raises(EncoderError, match=re.escape(f"text space {path}")) as raised:
             TextSpace.load(path)
+        assert "pickle" not in str(raised.value).replace(str(path), "")
 
 
 # -- an encoder that reads ---------------------------------------------------------------------------------------------

@@ -475,6 +475,28 @@ def test_commands(
         of_collection(collection, "label", None)
 
 
+def test_labels_of_meshes_are_labels_of_their_rendered_views(
+    given: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mvr = runner(monkeypatch, capsys)
+    meshes, out = tmp_path / "m", tmp_path / "o"
+    for n, path in enumerate(sorted((given / "meshes").iterdir())):
+        (meshes / KINDS[n % 4]).mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, meshes / KINDS[n % 4] / path.name)
+    files = sorted(path.relative_to(meshes).as_posix() for path in meshes.rglob("*.ply"))
+    write_rows(meshes / "labels.csv", [["file", "label"], *([file, file.split("/")[0]] for file in files)])
+    assert mvr("render", meshes, "--out", out, "--rig", "ring:3@30", "--size", "64", "--styles", "clay")[0] == 0
+    monkeypatch.chdir(tmp_path)
+    more = ["--encoder", "builtin:", "--size", "64", "--styles", "clay"]
+    code, _, err = mvr("index", "v", "--views", "o/views-clay.csv", "--labels", "m/labels.csv", *more)
+    assert code == 0, err
+    with Collection.open("v") as collection:
+        numbers = [int(n) for n in collection.store.select(None)]
+        records = collection.store.records(numbers)
+        labels = collection.store.column_values("label", numbers)
+    assert dict(zip((records[n].id for n in numbers), labels, strict=True)) == {file: file.split("/")[0] for file in files}
+
+
 def test_commands_without_directions(
     given: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

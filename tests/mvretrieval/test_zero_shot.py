@@ -22,6 +22,7 @@ from mvretrieval.cli.main import SUBCOMMANDS
 from mvretrieval.collection.collection import Collection, OpenOptions
 from mvretrieval.describe import DescriberConfig
 from mvretrieval.errors import EvaluationError
+from mvretrieval.evaluation.learnt import learnt_names
 from mvretrieval.evaluation.templates import DEFAULT, IMAGENET, SETS, named_or_file
 from mvretrieval.evaluation.words import class_words, text_matrix
 
@@ -110,7 +111,12 @@ def test_candidates_from_a_file_and_seen_classes(mvr: Mvr, clip_things: Path, tm
     (tmp_path / "classes.txt").write_text("dog\nairplane\nzebra\n\n")
     result = as_json(mvr("zero-shot", clip_things, "--json", "--classes-file", tmp_path / "classes.txt"))
     assert (result["objects"], result["classes"], result["candidates"]) == (4, 2, 3)
-    assert result["left_out"]["not_candidates"] == 4
+    assert result["left_out"]["not_candidates"] == 4 and result["classes_without_objects"] == ["zebra"]
+    said = mvr("zero-shot", clip_things, "--classes-file", tmp_path / "classes.txt")[2]
+    assert f"1 class of {tmp_path}/classes.txt without an object here: zebra" in said
+    (tmp_path / "misspelt.txt").write_text("\ufeffchiar\n", encoding="utf-8")
+    code, _, err = mvr("zero-shot", clip_things, "--classes-file", tmp_path / "misspelt.txt")
+    assert code == 1 and "no object is a chiar: did you mean 'chair'?" in err
     result = as_json(mvr("zero-shot", clip_things, "--json", "--seen", "split = 'train'"))
     assert result["objects"] == 6 and result["left_out"]["learnt_from"] == 2
     apart = result["generalised"]
@@ -148,11 +154,19 @@ def test_classes_that_were_learnt_from_are_no_zero_shot(mvr: Mvr, named_things: 
         for label in LABELS[:3]:
             _put(things, f"{label}.ply", np.tile(adapter.text_space.object_direction(label), (1, 2, 1)), {"label": label})
     code, _, err = mvr("zero-shot", learnt)
-    assert code == 0 and "was trained on pictures of 1 class asked for here (dog)" in err
+    assert code == 0 and "was trained on objects of 1 class asked for here (dog): no zero-shot" in err
     assert as_json(mvr("zero-shot", learnt, "--json"))["classes_learnt_from"] == ["dog"]
     for options in (["--where", "label != 'Dog'"], ["--seen", "label = 'Dog'"]):
         assert as_json(mvr("zero-shot", learnt, "--json", *options))["classes_learnt_from"] == []
         assert "note:" not in mvr("zero-shot", learnt, *options)[2]
+
+
+    found = as_json(mvr("text-to-3d", learnt, "--json"))
+    assert found["classes_learnt_from"] == ["dog"] and "asked for here (dog)" in mvr("text-to-3d", learnt)[2]
+    # By what the map to words was taught: a toy dog is known as a dog, and asks for one.
+    adapter.config = replace(adapter.config, classes=("animal/toy_dog",))
+    with Collection.create(tmp_path / "kin", SMALL, adapter=adapter) as kin:
+        assert learnt_names(kin.describer) == {"toy dog", "dog"}
 
 
 def test_an_encoder_says_how_far_words_are_spread(clip_things: Path) -> None:
@@ -170,6 +184,30 @@ def test_names_ask_for_their_objects(mvr: Mvr, clip_things: Path, tmp_path: Path
     assert (found["questions"], found["without_right_object"], found["found@5"]) == (2, 1, found["recall@5"])
     code, out, err = mvr("text-to-3d", clip_things, "--captions", captions)
     assert code == 0 and "median rank" in out and "left out: 1 text without a right object" in err
+
+
+def test_labels_that_say_nothing_are_none_and_other_alphabets_are_names(mvr: Mvr, clip_things: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "things"
+    shutil.copytree(clip_things, copy)
+    with Collection.open(copy, write=True) as things, things.store.transaction():
+        noise = unit(np.random.default_rng(7).standard_normal((6, 2, 32)))
+        for i, label in enumerate(("???", "(none)", "椅子", "мебель/Стул", "стул", "Café")):
+            _put(things, f"more-{i}.ply", np.repeat(noise[i][None], 2, axis=0), {"label": label, "split": "more"})
+    result = as_json(mvr("zero-shot", copy, "--json", "--per-class", "--where", "split = 'more'"))
+    assert [one["class"] for one in result["per_class"]] == ["café", "стул", "椅子"]
+    assert (result["objects"], result["candidates"], result["merged_labels"]) == (4, 3, 1)
+    assert result["left_out"]["unlabelled"] == 2 and result["left_out"]["unknown_names"] == []
+    found = as_json(mvr("text-to-3d", copy, "--json", "--where", "split = 'more'"))
+    assert (found["questions"], found["objects"], found["unlabelled"], found["unknown_texts"]) == (3, 6, 2, [])
+    code, _, err = mvr("text-to-3d", copy)
+    assert code == 0 and "3 objects of 15 without a 'label' count as wrong answers" in err and "'label is not null'" in err
+    (tmp_path / "captions.csv").write_text("id,text\nmore-0.ply,dog\n")
+    assert as_json(mvr("text-to-3d", copy, "--json", "--captions", tmp_path / "captions.csv"))["unlabelled"] == 0
+    for command in ("zero-shot", "text-to-3d"):
+        code, _, err = mvr(command, copy, "--where", "label = '???'")
+        assert code == 1 and "label" in err and "Traceback" not in err
+    code, _, err = mvr("zero-shot", copy, "--seen", "label = '???'")
+    assert code == 1 and "it keeps no object with a 'label'" in err
 
 
 def test_pictures_ask_for_their_objects(mvr: Mvr, clip_things: Path, tmp_path: Path) -> None:
@@ -205,6 +243,11 @@ def test_pictures_ask_for_their_objects(mvr: Mvr, clip_things: Path, tmp_path: P
         (["--where", "split = 'none'"], 1, "no object is left"),
         (["--bias", "1"], 2, "--seen"),
         (["--temperature", "0"], 2, "temperature"),
+        (["--temperature", "1e-320"], 2, "temperature is a number from 1e-12"),
+        (["--temperature", "nan"], 2, "temperature"),
+        (["--seen", "split = 'train'", "--bias", "inf"], 2, "--bias inf cannot be taken away"),
+        (["--seen", "split = 'train'", "--bias", "nan"], 2, "--bias nan cannot be taken away"),
+        (["--seen", "split = 'train'", "--bias=-1e308"], 2, "cannot be taken away"),
         (["--keep-views", "-1"], 2, "views to keep"),
     ],
 )
