@@ -69,8 +69,10 @@ def run(options: Options) -> int:
         print(json.dumps({"table": table.name, "title": table.title, "rows": results, "make": make}))
     else:
         _print(table, rows, results)
-        for name, paths in missing.items():
-            print(f"\n{folder}/{paths[0]} is not there; it is made by", *make[name], sep="\n  ")
+        # Rows of several collections may lack one file.
+        for commands in dict.fromkeys(tuple(own) for own in make.values()):
+            paths = {missing[name][0] for name in missing if tuple(make[name]) == commands}
+            print(f"\n{folder}/{' and '.join(sorted(paths))} is not there; it is made by", *commands, sep="\n  ")
         _print_sources(rows)
     return 1 if any(found["verdict"] == "failed" for found in results) else 0
 
@@ -95,6 +97,7 @@ def _result(row: Row, collections: Path | None, folder: str, done: dict[str, dic
         if found["command"] not in done:
             say(f"{row.name}: {found['command']}")
             done[found["command"]] = _measured(row, folder)
+        row.check_objects(done[found["command"]])
         value = row.value_of(done[found["command"]])
     except MvrError as error:
         say(f"{row.name} failed: {error}")

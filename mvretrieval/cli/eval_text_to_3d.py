@@ -70,8 +70,8 @@ def run(options: Options) -> int:
     if found["unlabelled"]:
         by = options.by or "label"
         say(
-            f"{counted(found['unlabelled'], 'object')} of {found['objects']} without a '{by}' count as wrong answers; to leave out "
-            f"those that have none: --where {shlex.quote(f'{column_in_words(by)} is not null')}"
+            f"{counted(found['unlabelled'], 'object')} of {found['objects']} without a '{by}' that says something count as wrong "
+            f"answers; to leave out those that have none: --where {shlex.quote(f'{column_in_words(by)} is not null')}"
         )
     print_found(found)
     return 0

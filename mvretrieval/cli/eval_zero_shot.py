@@ -175,7 +175,7 @@ def _plain(options: Options, measured: Measured) -> dict[str, Any]:
         "views": options.views,
         "weights": options.weights or "as described",
         "keep_views": options.keep_views,
-        "merged_labels": naming.merged,
+        "merged_labels": [list(group) for group in naming.merged],
         "left_out": naming.left_out(),
         "classes_learnt_from": list(measured.met),
         "classes_without_objects": list(measured.objectless),
@@ -201,13 +201,14 @@ def _tell(naming: Naming, words: Words) -> None:
         )
     if naming.unlabelled or naming.not_candidates:
         say(
-            f"left out: {counted(naming.unlabelled, 'object')} without a label, {naming.not_candidates} of classes that are no "
-            "candidates"
+            f"left out: {counted(naming.unlabelled, 'object')} without a label that says something, {naming.not_candidates} of "
+            "classes that are no candidates"
         )
     if naming.learnt:
         say(f"left out: {counted(naming.learnt, 'object')} learnt from")
     if naming.merged:
-        say(f"{counted(naming.merged, 'label')} with the name of another one: the same class")
+        some = "; ".join(", ".join(group) for group in naming.merged[:5]) + ("; ..." if len(naming.merged) > 5 else "")
+        say(f"labels whose names are the same count as one class: {some}")
 
 
 def _print(options: Options, measured: Measured) -> None:

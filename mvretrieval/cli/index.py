@@ -16,6 +16,7 @@ from mvrender.shading import parse_styles
 from mvretrieval.cli.common import counted, progress, run_record, say
 from mvretrieval.collection.collection import Collection, OpenOptions
 from mvretrieval.collection.indexing import IndexOptions, IndexReport
+from mvretrieval.collection.labels import read_labels
 from mvretrieval.collection.schema import FILE
 from mvretrieval.collection.vectors import IndexKind
 from mvretrieval.collection.views_csv import GivenViews, read_views, rig_of
@@ -99,6 +100,8 @@ def run(options: Options) -> int:
     import json
 
     views = _views(options)
+    if options.labels is not None:
+        read_labels(options.labels)  # before anything is made
     machine = OpenOptions(options.device, options.precision, options.backend, options.workers)
     is_new = not (options.collection / FILE).exists()
     if is_new:

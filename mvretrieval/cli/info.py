@@ -61,7 +61,7 @@ def _facts(collection: Collection) -> dict[str, Any]:
     adapter = describer.adapter
     if adapter is not None:
         parts = f"adapter {adapter.fingerprint} ({adapter.config.network.kind}, {len(adapter.config.classes)} classes seen)"
-        adapted = parts if adapter.text_space is None else f"{parts}, knows {len(adapter.text_space.names)} names"
+        adapted = parts if adapter.text_space is None else f"{parts}, knows {len(adapter.text_space)} names"
     elif config.wants_statistics:
         wanted = f"whitened to {config.whiten} dimensions" if config.whiten else "centred"
         adapted = f"{wanted}, fitted on {statistics.n_views} views" if statistics else f"to be {wanted}: not fitted yet"

@@ -6,6 +6,7 @@ import importlib
 import os
 import sys
 from difflib import get_close_matches
+from pathlib import Path
 
 COMMANDS = {
     "index": "describe the meshes of folders and add them to a collection",
@@ -54,6 +55,11 @@ def main() -> None:
     rest = arguments[1:]
     if rest and rest[0] in SUBCOMMANDS.get(name, {}):
         name, rest = f"{name} {rest[0]}", rest[1:]
+    elif rest and name in SUBCOMMANDS and not Path(rest[0]).exists():
+        near = get_close_matches(rest[0], SUBCOMMANDS[name], n=1, cutoff=0.7)
+        if near:
+            print(f"mvr {name}: no collection '{rest[0]}'. Did you mean 'mvr {name} {near[0]}'?", file=sys.stderr)
+            raise SystemExit(2)
     raise SystemExit(_run(name, rest))
 
 

@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw
 
 from mvrender.cameras import parse_rig
 from mvrender.errors import MvrenderError
+from mvrender.loading import FORMATS
 from mvrender.mesh import UpAxis
 from mvrender.pool import Failed, Job, Rendered, RenderPool, RenderSpec
 from mvrender.renderer import BackendName, choose
@@ -26,7 +27,7 @@ from mvretrieval.collection.scan import find_meshes
 from mvretrieval.collection.views_csv import read_views
 
 _SHEET_VIEW = 160
-_MAX_SHEET_ROWS = 200
+_MAX_SHEET_ROWS = 50
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def run(options: Options) -> int:
     say(f"views: {spec.rig.name}, {', '.join(styles)}, {spec.size} px; {backend} ({reason})")
     tables = {style: _Table.read(options.out / f"views-{style}.csv") for style in styles}
     sheet: list[tuple[str, Image.Image]] = []
-    failed = 0
+    failed = rendered = 0
 
     def fail(path: Path, code: str, message: str) -> None:
         nonlocal failed
@@ -71,6 +72,8 @@ def run(options: Options) -> int:
         failed += 1
 
     found = list(find_meshes(options.files))
+    if not found:
+        raise MvrenderError(f"no mesh found in {', '.join(map(str, options.files))}; the formats are {' '.join(sorted(FORMATS))}")
     for item in found:
         if item.problem:
             fail(item.path, *item.problem)
@@ -93,6 +96,7 @@ def run(options: Options) -> int:
                     fail(path, "not_written", f"its pictures cannot be written: {error.strerror or error}")
                     continue
                 say(f"{path}: {result.opened.facts['faces']} faces, up {result.opened.up}")
+                rendered += 1
                 if len(sheet) < _MAX_SHEET_ROWS:
                     sheet.append((own_id, _row(result)))
     finally:  # stopped or not: what is there is listed
@@ -104,6 +108,8 @@ def run(options: Options) -> int:
             _sheet(sorted(sheet, key=lambda row: row[0])).save(place)
         except OSError as error:
             raise MvrenderError(f"{place} cannot be written: {error.strerror or error}") from error
+        if rendered > len(sheet):
+            say(f"the sheet shows {len(sheet)} of {rendered} meshes")
         print(place)
     return 1 if failed and not sheet else 0
 

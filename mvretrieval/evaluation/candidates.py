@@ -27,7 +27,7 @@ class Naming:
         not_candidates: objects left out, since their class is not among the candidates.
         unknown_objects: objects left out, since whoever reads does not know their class's name.
         unknown_names: those names, and candidates without objects that are not known either.
-        merged: labels whose name another label has too (`a/other`, `b/other`): they count as one class.
+        merged: labels that have one name (`a/other`, `b/other`): each group counts as one class.
     """
 
     rows: NDArray[np.int64]
@@ -39,7 +39,7 @@ class Naming:
     not_candidates: int
     unknown_objects: int
     unknown_names: tuple[str, ...]
-    merged: int
+    merged: tuple[tuple[str, ...], ...]
 
     def left_out(self) -> dict[str, Any]:
         """What was not measured, for JSON."""
@@ -103,11 +103,13 @@ def naming_task(
     if not rows:
         raise EvaluationError(_nothing_left(labels, counts, words, by))
     seen = {class_name(label) for label in seen_labels}
-    different = {str(label) for label in labels if class_name(label)}
+    called: dict[str, list[str]] = {}
+    for label in sorted({str(label) for label in labels if class_name(label)}):
+        called.setdefault(class_name(label), []).append(label)
     return Naming(
         np.array(rows, np.int64), np.array(own, np.int64), words.names, np.array([name in seen for name in words.names], bool),
         counts["unlabelled"], counts["learnt"], counts["not_candidates"], counts["unknown"], words.unknown,
-        len(different) - len({class_name(label) for label in different}),
+        tuple(tuple(group) for group in called.values() if len(group) > 1),
     )  # fmt: skip
 
 

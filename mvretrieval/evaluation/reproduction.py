@@ -42,6 +42,7 @@ class Row:
         adapter: what is learnt on top; empty for nothing.
         factor: 100 where the expected value is in percent and the command's is not.
         note: what differs from the source.
+        objects: that are measured; 0 where that is not known.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Row:
     adapter: str = ""
     factor: float = 1.0
     note: str = ""
+    objects: int = 0
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -85,6 +87,15 @@ class Row:
         if not isinstance(value, int | float):
             raise EvaluationError(f"row '{self.name}': nothing was measured as {self.metric} ({', '.join(found)} are there)")
         return float(value) * self.factor
+
+    def check_objects(self, found: Mapping[str, Any]) -> None:
+        """Refuse another set of objects than the row's.
+
+        Raises:
+            EvaluationError: there are more or fewer.
+        """
+        if self.objects and found.get("objects", self.objects) != self.objects:
+            raise EvaluationError(f"{found['objects']} objects were measured, the row's set has {self.objects}: index all of it")
 
     def judge(self, value: float) -> Verdict:
         """Within the tolerance, within three times of it, or not."""

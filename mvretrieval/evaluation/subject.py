@@ -81,6 +81,8 @@ def subject_of(collection: Collection, selection: Selection) -> Subject:
     note = ""
     with store.snapshot():
         columns = store.columns()
+        if not store.count():
+            raise LabelsError(f"{collection.folder} is empty: index something with 'mvr index {collection.folder} FOLDER'")
         if by not in columns:
             known = ", ".join(sorted(columns))
             raise FilterError(f"no label '{by}': {did_you_mean(by, columns)}this collection has {known}")

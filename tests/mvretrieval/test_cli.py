@@ -45,6 +45,7 @@ def test_the_installed_program_runs_and_help_is_quick() -> None:
 
 def test_wrong_use_is_2_with_a_suggestion(mvr: Mvr, folder: Path) -> None:
     assert mvr()[0] == 2
+    assert "Did you mean 'mvr eval zero-shot'?" in mvr("eval", "zero-shoot", folder)[2]
     code, out, err = mvr("serach", folder)
     assert code == 2 and out == "" and "Did you mean 'search'?" in err
     code, _, err = mvr("search", folder, "--meshh", "x.glb")
@@ -133,6 +134,10 @@ def test_index_search_info_eval_remove(mvr: Mvr, tmp_path: Path) -> None:
 
 def test_an_empty_collection_has_no_hits(mvr: Mvr, tmp_path: Path, shapes: Path) -> None:
     (tmp_path / "empty").mkdir()
+    code, _, err = mvr("index", tmp_path / "c", tmp_path / "empty", "--labels", tmp_path / "nowhere.csv", *FLAGS)
+    assert code == 1 and "nowhere.csv" in err and not (tmp_path / "c").exists()  # and pins no encoder
+    code, _, err = mvr("render", tmp_path / "empty", "--out", tmp_path / "views")
+    assert code == 1 and "no mesh found in" in err
     code, out, _ = mvr("index", tmp_path / "c", tmp_path / "empty", *FLAGS)
     assert code == 0 and f"no mesh found in {tmp_path / 'empty'}; the formats are .3mf" in out
     (tmp_path / "empty" / "bad.obj").write_text("v 0 0 0\n")
@@ -140,6 +145,8 @@ def test_an_empty_collection_has_no_hits(mvr: Mvr, tmp_path: Path, shapes: Path)
     assert code == 0 and "d: 0 objects" in out and f"to begin anew with others, delete {tmp_path / 'd'}" in out
     code, out, _ = mvr("search", tmp_path / "c", "--mesh", shapes / "shape-000.ply")
     assert code == 0 and out == "no hits: the collection is empty\n"
+    code, _, err = mvr("eval", tmp_path / "c")
+    assert code == 1 and f"{tmp_path / 'c'} is empty: index something" in err
     code, out, _ = mvr("search", tmp_path / "c", "--mesh", shapes / "shape-000.ply", "--json")
     assert code == 0 and out == ""
 

@@ -144,13 +144,19 @@ def test_rows_are_run_where_their_collection_is_there(
 ) -> None:
     shutil.copytree(things.folder, tmp_path / "shapes")
     row = Row("here", "d", "shapes", "eval", "builtin:", "queries", 12, 0.5, "s", True, ("--by", "label"))
-    rows = (row, replace(row, name="absent", collection="gone"), replace(row, name="failed", options=("--by", "lable")))
+    others: tuple[dict[str, Any], ...] = (
+        {"name": "fewer", "objects": 13}, {"name": "absent", "collection": "gone"}, {"name": "failed", "options": ("--by", "lable")}
+    )  # fmt: skip
+    rows = (row, *(replace(row, **other) for other in others))
     table = replace(read_table("psb"), make={"shapes": ("-",), "gone": ("mvr index {dir}/gone meshes/",)}, rows=rows)
     monkeypatch.setattr(eval_table, "read_table", lambda name: table)
     code, out, err = mvr("any", "--collections", tmp_path, "--json")
     result = json.loads(out)
     assert code == 1 and "did you mean 'label'" in err
-    assert [(r["verdict"], r["value"]) for r in result["rows"]] == [("reproduced", 12), ("absent", None), ("failed", None)]
+    assert [(r["verdict"], r["value"]) for r in result["rows"]] == [
+        ("reproduced", 12), ("failed", None), ("absent", None), ("failed", None)
+    ]  # fmt: skip
+    assert "fewer failed: 12 objects were measured, the row's set has 13" in err
     assert result["make"] == {"gone": [f"mvr index {tmp_path}/gone meshes/"]}
     code, out, _ = mvr("any", "--collections", tmp_path, "--row", "absent")
     assert code == 0 and f"{tmp_path}/gone is not there" in out

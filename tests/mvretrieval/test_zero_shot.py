@@ -195,12 +195,13 @@ def test_labels_that_say_nothing_are_none_and_other_alphabets_are_names(mvr: Mvr
             _put(things, f"more-{i}.ply", np.repeat(noise[i][None], 2, axis=0), {"label": label, "split": "more"})
     result = as_json(mvr("zero-shot", copy, "--json", "--per-class", "--where", "split = 'more'"))
     assert [one["class"] for one in result["per_class"]] == ["café", "стул", "椅子"]
-    assert (result["objects"], result["candidates"], result["merged_labels"]) == (4, 3, 1)
+    assert (result["objects"], result["candidates"], result["merged_labels"]) == (4, 3, [["мебель/Стул", "стул"]])
     assert result["left_out"]["unlabelled"] == 2 and result["left_out"]["unknown_names"] == []
+    assert "count as one class: мебель/Стул, стул" in mvr("zero-shot", copy)[2]
     found = as_json(mvr("text-to-3d", copy, "--json", "--where", "split = 'more'"))
     assert (found["questions"], found["objects"], found["unlabelled"], found["unknown_texts"]) == (3, 6, 2, [])
     code, _, err = mvr("text-to-3d", copy)
-    assert code == 0 and "3 objects of 15 without a 'label' count as wrong answers" in err and "'label is not null'" in err
+    assert code == 0 and "3 objects of 15 without a 'label' that says something count" in err and "'label is not null'" in err
     (tmp_path / "captions.csv").write_text("id,text\nmore-0.ply,dog\n")
     assert as_json(mvr("text-to-3d", copy, "--json", "--captions", tmp_path / "captions.csv"))["unlabelled"] == 0
     for command in ("zero-shot", "text-to-3d"):

@@ -43,7 +43,8 @@ class Options:
         whiten: dimensions left by PCA whitening before the network; 0 for raw view vectors.
         loss: what training drives at; text needs an encoder that reads words.
         temperature: of the loss.
-        max_steps: batches at most.
+        max_steps: batches at most while classes are held out; then all classes are learnt in as many passes over the objects,
+            which are more batches.
         learning_rate: of AdamW.
         weight_decay: of AdamW.
         min_views: fewest views that an object is shown with in training; 0 shows all of them always.
@@ -136,11 +137,12 @@ def run(options: Options) -> int:
             f"  mAP on classes held out of the training: {metrics['held_out_mAP']:.4f} after {metrics['steps']} steps, "
             f"{better} {metrics['untrained_mAP']:.4f} without training"
         )
+    elif options.unlabelled:
+        print(f"  no validation: without labels no class can be held out; {counted(metrics['steps'], 'step')} taken")
     elif options.folds and metrics["steps"]:
         print(
-            f"  no validation: too few classes with several objects, new to the encoder, that could be held out for "
-            f"{options.folds} folds; "
-            f"{counted(metrics['steps'], 'step')} taken. Give --folds 0 --max-steps N to choose them, or label more classes"
+            f"  no validation: too few classes with several objects, on which the encoder was not tuned, for {options.folds} "
+            f"folds; {counted(metrics['steps'], 'step')} taken. Give --folds 0 --max-steps N to choose them, or label more classes"
         )
     if "names_top1" in metrics:
         print(

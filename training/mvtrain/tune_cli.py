@@ -151,10 +151,12 @@ def run(options: Options) -> int:
         f"{options.out}: {counted(metrics['objects'], 'object')} in {counted(metrics['classes'], 'class')}, {metrics['seconds']} s"
     )
     if "held_out_mAP" in metrics:
-        better = "better than" if metrics["held_out_mAP"] > metrics["untrained_mAP"] else "NOT better than"
+        helped = metrics["held_out_mAP"] > metrics["untrained_mAP"]
+        advice = f"All classes: --held-out 0 --max-steps {metrics['steps']}"
         print(
-            f"  mAP on held-out classes, mean of the views: {metrics['held_out_mAP']:.4f} after {metrics['steps']} steps, {better} "
-            f"{metrics['untrained_mAP']:.4f} before. All classes: --held-out 0 --max-steps {metrics['steps']}"
+            f"  mAP on held-out classes, mean of the views: {metrics['held_out_mAP']:.4f} after {metrics['steps']} steps, "
+            f"{'better' if helped else 'NOT better'} than {metrics['untrained_mAP']:.4f} before. "
+            + (advice if helped else "The encoder as it was is as good: use that, or try a lower --learning-rate or more classes")
         )
     elif options.held_out:
         print(
