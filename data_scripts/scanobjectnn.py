@@ -13,16 +13,18 @@ That +Y is up, that colours are 0 to 255, and the numbers of objects in the vari
 from __future__ import annotations
 
 import argparse
+import io
 import math
 import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from data_scripts import hdf5, point_views
+from data_scripts import point_views
 from data_scripts.archives import Source, read_text
 from data_scripts.command import DataSet, Result, differences, progress, run, some, tell, views_command
 from data_scripts.errors import CorruptMember, DataError
@@ -182,7 +184,7 @@ def _h5_clouds(source: Source, options: argparse.Namespace, warnings: list[str])
     for split, member in wanted.items():
         tell(f"{split}: {member}")
         try:
-            arrays = hdf5.read(source.read(member))
+            arrays = _h5_arrays(source.read(member))
             data, labels = arrays["data"], arrays["label"].reshape(-1)
             if data.ndim != 3 or data.shape[2] != 3 or len(labels) != len(data):
                 raise CorruptMember(f"holds data {data.shape} and labels {labels.shape}, not (n, points, 3) and (n,)")
@@ -200,6 +202,23 @@ def _h5_clouds(source: Source, options: argparse.Namespace, warnings: list[str])
             kept = points if mask is None else points[mask[number].reshape(-1) != -1]
             cloud = (kept if len(kept) else points).astype(np.float32)
             yield Cloud(split, CLASSES[int(label)], f"{split}-{number:05d}", cloud, None)
+
+
+def _h5_arrays(data: bytes) -> dict[str, NDArray[Any]]:
+    """Arrays of an HDF5 file, as far as they are known here.
+
+    Raises:
+        CorruptMember: it is something else, or damaged.
+    """
+    try:
+        import h5py
+    except ModuleNotFoundError as error:
+        raise DataError(".h5 files are read by h5py, which is not installed: pip install h5py") from error
+    try:
+        with h5py.File(io.BytesIO(data)) as file:
+            return {name: np.asarray(file[name]) for name in ("data", "label", "mask") if name in file}
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
+        raise CorruptMember(f"is no HDF5 file, or damaged ({error}): take it from the release again") from error
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
