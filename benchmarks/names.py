@@ -67,7 +67,7 @@ def _by_name(space: TextSpace, found: NDArray[np.float32], labels: list[str], ta
     scores = space.name_scores(found[rows], known)
     own = scores[np.arange(len(rows)), [known.index(labels[i]) for i in rows]]
     rank = (scores > own[:, None]).sum(axis=1)
-    new = np.array([plain_name(labels[i]) not in taught for i in rows])
+    new = np.array([space.known_name(labels[i]) not in taught for i in rows])
     return {
         "psb_top1": float((rank < 1).mean()), "psb_top5": float((rank < 5).mean()),
         "psb_top1_new": float((rank[new] < 1).mean()), "psb_top5_new": float((rank[new] < 5).mean()),
@@ -83,7 +83,7 @@ def _recall(space: TextSpace, found: NDArray[np.float32], names: list[str], taug
         own = np.array([other == name for other in names])
         best = np.argsort(-(found @ space.object_direction(name)), kind="stable")[:10]
         recalls[name] = own[best].sum() / min(own.sum(), 10)
-    new = [value for name, value in recalls.items() if name not in taught]
+    new = [value for name, value in recalls.items() if space.known_name(name) not in taught]
     return {
         "meshes_recall10": float(np.mean(list(recalls.values()))), "meshes_recall10_new": float(np.mean(new)),
         "meshes_names": len(recalls), "meshes_recall10_chance": 10 / len(names),

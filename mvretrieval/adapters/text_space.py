@@ -85,10 +85,15 @@ class TextSpace:
 
     def direction_of(self, name: str) -> NDArray[np.float32] | None:
         """(E,) unit vector of a name, or None where it is unknown. A label's path is left out: `furniture/desk`."""
-        rows = self._rows.get(plain_name(name))
-        if rows is None:
+        known = self.known_name(name)
+        if known is None:
             return None
-        return unit(np.asarray(self.directions[rows].mean(axis=0), np.float32))
+        return unit(np.asarray(self.directions[self._rows[known]].mean(axis=0), np.float32))
+
+    def known_name(self, name: str) -> str | None:
+        """The plain name that is meant, or None where it is unknown: a plural's singular, if only that is known."""
+        plain = plain_name(name)
+        return next((form for form in (plain, plain.removesuffix("s")) if form in self._rows), None)
 
     def nearest_name(self, label: str) -> str | None:
         """The name by which a label can be called, or None: its own, its last words, or those of what it is a kind of.
@@ -96,14 +101,13 @@ class TextSpace:
         `furniture/seat/dining_chair` is a `chair` where `dining chair` is unknown, `vehicle/car/sedan` a `car`, and
         `flower_with_stem` a `flower`.
         """
-        own = plain_name(label)
-        if own in self._rows:
+        own = self.known_name(label)
+        if own is not None:
             return own
         for part in reversed(label.split("/")):
             words = plain_name(part).split(" with ")[0].split()
             for start in range(len(words)):
-                name = " ".join(words[start:])
-                found = next((form for form in (name, name.removesuffix("s")) if form in self._rows), None)
+                found = self.known_name(" ".join(words[start:]))
                 if found is not None:
                     return found
         return None

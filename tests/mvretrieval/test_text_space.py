@@ -116,6 +116,8 @@ def test_an_unknown_name_gets_the_nearest_known_one() -> None:
     with pytest.raises(EncoderError, match="not among the 3 names"):
         _space().object_direction("")
     assert _space().direction_of("xyz") is None
+    assert _space().known_name("furniture/Sofas") == "sofa" and _space().known_name("xyzs") is None
+    assert np.array_equal(_space().direction_of("Sofas"), _space().direction_of("sofa"))
 
 
 @pytest.mark.parametrize(
