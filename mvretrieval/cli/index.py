@@ -100,11 +100,11 @@ def run(options: Options) -> int:
     import json
 
     views = _views(options)
-    if options.labels is not None:
-        read_labels(options.labels)  # before anything is made
     machine = OpenOptions(options.device, options.precision, options.backend, options.workers)
     is_new = not (options.collection / FILE).exists()
     if is_new:
+        if options.labels is not None:
+            read_labels(options.labels)  # before anything is made
         adapter = None if options.adapter is None else _adapter(options.adapter)
         config = _config(options, None if adapter is None else adapter.config, views)
         collection = Collection.create(options.collection, config, machine, options.index, adapter)

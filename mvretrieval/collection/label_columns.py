@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mvretrieval.collection.database import Database
 from mvretrieval.collection.where import Condition, parse_where
-from mvretrieval.errors import LabelsError
+from mvretrieval.errors import FilterError, LabelsError, did_you_mean
 
 _PREFIX = "label:"
 _FACTS = ("id", "path", "format", "faces", "vertices", "textured", "up")
@@ -52,6 +52,17 @@ def columns(db: Database) -> dict[str, str]:
     """What `--where` may name, as SQL: labels, and the objects' own facts where no label hides them."""
     facts = {name: f"o.{name}" for name in _FACTS}
     return facts | {name: f"m.{quoted(name)}" for name in label_names(db)}
+
+
+def check_column(db: Database, name: str) -> None:
+    """Refuse a label or fact that no object has.
+
+    Raises:
+        FilterError: there is none of that name.
+    """
+    known = columns(db)
+    if name not in known:
+        raise FilterError(f"no label '{name}': {did_you_mean(name, known)}this collection has {', '.join(sorted(known))}")
 
 
 def column_values(db: Database, column: str, numbers: Sequence[int]) -> list[Any]:

@@ -223,6 +223,14 @@ class Store:
         """What `--where` may name: labels, and the objects' own facts where no label hides them."""
         return label_columns.columns(self.db)
 
+    def check_column(self, name: str) -> None:
+        """Refuse a label or fact that no object has.
+
+        Raises:
+            FilterError: there is none of that name.
+        """
+        label_columns.check_column(self.db, name)
+
     def column_values(self, column: str, numbers: Sequence[int]) -> list[Any]:
         """One label or fact of several objects, in the order of `numbers`."""
         return label_columns.column_values(self.db, column, numbers)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvretrieval.collection.collection import Collection
-from mvretrieval.errors import FilterError, LabelsError, did_you_mean
+from mvretrieval.errors import LabelsError, did_you_mean
 
 _SHOWN = 5
 
@@ -80,12 +80,9 @@ def subject_of(collection: Collection, selection: Selection) -> Subject:
     unknown: tuple[str, ...] = ()
     note = ""
     with store.snapshot():
-        columns = store.columns()
         if not store.count():
             raise LabelsError(f"{collection.folder} is empty: index something with 'mvr index {collection.folder} FOLDER'")
-        if by not in columns:
-            known = ", ".join(sorted(columns))
-            raise FilterError(f"no label '{by}': {did_you_mean(by, columns)}this collection has {known}")
+        store.check_column(by)
         numbers = store.select(selection.where)
         labels = store.column_values(by, [int(n) for n in numbers])
         if kept is not None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mvretrieval.collection.collection import Collection
 from mvretrieval.encoders.tuned import tuning_of
-from mvretrieval.errors import FilterError, TrainingError, did_you_mean
+from mvretrieval.errors import TrainingError
 from mvretrieval.statistics import Statistics, StatisticsFit
 
 
@@ -118,11 +118,7 @@ def _read(collection: Collection, by: str | None, where: str | None) -> Features
     if by is None:
         labels: list[str | None] = list(ids)
     else:
-        columns = store.columns()
-        if by not in columns:
-            raise FilterError(
-                f"no label '{by}': {did_you_mean(by, columns)}this collection has {', '.join(sorted(columns))}"
-            )
+        store.check_column(by)
         labels = [None if value is None else str(value) for value in store.column_values(by, numbers)]
     kept = [i for i, label in enumerate(labels) if label is not None]
     if not kept:

@@ -20,7 +20,7 @@ from mvrender.shading import VIEWS_VERSION, Style
 from mvretrieval.collection.collection import Collection
 from mvretrieval.collection.labels import read_labels
 from mvretrieval.collection.scan import find_meshes
-from mvretrieval.errors import FilterError, TrainingError, did_you_mean
+from mvretrieval.errors import TrainingError, did_you_mean
 from mvtrain.features import nothing_labelled
 
 Say = Callable[[str], None]
@@ -143,9 +143,7 @@ def of_collection(collection: Collection, by: str, where: str | None) -> list[La
     store = collection.store
     with collection.reading():
         numbers = [int(n) for n in store.select(where)]
-        columns = store.columns()
-        if by not in columns:
-            raise FilterError(f"no label '{by}': {did_you_mean(by, columns)}this collection has {', '.join(sorted(columns))}")
+        store.check_column(by)
         records = store.records(numbers)
         labels = store.column_values(by, numbers)
         roots = {number: store.root_of(number) for number in numbers}

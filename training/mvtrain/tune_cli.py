@@ -165,7 +165,7 @@ def run(options: Options) -> int:
             "label more classes"
         )
     print(f"  rendered views are kept in {_views_folder(options)}; where no more is tuned, they may be deleted")
-    source = "reindex" if (options.meshes / COLLECTION_FILE).exists() else "index things/"
+    source = "reindex" if _is_collection(options) else "index things/"
     print(f"  next: mvr {source} {options.meshes} --encoder tuned:{options.out}")
     print(f"  then: mvr train COLLECTION --by {options.by}   (view weights by themselves, with more views and whitening)")
     print(f"    or: mvr reindex COLLECTION --adapter {options.out / 'adapter'}   (those that were trained jointly)")
