@@ -15,11 +15,13 @@ from typing import Any
 
 import yaml
 
-from benchmarks import collection, learning, names, os3dor, tuning
+from benchmarks import collection, learning, names, os3dor, rendering, tuning
 from benchmarks.figures import Figure, Skipped
 
 RESULTS = Path(__file__).parent / "results.yaml"
-FIGURES: tuple[Figure, ...] = (*collection.FIGURES, *learning.FIGURES, *names.FIGURES, *os3dor.FIGURES, *tuning.FIGURES)
+FIGURES: tuple[Figure, ...] = (
+    *collection.FIGURES, *learning.FIGURES, *names.FIGURES, *os3dor.FIGURES, *rendering.FIGURES, *tuning.FIGURES
+)  # fmt: skip
 
 
 def main() -> int:

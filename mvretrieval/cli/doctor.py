@@ -50,11 +50,11 @@ class Finding:
 def run(options: Options) -> int:
     """Run all checks; 1 if meshes cannot be rendered or searched here at all."""
     findings = []
-    for check in (_python, _embree, _gl, _gpu, _faiss, _bfloat16, _formats, _encoders):
+    for check in (_python, _raster, _gl, _gpu, _faiss, _bfloat16, _formats, _encoders):
         for finding in check():
             findings.append(finding)
             print(json.dumps(asdict(finding)) if options.json else _line(finding))
-    can_render = any(f.state == "ok" and f.name.startswith(("embree", "pyrender")) for f in findings)
+    can_render = any(f.state == "ok" and f.name.startswith(("raster", "pyrender")) for f in findings)
     can_search = any(f.state == "ok" and f.name == "faiss" for f in findings)
     return 0 if can_render and can_search else 1
 
@@ -70,10 +70,8 @@ def _python() -> list[Finding]:
     return [Finding("python", "ok" if fine else "broken", detail, "" if fine else "use Python 3.10 to 3.13")]
 
 
-def _embree() -> list[Finding]:
-    if importlib.util.find_spec("embreex") is None:
-        return [Finding("embree", "missing", "embreex is not installed", "pip install embreex")]
-    return [_try_renderer("embree", "embree", {})]
+def _raster() -> list[Finding]:
+    return [_try_renderer("raster", "raster", {})]
 
 
 def _gl() -> list[Finding]:
@@ -117,7 +115,7 @@ def _try_renderer(name: str, backend: str, environment: dict[str, str], mend: st
     if done.returncode == 0:
         return Finding(name, "ok", done.stdout.strip().splitlines()[-1])
     lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-    state: State = "broken" if backend == "embree" else "missing"
+    state: State = "broken" if backend == "raster" else "missing"
     return Finding(name, state, lines[-1][:160], mend)
 
 

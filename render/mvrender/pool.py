@@ -44,7 +44,7 @@ class RenderSpec:
     rig: Rig = field(default_factory=ring)
     styles: tuple[Style, ...] = ("texture",)
     size: int = 224
-    backend: BackendName = "embree"
+    backend: BackendName = "raster"
     limits: Limits = field(default_factory=Limits)
     strip_size: int | None = None
 

@@ -16,7 +16,7 @@ from mvrender.errors import BackendError, RigError
 from mvrender.mesh import Mesh
 from mvrender.shading import Style
 
-BackendName = Literal["embree", "pyrender"]
+BackendName = Literal["raster", "pyrender"]
 MIN_SIZE, MAX_SIZE = 64, 1024
 
 
@@ -67,25 +67,18 @@ def choose(name: BackendName | None = None) -> tuple[BackendName, str]:
         name: a backend asked for by name, or None for the best one.
 
     Raises:
-        BackendError: it is not installed, or none is.
+        BackendError: it is not installed.
     """
-    has_embree = importlib.util.find_spec("embreex") is not None
     has_pyrender = importlib.util.find_spec("pyrender") is not None
-    if name == "embree":
-        if not has_embree:
-            raise BackendError("backend 'embree' needs embreex: pip install embreex")
-        return "embree", "asked for"
+    if name == "raster":
+        return "raster", "asked for"
     if name == "pyrender":
         if not has_pyrender:
             raise BackendError("backend 'pyrender' needs the extra: pip install 'mvretrieval[gl]'")
         return "pyrender", "asked for"
     if has_pyrender and has_gpu():
         return "pyrender", "an NVIDIA GPU is here"
-    if has_embree:
-        return "embree", "no GPU needed, same pictures everywhere"
-    if has_pyrender:
-        return "pyrender", "embreex is not installed"
-    raise BackendError("no renderer is installed: pip install embreex, or pip install 'mvretrieval[gl]' for OpenGL")
+    return "raster", "no GPU needed, same pictures everywhere"
 
 
 def has_gpu() -> bool:
@@ -106,10 +99,10 @@ def open_renderer(name: BackendName) -> Renderer:
     Raises:
         BackendError: it cannot start here; the message says what to do.
     """
-    if name == "embree":
-        from mvrender.backends.embree import EmbreeRenderer
+    if name == "raster":
+        from mvrender.backends.raster import RasterRenderer
 
-        return EmbreeRenderer()
+        return RasterRenderer()
     from mvrender.backends.pyrender import PyrenderRenderer
 
     return PyrenderRenderer()

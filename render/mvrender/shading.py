@@ -1,4 +1,4 @@
-"""What a surface point looks like in each style. The GL shader in `backends/` says the same in GLSL.
+"""What a surface point looks like in each style, in numbers; `backends/raster.py` and the GL shader draw by them.
 
 Everything happens in the camera's frame, so the picture depends on how the object is turned towards the camera and on
 nothing else. Light reaches both sides of a face: meshes from the web have mixed winding, and one-sided light
@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mvrender.errors import RigError
 
@@ -33,9 +32,9 @@ LIGHTS: tuple[tuple[tuple[float, float, float], float], ...] = (
 
 # Light beyond the knee is squeezed below white, so that a white object stands out from the white ground.
 KNEE, BRIGHTEST = 215.0, 245.0
-_TO_LIGHTS = np.array([np.array(towards) / np.linalg.norm(towards) for towards, _ in LIGHTS], np.float32)
-_STRENGTHS = np.array([strength for _, strength in LIGHTS], np.float32)
-_FULL_LIGHT = AMBIENT + float(_STRENGTHS.sum())
+TO_LIGHTS = np.array([np.array(towards) / np.linalg.norm(towards) for towards, _ in LIGHTS], np.float32)
+STRENGTHS = np.array([strength for _, strength in LIGHTS], np.float32)
+_FULL_LIGHT = AMBIENT + float(STRENGTHS.sum())
 KNEE_SLOPE = (BRIGHTEST - KNEE) / (255 * _FULL_LIGHT - KNEE)
 
 DEPTH_NEAR, DEPTH_FAR = 0.0, 0.85
@@ -63,37 +62,3 @@ def parse_styles(text: str) -> tuple[Style, ...]:
         RigError: there is no style of one of the names.
     """
     return tuple(check_style(name.strip()) for name in text.split(","))
-
-
-def shade(
-    style: Style,
-    normals: NDArray[np.float32],
-    depth: NDArray[np.float32],
-    colors: NDArray[np.float32] | None,
-    depth_range: tuple[float, float],
-) -> NDArray[np.float32]:
-    """Colour of surface points.
-
-    Args:
-        style: any of `STYLES`.
-        normals: (N, 3) unit, camera frame, turned towards the camera.
-        depth: (N,) distance along the viewing axis.
-        colors: (N, 3) sRGB in 0..255, or None where the mesh has none (drawn as clay).
-        depth_range: depth of the nearest and the farthest point that could be seen.
-
-    Returns:
-        (N, 3) sRGB in 0..255.
-    """
-    if style == "silhouette":
-        return np.full((len(normals), 3), 255 * SILHOUETTE, np.float32)
-    if style == "normal":
-        return (normals * 0.5 + 0.5) * 255
-    if style == "depth":
-        near, far = depth_range
-        share = np.clip((depth - near) / (far - near), 0, 1)
-        grey = 255 * (DEPTH_NEAR + (DEPTH_FAR - DEPTH_NEAR) * share)
-        return np.repeat(grey[:, None], 3, axis=1)
-    light = np.maximum(normals @ _TO_LIGHTS.T, 0) @ _STRENGTHS + np.float32(AMBIENT)
-    base = CLAY if style == "clay" or colors is None else colors
-    lit = base * light[:, None]
-    return np.asarray(np.minimum(lit, KNEE + KNEE_SLOPE * (lit - KNEE)), np.float32)

@@ -1,4 +1,4 @@
-"""Both backends draw the same picture: ray casting and OpenGL share the styles' numbers, and nothing else."""
+"""Both backends draw the same picture: our rasteriser and OpenGL share the styles' numbers, and nothing else."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ import trimesh
 from numpy.typing import NDArray
 
 import mvrender
-from mvrender.backends.embree import EmbreeRenderer
 from mvrender.backends.gl_platform import choose_platform
+from mvrender.backends.raster import RasterRenderer
 from mvrender.cameras import parse_rig
 from mvrender.errors import BackendError
 from mvrender.mesh import Mesh, normalise
@@ -34,8 +34,8 @@ MEAN_DIFFERENCE = 0.5
 
 
 @pytest.fixture(scope="module")
-def embree() -> EmbreeRenderer:
-    return EmbreeRenderer()
+def raster() -> RasterRenderer:
+    return RasterRenderer()
 
 
 @pytest.fixture(scope="module")
@@ -124,9 +124,9 @@ MESHES: dict[str, Callable[[], Mesh]] = {
 
 @pytest.mark.parametrize("name", MESHES)
 @pytest.mark.parametrize("size", [SIZE, 225])  # rows of odd length are where GL's alignment bites
-def test_both_backends_draw_the_same(name: str, size: int, embree: Renderer, pyrender: Renderer) -> None:
+def test_both_backends_draw_the_same(name: str, size: int, raster: Renderer, pyrender: Renderer) -> None:
     mesh = MESHES[name]()
-    ours, theirs = embree.render(mesh, RIG, STYLES, size), pyrender.render(mesh, RIG, STYLES, size)
+    ours, theirs = raster.render(mesh, RIG, STYLES, size), pyrender.render(mesh, RIG, STYLES, size)
     assert ours.images.shape == theirs.images.shape
     np.testing.assert_array_equal(ours.mask, theirs.mask)
     np.testing.assert_array_equal(ours.cameras, theirs.cameras)
@@ -137,7 +137,7 @@ def test_both_backends_draw_the_same(name: str, size: int, embree: Renderer, pyr
     assert (difference < MEAN_DIFFERENCE).all(), dict(zip(STYLES, difference.round(3), strict=True))
 
 
-@pytest.mark.parametrize("backend", ["embree", "pyrender"])
+@pytest.mark.parametrize("backend", ["raster", "pyrender"])
 def test_winding_changes_nothing(backend: str, request: pytest.FixtureRequest) -> None:
     renderer: Renderer = request.getfixturevalue(backend)
     styles: list[Style] = ["clay", "normal"]
@@ -148,7 +148,7 @@ def test_winding_changes_nothing(backend: str, request: pytest.FixtureRequest) -
     assert wrong[1, ..., 2].min() >= 127  # every normal looks towards the camera
 
 
-@pytest.mark.parametrize("backend", ["embree", "pyrender"])
+@pytest.mark.parametrize("backend", ["raster", "pyrender"])
 def test_textures_stand_upright_and_repeat(backend: str, request: pytest.FixtureRequest) -> None:
     renderer: Renderer = request.getfixturevalue(backend)
     texture = np.zeros((16, 15, 3), np.uint8)
@@ -164,7 +164,7 @@ def test_textures_stand_upright_and_repeat(backend: str, request: pytest.Fixture
     np.testing.assert_array_equal(image, moved)
 
 
-@pytest.mark.parametrize("backend", ["embree", "pyrender"])
+@pytest.mark.parametrize("backend", ["raster", "pyrender"])
 def test_mask_tells_views_that_show_nothing(backend: str, request: pytest.FixtureRequest) -> None:
     renderer: Renderer = request.getfixturevalue(backend)
     white = square(np.full((4, 4, 3), 255, np.uint8))
@@ -175,7 +175,7 @@ def test_mask_tells_views_that_show_nothing(backend: str, request: pytest.Fixtur
     np.testing.assert_array_equal(views.images[0].min(axis=(1, 2, 3)), np.where(seen_face_on, 0, 255))
 
 
-@pytest.mark.parametrize("backend", ["embree", "pyrender"])
+@pytest.mark.parametrize("backend", ["raster", "pyrender"])
 def test_white_in_full_light_is_still_seen(backend: str, request: pytest.FixtureRequest) -> None:
     renderer: Renderer = request.getfixturevalue(backend)
     mesh = square(np.full((4, 4, 3), 255, np.uint8))

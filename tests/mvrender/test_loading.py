@@ -22,7 +22,7 @@ from trimesh.visual import TextureVisuals
 from trimesh.visual.material import PBRMaterial, SimpleMaterial
 
 import mvrender
-from mvrender.backends.embree import EmbreeRenderer
+from mvrender.backends.raster import RasterRenderer
 from mvrender.cameras import parse_rig
 from mvrender.errors import FAILURE_CODES, MeshError
 from mvrender.loading import FORMATS, load
@@ -165,7 +165,7 @@ def test_textures_keep_their_orientation(name: str, tmp_path: Path) -> None:
     textured(trimesh.creation.box((1, 1, 1)), quadrants()).export(path)
     loaded = load(path)
     assert loaded.facts["textured"]
-    views = EmbreeRenderer().render(normalise(loaded.mesh), parse_rig("ring:1@0"), ["texture"], 96)
+    views = RasterRenderer().render(normalise(loaded.mesh), parse_rig("ring:1@0"), ["texture"], 96)
     front = views.images[0, 0].astype(int)
     upper_left, upper_right, lower_left, lower_right = (front[y, x] for y in (36, 60) for x in (36, 60))
     assert upper_left.argmax() == 0 and upper_right.argmax() == 1 and lower_left.argmax() == 2

@@ -24,7 +24,7 @@ import trimesh
 from PIL import Image
 
 import mvrender
-from mvrender.backends.embree import EmbreeRenderer
+from mvrender.backends.raster import RasterRenderer
 from mvrender.cameras import Rig, parse_rig
 from mvrender.errors import FAILURE_CODES, BackendError, MeshError, RigError
 from mvrender.loading import load
@@ -88,7 +88,7 @@ def images_of(result: Rendered | Failed) -> Any:
 def test_a_worker_draws_what_this_process_draws(one: RenderPool, box: Path) -> None:
     result = one.render(Job(box))
     loaded = load(box)
-    here = EmbreeRenderer().render(normalise(loaded.mesh), RIG, ["clay"], 64)
+    here = RasterRenderer().render(normalise(loaded.mesh), RIG, ["clay"], 64)
     assert result.views is not None
     np.testing.assert_array_equal(result.views.images, here.images)
     np.testing.assert_array_equal(result.views.mask, here.mask)
@@ -202,7 +202,7 @@ def test_a_file_that_takes_too_long_costs_its_time_and_no_more(box: Path, tmp_pa
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is limited on Linux only")
 def test_a_file_that_needs_too_much_memory(box: Path, tmp_path: Path) -> None:
     slow = slow_file(tmp_path, 1_000_000)
-    with RenderPool(RenderSpec(rig=RIG, size=64, limits=Limits(memory_bytes=256 << 20)), n_workers=1) as pool:
+    with RenderPool(RenderSpec(rig=RIG, size=64, limits=Limits(memory_bytes=96 << 20)), n_workers=1) as pool:
         results = list(pool.run([Job(box), Job(slow), Job(box)]))
     codes = [r.code if isinstance(r, Failed) else "drawn" for r in results]
     assert codes[::2] == ["drawn", "drawn"] and codes[1] in ("out_of_memory", "renderer_crash")
@@ -274,7 +274,7 @@ def test_leaving_early_does_not_wait_for_slow_files(box: Path, tmp_path: Path) -
 
 
 def test_whatever_a_renderer_says_of_one_file_is_a_known_code(box: Path) -> None:
-    head = {"backend": "embree", "rig": RIG.name, "styles": ["clay"], "strip_size": None}
+    head = {"backend": "raster", "rig": RIG.name, "styles": ["clay"], "strip_size": None}
     limits = asdict(Limits(memory_bytes=1 << 60))
     requests, replies = io.BytesIO(), io.BytesIO()
     send(requests, {"op": "open", **head, "size": 10, "limits": limits})  # which no renderer draws
@@ -332,7 +332,7 @@ def test_a_worker_that_cannot_even_start(box: Path, tmp_path: Path, monkeypatch:
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with (
         RenderPool(SPEC, n_workers=1) as pool,
-        pytest.raises(BackendError, match=r"'embree' worker ended .*3\): no luck"),
+        pytest.raises(BackendError, match=r"'raster' worker ended .*3\): no luck"),
     ):
         pool.render(Job(box))
 
@@ -413,7 +413,7 @@ def test_ten_lines_in_a_folder_full_of_traps(tmp_path: Path) -> None:
     """No main guard, and a working folder whose files are called like the libraries that a worker imports."""
     here = tmp_path / "work"
     box_at(here / "box.stl")
-    for name in ("numpy", "trimesh", "render", "mvrender", "embreex", "json", "PIL"):
+    for name in ("numpy", "trimesh", "render", "mvrender", "numba", "json", "PIL"):
         (here / f"{name}.py").write_text(
             f"open('trapped', 'w')\nraise SystemExit('{name}.py of the working folder ran')\n"
         )
@@ -470,8 +470,8 @@ def test_ten_million_faces_within_the_default_limits(tmp_path: Path) -> None:
 
 def test_a_renderer_that_hangs_while_it_starts_is_given_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     # The library under the renderer never comes back from being loaded, as a broken driver does not.
-    (tmp_path / "embreex").mkdir()
-    (tmp_path / "embreex" / "__init__.py").write_text("import time\ntime.sleep(600)\n")
+    (tmp_path / "numba").mkdir()
+    (tmp_path / "numba" / "__init__.py").write_text("import time\ntime.sleep(600)\n")
     monkeypatch.setattr("mvrender.pool._START_SECONDS", 2.0)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with RenderPool(RenderSpec(size=64), 1) as pool, pytest.raises(BackendError, match=r"not ready after 2 s.*mvr doctor"):

@@ -60,7 +60,7 @@ def test_the_fingerprint_changes_with_the_shading(monkeypatch: pytest.MonkeyPatc
 
 
 def test_backend_device_and_precision_are_not_in_the_fingerprint() -> None:
-    other = Describer(SMALL, device="cpu", precision="float32", backend="embree")
+    other = Describer(SMALL, device="cpu", precision="float32", backend="raster")
     assert other.fingerprint == Describer(SMALL).fingerprint
 
 

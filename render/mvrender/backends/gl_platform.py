@@ -16,7 +16,7 @@ _MEND = {
     "egl": f"On Debian, run {_INSTALL_EGL}",
     "osmesa": f"On Debian, run {_INSTALL_OSMESA}",
 }
-_ELSE = "or use the 'embree' backend, which needs no OpenGL"
+_ELSE = "or use the 'raster' backend, which needs no OpenGL"
 
 _EGL_PLATFORM_DEVICE_EXT = 0x313F
 # What pyrender asks of PyOpenGL and 3.1.0, the one release that pyrender allows, does not have.

@@ -1,4 +1,4 @@
-"""What the ray caster's pictures must be, whoever draws them: geometry, light, colours, textures, ground."""
+"""What the rasteriser's pictures must be, whoever draws them: geometry, light, colours, textures, ground."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ import pytest
 import trimesh
 from numpy.typing import NDArray
 
-from mvrender.backends.embree import EmbreeRenderer
+from mvrender.backends.raster import RasterRenderer
+from mvrender.backends.triangles import compiled
 from mvrender.cameras import Rig, cube, parse_rig, ring
 from mvrender.errors import BackendError, RigError
 from mvrender.mesh import Mesh, normalise
 from mvrender.renderer import MAX_SIZE, MIN_SIZE, Views, check_size, choose, open_renderer
-from mvrender.shading import BACKGROUND, CLAY, DEPTH_FAR, STYLES, Style, check_style, shade
+from mvrender.shading import AMBIENT, BACKGROUND, CLAY, DEPTH_FAR, KNEE, KNEE_SLOPE, LIGHTS, STYLES, Style, check_style
 
 FRONT = parse_rig("ring:1@0")
-RENDERER = EmbreeRenderer()
+RENDERER = RasterRenderer()
 
 
 @dataclass(frozen=True)
@@ -82,9 +83,10 @@ def look(mesh: Mesh, rig: Rig = FRONT, styles: tuple[Style, ...] = ("texture",),
 
 
 def facing(color: Any) -> NDArray[np.float32]:
-    """A colour as `shade` lights it on a surface that faces the camera."""
-    normal, depth = np.array([(0, 0, 1)], np.float32), np.ones(1, np.float32)
-    return shade("texture", normal, depth, np.array([color], np.float32), (0, 2))[0]
+    """A colour as it is lit on a surface that faces the camera."""
+    light = AMBIENT + sum(strength * towards[2] / np.linalg.norm(towards) for towards, strength in LIGHTS)
+    lit = np.asarray(color, np.float32) * np.float32(light)
+    return np.asarray(np.minimum(lit, KNEE + KNEE_SLOPE * (lit - KNEE)), np.float32)
 
 
 def difference(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
@@ -112,7 +114,7 @@ def test_turning_the_mesh_by_one_step_shifts_the_views() -> None:
 
 
 def test_pictures_are_the_same_every_time() -> None:
-    a, b = (EmbreeRenderer().render(lopsided(), ring(4), STYLES, 100) for _ in range(2))
+    a, b = (RasterRenderer().render(lopsided(), ring(4), STYLES, 100) for _ in range(2))
     np.testing.assert_array_equal(a.images, b.images)
     assert a.images.shape == (len(STYLES), 4, 100, 100, 3) and a.images.dtype == np.uint8
     np.testing.assert_array_equal(a.cameras, ring(4).cam_to_world)
@@ -272,14 +274,20 @@ def test_names() -> None:
     assert [check_style(style) for style in STYLES] == list(STYLES)
     with pytest.raises(RigError, match="unknown style 'wood': known are texture, clay"):
         check_style("wood")
-    assert choose("embree")[0] == "embree" == open_renderer("embree").name
-    assert choose()[0] in ("embree", "pyrender")
+    assert choose("raster")[0] == "raster" == open_renderer("raster").name
+    assert choose()[0] in ("raster", "pyrender")
 
 
 def test_a_backend_that_is_not_installed_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyrender", None)  # which no import gets past
-    monkeypatch.setitem(sys.modules, "embreex", None)
     with pytest.raises(BackendError, match=r"pip install 'mvretrieval\[gl\]'"):
         choose("pyrender")
-    with pytest.raises(BackendError, match="pip install embreex"):
-        choose()
+    assert choose()[0] == "raster"
+
+
+def test_where_nothing_can_be_kept_it_is_compiled_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where neither the package's folder nor a home may be written."""
+    from numba.core.caching import CacheImpl
+
+    monkeypatch.setattr(CacheImpl, "_locator_classes", [])
+    assert compiled(lambda x: x + 1)(1) == 2

@@ -1,0 +1,85 @@
+"""Triangles to pixels on the CPU: no GL, no display, the same picture on every machine."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from mvrender import shading
+from mvrender.backends import triangles
+from mvrender.backends.triangles import Light, Looks, Triangles, draw, normals_of
+from mvrender.cameras import Rig
+from mvrender.mesh import Mesh
+from mvrender.renderer import BackendName, Views, check_size
+from mvrender.shading import BACKGROUND, Style
+from mvrender.textures import TexturePyramids
+
+f4 = np.float32
+_ONE_FACE = Mesh(np.eye(3, dtype=f4), np.array([[0, 1, 2]], np.int32))
+_NO_BYTES, _NO_UV, _NO_INTS = np.zeros((0, 3), np.uint8), np.zeros((0, 2), f4), np.zeros(0, np.int32)
+_KINDS: dict[Style, int] = {
+    "texture": triangles.TEXTURE,
+    "clay": triangles.CLAY,
+    "depth": triangles.DEPTH,
+    "normal": triangles.NORMAL,
+    "silhouette": triangles.SILHOUETTE,
+}
+_LIGHT = Light(
+    shading.TO_LIGHTS,
+    shading.STRENGTHS,
+    f4(shading.AMBIENT),
+    f4(shading.KNEE),
+    f4(shading.KNEE_SLOPE),
+    shading.CLAY,
+    f4(shading.DEPTH_NEAR),
+    f4(shading.DEPTH_FAR - shading.DEPTH_NEAR),
+    f4(255 * shading.SILHOUETTE),
+    f4(BACKGROUND),
+)
+_NO_TABLE = np.zeros((0, 1, 3), np.int64)
+
+
+class RasterRenderer:
+    """`Renderer` of our own, compiled by numba. Four samples a pixel, textured, deterministic."""
+
+    name: BackendName = "raster"
+
+    def __init__(self) -> None:
+        """Compile, which takes seconds the first time on a machine and is read from disk afterwards."""
+        from mvrender.cameras import ring
+
+        self.render(_ONE_FACE, ring(1), ("texture",), 64)
+
+    def render(self, mesh: Mesh, rig: Rig, styles: Sequence[Style], size: int) -> Views:
+        """See `Renderer.render`."""
+        check_size(size)
+        cameras = rig.cam_to_world
+        images = np.full((rig.n_views, len(styles), size, size, 3), BACKGROUND, np.uint8)
+        vertices, faces = np.ascontiguousarray(mesh.vertices, f4), np.ascontiguousarray(mesh.faces, np.int32)
+        mask = draw(
+            Triangles(vertices, faces, normals_of(vertices, faces)),
+            _looks(mesh, "texture" in styles),
+            _LIGHT,
+            np.ascontiguousarray(cameras, f4),
+            f4(math.tan(math.radians(rig.fov_y_deg) / 2)),
+            f4(rig.distance),
+            np.array([_KINDS[style] for style in styles], np.int32),
+            images,
+        )
+        return Views(np.ascontiguousarray(images.swapaxes(0, 1)), mask, cameras)
+
+    def close(self) -> None:
+        """Nothing is held between meshes."""
+
+
+def _looks(mesh: Mesh, wanted: bool) -> Looks:
+    if not wanted or not mesh.has_color:
+        return Looks(False, _NO_BYTES, _NO_UV, _NO_INTS, _NO_TABLE, _NO_BYTES)
+    colors = _NO_BYTES if mesh.vertex_colors is None else np.ascontiguousarray(mesh.vertex_colors, np.uint8)
+    if not mesh.textures or mesh.uv is None or mesh.face_texture is None:
+        return Looks(True, colors, _NO_UV, _NO_INTS, _NO_TABLE, _NO_BYTES)
+    pyramids = TexturePyramids(mesh.textures)
+    uv, texture = np.ascontiguousarray(mesh.uv, f4), np.ascontiguousarray(mesh.face_texture, np.int32)
+    return Looks(True, colors, uv, texture, pyramids.table, pyramids.texels)

@@ -1,0 +1,397 @@
+"""Triangles to pixels: four samples a pixel on a rotated grid, a depth buffer, and the colours of what the samples see.
+
+Compiled by numba, and kept on disk for the next process. All compiled functions stand in this file, and what decides a picture
+elsewhere comes as an argument: numba's cache notices changes of a function's own file alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+f4 = np.float32
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int32]
+Bytes = NDArray[np.uint8]
+_Function = TypeVar("_Function", bound=Callable[..., object])
+
+TEXTURE, CLAY, DEPTH, NORMAL, SILHOUETTE = range(5)
+
+# A rotated grid: four samples that are also four different columns and rows. The last two lie opposite to the first two.
+_X = (f4(-0.125), f4(0.375))
+_Y = (f4(-0.375), f4(-0.125))
+_REACH = f4(0.375)
+_ZERO, _HALF, _ONE, _WHITE, _THIRD = f4(0), f4(0.5), f4(1), f4(255), f4(1 / 3)
+_FLAT = f4(1e-12)
+_DISTANCES = 256
+_NARROW_FROM = 4  # columns: below, looking at each is faster than finding where the triangle begins
+
+
+def compiled(function: _Function) -> _Function:
+    """The same, compiled. Without fast mathematics, so that floats are rounded alike on every machine."""
+    try:
+        fast: _Function = njit(cache=True, nogil=True, error_model="numpy")(function)
+    except RuntimeError:  # nowhere on this machine may anything be kept
+        fast = njit(nogil=True, error_model="numpy")(function)
+    return fast
+
+
+class Triangles(NamedTuple):
+    """A mesh in the world: vertices (n, 3), faces (m, 3), normals of the faces (m, 3), unit."""
+
+    vertices: Floats
+    faces: Ints
+    normals: Floats
+
+
+class Screen(NamedTuple):
+    """Its vertices in a picture: (n,) columns and rows in pixels, and (n,) inverse depths, which are linear there."""
+
+    x: Floats
+    y: Floats
+    inverse: Floats
+
+
+class Samples(NamedTuple):
+    """What has been found: (size, size, 4) largest inverse depth and its face, -1 for none; (size, size) least of the four."""
+
+    nearest: Floats
+    face: Ints
+    farthest: Floats
+
+
+class Looks(NamedTuple):
+    """Colours of a mesh.
+
+    `colored` says whether it has any; colors (n, 3) of vertices, uv (n, 2) and texture (m,) of faces are empty where it has
+    none; table and texels are the textures' pyramids.
+    """
+
+    colored: bool
+    colors: Bytes
+    uv: Floats
+    texture: Ints
+    table: NDArray[np.int64]
+    texels: Bytes
+
+
+class Camera(NamedTuple):
+    """Pose (4, 4), width and height of a pixel at depth 1, and depths of the nearest and farthest point that could be seen."""
+
+    pose: Floats
+    pixel: f4
+    near: f4
+    far: f4
+
+
+class Light(NamedTuple):
+    """Numbers of `shading`.
+
+    Directions to the lights (L, 3), their strengths (L,), ambient light, where and how much light is squeezed below white; clay
+    (3,), greys of the nearest point, of the range to the farthest and of outlines; the background.
+    """
+
+    towards: Floats
+    strengths: Floats
+    ambient: f4
+    knee: f4
+    slope: f4
+    clay: Floats
+    nearest: f4
+    depths: f4
+    outline: f4
+    background: f4
+
+
+@compiled
+def normals_of(vertices: Floats, faces: Ints) -> Floats:
+    """(m, 3) unit normals; of a face without area, which no sample sees, anything."""
+    out = np.empty((len(faces), 3), f4)
+    for f in range(len(faces)):
+        a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
+        x1, y1, z1 = vertices[b, 0] - vertices[a, 0], vertices[b, 1] - vertices[a, 1], vertices[b, 2] - vertices[a, 2]
+        x2, y2, z2 = vertices[c, 0] - vertices[a, 0], vertices[c, 1] - vertices[a, 1], vertices[c, 2] - vertices[a, 2]
+        x, y, z = y1 * z2 - z1 * y2, z1 * x2 - x1 * z2, x1 * y2 - y1 * x2
+        length = max(f4(math.sqrt(x * x + y * y + z * z)), f4(1e-30))
+        out[f, 0], out[f, 1], out[f, 2] = x / length, y / length, z / length
+    return out
+
+
+@compiled
+def _project(vertices: Floats, camera: Floats, size: int, tan_half_fov: f4, screen: Screen) -> None:
+    """Where a camera (4, 4), which sees all vertices in front of it, sees them."""
+    middle, scale = f4(size) * _HALF, f4(size) * _HALF / tan_half_fov
+    for i in range(len(vertices)):
+        dx, dy, dz = vertices[i, 0] - camera[0, 3], vertices[i, 1] - camera[1, 3], vertices[i, 2] - camera[2, 3]
+        right = dx * camera[0, 0] + dy * camera[1, 0] + dz * camera[2, 0]
+        up = dx * camera[0, 1] + dy * camera[1, 1] + dz * camera[2, 1]
+        away = -(dx * camera[0, 2] + dy * camera[1, 2] + dz * camera[2, 2])
+        inverse = _ONE / away
+        screen.x[i], screen.y[i] = middle + right * inverse * scale, middle - up * inverse * scale
+        screen.inverse[i] = inverse
+
+
+@compiled
+def _near_first(inverse: Floats, faces: Ints, order: Ints) -> None:
+    """Faces (m,) roughly by distance: what lies behind is then refused by one comparison a pixel, which halves the time."""
+    low, high = inverse.min(), inverse.max()
+    factor = f4(_DISTANCES - 1) / max(high - low, f4(1e-9))
+    key = np.empty(len(faces), np.int32)
+    start = np.zeros(_DISTANCES + 1, np.int64)
+    for f in range(len(faces)):
+        middle = (inverse[faces[f, 0]] + inverse[faces[f, 1]] + inverse[faces[f, 2]]) * _THIRD
+        key[f] = min(_DISTANCES - 1, max(0, int((high - middle) * factor)))
+        start[key[f] + 1] += 1
+    for k in range(_DISTANCES):
+        start[k + 1] += start[k]
+    for f in range(len(faces)):
+        order[start[key[f]]] = f
+        start[key[f]] += 1
+
+
+@compiled
+def _narrowed(slope: f4, start: f4, reach: f4, low: f4, high: f4) -> tuple[f4, f4]:
+    """The part of a row, low to high, where start + slope * column > -reach; high below low where there is none."""
+    if slope > _FLAT:
+        return max(low, (-reach - start) / slope), high
+    if slope < -_FLAT:
+        return low, min(high, (-reach - start) / slope)
+    return low, (high if start > -reach else f4(-1))
+
+
+@compiled
+def _cover(screen: Screen, faces: Ints, order: Ints, samples: Samples) -> None:
+    """Find the nearest face of every sample.
+
+    u, v and w are barycentric coordinates, and z the inverse depth, at a pixel's centre; each is linear in column and row, and
+    at the samples differs by the same numbers all over a face.
+    """
+    size = len(samples.farthest)
+    x, y, inverse = screen.x, screen.y, screen.inverse
+    for i in range(len(order)):
+        f = order[i]
+        a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
+        x0, y0, x1, y1, x2, y2 = x[a], y[a], x[b], y[b], x[c], y[c]
+        area = (x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0)
+        left = max(0, math.ceil(min(x0, x1, x2) - _HALF - _REACH))
+        right = min(size - 1, math.floor(max(x0, x1, x2) - _HALF + _REACH))
+        top = max(0, math.ceil(min(y0, y1, y2) - _HALF - _REACH))
+        bottom = min(size - 1, math.floor(max(y0, y1, y2) - _HALF + _REACH))
+        if area == _ZERO or left > right or top > bottom:
+            continue
+        ux, uy, vx, vy = (y2 - y0) / area, (x0 - x2) / area, (y0 - y1) / area, (x1 - x0) / area
+        wx, wy = -ux - vx, -uy - vy
+        z0, to_b, to_c = inverse[a], inverse[b] - inverse[a], inverse[c] - inverse[a]
+        zx, zy = to_b * ux + to_c * vx, to_b * uy + to_c * vy
+        ceiling = max(inverse[a], inverse[b], inverse[c])
+        u_first, u_second = _X[0] * ux + _Y[0] * uy, _X[1] * ux + _Y[1] * uy
+        v_first, v_second = _X[0] * vx + _Y[0] * vy, _X[1] * vx + _Y[1] * vy
+        z_first, z_second = _X[0] * zx + _Y[0] * zy, _X[1] * zx + _Y[1] * zy
+        w_first, w_second = -u_first - v_first, -u_second - v_second
+        u_reach, v_reach, w_reach = _REACH * (abs(ux) + abs(uy)), _REACH * (abs(vx) + abs(vy)), _REACH * (abs(wx) + abs(wy))
+        z_reach = _REACH * (abs(zx) + abs(zy))
+        dx = f4(left) + _HALF - x0
+        for row in range(top, bottom + 1):
+            dy = f4(row) + _HALF - y0
+            u, v, z = dx * ux + dy * uy, dx * vx + dy * vy, z0 + dx * zx + dy * zy
+            w = _ONE - u - v
+            low, high = _ZERO, f4(right - left)
+            if right - left >= _NARROW_FROM:
+                low, high = _narrowed(ux, u, u_reach, low, high)
+                low, high = _narrowed(vx, v, v_reach, low, high)
+                low, high = _narrowed(wx, w, w_reach, low, high)
+                if low > high:
+                    continue
+            skipped = f4(int(low))
+            u, v, w, z = u + skipped * ux, v + skipped * vx, w + skipped * wx, z + skipped * zx
+            for column in range(left + int(low), left + int(high) + 1):
+                # Nearer than something that is there, and within reach of all three edges.
+                if min(z + z_reach, ceiling) > samples.farthest[row, column] and u > -u_reach and v > -v_reach and w > -w_reach:
+                    whole = u >= u_reach and v >= v_reach and w >= w_reach
+                    near, face = samples.nearest[row, column], samples.face[row, column]
+                    if (whole or (u + u_first >= 0 and v + v_first >= 0 and w + w_first >= 0)) and z + z_first > near[0]:
+                        near[0], face[0] = z + z_first, f
+                    if (whole or (u + u_second >= 0 and v + v_second >= 0 and w + w_second >= 0)) and z + z_second > near[1]:
+                        near[1], face[1] = z + z_second, f
+                    if (whole or (u - u_first >= 0 and v - v_first >= 0 and w - w_first >= 0)) and z - z_first > near[2]:
+                        near[2], face[2] = z - z_first, f
+                    if (whole or (u - u_second >= 0 and v - v_second >= 0 and w - w_second >= 0)) and z - z_second > near[3]:
+                        near[3], face[3] = z - z_second, f
+                    samples.farthest[row, column] = min(near[0], near[1], near[2], near[3])
+                u, v, w, z = u + ux, v + vx, w + wx, z + zx
+
+
+@compiled
+def _texel(looks: Looks, texture: int, level: f4, s: f4, t: f4, base: Floats) -> None:
+    """Multiply a colour (3,) by a texture's at uv (s, t), repeating, v upwards: bilinear, of the nearest level."""
+    k = min(looks.table.shape[1] - 1, max(0, math.floor(level + _HALF)))
+    offset, height, width = looks.table[texture, k, 0], looks.table[texture, k, 1], looks.table[texture, k, 2]
+    x = (s - f4(math.floor(s))) * f4(width) - _HALF
+    y = (_ONE - (t - f4(math.floor(t)))) * f4(height) - _HALF
+    column, row = f4(math.floor(x)), f4(math.floor(y))
+    across, down = x - column, y - row
+    left, top = int(column) % width, int(row) % height
+    right, bottom = (left + 1) % width, (top + 1) % height
+    texels = looks.texels
+    for c in range(3):
+        upper = f4(texels[offset + top * width + left, c]) * (_ONE - across) + f4(texels[offset + top * width + right, c]) * across
+        lower_left, lower_right = texels[offset + bottom * width + left, c], texels[offset + bottom * width + right, c]
+        lower = f4(lower_left) * (_ONE - across) + f4(lower_right) * across
+        base[c] *= (upper * (_ONE - down) + lower * down) / _WHITE
+
+
+@compiled
+def _level(mesh: Triangles, looks: Looks, f: int, pixel: f4) -> f4:
+    """log2 of the texels of a face that a pixel covers, `pixel` wide where the face is."""
+    a, b, c = mesh.faces[f, 0], mesh.faces[f, 1], mesh.faces[f, 2]
+    uv, p = looks.uv, mesh.vertices
+    s1, t1, s2, t2 = uv[b, 0] - uv[a, 0], uv[b, 1] - uv[a, 1], uv[c, 0] - uv[a, 0], uv[c, 1] - uv[a, 1]
+    height, width = looks.table[looks.texture[f], 0, 1], looks.table[looks.texture[f], 0, 2]
+    texels = abs(s1 * t2 - t1 * s2) * f4(height) * f4(width)
+    x1, y1, z1 = p[b, 0] - p[a, 0], p[b, 1] - p[a, 1], p[b, 2] - p[a, 2]
+    x2, y2, z2 = p[c, 0] - p[a, 0], p[c, 1] - p[a, 1], p[c, 2] - p[a, 2]
+    x, y, z = y1 * z2 - z1 * y2, z1 * x2 - x1 * z2, x1 * y2 - y1 * x2
+    area = f4(math.sqrt(x * x + y * y + z * z))
+    return f4(_HALF * f4(math.log2(max(texels / max(area, f4(1e-12)), f4(1e-12)))) + f4(math.log2(pixel)))
+
+
+@compiled
+def _own_color(
+    mesh: Triangles, looks: Looks, screen: Screen, f: int, column: f4, row: f4, depth: f4, pixel: f4, base: Floats
+) -> None:
+    """Colour (3,) of a face where a picture has (column, row) and `depth`."""
+    a, b, c = mesh.faces[f, 0], mesh.faces[f, 1], mesh.faces[f, 2]
+    x, y = screen.x, screen.y
+    x1, y1, x2, y2, dx, dy = x[b] - x[a], y[b] - y[a], x[c] - x[a], y[c] - y[a], column - x[a], row - y[a]
+    area = x1 * y2 - x2 * y1
+    # What is linear on the screen, divided by depth, is linear on the face.
+    of_b = (dx * y2 - x2 * dy) / area * screen.inverse[b] * depth
+    of_c = (x1 * dy - dx * y1) / area * screen.inverse[c] * depth
+    of_a = _ONE - of_b - of_c
+    for k in range(3):
+        base[k] = _WHITE
+        if len(looks.colors):
+            base[k] = of_a * f4(looks.colors[a, k]) + of_b * f4(looks.colors[b, k]) + of_c * f4(looks.colors[c, k])
+    if len(looks.texture) and looks.texture[f] >= 0:
+        s = of_a * looks.uv[a, 0] + of_b * looks.uv[b, 0] + of_c * looks.uv[c, 0]
+        t = of_a * looks.uv[a, 1] + of_b * looks.uv[b, 1] + of_c * looks.uv[c, 1]
+        _texel(looks, looks.texture[f], _level(mesh, looks, f, pixel * depth), s, t, base)
+
+
+@compiled
+def _seen_normal(normals: Floats, f: int, pose: Floats, right: f4, up: f4) -> tuple[f4, f4, f4]:
+    """A face's normal in the camera's frame, turned to the side that is seen along the ray (right, up, -1)."""
+    x = normals[f, 0] * pose[0, 0] + normals[f, 1] * pose[1, 0] + normals[f, 2] * pose[2, 0]
+    y = normals[f, 0] * pose[0, 1] + normals[f, 1] * pose[1, 1] + normals[f, 2] * pose[2, 1]
+    z = normals[f, 0] * pose[0, 2] + normals[f, 1] * pose[1, 2] + normals[f, 2] * pose[2, 2]
+    if x * right + y * up - z > _ZERO:
+        return -x, -y, -z
+    return x, y, z
+
+
+@compiled
+def _add_face(
+    mesh: Triangles, looks: Looks, light: Light, screen: Screen, camera: Camera, styles: Ints, size: int, f: int, column: f4,
+    row: f4, depth: f4, share: f4, total: Floats, base: Floats,
+) -> None:  # fmt: skip
+    """Add what a face looks like at (column, row), `share` times, to the sums (S, 3) of the styles."""
+    middle = f4(size) * _HALF
+    right, up = (column - middle) * camera.pixel, (middle - row) * camera.pixel
+    x, y, z = _seen_normal(mesh.normals, f, camera.pose, right, up)
+    falls = light.ambient
+    for n in range(len(light.strengths)):
+        towards = x * light.towards[n, 0] + y * light.towards[n, 1] + z * light.towards[n, 2]
+        falls += max(towards, _ZERO) * light.strengths[n]
+    for s in range(len(styles)):
+        style = styles[s]
+        if style == NORMAL:
+            total[s, 0] += share * (x * _HALF + _HALF) * _WHITE
+            total[s, 1] += share * (y * _HALF + _HALF) * _WHITE
+            total[s, 2] += share * (z * _HALF + _HALF) * _WHITE
+        elif style == SILHOUETTE:
+            for c in range(3):
+                total[s, c] += share * light.outline
+        elif style == DEPTH:
+            place = min(_ONE, max(_ZERO, (depth - camera.near) / (camera.far - camera.near)))
+            for c in range(3):
+                total[s, c] += share * _WHITE * (light.nearest + light.depths * place)
+        else:
+            base[:] = light.clay
+            if style == TEXTURE and looks.colored:
+                _own_color(mesh, looks, screen, f, column, row, depth, camera.pixel, base)
+            for c in range(3):
+                lit = base[c] * falls
+                total[s, c] += share * min(lit, light.knee + light.slope * (lit - light.knee))
+
+
+@compiled
+def _paint(
+    mesh: Triangles, looks: Looks, light: Light, screen: Screen, samples: Samples, camera: Camera, styles: Ints, images: Bytes
+) -> bool:
+    """Fill pictures (S, size, size, 3), which hold the background; tells whether anything is seen.
+
+    A face is looked at once in a pixel, in the middle of the samples that see it.
+    """
+    size, seen = len(samples.farthest), False
+    done, base, total = np.zeros(4, np.bool_), np.empty(3, f4), np.empty((len(styles), 3), f4)
+    for row in range(size):
+        for column in range(size):
+            face, near = samples.face[row, column], samples.nearest[row, column]
+            if max(face[0], face[1], face[2], face[3]) < 0:
+                continue
+            seen = True
+            total[:] = _ZERO
+            covered = 0
+            for k in range(4):
+                done[k] = face[k] < 0
+            for k in range(4):
+                if done[k]:
+                    continue
+                count, inverse, x, y = 0, _ZERO, _ZERO, _ZERO
+                for j in range(k, 4):
+                    if face[j] == face[k]:
+                        done[j] = True
+                        count += 1
+                        inverse += near[j]
+                        x += _X[j] if j < 2 else -_X[j - 2]
+                        y += _Y[j] if j < 2 else -_Y[j - 2]
+                covered += count
+                share = f4(count)
+                at_column, at_row = f4(column) + _HALF + x / share, f4(row) + _HALF + y / share
+                _add_face(
+                    mesh, looks, light, screen, camera, styles, size, face[k], at_column, at_row, share / inverse, share, total,
+                    base,
+                )  # fmt: skip
+            for s in range(len(styles)):
+                for c in range(3):
+                    mean = (total[s, c] + f4(4 - covered) * light.background) * f4(0.25)
+                    images[s, row, column, c] = np.uint8(min(_WHITE, max(_ZERO, mean)) + _HALF)
+    return seen
+
+
+@compiled
+def draw(
+    mesh: Triangles, looks: Looks, light: Light, cameras: Floats, tan_half_fov: f4, distance: f4, styles: Ints, images: Bytes
+) -> NDArray[np.bool_]:
+    """Draw every view into images (V, S, size, size, 3), which hold the background; (V,) whether anything is seen."""
+    n, size = len(mesh.vertices), images.shape[2]
+    screen = Screen(np.empty(n, f4), np.empty(n, f4), np.empty(n, f4))
+    order = np.empty(len(mesh.faces), np.int32)
+    samples = Samples(np.empty((size, size, 4), f4), np.empty((size, size, 4), np.int32), np.empty((size, size), f4))
+    mask = np.zeros(len(cameras), np.bool_)
+    pixel = f4(2) * tan_half_fov / f4(size)
+    for v in range(len(cameras)):
+        samples.nearest[:] = f4(0)
+        samples.face[:] = -1
+        samples.farthest[:] = f4(0)
+        _project(mesh.vertices, cameras[v], size, tan_half_fov, screen)
+        _near_first(screen.inverse, mesh.faces, order)
+        _cover(screen, mesh.faces, order, samples)
+        camera = Camera(cameras[v], pixel, distance - f4(1), distance + f4(1))
+        mask[v] = _paint(mesh, looks, light, screen, samples, camera, styles, images[v])
+    return mask
