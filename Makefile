@@ -33,8 +33,8 @@ lint: setup
 format: setup
 	$(BIN)/ruff check --fix .
 
-# make bench GROUP=collection
-GROUP ?= collection
+# make bench [GROUP=collection]
+GROUP ?= speed
 bench: setup
 	$(BIN)/python -m benchmarks $(GROUP)
 

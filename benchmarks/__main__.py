@@ -1,4 +1,4 @@
-"""Run figures, print a line for each, and keep the results: `python -m benchmarks [--list] GROUP|NAME...`."""
+"""Run figures, print a line for each, and keep the results: `python -m benchmarks [--list] [--full] [--device cuda] GROUP|NAME...`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
 from benchmarks import collection, learning, names, os3dor, rendering, tuning
@@ -30,6 +31,8 @@ def main() -> int:
     parser.add_argument("names", nargs="*", help="groups or figures")
     parser.add_argument("--list", action="store_true", help="list all figures and end")
     parser.add_argument("--dry", action="store_true", help="do not write results.yaml")
+    parser.add_argument("--full", action="store_true", help="also those of a group that take long: a million objects and more")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="cuda: those of a group that need a GPU")
     options = parser.parse_args()
     if options.list or not options.names:
         for figure in FIGURES:
@@ -40,7 +43,11 @@ def main() -> int:
     if unknown:
         print(f"no figure or group {', '.join(unknown)}; --list names them", file=sys.stderr)
         return 2
-    chosen = [f for f in FIGURES if f.name in options.names or f.group in options.names]
+    chosen = [
+        f for f in FIGURES
+        if f.name in options.names
+        or (f.group in options.names and f.device == options.device and (options.full or not f.full))
+    ]
     for figure in chosen:
         _run(figure, keep=not options.dry)
     return 0
@@ -103,7 +110,8 @@ def _hardware() -> str:
             line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
         ]
         model = names[0] if names else model
-    return f"{model}, {os.cpu_count()} cores, no GPU" if not Path("/dev/nvidiactl").exists() else f"{model}, NVIDIA GPU"
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    return f"{model}, {os.cpu_count()} cores, {gpu}"
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 
 class Skipped(Exception):
@@ -19,8 +20,10 @@ class Figure:
         group: figures of one subject.
         what: what is measured, for people.
         targets: name of each value -> what it should reach; empty where a number is only reported.
-        measure: does it, and returns the values.
+        measure: does it, and returns the values; those without a target, such as a rival's, are kept and drawn beside them.
         at_most: whether smaller is better.
+        full: whether it takes so long, or so much room, that its group measures it with --full alone.
+        device: what it runs on; `cuda` where --device says so.
     """
 
     name: str
@@ -29,6 +32,8 @@ class Figure:
     targets: Mapping[str, float]
     measure: Callable[[], dict[str, float]]
     at_most: bool = False
+    full: bool = False
+    device: Literal["cpu", "cuda"] = "cpu"
 
     def state(self, values: Mapping[str, float]) -> str:
         """`ok`, `short` of a target, or `report` where there is none."""
