@@ -1,4 +1,4 @@
-"""Run figures, print a line for each, and keep the results: `python -m benchmarks [--list] [--full] [--device cuda] GROUP|NAME...`."""
+"""Run figures, print a line for each, keep the results: `python -m benchmarks [--list] [--full] [--device cuda] GROUP|NAME...`."""
 
 from __future__ import annotations
 
