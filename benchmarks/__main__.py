@@ -16,12 +16,13 @@ from typing import Any
 import torch
 import yaml
 
-from benchmarks import collection, learning, names, os3dor, rendering, tuning
+from benchmarks import collection, learning, names, os3dor, pipeline, rendering, tuning
 from benchmarks.figures import Figure, Skipped
 
 RESULTS = Path(__file__).parent / "results.yaml"
 FIGURES: tuple[Figure, ...] = (
-    *collection.FIGURES, *learning.FIGURES, *names.FIGURES, *os3dor.FIGURES, *rendering.FIGURES, *tuning.FIGURES
+    *collection.FIGURES, *learning.FIGURES, *names.FIGURES, *os3dor.FIGURES, *pipeline.FIGURES, *rendering.FIGURES,
+    *tuning.FIGURES,
 )  # fmt: skip
 
 

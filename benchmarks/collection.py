@@ -2,83 +2,36 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import statistics
 import subprocess
 import sys
-import threading
 import time
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from benchmarks import data
+from benchmarks.commands import MVR, fresh, mvr, mvr_with_memory
 from benchmarks.figures import Figure, Skipped
+from benchmarks.pipeline import over_plain_loop
 from mvretrieval.collection.store import Store
 
 HERE = Path(__file__).parent
-_MVR = [sys.executable, "-c", "from mvretrieval.cli.main import main; main()"]
-
-
-def _mvr(*arguments: str | Path) -> dict[str, Any]:
-    """Run a command with --json and return its object."""
-    done = subprocess.run([*_MVR, *map(str, arguments), "--json"], check=True, stdout=subprocess.PIPE, text=True)
-    result: dict[str, Any] = json.loads(done.stdout)
-    return result
-
-
-def _fresh(name: str) -> Path:
-    folder = data.WORK / name
-    if folder.exists():
-        shutil.rmtree(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 @cache
 def _psb_index(name: str, *options: str) -> tuple[Path, dict[str, Any], float]:
     """Collection of all of PSB, the report of its making, and the peak memory in bytes. Made once a run."""
     psb = data.meshes("psb")
-    folder = _fresh(name)
-    report, peak = _with_memory("index", folder, psb, "--labels", psb / "labels.csv", *options)
+    folder = fresh(name)
+    report, peak = mvr_with_memory("index", folder, psb, "--labels", psb / "labels.csv", *options)
     return folder, report, peak
-
-
-def _with_memory(*arguments: str | Path) -> tuple[dict[str, Any], float]:
-    """Run a command; its object, and the largest sum of proportional memory over it and its children."""
-    process = subprocess.Popen([*_MVR, *map(str, arguments), "--json"], stdout=subprocess.PIPE, text=True)
-    peak = 0.0
-    done = threading.Event()
-
-    def watch() -> None:
-        nonlocal peak
-        root = psutil.Process(process.pid)
-        while not done.wait(0.2):
-            total = 0
-            try:
-                for one in [root, *root.children(recursive=True)]:
-                    total += one.memory_full_info().pss
-            except psutil.Error:
-                continue
-            peak = max(peak, float(total))
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    out, _ = process.communicate()
-    done.set()
-    watcher.join()
-    if process.returncode:
-        raise RuntimeError(f"{arguments[0]} failed with {process.returncode}")
-    return json.loads(out), peak
 
 
 def _evaluate(folder: Path, classes: Path | None = None) -> dict[str, float]:
     more: list[str | Path] = ["--classes", classes] if classes else []
-    result: dict[str, float] = _mvr("eval", folder, "--by", "label", "--where", "split = 'test'", *more)
+    result: dict[str, float] = mvr("eval", folder, "--by", "label", "--where", "split = 'test'", *more)
     return result
 
 
@@ -92,10 +45,10 @@ def psb_mobilenet() -> dict[str, float]:
 def psb_mobilenet_whitened() -> dict[str, float]:
     """The same, whitened to 256 dimensions fitted on the train split, on the 71 unseen classes."""
     folder, _, _ = _psb_index("psb-mobilenet", "--encoder", data.mobilenet())
-    copy = _fresh("psb-mobilenet-whitened")
+    copy = fresh("psb-mobilenet-whitened")
     shutil.copytree(folder, copy)
     subprocess.run(
-        [*_MVR, "reindex", str(copy), "--whiten", "256", "--fit-where", "split = 'train'"],
+        [*MVR, "reindex", str(copy), "--whiten", "256", "--fit-where", "split = 'train'"],
         check=True,
         stdout=sys.stderr,
     )
@@ -129,31 +82,15 @@ def psb_failures() -> dict[str, float]:
 
 
 def index_rate() -> dict[str, float]:
-    """Rate of `mvr index` over that of the plain loop: median of three pairs, in turn."""
-    meshes = data.fixed_psb(200)
-    weights = data.shared() / "mobilenet_v2_imagenet.safetensors"
-    ratios = []
-    for _ in range(3):
-        ours = _mvr("index", _fresh("index-rate"), meshes, "--encoder", data.mobilenet())["seconds"]
-        done = subprocess.run(
-            [sys.executable, str(HERE / "plain_loop.py"), str(meshes), str(weights)],
-            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=False,
-        )  # fmt: skip
-        if done.returncode:
-            raise Skipped(
-                "the plain loop needs pyrender and OpenGL: pip install 'mvretrieval[gl]', apt-get install libegl1"
-            )
-        plain = json.loads(done.stdout)["seconds"]
-        print(f"  mvr index {200 / ours:.2f} meshes/s, plain loop {200 / plain:.2f}", file=sys.stderr)
-        ratios.append(plain / ours)
-    return {"ratio": statistics.median(ratios)}
+    """Rate of `mvr index` over that of the plain loop."""
+    return over_plain_loop("mobilenet", data.mobilenet())
 
 
 def index_memory() -> dict[str, float]:
     """Peak memory at 1809 meshes over that at 300, the twenty largest files among both."""
     _, _, large = _psb_index("psb-builtin", "--encoder", "builtin:")
     few = data.fixed_psb(300, with_largest=20)
-    _, small = _with_memory("index", _fresh("index-memory"), few, "--encoder", "builtin:")
+    _, small = mvr_with_memory("index", fresh("index-memory"), few, "--encoder", "builtin:")
     print(f"  {large / 1e6:.0f} MB at 1809, {small / 1e6:.0f} MB at 300", file=sys.stderr)
     return {"ratio": large / small}
 
@@ -164,7 +101,7 @@ def demo_seconds() -> dict[str, float]:
     ready = root / ".venv" / ".ready"
     if not ready.exists():
         raise Skipped("run 'make setup' first")
-    clone = _fresh("clone")
+    clone = fresh("clone")
     subprocess.run(["git", "clone", "--quiet", str(root), str(clone)], check=True)
     (clone / ".venv").symlink_to(root / ".venv")
     os.utime(ready)

@@ -7,7 +7,6 @@ deviations. `unseen`: the 71 test classes that the train split lacks, leave one 
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import time
@@ -20,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import data
+from benchmarks.commands import MVR, mvr
 from benchmarks.figures import Figure
-from benchmarks.psb import DODECAHEDRON, MVR, RING, SEEDS, STYLES, Psb, folder, psb, spread
+from benchmarks.psb import DODECAHEDRON, RING, SEEDS, STYLES, Psb, folder, psb, spread
 from mvretrieval.adapters.adapter import Adapter
 from mvretrieval.adapters.network import NetworkConfig
 from mvretrieval.evaluation.refined import match_all
@@ -79,18 +79,12 @@ def adam_clay() -> dict[str, float]:
 def _by_commands() -> dict[str, float]:
     """`mvr train`, `mvr reindex`, `mvr eval`: what a user types."""
     out, copy = data.WORK / "adapter-clay", data.WORK / "adapted-clay"
-    _mvr("train", folder(), "--by", "label", "--where", TRAIN, "--out", out, "--overwrite", "--json")
+    mvr("train", folder(), "--by", "label", "--where", TRAIN, "--out", out, "--overwrite")
     subprocess.run(["rm", "-rf", str(copy)], check=True)
     subprocess.run(["cp", "-r", str(folder()), str(copy)], check=True)
     subprocess.run([*MVR, "reindex", str(copy), "--adapter", str(out)], check=True, stdout=sys.stderr)
-    test = ("eval", copy, "--by", "label", "--where", "split = 'test'", "--json")
-    return {"unseen": _mvr(*test, "--classes", data.unseen_classes())["mAP"], "whole": _mvr(*test)["mAP"]}
-
-
-def _mvr(*arguments: Any) -> dict[str, Any]:
-    done = subprocess.run([*MVR, *map(str, arguments)], check=True, stdout=subprocess.PIPE, text=True)
-    result: dict[str, Any] = json.loads(done.stdout)
-    return result
+    test = ("eval", copy, "--by", "label", "--where", "split = 'test'")
+    return {"unseen": mvr(*test, "--classes", data.unseen_classes())["mAP"], "whole": mvr(*test)["mAP"]}
 
 
 def adam_styles() -> dict[str, float]:
@@ -164,7 +158,7 @@ def train_seconds() -> dict[str, float]:
     out = data.WORK / "adapter-seconds"
     collection = folder()
     started = time.monotonic()
-    _mvr("train", collection, "--by", "label", "--where", TRAIN, "--out", out, "--overwrite", "--json")
+    mvr("train", collection, "--by", "label", "--where", TRAIN, "--out", out, "--overwrite")
     return {"seconds": time.monotonic() - started}
 
 

@@ -1,6 +1,6 @@
 """What one would write first: trimesh, one pyrender renderer, the encoder as it comes. Prints its seconds as JSON.
 
-python benchmarks/plain_loop.py FOLDER WEIGHTS
+python benchmarks/plain_loop.py FOLDER mobilenet|vit WEIGHTS
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 os.environ.setdefault("PYOPENGL_PLATFORM", "egl")
@@ -17,19 +18,39 @@ import numpy as np
 import pyrender
 import torch
 import trimesh
-from torchvision.models import mobilenet_v2
+from torch import Tensor
 
 from mvrender.cameras import ring
 from mvretrieval.encoders.image_only import read_weights
 
 
-def main() -> None:
-    """Views and vectors of every mesh of a folder."""
-    folder, weights = Path(sys.argv[1]), Path(sys.argv[2])
-    torch.set_num_threads(2)
+def mobilenet(weights: Path) -> Callable[[Tensor], Tensor]:
+    """Torchvision's network, to the mean of its last maps."""
+    from torchvision.models import mobilenet_v2
+
     network = mobilenet_v2(weights=None)
     network.load_state_dict(read_weights(weights), strict=False)
-    network = network.features.eval()
+    features = network.features.eval()
+    return lambda pixels: features(pixels * 2 - 1).mean(dim=(2, 3))
+
+
+def vit(weights: Path) -> Callable[[Tensor], Tensor]:
+    """open_clip's ViT-B/32 in float32, pictures normalised as CLIP wants them."""
+    import open_clip
+
+    network = open_clip.create_model("ViT-B-32")
+    network.load_state_dict(read_weights(weights))
+    network.eval()
+    mean = torch.tensor(open_clip.OPENAI_DATASET_MEAN).view(1, 3, 1, 1)
+    std = torch.tensor(open_clip.OPENAI_DATASET_STD).view(1, 3, 1, 1)
+    return lambda pixels: network.encode_image((pixels - mean) / std)
+
+
+def main() -> None:
+    """Views and vectors of every mesh of a folder."""
+    folder, weights = Path(sys.argv[1]), Path(sys.argv[3])
+    torch.set_num_threads(os.cpu_count() or 1)
+    encode = {"mobilenet": mobilenet, "vit": vit}[sys.argv[2]](weights)
     renderer = pyrender.OffscreenRenderer(224, 224)
     rig = ring(12, 30.0)
     camera = pyrender.PerspectiveCamera(yfov=np.radians(rig.fov_y_deg))
@@ -51,8 +72,8 @@ def main() -> None:
             color, _ = renderer.render(scene)
             views.append(color)
         with torch.inference_mode():
-            pixels = torch.from_numpy(np.stack(views)).permute(0, 3, 1, 2).float() / 127.5 - 1
-            vectors.append(network(pixels).mean(dim=(2, 3)).mean(dim=0).numpy())
+            pixels = torch.from_numpy(np.stack(views)).permute(0, 3, 1, 2).float() / 255
+            vectors.append(encode(pixels).mean(dim=0).numpy())
     print(json.dumps({"seconds": time.monotonic() - started, "meshes": len(vectors)}))
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import data
+from benchmarks.commands import MVR
 from mvretrieval.adapters.adapter import Adapter
 from mvretrieval.adapters.config import AdapterConfig
 from mvretrieval.collection.collection import Collection
@@ -22,7 +23,6 @@ from mvtrain.config import TrainConfig
 from mvtrain.features import Features, from_collection
 from mvtrain.train import Trained, train
 
-MVR = [sys.executable, "-c", "from mvretrieval.cli.main import main; main()"]
 SEEDS = range(5)
 RING = "ring:12@30"
 # Of what several styles can do: twenty views in each.

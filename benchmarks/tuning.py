@@ -24,9 +24,10 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 
 from benchmarks import data
+from benchmarks.commands import MVR
 from benchmarks.figures import Figure
 from benchmarks.learning import TRAIN, adapters, chosen
-from benchmarks.psb import MVR, SEEDS, Psb, folder, psb, spread
+from benchmarks.psb import SEEDS, Psb, folder, psb, spread
 from mvrender.cameras import parse_rig
 from mvrender.pool import RenderSpec
 from mvrender.renderer import choose

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import tyro
 
-from mvrender.loading import FORMATS
+from mvrender.formats import FORMATS
 from mvrender.mesh import Limits, UpAxis
 from mvrender.renderer import BackendName, choose
 from mvrender.shading import parse_styles

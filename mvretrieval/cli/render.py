@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw
 
 from mvrender.cameras import parse_rig
 from mvrender.errors import MvrenderError
-from mvrender.loading import FORMATS
+from mvrender.formats import FORMATS
 from mvrender.mesh import UpAxis
 from mvrender.pool import Failed, Job, Rendered, RenderPool, RenderSpec
 from mvrender.renderer import BackendName, choose

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mvrender.loading import FORMATS
+from mvrender.formats import FORMATS
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from mvrender.cameras import Rig
 from mvrender.pool import Failed, Job, Opened, Rendered
 from mvrender.renderer import Views
-from mvrender.worker import strip_of
+from mvrender.strips import strip_of
 from mvretrieval.collection.records import ObjectRecord
 from mvretrieval.collection.render_pools import THUMBNAIL_SIZE
 from mvretrieval.collection.scan import is_gone, size_and_time

@@ -19,22 +19,9 @@ from PIL import Image
 from mvrender import gltf
 from mvrender.errors import FailureCode, MeshError
 from mvrender.flatten import flatten
+from mvrender.formats import FORMATS
 from mvrender.mesh import Limits, Mesh, UpAxis, check, turn_up
 from mvrender.references import FolderReferences, as_utf8
-
-FORMATS: dict[str, UpAxis] = {
-    ".glb": "+y",
-    ".gltf": "+y",
-    ".obj": "+y",
-    ".off": "+y",
-    ".ply": "+y",
-    ".dae": "+y",
-    ".stl": "+z",
-    ".3mf": "+z",
-    ".step": "+z",
-    ".stp": "+z",
-}
-"""Formats by suffix, and the up axis that each one's convention says (a DAE file states its own)."""
 
 _LINEAR_LIGHT = {".glb", ".gltf", ".step", ".stp"}
 """Formats whose colours are linear light; STEP comes through glTF."""

@@ -6,26 +6,20 @@ ever carried over a fork (which hangs).
 
 from __future__ import annotations
 
-import io
 import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
-
 from mvrender.cameras import Rig, parse_rig
 from mvrender.errors import MeshError, MvrenderError
 from mvrender.loading import Loaded, load
 from mvrender.mesh import Limits, normalise
-from mvrender.renderer import Renderer, Views, open_renderer
+from mvrender.renderer import Renderer, open_renderer
 from mvrender.shading import Style, check_style
+from mvrender.strips import strip_of
 from mvrender.wire import receive, send
-
-_MAX_WEBP_SIDE = 16383
 
 
 @dataclass
@@ -58,16 +52,6 @@ class _Worker:
         strip = strip_of(views, self.strip_size) if self.strip_size else b""
         head = {"shape": views.images.shape, "mask": views.mask.tolist(), "strip": len(strip)}
         return head, strip + views.images.tobytes()
-
-
-def strip_of(views: Views, size: int) -> bytes:
-    """All views of the first style side by side, as a WebP of `size` pixels a view; fewer where it would get too wide."""
-    size = min(size, _MAX_WEBP_SIDE // len(views.images[0]))
-    pictures = [Image.fromarray(image).resize((size, size), Image.Resampling.BOX) for image in views.images[0]]
-    row: NDArray[np.uint8] = np.concatenate([np.asarray(picture) for picture in pictures], axis=1)
-    out = io.BytesIO()
-    Image.fromarray(row).save(out, "WEBP", quality=75, method=0)
-    return out.getvalue()
 
 
 def limit_memory(extra_bytes: int) -> None:

@@ -25,7 +25,8 @@ import mvrender
 from mvrender.backends.raster import RasterRenderer
 from mvrender.cameras import parse_rig
 from mvrender.errors import FAILURE_CODES, MeshError
-from mvrender.loading import FORMATS, load
+from mvrender.formats import FORMATS
+from mvrender.loading import load
 from mvrender.mesh import Limits, Mesh, normalise
 
 RED, GREEN = (200, 40, 20), (30, 180, 60)

@@ -1,0 +1,73 @@
+"""The command line as a user runs it, measured from outside."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from benchmarks import data
+
+MVR = [sys.executable, "-c", "from mvretrieval.cli.main import main; main()"]
+
+
+def mvr(*arguments: str | Path) -> dict[str, Any]:
+    """Run a command with --json and return its object; what it says goes to stderr."""
+    done = subprocess.run([*MVR, *map(str, arguments), "--json"], check=True, stdout=subprocess.PIPE, text=True)
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
+
+
+def seconds_of(*command: str | Path) -> float:
+    """Wall time of a whole process, its start included; what it prints is dropped.
+
+    Raises:
+        CalledProcessError: it failed.
+    """
+    started = time.monotonic()
+    subprocess.run([str(part) for part in command], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return time.monotonic() - started
+
+
+def mvr_with_memory(*arguments: str | Path) -> tuple[dict[str, Any], float]:
+    """Run a command; its object, and the largest sum of proportional memory in bytes over it and its children."""
+    process = subprocess.Popen([*MVR, *map(str, arguments), "--json"], stdout=subprocess.PIPE, text=True)
+    peak = 0.0
+    done = threading.Event()
+
+    def watch() -> None:
+        nonlocal peak
+        root = psutil.Process(process.pid)
+        while not done.wait(0.2):
+            total = 0
+            try:
+                for one in [root, *root.children(recursive=True)]:
+                    total += one.memory_full_info().pss
+            except psutil.Error:
+                continue
+            peak = max(peak, float(total))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    out, _ = process.communicate()
+    done.set()
+    watcher.join()
+    if process.returncode:
+        raise RuntimeError(f"{arguments[0]} failed with {process.returncode}")
+    return json.loads(out), peak
+
+
+def fresh(name: str) -> Path:
+    """A folder of that name under benchmarks/work that is not there yet."""
+    folder = data.WORK / name
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    return folder

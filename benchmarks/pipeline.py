@@ -1,0 +1,179 @@
+"""Figures of the group `speed`: indexing as a whole, a question from file to answer, and starting."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks import data
+from benchmarks.commands import MVR, fresh, mvr, seconds_of
+from benchmarks.figures import Figure, Skipped
+from mvrender.loading import load
+from mvretrieval.collection.collection import Collection
+from mvretrieval.describe import DescriberConfig
+from mvretrieval.search.query import Query
+
+HERE = Path(__file__).parent
+_PAIRS = 3
+_MESHES = 200
+
+
+def _index_seconds(encoder: str, folder: Path) -> float:
+    return seconds_of(*MVR, "index", fresh("speed-index"), folder, "--encoder", encoder)
+
+
+def over_plain_loop(network: str, encoder: str) -> dict[str, float]:
+    """Rate of `mvr index` over that of the plain loop on 200 meshes, both from start to end: median of pairs, in turn.
+
+    Args:
+        network: as `plain_loop.py` calls it.
+        encoder: the same with its weights, for `mvr index`.
+    """
+    folder, weights = data.fixed_psb(_MESHES), encoder.partition("@")[2]
+    plain_loop: list[str | Path] = [sys.executable, HERE / "plain_loop.py", folder, network, weights]
+    pairs = []
+    for _ in range(_PAIRS):
+        ours = _index_seconds(encoder, folder)
+        try:
+            plain = seconds_of(*plain_loop)
+        except subprocess.CalledProcessError:
+            raise Skipped("the plain loop needs pyrender and OpenGL: make setup, apt-get install libegl1") from None
+        print(f"  mvr index {ours:.1f} s, plain loop {plain:.1f} s", file=sys.stderr)
+        pairs.append((plain / ours, ours, plain))
+    ratio, ours, plain = sorted(pairs)[len(pairs) // 2]
+    return {"ratio": ratio, "ours meshes/s": _MESHES / ours, "plain loop meshes/s": _MESHES / plain}
+
+
+def pipeline_total() -> dict[str, float]:
+    """With ViT-B/32."""
+    return over_plain_loop("vit", data.vit())
+
+
+def pipeline_efficiency() -> dict[str, float]:
+    """Core-seconds that the stages need by themselves over those that `mvr index` has, from start to end."""
+    folder, encoder = data.fixed_psb(_MESHES), data.vit()
+    cores = os.cpu_count() or 1
+    runs = []
+    for _ in range(_PAIRS):
+        stages = json.loads(
+            subprocess.run(
+                [sys.executable, str(HERE / "stages.py"), str(folder), encoder],
+                check=True, capture_output=True, text=True,
+            ).stdout
+        )  # fmt: skip
+        needed = stages["render"] + stages["encode"] + stages["write"]
+        whole = cores * _index_seconds(encoder, folder)
+        print(f"  stages {stages}, mvr index {whole:.1f} core-seconds", file=sys.stderr)
+        runs.append((needed / whole, stages["render"], stages["encode"], stages["write"], whole))
+    ratio, render, encode, write, whole = sorted(runs)[len(runs) // 2]
+    return {"ratio": ratio, "load and render s": render, "encode s": encode, "write s": write, "mvr index s": whole}
+
+
+def pipeline_growth() -> dict[str, float]:
+    """Time per object that is added to 100,000 objects, over that to 1,000, `builtin:`: median of pairs, in turn."""
+    meshes = sorted(data.meshes("psb").rglob("*.off"))[::18][:100]
+    folders = {count: _collection_of(count) for count in (1_000, 100_000)}
+    pairs = []
+    for pair in range(_PAIRS):
+        ms = {count: 1000 * _seconds_to_add(folder, meshes, pair) / len(meshes) for count, folder in folders.items()}
+        print(f"  an object: {', '.join(f'{value:.1f} ms at {count}' for count, value in ms.items())}", file=sys.stderr)
+        pairs.append((ms[100_000] / ms[1_000], ms[1_000], ms[100_000]))
+    ratio, small, large = sorted(pairs)[len(pairs) // 2]
+    return {"ratio": ratio, "ms at 1k": small, "ms at 100k": large}
+
+
+def _collection_of(count: int) -> Path:
+    """Collection of `count` objects: 200 real ones again and again, each copy's vectors moved a little."""
+    folder = fresh(f"speed-of-{count}")
+    rng = np.random.default_rng(0)
+    with Collection.create(folder, DescriberConfig("builtin:")) as collection:
+        collection.add_folder(data.fixed_psb(_MESHES))
+        store, rig = collection.store, collection.describer.rig
+        originals = [store.whole(int(number), (1, rig.n_views, collection.dim)) for number in store.select(None)]
+        for start in range(0, count - len(originals), 1000):
+            with store.transaction():
+                change = store.next_change()
+                for i in range(start, min(start + 1000, count - len(originals))):
+                    original = originals[i % len(originals)]
+                    moved = original.vector + rng.normal(0, 0.02, len(original.vector)).astype(np.float32)
+                    name = f"copy {i} of {original.id}"
+                    vector = moved / np.linalg.norm(moved)
+                    store.put(replace(original, id=name, path=f"/copies/{name}", content_hash=name, vector=vector), change)
+    return folder
+
+
+def _seconds_to_add(folder: Path, meshes: list[Path], salt: int) -> float:
+    """Wall time of adding files that differ from all that are there, saving the index included, starting excluded."""
+    with tempfile.TemporaryDirectory(dir=data.WORK) as place:
+        for file in meshes:  # a line more at the end, and it is another file
+            (Path(place) / file.name).write_bytes(file.read_bytes() + b"\n" * (salt + 1))
+        with Collection.open(folder, write=True) as collection:
+            collection.pool(collection.options.workers).warm_up()
+            collection.check_encoder()
+            collection.index()
+            started = time.monotonic()
+            report = collection.add_folder(place)
+        seconds = time.monotonic() - started
+    if report.added != len(meshes):
+        raise RuntimeError(f"{report.added} of {len(meshes)} meshes were added")
+    return seconds
+
+
+def mesh_query() -> dict[str, float]:
+    """From a mesh file of some 5,000 faces to ten answers in a warm process: 12 views, MobileNetV2, 200 objects; median of 20."""
+    folder = fresh("speed-mesh-query")
+    with Collection.create(folder, DescriberConfig(data.mobilenet())) as collection:
+        collection.add_folder(data.fixed_psb(_MESHES))
+        file = min(data.fixed_psb(_MESHES).iterdir(), key=lambda file: abs(len(load(file).mesh.faces) - 5_000))
+        for _ in range(3):
+            collection.search(Query(mesh=str(file)))
+        seconds = []
+        for _ in range(20):
+            started = time.monotonic()
+            collection.search(Query(mesh=str(file)))
+            seconds.append(time.monotonic() - started)
+    return {"ms": 1000 * statistics.median(seconds)}
+
+
+def start() -> dict[str, float]:
+    """Seconds of whole processes, median of five, all files in the system's memory; Python itself takes some hundredths."""
+    folder, meshes = fresh("speed-start"), data.fixed_psb(_MESHES)
+    mvr("index", folder, meshes, "--encoder", "builtin:")
+    mesh = next(iter(sorted(meshes.iterdir())))
+    commands: dict[str, tuple[str | Path, ...]] = {
+        "import": (sys.executable, "-c", "import mvretrieval"),
+        "help": (*MVR, "--help"),
+        "search": (*MVR, "search", folder, "--mesh", mesh),
+    }
+    return {name: statistics.median(seconds_of(*command) for _ in range(5)) for name, command in commands.items()}
+
+
+def pipeline_gpu() -> dict[str, float]:
+    """Meshes per second of `mvr index`, ViT-B/32, 12 views, all cores and the GPU, after the start; PSB without its copies."""
+    report = mvr("index", fresh("speed-gpu"), data.meshes("psb"), "--encoder", data.vit(), "--device", "cuda")
+    return {"meshes/s": report["added"] / report["seconds"]}
+
+
+FIGURES = (
+    Figure("pipeline-efficiency", "speed", "core-seconds of stages over those of mvr index", {"ratio": 0.9}, pipeline_efficiency),
+    Figure("pipeline-total", "speed", "mvr index over the plain loop, ViT-B/32, 200 PSB meshes", {"ratio": 4.0}, pipeline_total),
+    Figure("pipeline-gpu", "speed", "mvr index, ViT-B/32, 12 views", {"meshes/s": 200}, pipeline_gpu, device="cuda"),
+    Figure(
+        "pipeline-growth", "speed", "time per object at 100k objects over that at 1k", {"ratio": 1.2}, pipeline_growth,
+        at_most=True, full=True,
+    ),
+    Figure("mesh-query", "speed", "mesh file to answer, 12 views, MobileNetV2, 5k faces", {"ms": 150}, mesh_query, at_most=True),
+    Figure(
+        "start", "speed", "seconds to import, to --help, to a first search with builtin:",
+        {"import": 0.3, "help": 0.5, "search": 3.0}, start, at_most=True,
+    ),
+)  # fmt: skip

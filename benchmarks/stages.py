@@ -1,0 +1,50 @@
+"""What indexing a folder costs, stage by stage, each by itself: `python benchmarks/stages.py FOLDER ENCODER` prints JSON.
+
+In core-seconds: loading and rendering run in one process that has one core, writing too; encoding has all of them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from mvrender.pool import Job, Rendered
+from mvretrieval.collection.collection import Collection
+from mvretrieval.describe import DescriberConfig
+
+
+def main() -> None:
+    """Each stage once, over all meshes of a folder."""
+    folder, encoder = Path(sys.argv[1]), sys.argv[2]
+    jobs = [Job(file) for file in sorted(folder.iterdir())]
+    with tempfile.TemporaryDirectory() as place, Collection.create(place, DescriberConfig(encoder)) as collection:
+        pool = collection.pool(1)
+        pool.render(jobs[0])  # the worker is started
+        started = time.monotonic()
+        rendered = [result for result in pool.run(jobs) if isinstance(result, Rendered)]
+        render = time.monotonic() - started
+
+        at_once = getattr(collection.describer.encoder, "batch_size", 48) // collection.describer.rig.n_views
+        batches = [rendered[start : start + at_once] for start in range(0, len(rendered), at_once)]
+        collection.new_objects(batches[0], [""] * len(batches[0]))
+        started = time.monotonic()
+        described = [collection.new_objects(batch, [item.opened.job.path.name for item in batch]) for batch in batches]
+        encode = time.monotonic() - started
+
+        started = time.monotonic()
+        for batch in described:
+            with collection.store.transaction():
+                change = collection.store.next_change()
+                for new in batch:
+                    collection.store.put(new, change)
+        write = time.monotonic() - started
+    cores = os.cpu_count() or 1
+    print(json.dumps({"render": render, "encode": encode * cores, "write": write, "meshes": len(rendered)}))
+
+
+if __name__ == "__main__":
+    main()
