@@ -1,0 +1,87 @@
+"""What the group `speed` measured, drawn: `python -m benchmarks.plots` makes docs/speed.md and its pictures of results.yaml."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import yaml
+from matplotlib import pyplot
+
+from benchmarks.__main__ import FIGURES, RESULTS
+from benchmarks.figures import Figure
+
+DOCS = RESULTS.parent.parent / "docs"
+_OURS, _OTHERS, _TARGET = "#2f6f9f", "#b9c4cc", "#c0392b"
+_INTRODUCTION = """# How fast it is, and how near to its limit
+
+Every figure is a ratio or a time, measured in one run beside the rival or the limit that it names, by `make bench` (those marked
+*full* by `python -m benchmarks --full speed`, those marked *cuda* where there is a GPU). The numbers are in
+[results.yaml](../benchmarks/results.yaml), what was tried and did not pay in [NOTES.md](../benchmarks/NOTES.md). This page is made
+by `python -m benchmarks.plots`. A red line is the target.
+"""
+
+
+def main() -> None:
+    """The page and a picture for each figure that has been measured."""
+    # The same file each time, with text as text.
+    matplotlib.rcParams.update({"svg.hashsalt": "mvretrieval", "svg.fonttype": "none", "font.family": "sans-serif"})
+    results: dict[str, Any] = yaml.safe_load(RESULTS.read_text())
+    parts = [_INTRODUCTION]
+    (DOCS / "speed").mkdir(exist_ok=True)
+    for old in (DOCS / "speed").glob("*.svg"):
+        old.unlink()
+    for figure in (figure for figure in FIGURES if figure.group == "speed"):
+        marks = [mark for mark, given in (("full", figure.full), ("cuda", figure.device == "cuda")) if given]
+        title = f"## {figure.name}" + "".join(f" ({mark})" for mark in marks)
+        result = results.get(figure.name)
+        if result is None:
+            parts.append(f"{title}\n\n{_sentence(figure.what)} Not measured yet.\n")
+            continue
+        _draw(figure, result["value"], DOCS / "speed" / f"{figure.name}.svg")
+        state = {"ok": "", "short": " **Short of the target.**", "report": ""}[result["state"]]
+        where = f"{result['hardware']}; {result['date']}, commit {result['commit']}."
+        parts.append(f"{title}\n\n{_sentence(figure.what)}{state} {where}\n\n![{figure.name}](speed/{figure.name}.svg)\n")
+    (DOCS / "speed.md").write_text("\n".join(parts))
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def _scale(figure: Figure, name: str) -> str:
+    """Values are drawn to one scale where the last word of their names is one: `ours views/s`, `pyrender views/s`."""
+    if " " in name:
+        return name.rsplit(" ", 1)[-1]
+    return "" if len(figure.targets) > 1 else name
+
+
+def _draw(figure: Figure, values: Mapping[str, float], path: Path) -> None:
+    """Bars, each group of one unit to its own scale."""
+    names = list(values)[::-1]
+    longest: dict[str, float] = {}
+    for name in names:
+        unit = _scale(figure, name)
+        longest[unit] = max(longest.get(unit, 0.0), abs(values[name]), abs(figure.targets.get(name, 0.0)), 1e-12)
+    canvas, axes = pyplot.subplots(figsize=(7, 0.36 * len(names) + 0.25))
+    for place, name in enumerate(names):
+        unit = _scale(figure, name)
+        ours = name in figure.targets or name.startswith("ours")
+        axes.barh(place, values[name] / longest[unit], height=0.66, color=_OURS if ours else _OTHERS)
+        axes.text(1.02, place, f"{values[name]:.4g}", va="center", fontsize=9)
+        if name in figure.targets:
+            target = figure.targets[name] / longest[unit]
+            axes.plot([target, target], [place - 0.42, place + 0.42], color=_TARGET, linewidth=2)
+    axes.set_yticks(range(len(names)), names, fontsize=9)
+    axes.set_xlim(min(0.0, *(values[name] for name in names)), 1.01)
+    axes.set_xticks([])
+    axes.spines[["top", "right", "bottom"]].set_visible(False)
+    axes.tick_params(length=0)
+    canvas.savefig(path, bbox_inches="tight", metadata={"Date": None})
+    pyplot.close(canvas)
+
+
+if __name__ == "__main__":
+    main()
