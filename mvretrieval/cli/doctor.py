@@ -54,7 +54,7 @@ def run(options: Options) -> int:
         for finding in check():
             findings.append(finding)
             print(json.dumps(asdict(finding)) if options.json else _line(finding))
-    can_render = any(f.state == "ok" and f.name.startswith(("raster", "pyrender")) for f in findings)
+    can_render = any(f.state == "ok" and f.name in ("raster", "gl") for f in findings)
     can_search = any(f.state == "ok" and f.name == "faiss" for f in findings)
     return 0 if can_render and can_search else 1
 
@@ -71,21 +71,16 @@ def _python() -> list[Finding]:
 
 
 def _raster() -> list[Finding]:
-    return [_try_renderer("raster", "raster", {})]
+    return [_try_renderer("raster", "raster")]
 
 
 def _gl() -> list[Finding]:
-    if importlib.util.find_spec("pyrender") is None:
-        return [Finding("pyrender", "missing", "needed for rendering on a GPU alone", "pip install 'mvretrieval[gl]'")]
-    return [
-        _try_renderer(
-            "pyrender (EGL)", "pyrender", {"PYOPENGL_PLATFORM": "egl"}, "apt-get install libegl1 libgl1-mesa-dri"
-        ),
-        _try_renderer("pyrender (OSMesa)", "pyrender", {"PYOPENGL_PLATFORM": "osmesa"}, "apt-get install libosmesa6"),
-    ]
+    if importlib.util.find_spec("moderngl") is None:
+        return [Finding("gl", "missing", "needed for rendering on a GPU alone", "pip install 'mvretrieval[gl]'")]
+    return [_try_renderer("gl", "gl", "apt-get install libegl1 libgl1 libgl1-mesa-dri")]
 
 
-def _try_renderer(name: str, backend: str, environment: dict[str, str], mend: str = "") -> Finding:
+def _try_renderer(name: str, backend: str, mend: str = "") -> Finding:
     """Draw a cube in a process of its own: a broken GL driver may crash or hang."""
     code = (
         "import time, numpy, trimesh\n"
@@ -107,7 +102,6 @@ def _try_renderer(name: str, backend: str, environment: dict[str, str], mend: st
             capture_output=True,
             text=True,
             timeout=60,
-            env=os.environ | environment,
             check=False,
         )
     except subprocess.TimeoutExpired:

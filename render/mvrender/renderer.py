@@ -16,7 +16,7 @@ from mvrender.errors import BackendError, RigError
 from mvrender.mesh import Mesh
 from mvrender.shading import Style
 
-BackendName = Literal["raster", "pyrender"]
+BackendName = Literal["raster", "gl"]
 MIN_SIZE, MAX_SIZE = 64, 1024
 
 
@@ -69,15 +69,14 @@ def choose(name: BackendName | None = None) -> tuple[BackendName, str]:
     Raises:
         BackendError: it is not installed.
     """
-    has_pyrender = importlib.util.find_spec("pyrender") is not None
     if name == "raster":
         return "raster", "asked for"
-    if name == "pyrender":
-        if not has_pyrender:
-            raise BackendError("backend 'pyrender' needs the extra: pip install 'mvretrieval[gl]'")
-        return "pyrender", "asked for"
-    if has_pyrender and has_gpu():
-        return "pyrender", "an NVIDIA GPU is here"
+    if name == "gl":
+        _check_gl_is_installed()
+        return "gl", "asked for"
+    if has_gpu() and _has_moderngl():
+        return "gl", "an NVIDIA GPU is here"
+    # OpenGL by software is no rival: it takes several times as long.
     return "raster", "no GPU needed, same pictures everywhere"
 
 
@@ -103,6 +102,16 @@ def open_renderer(name: BackendName) -> Renderer:
         from mvrender.backends.raster import RasterRenderer
 
         return RasterRenderer()
-    from mvrender.backends.pyrender import PyrenderRenderer
+    _check_gl_is_installed()
+    from mvrender.backends.gl import GLRenderer
 
-    return PyrenderRenderer()
+    return GLRenderer()
+
+
+def _has_moderngl() -> bool:
+    return importlib.util.find_spec("moderngl") is not None
+
+
+def _check_gl_is_installed() -> None:
+    if not _has_moderngl():
+        raise BackendError("backend 'gl' needs the extra: pip install 'mvretrieval[gl]'")

@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from ctypes.util import find_library
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,21 +15,20 @@ import pytest
 import trimesh
 from numpy.typing import NDArray
 
-import mvrender
-from mvrender.backends.gl_platform import choose_platform
 from mvrender.backends.raster import RasterRenderer
 from mvrender.cameras import parse_rig
 from mvrender.errors import BackendError
 from mvrender.mesh import Mesh, normalise
 from mvrender.pool import Job, RenderPool, RenderSpec
-from mvrender.renderer import Renderer
+from mvrender.renderer import Renderer, open_renderer
 from mvrender.shading import LIGHTS, STYLES, Style
 
 RIG = parse_rig("ring:6@30")
 SIZE = 224
-# Of 255, over the whole picture. Measured with Mesa: at most 0.10 (a texture), silhouettes 0.003. Drivers may place a
-# pixel's samples otherwise; with the pattern mirrored, the same meshes differ by up to 0.4.
-MEAN_DIFFERENCE = 0.5
+# Of 255, over the whole picture. Measured with Mesa: at most 0.08, silhouettes 0.003. Drivers may place a pixel's samples
+# otherwise; with the pattern mirrored, the same meshes differ by up to 0.4. A texture differs by 0.48: OpenGL reads it at each
+# sample, the rasteriser once for a pixel and face.
+MEAN_DIFFERENCE, OF_TEXTURES = 0.25, 0.6
 
 
 @pytest.fixture(scope="module")
@@ -39,15 +37,11 @@ def raster() -> RasterRenderer:
 
 
 @pytest.fixture(scope="module")
-def pyrender() -> Iterator[Renderer]:
-    pytest.importorskip("pyrender")
+def gl() -> Iterator[Renderer]:
     try:
-        os.environ.get("PYOPENGL_PLATFORM") or choose_platform()
+        renderer = open_renderer("gl")
     except BackendError as error:
         pytest.skip(str(error))
-    from mvrender.backends.pyrender import PyrenderRenderer
-
-    renderer = PyrenderRenderer()
     yield renderer
     renderer.close()
 
@@ -124,9 +118,9 @@ MESHES: dict[str, Callable[[], Mesh]] = {
 
 @pytest.mark.parametrize("name", MESHES)
 @pytest.mark.parametrize("size", [SIZE, 225])  # rows of odd length are where GL's alignment bites
-def test_both_backends_draw_the_same(name: str, size: int, raster: Renderer, pyrender: Renderer) -> None:
+def test_both_backends_draw_the_same(name: str, size: int, raster: Renderer, gl: Renderer) -> None:
     mesh = MESHES[name]()
-    ours, theirs = raster.render(mesh, RIG, STYLES, size), pyrender.render(mesh, RIG, STYLES, size)
+    ours, theirs = raster.render(mesh, RIG, STYLES, size), gl.render(mesh, RIG, STYLES, size)
     assert ours.images.shape == theirs.images.shape
     np.testing.assert_array_equal(ours.mask, theirs.mask)
     np.testing.assert_array_equal(ours.cameras, theirs.cameras)
@@ -134,10 +128,12 @@ def test_both_backends_draw_the_same(name: str, size: int, raster: Renderer, pyr
     a, b = ours.images[silhouette] < 128, theirs.images[silhouette] < 128
     assert (a & b).sum() / (a | b).sum() > 0.98
     difference = np.abs(ours.images.astype(int) - theirs.images).mean(axis=(1, 2, 3, 4))
-    assert (difference < MEAN_DIFFERENCE).all(), dict(zip(STYLES, difference.round(3), strict=True))
+    assert (difference < (OF_TEXTURES if mesh.textures else MEAN_DIFFERENCE)).all(), dict(
+        zip(STYLES, difference.round(3), strict=True)
+    )
 
 
-@pytest.mark.parametrize("backend", ["raster", "pyrender"])
+@pytest.mark.parametrize("backend", ["raster", "gl"])
 def test_winding_changes_nothing(backend: str, request: pytest.FixtureRequest) -> None:
     renderer: Renderer = request.getfixturevalue(backend)
     styles: list[Style] = ["clay", "normal"]
@@ -148,7 +144,7 @@ def test_winding_changes_nothing(backend: str, request: pytest.FixtureRequest) -
     assert wrong[1, ..., 2].min() >= 127  # every normal looks towards the camera
 
 
-@pytest.mark.parametrize("backend", ["raster", "pyrender"])
+@pytest.mark.parametrize("backend", ["raster", "gl"])
 def test_textures_stand_upright_and_repeat(backend: str, request: pytest.FixtureRequest) -> None:
     renderer: Renderer = request.getfixturevalue(backend)
     texture = np.zeros((16, 15, 3), np.uint8)
@@ -164,7 +160,7 @@ def test_textures_stand_upright_and_repeat(backend: str, request: pytest.Fixture
     np.testing.assert_array_equal(image, moved)
 
 
-@pytest.mark.parametrize("backend", ["raster", "pyrender"])
+@pytest.mark.parametrize("backend", ["raster", "gl"])
 def test_mask_tells_views_that_show_nothing(backend: str, request: pytest.FixtureRequest) -> None:
     renderer: Renderer = request.getfixturevalue(backend)
     white = square(np.full((4, 4, 3), 255, np.uint8))
@@ -175,7 +171,7 @@ def test_mask_tells_views_that_show_nothing(backend: str, request: pytest.Fixtur
     np.testing.assert_array_equal(views.images[0].min(axis=(1, 2, 3)), np.where(seen_face_on, 0, 255))
 
 
-@pytest.mark.parametrize("backend", ["raster", "pyrender"])
+@pytest.mark.parametrize("backend", ["raster", "gl"])
 def test_white_in_full_light_is_still_seen(backend: str, request: pytest.FixtureRequest) -> None:
     renderer: Renderer = request.getfixturevalue(backend)
     mesh = square(np.full((4, 4, 3), 255, np.uint8))
@@ -185,46 +181,65 @@ def test_white_in_full_light_is_still_seen(backend: str, request: pytest.Fixture
     assert 225 < views.images.min() < 250 and views.mask.all()
 
 
-def test_nothing_stays_behind(pyrender: Renderer) -> None:
-    from mvrender.backends.pyrender import PyrenderRenderer
-
+def test_nothing_stays_behind(gl: Renderer) -> None:
     scene, cube = colored_scene(), textured_cube()
-    first = pyrender.render(scene, RIG, STYLES, SIZE).images
-    pyrender.render(cube, parse_rig("os3dor"), ["texture"], 301)
-    np.testing.assert_array_equal(first, pyrender.render(scene, RIG, STYLES, SIZE).images)
-    other = PyrenderRenderer()
+    first = gl.render(scene, RIG, STYLES, SIZE).images
+    gl.render(cube, parse_rig("os3dor"), ["texture"], 301)
+    np.testing.assert_array_equal(first, gl.render(scene, RIG, STYLES, SIZE).images)
+    other = open_renderer("gl")
     np.testing.assert_array_equal(first, other.render(scene, RIG, STYLES, SIZE).images)
     other.close()
     with pytest.raises(BackendError, match="closed"):
         other.render(scene, RIG, STYLES, SIZE)
-    np.testing.assert_array_equal(first, pyrender.render(scene, RIG, STYLES, SIZE).images)
+    np.testing.assert_array_equal(first, gl.render(scene, RIG, STYLES, SIZE).images)
 
 
-def test_worker_draws_the_same(pyrender: Renderer, tmp_path: Path) -> None:
+def test_worker_draws_the_same(gl: Renderer, tmp_path: Path) -> None:
     path = tmp_path / "torus.ply"
     mesh = torus()
     trimesh.Trimesh(mesh.vertices, mesh.faces).export(path)
-    with RenderPool(RenderSpec(rig=RIG, styles=("clay", "depth"), backend="pyrender"), n_workers=1) as pool:
+    with RenderPool(RenderSpec(rig=RIG, styles=("clay", "depth"), backend="gl"), n_workers=1) as pool:
         views = pool.render(Job(path)).views
         assert views is not None
         again = pool.render(Job(path)).views
-    here = pyrender.render(mesh, RIG, ["clay", "depth"], SIZE)
+    here = gl.render(mesh, RIG, ["clay", "depth"], SIZE)
     assert np.abs(views.images.astype(int) - here.images).mean() < 0.02
     assert again is not None
     np.testing.assert_array_equal(views.images, again.images)
 
 
+def test_a_rig_of_more_pictures_than_a_frame_buffer_holds(
+    raster: Renderer, gl: Renderer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mvrender.backends import gl as module
+
+    mesh, rig = colored_scene(), parse_rig("ring:7@30")
+    at_once = gl.render(mesh, rig, STYLES, 100)
+    monkeypatch.setattr(module, "_MAX_PIXELS", 100 * 100 * 4)  # 35 pictures: eight full frames and a part
+    in_parts = gl.render(mesh, rig, STYLES, 100)
+    # Not to the last bit: what is interpolated is rounded by where in the frame it stands.
+    assert np.abs(at_once.images.astype(int) - in_parts.images).mean() < 0.002
+    np.testing.assert_array_equal(at_once.mask, in_parts.mask)
+
+
+def test_textures_too_large_for_the_device_are_halved(gl: Renderer) -> None:
+    size = gl._max_side + 2  # type: ignore[attr-defined]
+    texture = np.zeros((4, size, 3), np.uint8)
+    texture[:, size // 2 :] = 255
+    image = gl.render(square(texture), parse_rig("ring:1@0"), ["texture"], SIZE).images[0, 0]
+    assert image[SIZE // 2, SIZE // 4].max() == 0 and image[SIZE // 2, 3 * SIZE // 4].min() > 200
+
+
 def _open_elsewhere(**environment: str) -> str:
-    """What opening the backend says in a fresh process: PyOpenGL settles on one library for each process."""
+    """What opening the backend says in a fresh process: drivers are loaded once for each process."""
     script = (
         "from mvrender.errors import BackendError\n"
         "from mvrender.renderer import open_renderer\n"
-        "try:\n    renderer = open_renderer('pyrender')\n"
+        "try:\n    open_renderer('gl').close()\n"
         "except BackendError as error:\n    print(error)\n"
-        "else:\n    import os\n    renderer.close()\n    print('opened', os.environ['PYOPENGL_PLATFORM'])"
+        "else:\n    print('opened')"
     )
-    kept = {key: value for key, value in os.environ.items() if key not in ("PYOPENGL_PLATFORM", "EGL_DEVICE_ID")}
-    kept["PYTHONPATH"] = str(Path(mvrender.__file__).parent.parent)
+    kept = {key: value for key, value in os.environ.items() if key != "GLCONTEXT_DEVICE_INDEX"}
     done = subprocess.run(
         [sys.executable, "-c", script], env={**kept, **environment}, capture_output=True, text=True, timeout=120
     )
@@ -233,16 +248,11 @@ def _open_elsewhere(**environment: str) -> str:
 
 
 def test_a_machine_without_drivers_is_told_what_to_install() -> None:
-    pytest.importorskip("pyrender")
-    said = _open_elsewhere(PYOPENGL_PLATFORM="egl", __EGL_VENDOR_LIBRARY_FILENAMES="/nonexistent")
-    assert "'egl' cannot start" in said and "apt-get install libegl1" in said
+    pytest.importorskip("moderngl")
     said = _open_elsewhere(__EGL_VENDOR_LIBRARY_FILENAMES="/nonexistent")
-    if find_library("OSMesa"):
-        assert said == "opened osmesa"
-    else:
-        assert "EGL says" in said and "apt-get install libosmesa6" in said
+    assert "cannot start here" in said and "apt-get install libegl1" in said and "'raster'" in said
 
 
-def test_the_users_platform_is_respected() -> None:
-    pytest.importorskip("pyrender")
-    assert "'glx' cannot start" in _open_elsewhere(PYOPENGL_PLATFORM="glx")
+def test_the_users_device_is_respected(gl: Renderer) -> None:
+    assert "device index 31" in _open_elsewhere(GLCONTEXT_DEVICE_INDEX="31")
+    assert _open_elsewhere() == "opened"

@@ -253,6 +253,29 @@ def test_faces_without_area_change_nothing() -> None:
     )
 
 
+def test_a_pixel_on_an_edge_is_as_dark_as_it_is_covered() -> None:
+    size = 96
+    for side in np.linspace(0.9, 1.1, 23):
+        image = 1 - look(plate(side=side), styles=("silhouette",), size=size).images[0, 0, ..., 0] / 255
+        edge = size / 2 * (1 + side / 2 / FRONT.distance / math.tan(math.radians(15)))
+        column, covered = int(edge), edge % 1
+        # Samples stand in eight columns and eight rows: what is covered is told to half of an eighth.
+        assert image[size // 2, column] == pytest.approx(covered, abs=1 / 16 + 0.005)
+        assert image[column, size // 2] == pytest.approx(covered, abs=1 / 16 + 0.005)
+
+
+def test_what_dense_faces_hide_is_not_seen() -> None:
+    """Faces smaller than a pixel, by the thousand, in front of a plate and behind it."""
+    ball = trimesh.creation.icosphere(6, 0.4)
+    red = np.tile(np.array([(200, 0, 0)], np.uint8), (len(ball.vertices), 1))
+    mesh = together(mesh_of(ball, vertex_colors=red), plate((0, 0, 200), z=0.0, side=0.4))
+    image = look(mesh).images[0, 0].astype(int)
+    drawn = (image != BACKGROUND).any(axis=-1)
+    assert drawn.sum() > 800 and (image[drawn][:, 2] <= image[drawn][:, 0]).all()
+    in_front = together(mesh_of(ball, vertex_colors=red), plate((0, 0, 200), z=0.5, side=0.4))
+    np.testing.assert_allclose(look(in_front).images[0, 0, 48, 48], facing((0, 0, 200)), atol=1)
+
+
 @pytest.mark.parametrize("size", [MIN_SIZE, 65, MAX_SIZE])
 def test_sizes(size: int) -> None:
     images = look(plate(), styles=("silhouette",), size=size).images
@@ -275,14 +298,24 @@ def test_names() -> None:
     with pytest.raises(RigError, match="unknown style 'wood': known are texture, clay"):
         check_style("wood")
     assert choose("raster")[0] == "raster" == open_renderer("raster").name
-    assert choose()[0] in ("raster", "pyrender")
+    assert choose()[0] in ("raster", "gl")
 
 
 def test_a_backend_that_is_not_installed_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pyrender", None)  # which no import gets past
+    monkeypatch.setitem(sys.modules, "moderngl", None)  # which no import gets past
+    monkeypatch.setattr("mvrender.renderer.has_gpu", lambda: True)
     with pytest.raises(BackendError, match=r"pip install 'mvretrieval\[gl\]'"):
-        choose("pyrender")
+        choose("gl")
+    with pytest.raises(BackendError, match=r"pip install 'mvretrieval\[gl\]'"):
+        open_renderer("gl")
     assert choose()[0] == "raster"
+
+
+def test_opengl_is_chosen_for_a_gpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("moderngl")
+    for here, best in ((False, "raster"), (True, "gl")):
+        monkeypatch.setattr("mvrender.renderer.has_gpu", lambda here=here: here)
+        assert choose()[0] == best
 
 
 def test_where_nothing_can_be_kept_it_is_compiled_anew(monkeypatch: pytest.MonkeyPatch) -> None:

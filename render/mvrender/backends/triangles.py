@@ -1,4 +1,4 @@
-"""Triangles to pixels: four samples a pixel on a rotated grid, a depth buffer, and the colours of what the samples see.
+"""Triangles to pixels: eight samples a pixel, a depth buffer, and the colours of what the samples see.
 
 Compiled by numba, and kept on disk for the next process. All compiled functions stand in this file, and what decides a picture
 elsewhere comes as an argument: numba's cache notices changes of a function's own file alone.
@@ -22,12 +22,14 @@ _Function = TypeVar("_Function", bound=Callable[..., object])
 
 TEXTURE, CLAY, DEPTH, NORMAL, SILHOUETTE = range(5)
 
-# A rotated grid: four samples that are also four different columns and rows. The last two lie opposite to the first two.
-_X = (f4(-0.125), f4(0.375))
-_Y = (f4(-0.375), f4(-0.125))
-_REACH = f4(0.375)
+# Eight samples of a pixel, no two in one column or row, each opposite to another; in sixteenths of a pixel from its centre.
+# They are OpenGL's usual four, shifted by one to either side along the diagonal, so that OpenGL can draw the same in two passes.
+_N = 8
+_X = (f4(-1 / 16), f4(7 / 16), f4(3 / 16), f4(-5 / 16), f4(1 / 16), f4(-7 / 16), f4(-3 / 16), f4(5 / 16))
+_Y = (f4(-5 / 16), f4(-1 / 16), f4(7 / 16), f4(3 / 16), f4(5 / 16), f4(1 / 16), f4(-7 / 16), f4(-3 / 16))
+_REACH = f4(7 / 16)
 _ZERO, _HALF, _ONE, _WHITE, _THIRD = f4(0), f4(0.5), f4(1), f4(255), f4(1 / 3)
-_FLAT = f4(1e-12)
+_FLAT, _FAR_OFF = f4(1e-12), f4(1e30)
 _DISTANCES = 256
 _NARROW_FROM = 4  # columns: below, looking at each is faster than finding where the triangle begins
 
@@ -58,7 +60,7 @@ class Screen(NamedTuple):
 
 
 class Samples(NamedTuple):
-    """What has been found: (size, size, 4) largest inverse depth and its face, -1 for none; (size, size) least of the four."""
+    """What has been found: (size, size, 8) largest inverse depth and its face, -1 for none; (size, size) least of the eight."""
 
     nearest: Floats
     face: Ints
@@ -173,6 +175,8 @@ def _cover(screen: Screen, faces: Ints, order: Ints, samples: Samples) -> None:
     """
     size = len(samples.farthest)
     x, y, inverse = screen.x, screen.y, screen.inverse
+    nearest, face, farthest = samples.nearest, samples.face, samples.farthest
+    du, dv, dw, dz = np.empty(_N, f4), np.empty(_N, f4), np.empty(_N, f4), np.empty(_N, f4)
     for i in range(len(order)):
         f = order[i]
         a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
@@ -184,15 +188,18 @@ def _cover(screen: Screen, faces: Ints, order: Ints, samples: Samples) -> None:
         bottom = min(size - 1, math.floor(max(y0, y1, y2) - _HALF + _REACH))
         if area == _ZERO or left > right or top > bottom:
             continue
+        ceiling = max(inverse[a], inverse[b], inverse[c])
+        if right - left < 2 and bottom - top < 2:  # where faces are dense, half of them end here, behind others
+            upper, lower = min(farthest[top, left], farthest[top, right]), min(farthest[bottom, left], farthest[bottom, right])
+            if ceiling <= min(upper, lower):
+                continue
         ux, uy, vx, vy = (y2 - y0) / area, (x0 - x2) / area, (y0 - y1) / area, (x1 - x0) / area
         wx, wy = -ux - vx, -uy - vy
         z0, to_b, to_c = inverse[a], inverse[b] - inverse[a], inverse[c] - inverse[a]
         zx, zy = to_b * ux + to_c * vx, to_b * uy + to_c * vy
-        ceiling = max(inverse[a], inverse[b], inverse[c])
-        u_first, u_second = _X[0] * ux + _Y[0] * uy, _X[1] * ux + _Y[1] * uy
-        v_first, v_second = _X[0] * vx + _Y[0] * vy, _X[1] * vx + _Y[1] * vy
-        z_first, z_second = _X[0] * zx + _Y[0] * zy, _X[1] * zx + _Y[1] * zy
-        w_first, w_second = -u_first - v_first, -u_second - v_second
+        for k in range(_N):
+            du[k], dv[k], dz[k] = _X[k] * ux + _Y[k] * uy, _X[k] * vx + _Y[k] * vy, _X[k] * zx + _Y[k] * zy
+            dw[k] = -du[k] - dv[k]
         u_reach, v_reach, w_reach = _REACH * (abs(ux) + abs(uy)), _REACH * (abs(vx) + abs(vy)), _REACH * (abs(wx) + abs(wy))
         z_reach = _REACH * (abs(zx) + abs(zy))
         dx = f4(left) + _HALF - x0
@@ -211,24 +218,21 @@ def _cover(screen: Screen, faces: Ints, order: Ints, samples: Samples) -> None:
             u, v, w, z = u + skipped * ux, v + skipped * vx, w + skipped * wx, z + skipped * zx
             for column in range(left + int(low), left + int(high) + 1):
                 # Nearer than something that is there, and within reach of all three edges.
-                if min(z + z_reach, ceiling) > samples.farthest[row, column] and u > -u_reach and v > -v_reach and w > -w_reach:
+                if min(z + z_reach, ceiling) > farthest[row, column] and u > -u_reach and v > -v_reach and w > -w_reach:
                     whole = u >= u_reach and v >= v_reach and w >= w_reach
-                    near, face = samples.nearest[row, column], samples.face[row, column]
-                    if (whole or (u + u_first >= 0 and v + v_first >= 0 and w + w_first >= 0)) and z + z_first > near[0]:
-                        near[0], face[0] = z + z_first, f
-                    if (whole or (u + u_second >= 0 and v + v_second >= 0 and w + w_second >= 0)) and z + z_second > near[1]:
-                        near[1], face[1] = z + z_second, f
-                    if (whole or (u - u_first >= 0 and v - v_first >= 0 and w - w_first >= 0)) and z - z_first > near[2]:
-                        near[2], face[2] = z - z_first, f
-                    if (whole or (u - u_second >= 0 and v - v_second >= 0 and w - w_second >= 0)) and z - z_second > near[3]:
-                        near[3], face[3] = z - z_second, f
-                    samples.farthest[row, column] = min(near[0], near[1], near[2], near[3])
+                    least = _FAR_OFF
+                    for k in range(_N):
+                        now = z + dz[k]
+                        if (whole or (u + du[k] >= 0 and v + dv[k] >= 0 and w + dw[k] >= 0)) and now > nearest[row, column, k]:
+                            nearest[row, column, k], face[row, column, k] = now, f
+                        least = min(least, nearest[row, column, k])
+                    farthest[row, column] = least
                 u, v, w, z = u + ux, v + vx, w + wx, z + zx
 
 
 @compiled
-def _texel(looks: Looks, texture: int, level: f4, s: f4, t: f4, base: Floats) -> None:
-    """Multiply a colour (3,) by a texture's at uv (s, t), repeating, v upwards: bilinear, of the nearest level."""
+def _texel(looks: Looks, texture: int, level: f4, s: f4, t: f4) -> tuple[f4, f4, f4]:
+    """A texture's colour at uv (s, t), repeating, v upwards: bilinear, of the nearest level."""
     k = min(looks.table.shape[1] - 1, max(0, math.floor(level + _HALF)))
     offset, height, width = looks.table[texture, k, 0], looks.table[texture, k, 1], looks.table[texture, k, 2]
     x = (s - f4(math.floor(s))) * f4(width) - _HALF
@@ -238,11 +242,20 @@ def _texel(looks: Looks, texture: int, level: f4, s: f4, t: f4, base: Floats) ->
     left, top = int(column) % width, int(row) % height
     right, bottom = (left + 1) % width, (top + 1) % height
     texels = looks.texels
-    for c in range(3):
-        upper = f4(texels[offset + top * width + left, c]) * (_ONE - across) + f4(texels[offset + top * width + right, c]) * across
-        lower_left, lower_right = texels[offset + bottom * width + left, c], texels[offset + bottom * width + right, c]
-        lower = f4(lower_left) * (_ONE - across) + f4(lower_right) * across
-        base[c] *= (upper * (_ONE - down) + lower * down) / _WHITE
+    upper, lower = offset + top * width, offset + bottom * width
+    a, b, c, d = upper + left, upper + right, lower + left, lower + right
+    red = _mixed(f4(texels[a, 0]), f4(texels[b, 0]), f4(texels[c, 0]), f4(texels[d, 0]), across, down)
+    green = _mixed(f4(texels[a, 1]), f4(texels[b, 1]), f4(texels[c, 1]), f4(texels[d, 1]), across, down)
+    blue = _mixed(f4(texels[a, 2]), f4(texels[b, 2]), f4(texels[c, 2]), f4(texels[d, 2]), across, down)
+    return red, green, blue
+
+
+@compiled
+def _mixed(upper_left: f4, upper_right: f4, lower_left: f4, lower_right: f4, across: f4, down: f4) -> f4:
+    """Between four numbers, `across` and `down` of the way."""
+    upper = upper_left * (_ONE - across) + upper_right * across
+    lower = lower_left * (_ONE - across) + lower_right * across
+    return upper * (_ONE - down) + lower * down
 
 
 @compiled
@@ -262,9 +275,9 @@ def _level(mesh: Triangles, looks: Looks, f: int, pixel: f4) -> f4:
 
 @compiled
 def _own_color(
-    mesh: Triangles, looks: Looks, screen: Screen, f: int, column: f4, row: f4, depth: f4, pixel: f4, base: Floats
-) -> None:
-    """Colour (3,) of a face where a picture has (column, row) and `depth`."""
+    mesh: Triangles, looks: Looks, screen: Screen, f: int, column: f4, row: f4, depth: f4, pixel: f4
+) -> tuple[f4, f4, f4]:
+    """Colour of a face where a picture has (column, row) and `depth`."""
     a, b, c = mesh.faces[f, 0], mesh.faces[f, 1], mesh.faces[f, 2]
     x, y = screen.x, screen.y
     x1, y1, x2, y2, dx, dy = x[b] - x[a], y[b] - y[a], x[c] - x[a], y[c] - y[a], column - x[a], row - y[a]
@@ -273,14 +286,18 @@ def _own_color(
     of_b = (dx * y2 - x2 * dy) / area * screen.inverse[b] * depth
     of_c = (x1 * dy - dx * y1) / area * screen.inverse[c] * depth
     of_a = _ONE - of_b - of_c
-    for k in range(3):
-        base[k] = _WHITE
-        if len(looks.colors):
-            base[k] = of_a * f4(looks.colors[a, k]) + of_b * f4(looks.colors[b, k]) + of_c * f4(looks.colors[c, k])
+    red, green, blue = _WHITE, _WHITE, _WHITE
+    colors = looks.colors
+    if len(colors):
+        red = of_a * f4(colors[a, 0]) + of_b * f4(colors[b, 0]) + of_c * f4(colors[c, 0])
+        green = of_a * f4(colors[a, 1]) + of_b * f4(colors[b, 1]) + of_c * f4(colors[c, 1])
+        blue = of_a * f4(colors[a, 2]) + of_b * f4(colors[b, 2]) + of_c * f4(colors[c, 2])
     if len(looks.texture) and looks.texture[f] >= 0:
         s = of_a * looks.uv[a, 0] + of_b * looks.uv[b, 0] + of_c * looks.uv[c, 0]
         t = of_a * looks.uv[a, 1] + of_b * looks.uv[b, 1] + of_c * looks.uv[c, 1]
-        _texel(looks, looks.texture[f], _level(mesh, looks, f, pixel * depth), s, t, base)
+        over_red, over_green, over_blue = _texel(looks, looks.texture[f], _level(mesh, looks, f, pixel * depth), s, t)
+        red, green, blue = red * (over_red / _WHITE), green * (over_green / _WHITE), blue * (over_blue / _WHITE)
+    return red, green, blue
 
 
 @compiled
@@ -295,38 +312,48 @@ def _seen_normal(normals: Floats, f: int, pose: Floats, right: f4, up: f4) -> tu
 
 
 @compiled
-def _add_face(
-    mesh: Triangles, looks: Looks, light: Light, screen: Screen, camera: Camera, styles: Ints, size: int, f: int, column: f4,
-    row: f4, depth: f4, share: f4, total: Floats, base: Floats,
-) -> None:  # fmt: skip
-    """Add what a face looks like at (column, row), `share` times, to the sums (S, 3) of the styles."""
-    middle = f4(size) * _HALF
-    right, up = (column - middle) * camera.pixel, (middle - row) * camera.pixel
-    x, y, z = _seen_normal(mesh.normals, f, camera.pose, right, up)
+def _light_on(light: Light, x: f4, y: f4, z: f4) -> f4:
+    """How much light falls on a surface with this normal."""
     falls = light.ambient
     for n in range(len(light.strengths)):
         towards = x * light.towards[n, 0] + y * light.towards[n, 1] + z * light.towards[n, 2]
         falls += max(towards, _ZERO) * light.strengths[n]
-    for s in range(len(styles)):
-        style = styles[s]
-        if style == NORMAL:
-            total[s, 0] += share * (x * _HALF + _HALF) * _WHITE
-            total[s, 1] += share * (y * _HALF + _HALF) * _WHITE
-            total[s, 2] += share * (z * _HALF + _HALF) * _WHITE
-        elif style == SILHOUETTE:
-            for c in range(3):
-                total[s, c] += share * light.outline
-        elif style == DEPTH:
-            place = min(_ONE, max(_ZERO, (depth - camera.near) / (camera.far - camera.near)))
-            for c in range(3):
-                total[s, c] += share * _WHITE * (light.nearest + light.depths * place)
-        else:
-            base[:] = light.clay
-            if style == TEXTURE and looks.colored:
-                _own_color(mesh, looks, screen, f, column, row, depth, camera.pixel, base)
-            for c in range(3):
-                lit = base[c] * falls
-                total[s, c] += share * min(lit, light.knee + light.slope * (lit - light.knee))
+    return falls
+
+
+@compiled
+def _is_empty(face: Ints, row: int, column: int) -> bool:
+    """Whether no sample of a pixel sees anything."""
+    most = -1
+    for k in range(_N):
+        most = max(most, face[row, column, k])
+    return most < 0
+
+
+@compiled
+def _is_first(face: Ints, row: int, column: int, k: int) -> bool:
+    """Whether a pixel's sample k sees a face that no sample before it sees."""
+    f = face[row, column, k]
+    if f < 0:
+        return False
+    for j in range(k):
+        if face[row, column, j] == f:
+            return False
+    return True
+
+
+@compiled
+def _together(samples: Samples, row: int, column: int, k: int) -> tuple[f4, f4, f4, f4]:
+    """Of the samples that see what sample k, the first, sees: how many, and the means of their inverse depths, x and y."""
+    f = samples.face[row, column, k]
+    count, inverse, x, y = _ZERO, _ZERO, _ZERO, _ZERO
+    for j in range(k, _N):
+        if samples.face[row, column, j] == f:
+            count += _ONE
+            inverse += samples.nearest[row, column, j]
+            x += _X[j]
+            y += _Y[j]
+    return count, inverse / count, x / count, y / count
 
 
 @compiled
@@ -338,38 +365,57 @@ def _paint(
     A face is looked at once in a pixel, in the middle of the samples that see it.
     """
     size, seen = len(samples.farthest), False
-    done, base, total = np.zeros(4, np.bool_), np.empty(3, f4), np.empty((len(styles), 3), f4)
+    # Out of their tuples once: within the loop each access would count references.
+    face, farthest, normals, pose = samples.face, samples.farthest, mesh.normals, camera.pose
+    clay, nearest, depths, knee, slope = light.clay, light.nearest, light.depths, light.knee, light.slope
+    total = np.empty((len(styles), 3), f4)
+    middle, last = f4(size) * _HALF, -1
+    nx, ny, nz, falls = _ZERO, _ZERO, _ZERO, _ZERO
     for row in range(size):
         for column in range(size):
-            face, near = samples.face[row, column], samples.nearest[row, column]
-            if max(face[0], face[1], face[2], face[3]) < 0:
+            if farthest[row, column] == _ZERO and _is_empty(face, row, column):
                 continue
             seen = True
             total[:] = _ZERO
-            covered = 0
-            for k in range(4):
-                done[k] = face[k] < 0
-            for k in range(4):
-                if done[k]:
+            empty = f4(_N)
+            for k in range(_N):
+                if not _is_first(face, row, column, k):
                     continue
-                count, inverse, x, y = 0, _ZERO, _ZERO, _ZERO
-                for j in range(k, 4):
-                    if face[j] == face[k]:
-                        done[j] = True
-                        count += 1
-                        inverse += near[j]
-                        x += _X[j] if j < 2 else -_X[j - 2]
-                        y += _Y[j] if j < 2 else -_Y[j - 2]
-                covered += count
-                share = f4(count)
-                at_column, at_row = f4(column) + _HALF + x / share, f4(row) + _HALF + y / share
-                _add_face(
-                    mesh, looks, light, screen, camera, styles, size, face[k], at_column, at_row, share / inverse, share, total,
-                    base,
-                )  # fmt: skip
+                f = face[row, column, k]
+                share, inverse, x, y = _together(samples, row, column, k)
+                empty -= share
+                at_column, at_row, depth = f4(column) + _HALF + x, f4(row) + _HALF + y, _ONE / inverse
+                if f != last:  # neighbours mostly see the same face
+                    right, up = (at_column - middle) * camera.pixel, (middle - at_row) * camera.pixel
+                    nx, ny, nz = _seen_normal(normals, f, pose, right, up)
+                    falls = _light_on(light, nx, ny, nz)
+                    last = f
+                for s in range(len(styles)):
+                    style = styles[s]
+                    if style == NORMAL:
+                        total[s, 0] += share * (nx * _HALF + _HALF) * _WHITE
+                        total[s, 1] += share * (ny * _HALF + _HALF) * _WHITE
+                        total[s, 2] += share * (nz * _HALF + _HALF) * _WHITE
+                    elif style == SILHOUETTE:
+                        for c in range(3):
+                            total[s, c] += share * light.outline
+                    elif style == DEPTH:
+                        place = min(_ONE, max(_ZERO, (depth - camera.near) / (camera.far - camera.near)))
+                        for c in range(3):
+                            total[s, c] += share * _WHITE * (nearest + depths * place)
+                    else:
+                        red, green, blue = clay[0], clay[1], clay[2]
+                        if style == TEXTURE and looks.colored:
+                            red, green, blue = _own_color(mesh, looks, screen, f, at_column, at_row, depth, camera.pixel)
+                        red, green, blue = red * falls, green * falls, blue * falls
+                        total[s, 0] += share * min(red, knee + slope * (red - knee))
+                        total[s, 1] += share * min(green, knee + slope * (green - knee))
+                        total[s, 2] += share * min(blue, knee + slope * (blue - knee))
+                if share == f4(_N):
+                    break
             for s in range(len(styles)):
                 for c in range(3):
-                    mean = (total[s, c] + f4(4 - covered) * light.background) * f4(0.25)
+                    mean = (total[s, c] + empty * light.background) * f4(1 / _N)
                     images[s, row, column, c] = np.uint8(min(_WHITE, max(_ZERO, mean)) + _HALF)
     return seen
 
@@ -382,7 +428,7 @@ def draw(
     n, size = len(mesh.vertices), images.shape[2]
     screen = Screen(np.empty(n, f4), np.empty(n, f4), np.empty(n, f4))
     order = np.empty(len(mesh.faces), np.int32)
-    samples = Samples(np.empty((size, size, 4), f4), np.empty((size, size, 4), np.int32), np.empty((size, size), f4))
+    samples = Samples(np.empty((size, size, _N), f4), np.empty((size, size, _N), np.int32), np.empty((size, size), f4))
     mask = np.zeros(len(cameras), np.bool_)
     pixel = f4(2) * tan_half_fov / f4(size)
     for v in range(len(cameras)):

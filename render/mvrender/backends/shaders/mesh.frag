@@ -1,19 +1,20 @@
-#version 330 core
-// What `mvrender.shading.shade` says, for one sample. Every MVR_ number comes from there: none is written here.
-in vec3 point;  // in the camera's frame
-#ifdef TEXCOORD_0_LOC
-in vec2 uv;
+// What `mvrender.shading` says, for one sample. Every MVR_ number comes from there: none is written here.
+// MVR_AT is `sample`, by which this runs for each of a pixel's four samples, where the style varies within a face: run once for a
+// pixel, it carries a face on to the pixel's centre even where the face does not reach it, and fine textures shimmer.
+MVR_AT in vec3 point;  // in the camera's frame
+#ifdef MVR_TEXTURED
+MVR_AT in vec2 uv;
+uniform sampler2D picture;
+uniform float pixel_at_unit_depth;
 #endif
-#ifdef COLOR_0_LOC
-in vec3 color;
+#ifdef MVR_COLORED
+MVR_AT in vec3 color;
+#endif
+#ifdef MVR_STYLE_DEPTH
+uniform vec2 depth_range;
 #endif
 
-struct Material {
-    sampler2D base_color_texture;
-};
-uniform Material material;
-
-out vec4 pixel;  // alpha tells where something was drawn
+out vec4 pixel;
 
 vec3 turned_normal() {
     // Across the pixel the point moves within its face, so that the face's own normal needs no vertex data.
@@ -21,16 +22,16 @@ vec3 turned_normal() {
     return faceforward(normal, point, normal);
 }
 
-#ifdef HAS_BASE_COLOR_TEX
+#ifdef MVR_TEXTURED
 vec3 texture_color() {
     // Texels per pixel as if the face were seen straight on: the usual choice, by the longer side of the pixel's
     // footprint, blurs faces seen at a slant, and here each of a pixel's four samples is textured by itself.
-    vec2 texel = uv * vec2(textureSize(material.base_color_texture, 0));
+    vec2 texel = uv * vec2(textureSize(picture, 0));
     vec2 right = dFdx(texel), up = dFdy(texel);
     float texels = abs(right.x * up.y - right.y * up.x);
     float area = length(cross(dFdx(point), dFdy(point)));
-    float level = 0.5 * log2(max(texels, 1e-30) / max(area, 1e-30)) + log2(-point.z * MVR_PIXEL_AT_UNIT_DEPTH);
-    return textureLod(material.base_color_texture, uv, level).rgb;
+    float level = 0.5 * log2(max(texels, 1e-30) / max(area, 1e-30)) + log2(-point.z * pixel_at_unit_depth);
+    return textureLod(picture, uv, level).rgb;
 }
 #endif
 
@@ -39,10 +40,10 @@ vec3 base_color() {
 #ifdef MVR_STYLE_CLAY
     base = MVR_CLAY;
 #else
-#ifdef COLOR_0_LOC
+#ifdef MVR_COLORED
     base = color;
 #endif
-#ifdef HAS_BASE_COLOR_TEX
+#ifdef MVR_TEXTURED
     base *= texture_color();
 #endif
 #endif
@@ -67,8 +68,7 @@ void main() {
     vec3 rgb = turned_normal() * 0.5 + 0.5;
 #endif
 #ifdef MVR_STYLE_DEPTH
-    vec2 range = MVR_DEPTH_RANGE;
-    float share = clamp((-point.z - range.x) / (range.y - range.x), 0.0, 1.0);
+    float share = clamp((-point.z - depth_range.x) / (depth_range.y - depth_range.x), 0.0, 1.0);
     vec3 rgb = vec3(mix(MVR_GREY_NEAR, MVR_GREY_FAR, share));
 #endif
 #ifdef MVR_STYLE_CLAY

@@ -1,30 +1,29 @@
-#version 330 core
-// Inputs stand where the host puts them: it fills in the *_LOC numbers.
-layout(location = 0) in vec3 position;
-#ifdef TEXCOORD_0_LOC
-layout(location = TEXCOORD_0_LOC) in vec2 texcoord;
-out vec2 uv;
+in vec3 position;
+#ifdef MVR_TEXTURED
+in vec2 texcoord;
+MVR_AT out vec2 uv;
 #endif
-#ifdef COLOR_0_LOC
-layout(location = COLOR_0_LOC) in vec4 vertex_color;
-out vec3 color;
+#ifdef MVR_COLORED
+in vec3 vertex_color;
+MVR_AT out vec3 color;
 #endif
 
-uniform mat4 V;  // world to camera
-uniform mat4 P;  // camera to clip
+uniform mat4 to_camera;
+uniform float zoom;  // 1 / tan of half the angle of view
+uniform vec2 clip;   // depth to clip space
+uniform float shift; // of the picture, to the right and downwards
 
-out vec3 point;  // in the camera's frame
+MVR_AT out vec3 point;  // in the camera's frame
 
 void main() {
-    vec4 in_camera = V * vec4(position, 1.0);
-    point = in_camera.xyz;
-    gl_Position = P * in_camera;
-    // Upside down, so that GL's four samples, counted from the bottom row, lie where the ray caster puts its four.
-    gl_Position.y = -gl_Position.y;
-#ifdef TEXCOORD_0_LOC
-    uv = texcoord;
+    point = (to_camera * vec4(position, 1.0)).xyz;
+    // Upside down: then GL's rows, which count from the bottom, come as pictures want them, and its four samples lie where the
+    // rasteriser puts its own.
+    gl_Position = vec4(vec2(point.x, -point.y) * zoom - shift * point.z, point.z * clip.x + clip.y, -point.z);
+#ifdef MVR_TEXTURED
+    uv = vec2(texcoord.x, 1.0 - texcoord.y);  // rows of textures come from the top down
 #endif
-#ifdef COLOR_0_LOC
-    color = vertex_color.rgb;
+#ifdef MVR_COLORED
+    color = vertex_color;
 #endif
 }
