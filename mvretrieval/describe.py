@@ -255,6 +255,13 @@ class Describer:
         joined = np.concatenate(vectors, axis=1) / np.sqrt(len(vectors))
         return joined.astype(np.float32), np.stack(weights, axis=1).astype(np.float32)
 
+    def view_weights(self, view_vectors: NDArray[np.float32], view_mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """Weights (B, S, V) that `pool` gives the rig's views (B, S, V, D), masked ones (B, V) left out."""
+        if self.adapter is None and self.config.pooling == "mean":  # said without pooling anything, and without torch
+            shares = (view_mask / view_mask.sum(axis=1, keepdims=True)).astype(np.float32)
+            return np.repeat(shares[:, None], self.n_styles, axis=1)
+        return self.pool(view_vectors, view_mask)[1]
+
     def matched_views(self, views: NDArray[np.float32]) -> NDArray[np.float32]:
         """(B, S, V, D) raw view vectors as views are compared one by one: centred, whitened, adapted; (B, S, V, K) unit norm."""
         return prepare(views, self.statistics) if self.adapter is None else self.adapter.adapt_views(views)

@@ -53,7 +53,7 @@ class Options:
         whiten: dimensions left by PCA whitening, fitted at the end of the first run; 0 is none.
         center: take away the mean view.
         fit_where: objects that the whitening is fitted on, as a filter.
-        index: kind of index; auto is exact up to 200,000 objects, HNSW up to 3 million, IVF beyond.
+        index: kind of index; auto compares every vector up to 250,000 objects, and beyond those that small codes name.
         backend: renderer; the best one here by default.
         device: cpu, cuda, or auto.
         precision: auto, float32 or bfloat16.
@@ -100,7 +100,7 @@ def run(options: Options) -> int:
     import json
 
     views = _views(options)
-    machine = OpenOptions(options.device, options.precision, options.backend, options.workers)
+    machine = OpenOptions(options.device, options.precision, options.backend, options.workers, start_workers=views is None)
     is_new = not (options.collection / FILE).exists()
     if is_new:
         if options.labels is not None:

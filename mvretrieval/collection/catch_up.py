@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvretrieval.collection.store import Store
-from mvretrieval.collection.vectors import IndexKind, VectorIndex, resolve_kind
+from mvretrieval.collection.vectors import IndexKind, VectorIndex
 
 Parts = Iterable[tuple[NDArray[np.int64], NDArray[np.float32]]]
 
@@ -29,18 +29,13 @@ def caught_up(
     change, epoch = int(store.get_meta("change", 0)), int(store.get_meta("epoch", 0))
     kind: IndexKind = store.get_meta("index", "auto")
 
-    def build() -> VectorIndex:
-        return VectorIndex.build(kind, dim(), change, epoch, since(-1), store.count())
-
     if index is None or index.epoch != epoch:
         index = VectorIndex.load(folder, epoch) if folder.is_dir() else None
-    if index is None or index.worn or index.change > change:
-        return build()
-    if index.change < change:
+    if index is not None and index.change < change:
         index.drop(store.deleted_since(index.change))
         for numbers, vectors in since(index.change):
             index.put(numbers, vectors)
         index.change = change
-        if resolve_kind(kind, len(index)) != index.kind:
-            return build()
+    if index is None or index.change > change or index.is_worn(kind):
+        return VectorIndex.build(kind, dim(), change, epoch, since(-1), store.count())
     return index

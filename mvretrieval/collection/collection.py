@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from mvrender.pool import Rendered, RenderPool
 from mvretrieval.collection import adding, repooling
 from mvretrieval.collection.current_index import CurrentIndex
-from mvretrieval.collection.description import Description, OpenOptions
+from mvretrieval.collection.description import Description, OpenOptions, open_describer
 from mvretrieval.collection.making import make_collection
 from mvretrieval.collection.records import NewObject, ObjectRecord
 from mvretrieval.collection.render_pools import RenderPools
@@ -54,7 +54,7 @@ class Collection:
     Many processes may read at once; one may write. A reader notices what the writer adds.
     """
 
-    def __init__(self, folder: Path, store: Store, options: OpenOptions) -> None:
+    def __init__(self, folder: Path, store: Store, options: OpenOptions, pools: RenderPools | None = None) -> None:
         """Use `Collection.create` or `Collection.open`."""
         self.folder = folder
         self.store = store
@@ -62,7 +62,7 @@ class Collection:
         self.smoother = Smoother(self)
         self._description = Description(folder, store, options)
         self._index = CurrentIndex(folder, store, lambda: self.dim)
-        self._pools = RenderPools()
+        self._pools = pools or RenderPools()
         self._writer = WriterLock(folder)
 
     # -- opening ------------------------------------------------------------------------------------------------------
@@ -90,9 +90,15 @@ class Collection:
             CollectionError: there is one already, or the folder cannot be written.
             EncoderError: the encoder is unknown, or its weights cannot be had.
         """
-        folder, options = Path(folder), options or OpenOptions()
-        store, writer, describer = make_collection(folder, config or DescriberConfig(), options, index, adapter)
-        collection = cls(folder, store, options)
+        folder, config, options = Path(folder), config or DescriberConfig(), options or OpenOptions()
+        with ExitStack() as on_failure:
+            pools = RenderPools()
+            on_failure.callback(pools.close)
+            if options.start_workers:
+                pools.get(open_describer(config, None, options), options.workers).warm_up()
+            store, writer, describer = make_collection(folder, config, options, index, adapter)
+            on_failure.pop_all()
+        collection = cls(folder, store, options, pools)
         collection._writer = writer
         collection._description.use(describer)
         return collection
@@ -116,6 +122,8 @@ class Collection:
                 raise CollectionError(f"{folder} does not say how its objects are described: delete it and index again")
             if write:
                 collection.lock_for_writing()
+            if collection.options.start_workers:
+                collection.pool(collection.options.workers).warm_up()
         except CollectionError:
             collection.close()
             raise
@@ -331,9 +339,8 @@ class Collection:
 
     def save_index(self) -> None:
         """Write the index beside the store, so that opening needs no rebuild."""
-        index = self.index()
         try:
-            index.save(self.folder)
+            self._index.save()
             self.smoother.save()
         except (OSError, RuntimeError) as error:  # faiss knows no other error
             warnings.warn(

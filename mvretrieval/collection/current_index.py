@@ -72,3 +72,12 @@ class CurrentIndex:
         """(n, D) vectors of at most `limit` objects."""
         with self._lock:
             return self.get().sample(limit)
+
+    def save(self) -> None:
+        """Write the index, brought up to what the store holds now.
+
+        Raises:
+            OSError, RuntimeError: the disk is full or read-only.
+        """
+        with self._lock:  # whoever searched meanwhile would add to vectors that are being written
+            self.get().save(self._folder)

@@ -25,12 +25,14 @@ class OpenOptions:
         precision: of the encoder.
         backend: renderer by name.
         workers: render processes; one per core by default.
+        start_workers: start them at once, while the encoder is opened, rather than with the first file.
     """
 
     device: str = "auto"
     precision: PrecisionChoice = "auto"
     backend: str | None = None
     workers: int | None = None
+    start_workers: bool = False
 
 
 class Description:

@@ -1,7 +1,8 @@
-"""The FAISS index over object vectors: derived from the store, thrown away and rebuilt whenever in doubt.
+"""The search index over object vectors: derived from the store, thrown away and rebuilt whenever in doubt.
 
 Vectors sit in slots, in the order in which they came. A replaced or deleted object leaves a dead slot behind, which
-searches skip, until so many are dead that the index is rebuilt.
+searches skip, until so many are dead that the index is rebuilt. A search scores all vectors (`exact`), or those alone that
+small codes name (`approximate`); with a filter always all that it keeps.
 """
 
 from __future__ import annotations
@@ -10,34 +11,44 @@ import contextlib
 import os
 import re
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-import faiss as _faiss
 import numpy as np
 from numpy.typing import NDArray
 
-faiss: Any = _faiss  # its types know a part of it
-IndexKind = Literal["auto", "exact", "hnsw", "ivf"]
+from mvretrieval.collection.nearest import nearest, query_parts, rows_at_once
+from mvretrieval.collection.rows import Rows, grown
 
-# Exact search over 200,000 vectors of 512 takes some ten milliseconds; beyond, approximate search pays.
-EXACT_UP_TO = 200_000
-# An HNSW graph costs 256 bytes a vector beyond the vector itself, and hours to build beyond this.
-HNSW_UP_TO = 3_000_000
+if TYPE_CHECKING:
+    from mvretrieval.collection.codes import Codes
+
+IndexKind = Literal["auto", "exact", "approximate"]
+
+# Scoring 250,000 vectors of 512 for one question takes 20 ms on two cores; through codes it takes one.
+EXACT_UP_TO = 250_000
+# Fewer have too little to learn lists from, and nothing to gain.
+_FEWEST_WITH_CODES = 1000
 _MAX_DEAD_SHARE = 0.3
-# Below this share of objects kept by a filter, scoring just those is faster than any index and exact.
-_BRUTE_FORCE_SHARE = 0.1
+# How many candidates are scored by their vectors: for each of the k, and at least.
+_CANDIDATES_PER_HIT = 10
+_FEWEST_CANDIDATES = 500
+# Beyond this share of vectors kept by a filter, scoring all costs less than gathering those.
+_GATHERED_SHARE = 0.15
+# A saved index is written anew when it lags behind by this share: opening catches up with less in no time.
+_SAVED_LAG = 0.01
+_ADDED_AT_ONCE = 1 << 16
+
+Found = tuple[NDArray[np.float32], NDArray[np.int64]]
 
 
-def resolve_kind(kind: IndexKind, count: int) -> Literal["exact", "hnsw", "ivf"]:
-    """What `auto` means at a size."""
-    if kind != "auto":
-        return kind
-    if count <= EXACT_UP_TO:
+def resolve_kind(kind: IndexKind, count: int) -> Literal["exact", "approximate"]:
+    """How so many vectors are searched."""
+    if kind == "exact":
         return "exact"
-    return "hnsw" if count <= HNSW_UP_TO else "ivf"
+    return "approximate" if count > (EXACT_UP_TO if kind == "auto" else _FEWEST_WITH_CODES) else "exact"
 
 
 @dataclass
@@ -45,21 +56,30 @@ class VectorIndex:
     """Object vectors by number, searchable by cosine.
 
     Attributes:
-        kind: how it searches.
         dim: D.
         change: of the store, up to which it has caught up.
         epoch: of the store; vectors of another epoch have another meaning.
+        rows: vectors by slot.
+        numbers: of each slot, with room to grow.
+        alive: which slots hold an object, with room to grow.
+        slot_of: by number, -1 where there is none.
+        codes: of the living slots, where it searches through them.
+        saved_as: stem of the files that hold it, or held it `n_unsaved` slots ago.
     """
 
-    kind: Literal["exact", "hnsw", "ivf"]
     dim: int
     change: int
     epoch: int
-    faiss_index: Any
-    numbers: NDArray[np.int64]  # of each slot, with room to grow
+    rows: Rows
+    numbers: NDArray[np.int64]
     alive: NDArray[np.bool_]
-    slot_of: NDArray[np.int64]  # by number, -1 where there is none
-    saved_as: str = ""  # name of the files that hold just this
+    slot_of: NDArray[np.int64]
+    codes: Codes | None = None
+    saved_as: str = ""
+    n_unsaved: int = 0
+
+    def __post_init__(self) -> None:
+        self._n_alive = int(self.alive[: self.n_slots].sum())
 
     @classmethod
     def build(
@@ -72,40 +92,46 @@ class VectorIndex:
         count: int,
     ) -> VectorIndex:
         """Index of `count` vectors that come in parts."""
-        resolved = resolve_kind(kind, count)
-        faiss_index: Any
-        if resolved == "hnsw":
-            faiss_index = faiss.IndexHNSWFlat(dim, 32, faiss.METRIC_INNER_PRODUCT)
-            faiss_index.hnsw.efConstruction, faiss_index.hnsw.efSearch = 200, 128
-        elif resolved == "ivf":
-            n_lists = max(1, min(int(4 * np.sqrt(count)), count // 39))
-            faiss_index = faiss.IndexIVFFlat(faiss.IndexFlatIP(dim), dim, n_lists, faiss.METRIC_INNER_PRODUCT)
-            faiss_index.nprobe = max(1, min(n_lists, 64))
-            parts = list(parts)
-            if parts:
-                faiss_index.train(np.concatenate([vectors for _, vectors in parts]))
-        else:
-            faiss_index = faiss.IndexFlatIP(dim)
-        index = cls(
-            resolved, dim, change, epoch, faiss_index, np.empty(0, np.int64), np.empty(0, bool), np.full(16, -1, np.int64)
-        )
+        rows = Rows(dim, room=count)
+        index = cls(dim, change, epoch, rows, np.empty(count, np.int64), np.empty(count, bool), np.full(16, -1, np.int64))
         for numbers, vectors in parts:
             index.put(numbers, vectors)
+        if resolve_kind(kind, len(index)) == "approximate":
+            index._learn_codes()
         return index
+
+    def _learn_codes(self) -> None:
+        from mvretrieval.collection.codes import Codes
+
+        self.codes = codes = Codes.trained(self.sample(Codes.sample_size(len(self))), len(self))
+        slots = self._living()
+        for start in range(0, len(slots), _ADDED_AT_ONCE):
+            some = slots[start : start + _ADDED_AT_ONCE]
+            codes.add(some, self.rows.take(some))
 
     def __len__(self) -> int:
         """Number of objects that can be found."""
-        return int(self.alive[: self.n_slots].sum())
+        return self._n_alive
+
+    @property
+    def kind(self) -> Literal["exact", "approximate"]:
+        """How it searches."""
+        return "exact" if self.codes is None else "approximate"
 
     @property
     def n_slots(self) -> int:
         """Slots in use, dead ones too."""
-        return int(self.faiss_index.ntotal)
+        return len(self.rows)
 
-    @property
-    def worn(self) -> bool:
-        """Whether so many slots are dead that a rebuild pays."""
-        return self.n_slots > 1000 and len(self) < (1 - _MAX_DEAD_SHARE) * self.n_slots
+    def is_worn(self, kind: IndexKind) -> bool:
+        """Whether a rebuild pays: many slots are dead, or there are too many objects, or far too few, for how it searches."""
+        count = len(self)
+        if self.n_slots > 1000 and count < (1 - _MAX_DEAD_SHARE) * self.n_slots:
+            return True
+        if self.codes is None:
+            return resolve_kind(kind, count) == "approximate"
+        # Not at once where it was built: a collection of that size would be rebuilt with every object that comes or goes.
+        return resolve_kind(kind, 2 * count) == "exact" or self.codes.outgrown_by(count)
 
     def put(self, numbers: NDArray[np.int64], vectors: NDArray[np.float32]) -> None:
         """Add objects, or replace those that are there."""
@@ -113,27 +139,32 @@ class VectorIndex:
             return
         self.drop(numbers)
         start, end = self.n_slots, self.n_slots + len(numbers)
-        if self.kind == "ivf" and not self.faiss_index.is_trained:
-            self.faiss_index.train(np.ascontiguousarray(vectors, np.float32))
-        self.faiss_index.add(np.ascontiguousarray(vectors, np.float32))
-        self.numbers = _grown(self.numbers, end, 0)
-        self.alive = _grown(self.alive, end, False)
-        self.slot_of = _grown(self.slot_of, int(numbers.max()) + 1, -1)
+        slots = np.arange(start, end)
+        self.rows.append(vectors)
+        self.numbers = grown(self.numbers, end, 0)
+        self.alive = grown(self.alive, end, False)
+        self.slot_of = grown(self.slot_of, int(numbers.max()) + 1, -1)
         self.numbers[start:end] = numbers
         self.alive[start:end] = True
-        self.slot_of[numbers] = np.arange(start, end)
+        self.slot_of[numbers] = slots
+        if self.codes is not None:
+            self.codes.add(slots, vectors)
+        self._n_alive += len(numbers)
+        self.n_unsaved += len(numbers)
 
     def drop(self, numbers: NDArray[np.int64] | list[int]) -> None:
         """Make objects unfindable."""
-        known = np.asarray(numbers, np.int64)
-        known = known[known < len(self.slot_of)]
-        slots = self.slot_of[known]
-        self.alive[slots[slots >= 0]] = False
-        self.slot_of[known] = -1
+        slots = np.unique(self._slots(np.asarray(numbers, np.int64)))
+        if len(slots) == 0:
+            return
+        if self.codes is not None:
+            self.codes.remove(slots)
+        self.alive[slots] = False
+        self.slot_of[self.numbers[slots]] = -1
+        self._n_alive -= len(slots)
+        self.n_unsaved += len(slots)
 
-    def search(
-        self, queries: NDArray[np.float32], k: int, allowed: NDArray[np.int64] | None = None
-    ) -> list[tuple[NDArray[np.float32], NDArray[np.int64]]]:
+    def search(self, queries: NDArray[np.float32], k: int, allowed: NDArray[np.int64] | None = None) -> list[Found]:
         """Best objects for each query.
 
         Args:
@@ -145,54 +176,42 @@ class VectorIndex:
             For each query the inner products, falling, and the numbers; equal ones by number.
         """
         queries = np.ascontiguousarray(queries, np.float32)
-        slots = self._slots(allowed)
+        slots = None if allowed is None else self._slots(allowed)
         k = min(k, len(self) if slots is None else len(slots))
         if k <= 0:
             return [(np.empty(0, np.float32), np.empty(0, np.int64)) for _ in queries]
-        if slots is not None and self.kind != "ivf" and len(slots) < _BRUTE_FORCE_SHARE * self.n_slots:
-            scores = queries @ self.vectors()[slots].T
-            top = np.argpartition(-scores, k - 1, axis=1)[:, :k]
-            found = np.take_along_axis(scores, top, axis=1), slots[top]
-        else:
-            # faiss.contrib.torch_utils, which pytorch-metric-learning imports, puts a search without parameters in its place.
-            search = getattr(self.faiss_index, "search_numpy", self.faiss_index.search)
-            found = search(queries, k, params=self._parameters(slots, k))
-        return [self._sorted(score, slot) for score, slot in zip(*found, strict=True)]
-
-    def vectors(self) -> NDArray[np.float32]:
-        """(n_slots, D) vectors without copying them; dead slots too. Not for `ivf`."""
-        storage = self.faiss_index if self.kind == "exact" else faiss.downcast_index(self.faiss_index.storage)
-        flat = faiss.rev_swig_ptr(storage.get_xb(), self.n_slots * self.dim)
-        return np.asarray(flat).reshape(self.n_slots, self.dim)
+        n_candidates = max(_FEWEST_CANDIDATES, _CANDIDATES_PER_HIT * k)
+        if self.codes is None or slots is not None or n_candidates > _GATHERED_SHARE * self.n_slots:
+            return self._exact(queries, k, slots)
+        return self._approximate(self.codes, queries, k, n_candidates)
 
     def sample(self, limit: int) -> NDArray[np.float32]:
         """(n, D) vectors of at most `limit` objects, evenly picked."""
-        slots = np.flatnonzero(self.alive[: self.n_slots])
-        slots = slots[np.linspace(0, len(slots) - 1, min(limit, len(slots))).astype(np.int64)] if len(slots) else slots
-        if self.kind == "ivf":
-            self.faiss_index.make_direct_map()
-            found = np.empty((len(slots), self.dim), np.float32)
-            for row, slot in zip(found, slots, strict=True):
-                row[:] = self.faiss_index.reconstruct(int(slot))
-            return found
-        return self.vectors()[slots]
+        slots = self._living()
+        if len(slots):
+            slots = slots[np.linspace(0, len(slots) - 1, min(limit, len(slots))).astype(np.int64)]
+        return self.rows.take(slots)
 
     # -- on disk ------------------------------------------------------------------------------------------------------
 
     def save(self, folder: Path) -> None:
-        """Write the index; the second file's name makes the pair valid, so that a kill leaves an old pair or none.
+        """Write the index; the last file's name makes all of them valid, so that a kill leaves an old index or none.
+
+        Nothing is written where what is there lags behind by little.
 
         Raises:
             OSError, RuntimeError: the disk is full or read-only.
         """
-        stem = f"index-{self.epoch}-{self.change}"
-        if self.saved_as == stem and (folder / f"{stem}.npz").exists():
+        there = self.saved_as and (folder / f"{self.saved_as}.npz").exists()
+        if there and self.n_unsaved <= _SAVED_LAG * self.n_slots:
             return
+        stem = f"index-{self.epoch}-{self.change}"
         try:
             self._write(folder, stem)
         except (OSError, RuntimeError):
             for part in folder.glob(f"{stem}.*.part"):
-                part.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    part.unlink(missing_ok=True)
             raise
         for old in folder.glob("index-*"):
             if not old.name.startswith(f"{stem}."):
@@ -201,15 +220,16 @@ class VectorIndex:
 
     def _write(self, folder: Path, stem: str) -> None:
         n = self.n_slots
-        faiss.write_index(self.faiss_index, str(folder / f"{stem}.faiss.part"))
+        self.rows.write(folder / f"{stem}.vectors.part")
+        if self.codes is not None:
+            self.codes.write(folder / f"{stem}.codes.part")
+        header = np.array([self.epoch, self.change, self.dim, n, self.codes is not None])
         with (folder / f"{stem}.npz.part").open("wb") as file:
-            np.savez(
-                file, numbers=self.numbers[:n], alive=self.alive[:n], header=np.array([self.epoch, self.change, self.dim, n]),
-                kind=np.array(self.kind),
-            )
-        os.replace(folder / f"{stem}.faiss.part", folder / f"{stem}.faiss")  # noqa: PTH105
-        os.replace(folder / f"{stem}.npz.part", folder / f"{stem}.npz")  # noqa: PTH105
-        self.saved_as = stem
+            np.savez(file, numbers=self.numbers[:n], alive=self.alive[:n], header=header)
+        for suffix in ("vectors", "codes", "npz") if self.codes is not None else ("vectors", "npz"):
+            os.replace(folder / f"{stem}.{suffix}.part", folder / f"{stem}.{suffix}")  # noqa: PTH105
+        self.rows = Rows.open(folder / f"{stem}.vectors")  # what was in this process's memory is the system's to keep
+        self.saved_as, self.n_unsaved = stem, 0
 
     @classmethod
     def load(cls, folder: Path, epoch: int) -> VectorIndex | None:
@@ -217,53 +237,79 @@ class VectorIndex:
         saved = [path for path in folder.iterdir() if re.fullmatch(rf"index-{epoch}-\d+\.npz", path.name)]
         for path in sorted(saved, key=lambda path: int(path.stem.rsplit("-", 1)[1]), reverse=True):
             try:
-                with np.load(path, allow_pickle=False) as data:
-                    stored_epoch, change, dim, n = (int(x) for x in data["header"])
-                    numbers, alive, kind = data["numbers"], data["alive"], str(data["kind"])
-                faiss_index = faiss.read_index(str(path.with_suffix(".faiss")))
-                if stored_epoch != epoch or faiss_index.ntotal != n or faiss_index.d != dim or len(numbers) != n:
-                    continue
+                index = cls._read(path)
             except (OSError, ValueError, KeyError, RuntimeError, EOFError, MemoryError, zipfile.BadZipFile):
                 continue
-            slot_of = np.full(int(numbers.max(initial=0)) + 1, -1, np.int64)
-            slots = np.flatnonzero(alive)
-            slot_of[numbers[slots]] = slots
-            return cls(kind, dim, change, epoch, faiss_index, numbers, alive, slot_of, path.stem)  # type: ignore[arg-type]
+            if index.epoch == epoch:
+                return index
         return None
+
+    @classmethod
+    def _read(cls, path: Path) -> VectorIndex:
+        with np.load(path, allow_pickle=False) as data:
+            epoch, change, dim, n, has_codes = (int(x) for x in data["header"])
+            numbers, alive = data["numbers"], data["alive"]
+        rows = Rows.open(path.with_suffix(".vectors"))
+        slots = np.flatnonzero(alive)
+        codes = None
+        if has_codes:
+            from mvretrieval.collection.codes import Codes
+
+            codes = Codes.open(path.with_suffix(".codes"))
+            if (len(codes), codes.dim) != (len(slots), dim):
+                raise ValueError(f"{path} goes with other codes")
+        if (len(rows), rows.dim, len(numbers), len(alive)) != (n, dim, n, n):
+            raise ValueError(f"{path} goes with other vectors")
+        slot_of = np.full(int(numbers.max(initial=0)) + 1, -1, np.int64)
+        slot_of[numbers[slots]] = slots
+        return cls(dim, change, epoch, rows, numbers, alive, slot_of, codes, path.stem)
 
     # -- plumbing -----------------------------------------------------------------------------------------------------
 
-    def _slots(self, allowed: NDArray[np.int64] | None) -> NDArray[np.int64] | None:
-        """Slots to search in, or None for all of them."""
-        if allowed is None:
-            return None if len(self) == self.n_slots else np.flatnonzero(self.alive[: self.n_slots])
-        known = allowed[allowed < len(self.slot_of)]
-        slots = self.slot_of[known]
+    def _living(self) -> NDArray[np.int64]:
+        return np.flatnonzero(self.alive[: self.n_slots])
+
+    def _slots(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Slots of those objects that are there."""
+        slots = self.slot_of[numbers[numbers < len(self.slot_of)]]
         return np.asarray(slots[slots >= 0])
 
-    def _parameters(self, slots: NDArray[np.int64] | None, k: int) -> Any:
-        selector = None
+    def _exact(self, queries: NDArray[np.float32], k: int, slots: NDArray[np.int64] | None) -> list[Found]:
+        """The best among some slots, or among all that are alive."""
+        found: list[Found] = []
+        for part in query_parts(len(queries)):
+            some = queries[part]
+            size = rows_at_once(len(some))
+            if slots is not None and len(slots) < _GATHERED_SHARE * self.n_slots:
+                found += nearest(some, self._gathered(np.sort(slots), size), k)
+            else:
+                found += nearest(some, self._scanned(slots, size), k)
+        return found
+
+    def _gathered(
+        self, slots: NDArray[np.int64], size: int
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32], None]]:
+        for start in range(0, len(slots), size):
+            some = slots[start : start + size]
+            yield self.numbers[some], self.rows.take(some), None
+
+    def _scanned(
+        self, slots: NDArray[np.int64] | None, size: int
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.bool_] | None]]:
+        counts = None if len(self) == self.n_slots else self.alive
         if slots is not None:
-            kept = np.zeros(self.n_slots, bool)
-            kept[slots] = True
-            bitmap = np.packbits(kept, bitorder="little")
-            selector = faiss.IDSelectorBitmap(bitmap)
-        if self.kind == "hnsw":
-            return faiss.SearchParametersHNSW(sel=selector, efSearch=max(128, 2 * k))
-        if self.kind == "ivf":
-            return faiss.SearchParametersIVF(sel=selector, nprobe=self.faiss_index.nprobe)
-        return faiss.SearchParameters(sel=selector) if selector is not None else None
+            counts = np.zeros(self.n_slots, bool)
+            counts[slots] = True
+        for start, vectors in self.rows.blocks(size):
+            end = start + len(vectors)
+            yield self.numbers[start:end], vectors, None if counts is None else counts[start:end]
 
-    def _sorted(self, scores: NDArray[np.float32], slots: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        kept = slots >= 0
-        scores, numbers = scores[kept], self.numbers[slots[kept]]
-        order = np.lexsort((numbers, -scores))
-        return scores[order], numbers[order]
-
-
-def _grown(array: NDArray[Any], size: int, fill: Any) -> NDArray[Any]:
-    if len(array) >= size:
-        return array
-    larger = np.full(max(size, 2 * len(array)), fill, array.dtype)
-    larger[: len(array)] = array
-    return larger
+    def _approximate(self, codes: Codes, queries: NDArray[np.float32], k: int, n_candidates: int) -> list[Found]:
+        found: list[Found] = []
+        for query, candidates in zip(queries, codes.candidates(queries, n_candidates), strict=True):
+            slots = np.sort(candidates[candidates >= 0])
+            if len(slots) < k:  # the lists around this question hold too few
+                found += self._exact(query[None], k, None)
+            else:
+                found += nearest(query[None], self._gathered(slots, len(slots)), k)
+        return found

@@ -135,30 +135,30 @@ def search_sources(
 
 def _hits(collection: Collection, sources: Sequence[Source], ranked: Ranked, k: int) -> list[Hit]:
     """The first k of them, explained."""
-    hits: list[Hit] = []
-    records = collection.store.records(ranked.numbers[:k].tolist())
-    for i, number in enumerate(ranked.numbers[:k].tolist()):
-        record = records.get(number)
-        if record is None:  # removed by another process since the index was searched
-            continue
-        matched = ranked.matches is not None
-        best_view, view_weights = explain(collection, number, sources, matched)
-        stored = searched_vectors(collection.store, [number])[1][0]
-        hits.append(
-            Hit(
-                rank=len(hits) + 1,
-                id=record.id,
-                path=record.path,
-                score=float(ranked.scores[i]),
-                best_view=best_view,
-                view_weights=view_weights,
-                metadata=record.metadata,
-                facts=record.facts,
-                parts=tuple(float(stored @ source.vector) for source in sources) if len(sources) > 1 else (),
-                matches=() if ranked.matches is None else _known(ranked.matches[i]),
-            )
+    numbers = ranked.numbers[:k].tolist()
+    records = collection.store.records(numbers)
+    if not numbers:
+        return []
+    reasons = explain(collection, numbers, sources, ranked.matches is not None)
+    parts = np.empty((len(numbers), 0), np.float32)
+    if len(sources) > 1:
+        vectors = searched_vectors(collection.store, numbers)[1]
+        parts = np.stack([vectors @ source.vector for source in sources], axis=1)
+    return [
+        Hit(
+            rank=i + 1,
+            id=records[number].id,
+            path=records[number].path,
+            score=float(ranked.scores[i]),
+            best_view=reasons[i].best_view,
+            view_weights=reasons[i].view_weights,
+            metadata=records[number].metadata,
+            facts=records[number].facts,
+            parts=tuple(parts[i].tolist()),
+            matches=() if ranked.matches is None else _known(ranked.matches[i]),
         )
-    return hits
+        for i, number in enumerate(numbers)
+    ]
 
 
 def _known(values: NDArray[np.float64]) -> tuple[float | None, ...]:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mvretrieval.collection.batches import view_vectors
+from mvretrieval.errors import CollectionError
 from mvretrieval.search.rerank import prepared_views, styles_of
 
 if TYPE_CHECKING:
     from mvretrieval.collection.collection import Collection
+    from mvretrieval.describe import Describer
     from mvretrieval.search.query import Source
 
 
@@ -20,43 +24,84 @@ def place_of(best_view: Mapping[str, Any]) -> str:
     return f"{best_view['azimuth_deg']:g}°" if "azimuth_deg" in best_view else f"view {best_view['view'] + 1}"
 
 
+@dataclass(frozen=True)
+class Reasons:
+    """Why one object was found: see `answers.Hit`."""
+
+    best_view: dict[str, Any]
+    view_weights: NDArray[np.float32]  # (S, V)
+
+
 def explain(
-    collection: Collection, number: int, sources: Sequence[Source], matched: bool = False
-) -> tuple[dict[str, Any], NDArray[np.float32]]:
-    """Best view of an object for a question, and its view weights (S, V).
+    collection: Collection, numbers: Sequence[int], sources: Sequence[Source], matched: bool = False
+) -> list[Reasons]:
+    """Best views of objects for a question, and their view weights, in the order of `numbers`, of which there is one at least.
 
     A view's worth is the weighted sum over the sources of its best similarity with any of the source's views, in the raw
     space of the encoder, or after matching views in the space where they were matched; views of a mesh are compared within
     each style, pictures and words with styles that look like pictures.
+
+    Raises:
+        CollectionError: an object has no views.
     """
-    views, mask = collection.views(number)
     describer = collection.describer
-    _, weights = describer.pool(views[None], mask[None])
-    n_styles, n_views, _ = views.shape
-    prepared = describer.matched_views(views[None])[0] if matched else views
-    worth = np.zeros((n_styles, n_views), np.float32)
-    query_view = np.full((n_styles, n_views), -1)
+    found, views, masks = view_vectors(collection.store, numbers, describer.n_styles)
+    if len(found) < len(numbers):
+        (lost, *_) = set(numbers) - set(found.tolist())
+        raise CollectionError(f"object {lost} has no views; index its file again")
+    worth, query_views = _worth(describer, views, sources, matched)
+    worth = np.where(masks[:, None], worth, -np.inf)
+    best = worth.reshape(len(worth), -1).argmax(axis=1)
+    weights = describer.view_weights(views, masks)
+    places = _places(describer, views.shape[2])
+    return [
+        Reasons(_best_view(places[i], float(worth[n].flat[i]), int(query_views[n].flat[i])), weights[n])
+        for n, i in enumerate(best.tolist())
+    ]
+
+
+def _worth(
+    describer: Describer, views: NDArray[np.float32], sources: Sequence[Source], matched: bool
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """What each view (B, S, V) is worth, and the view of the question that it is most like, -1 where that has none."""
+    n_styles = describer.n_styles
+    prepared = describer.matched_views(views) if matched else views
+    worth = np.zeros(views.shape[:3], np.float32)
+    query_views = np.full(views.shape[:3], -1)
+    named = False
     for source in sources:
         if source.views.size == 0:
             continue
         if matched and source.term.kind != "text":
-            similarity = np.einsum("svd,snd->svn", prepared, prepared_views(describer, source))
+            similarity = _similarity(prepared, prepared_views(describer, source))
         else:
-            own = np.broadcast_to(source.views, (n_styles, *source.views.shape[1:]))
-            similarity = np.einsum("svd,snd->svn", views, own)
-        others = [s for s in range(n_styles) if s not in styles_of(describer, source)]
-        worth += np.float32(source.term.weight) * similarity.max(axis=2)
-        worth[others] = -np.inf
-        if source.term.weight > 0 and source.term.kind != "text" and (query_view < 0).all():
-            query_view = similarity.argmax(axis=2)
-    worth[:, ~mask] = -np.inf
-    s, v = np.unravel_index(int(worth.argmax()), worth.shape)
-    best: dict[str, Any] = {"view": int(v), "style": describer.config.styles[s]}
-    if describer.rig.is_known:
-        direction = describer.rig.directions[v]
-        best["azimuth_deg"] = round(float(describer.rig.azimuths_deg[v]), 1)
-        best["elevation_deg"] = round(float(np.degrees(np.arcsin(np.clip(direction[1], -1, 1)))), 1)
-    best["similarity"] = round(float(worth[s, v]), 6)
-    if query_view[s, v] >= 0:
-        best["query_view"] = int(query_view[s, v])
-    return best, weights[0]
+            similarity = _similarity(views, np.broadcast_to(source.views, (n_styles, *source.views.shape[1:])))
+        worth += np.float32(source.term.weight) * similarity.max(axis=3)
+        worth[:, [s for s in range(n_styles) if s not in styles_of(describer, source)]] = -np.inf
+        if source.term.weight > 0 and source.term.kind != "text" and not named:
+            query_views, named = similarity.argmax(axis=3), True
+    return worth, query_views
+
+
+def _similarity(views: NDArray[np.float32], own: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(B, S, V, n) of views (B, S, V, D) with views (S, n, D), style by style."""
+    n_objects, _, n_views, dim = views.shape
+    parts = [
+        (views[:, s].reshape(-1, dim) @ own_views.T).reshape(n_objects, n_views, -1) for s, own_views in enumerate(own)
+    ]
+    return np.stack(parts, axis=1)
+
+
+def _places(describer: Describer, n_views: int) -> list[dict[str, Any]]:
+    """What each view (S * V) is called and where it was taken from."""
+    rig = describer.rig
+    where: list[dict[str, Any]] = [{} for _ in range(n_views)]
+    if rig.is_known:
+        pairs = zip(rig.azimuths_deg.tolist(), rig.elevations_deg.tolist(), strict=True)
+        where = [{"azimuth_deg": round(a, 1), "elevation_deg": round(e, 1)} for a, e in pairs]
+    return [{"view": v, "style": style, **place} for style in describer.config.styles for v, place in enumerate(where)]
+
+
+def _best_view(place: dict[str, Any], similarity: float, query_view: int) -> dict[str, Any]:
+    best = {**place, "similarity": round(similarity, 6)}
+    return best | {"query_view": query_view} if query_view >= 0 else best

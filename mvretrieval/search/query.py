@@ -57,6 +57,7 @@ class Query:
         images: one picture or several of the same object, from unknown directions.
         text: words.
         id: an object of the collection.
+        vector: an object vector (D,) from elsewhere, as the collection's describer makes them; its length does not matter.
         minus_text: words for what it should not be like.
         terms: any further sources, with weights.
         up: axis that is up in mesh files; each format's convention by default.
@@ -67,6 +68,7 @@ class Query:
     images: str | Path | Iterable[str | Path] | None = None
     text: str | None = None
     id: str | None = None
+    vector: NDArray[np.float32] | None = None
     minus_text: str | None = None
     terms: Iterable[Term] = ()
     up: UpAxis | None = None
@@ -89,6 +91,8 @@ class Query:
             terms.append(Term("text", self.text))
         if self.id is not None:
             terms.append(Term("id", self.id))
+        if self.vector is not None:
+            terms.append(Term("vector", self.vector))
         if self.minus_text is not None:
             terms.append(Term("text", self.minus_text, -0.5))
         terms += self.terms
@@ -132,6 +136,8 @@ def resolve(collection: Collection, query: Query) -> list[Source]:
     """
     terms = query.all_terms()
     if any(term.kind in ("mesh", "images", "text") for term in terms):
+        if any(term.kind == "mesh" for term in terms):
+            collection.pool(1).warm_up()  # while the encoder is opened
         collection.check_encoder()
     return [_source(collection, query, term) for term in terms]
 
@@ -153,8 +159,8 @@ def _source(collection: Collection, query: Query, term: Term) -> Source:
         return Source(term, describer.describe_pictures(pictures), describer.encoder.encode_views(pictures)[None], pictures)
     if term.kind == "vector":
         vector = np.asarray(term.value, np.float32)
-        if vector.shape != (collection.index().dim,):
-            raise QueryError(f"the vector has shape {vector.shape}, this collection's have ({collection.index().dim},)")
+        if vector.shape != (collection.dim,):
+            raise QueryError(f"the vector has shape {vector.shape}, this collection's have ({collection.dim},)")
         return Source(term, vector / max(float(np.linalg.norm(vector)), 1e-12))
     path = Path(term.value).absolute()
     try:

@@ -6,6 +6,7 @@ ever carried over a fork (which hangs).
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from mvrender.renderer import Renderer, open_renderer
 from mvrender.shading import Style, check_style
 from mvrender.strips import strip_of
 from mvrender.wire import receive, send
+
+_NICENESS = 10
 
 
 @dataclass
@@ -67,6 +70,18 @@ def limit_memory(extra_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
 
 
+def step_back() -> None:
+    """Let the caller's threads have the cores first: they wait for one another, and one that is held up holds up all.
+
+    Measured on two cores, with an encoder on both: a tenth less time for the whole. Whoever waits for views loses nothing.
+    """
+    if hasattr(os, "nice"):
+        os.nice(_NICENESS)
+    # Linux may share the cores among sessions first, and a worker is a session of its own.
+    with contextlib.suppress(OSError):
+        Path("/proc/self/autogroup").write_text(str(_NICENESS))
+
+
 def _open(request: dict[str, Any]) -> _Worker:
     worker = _Worker(
         renderer=open_renderer(request["backend"]),
@@ -112,6 +127,7 @@ def serve(requests: BinaryIO, replies: BinaryIO) -> None:
 
 def main() -> None:
     """Run a worker on this process's own pipes."""
+    step_back()
     # Libraries may print: what they say goes to stderr, and the pipe stays ours.
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)

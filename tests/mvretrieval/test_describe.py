@@ -109,6 +109,15 @@ def test_pooling_anew_equals_describing_anew(pooling: str, whiten: int, tmp_path
                 assert hits[0].id == "shape-001.ply" and hits[0].score == pytest.approx(1, abs=1e-3)
 
 
+@pytest.mark.parametrize("pooling", ["mean", "max"])
+def test_view_weights_are_those_of_pooling(pooling: str) -> None:
+    describer = Describer(replace(SMALL, styles=("clay", "depth"), pooling=pooling))  # type: ignore[arg-type]
+    rng = np.random.default_rng(0)
+    views, mask = unit(rng.standard_normal((5, 2, 3, 32))), rng.random((5, 3)) < 0.5
+    mask[:, 1] = True
+    np.testing.assert_allclose(describer.view_weights(views, mask), describer.pool(views, mask)[1], atol=1e-6)
+
+
 def test_styles_are_pooled_by_themselves_and_stand_behind_one_another() -> None:
     describer = Describer(replace(SMALL, styles=("texture", "depth")))
     views = unit(np.random.default_rng(0).standard_normal((2, 2, 3, 16)))

@@ -340,7 +340,7 @@ def test_a_full_disk_stops_the_run_and_the_next_goes_on(collection: Collection, 
 def test_an_index_that_cannot_be_written_is_no_failure(collection: Collection, tmp_path: Path) -> None:
     write_shapes(tmp_path / "m", range(2))
     for stem in ("index-1-1", "index-1-2"):
-        (collection.folder / f"{stem}.faiss.part").mkdir()
+        (collection.folder / f"{stem}.vectors.part").mkdir()
     with pytest.warns(UserWarning, match="rebuilt when next opened"):
         collection.add_folder(tmp_path / "m")
     assert len(collection.search(Query(id="shape-000.ply"))) == 1

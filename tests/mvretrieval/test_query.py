@@ -97,6 +97,15 @@ def test_a_hit_carries_its_best_view_and_its_view_weights(things: Collection, sh
     assert views.shape == (1, 3, 1024)
 
 
+def test_a_vector_of_any_length_asks_like_the_object_it_is_of(things: Collection) -> None:
+    own = things.store.vector_of(things.number_of("shape-003.ply"))
+    hits = things.search(Query(vector=7 * own), k=100)
+    assert hits[0].id == "shape-003.ply" and hits[0].score == pytest.approx(1, abs=1e-5)
+    assert {hit.id: hit.score for hit in hits[1:]} == pytest.approx(
+        {hit.id: hit.score for hit in things.search(Query(id="shape-003.ply"), k=100)}, abs=1e-5
+    )
+
+
 def test_the_best_view_is_the_one_that_looks_like_the_picture(things: Collection, tmp_path: Path, shapes: Path) -> None:
     (source,) = resolve(things, Query(mesh=shapes / "shape-002.ply"))
     assert source.pictures is not None

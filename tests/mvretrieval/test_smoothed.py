@@ -168,7 +168,7 @@ steps = st.lists(
 
 
 @settings(max_examples=8, deadline=None)
-@given(steps=steps, kind=st.sampled_from(["exact", "hnsw"]))
+@given(steps=steps, kind=st.sampled_from(["exact", "approximate"]))
 def test_after_any_history_a_refresh_makes_it_right(
     steps: list[tuple[str, int, int]], kind: IndexKind, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -343,13 +343,14 @@ def test_a_kill_leaves_the_old_or_the_new(
             _assert_smoothed(collection, 3)
 
 
-def test_the_index_of_the_originals_is_derived(tmp_path: Path) -> None:
+def test_the_index_of_the_originals_is_derived(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mvretrieval.collection.vectors._FEWEST_WITH_CODES", 5)
     folder = tmp_path / "c"
-    with Collection.create(folder, SMALL, index="hnsw") as collection:
+    with Collection.create(folder, SMALL, index="approximate") as collection:
         _add(collection, *_names(12))
         collection.smooth(3)
     for harm in ("kept", "gone", "noise"):
-        (saved,) = (folder / ORIGINALS).glob("*.faiss")
+        (saved,) = (folder / ORIGINALS).glob("*.codes")
         if harm == "gone":
             shutil.rmtree(folder / ORIGINALS)
         elif harm == "noise":

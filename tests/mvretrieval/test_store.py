@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from made_meshes import new_object
 
+from mvretrieval.collection.blobs import widened
 from mvretrieval.collection.store import FILE, VERSION, Store
 from mvretrieval.errors import CollectionError
 
@@ -45,6 +46,13 @@ def test_what_is_put_comes_back(store: Store) -> None:
     assert np.array_equal(store.vector_of(number), new.vector)
     views, mask = store.views_of(number)
     assert np.array_equal(views, new.view_vectors.ravel()) and np.array_equal(mask, new.view_mask)
+
+
+def test_stored_views_are_read_as_numpy_reads_them() -> None:
+    finite = np.arange(1 << 16, dtype=np.uint16).view("<f2")
+    finite = finite[np.isfinite(finite)]
+    read = widened(finite.tobytes())
+    assert read.dtype == np.float32 and np.array_equal(read.view(np.uint32), finite.astype(np.float32).view(np.uint32))
 
 
 def test_replacing_keeps_id_number_and_labels(store: Store) -> None:
@@ -98,6 +106,39 @@ def test_changes_since(store: Store) -> None:
     assert [part[0].tolist() for part in parts] == [[numbers[3]]] and parts[0][1].tolist() == [[0, 1]]
     assert sum(len(part[0]) for part in store.vectors_since(-1)) == 20
     assert list(store.vectors_since(2)) == []
+
+
+def _work(store: Store, ask: Callable[[], object]) -> int:
+    """Hundreds of SQLite's instructions that a question takes."""
+    count = 0
+
+    def one_more() -> int:
+        nonlocal count
+        count += 1
+        return 0
+
+    store.db._connection.set_progress_handler(one_more, 100)
+    ask()
+    store.db._connection.set_progress_handler(None, 0)
+    return count
+
+
+def test_what_concerns_few_objects_does_not_look_at_all(store: Store) -> None:
+    numbers = _put(store, *[f"{i:05}" for i in range(3000)])
+    with store.transaction():
+        for number in numbers:
+            store.set_metadata(number, {"label": f"class {number % 1000}"})
+        store.put(new_object("00003", [0, 1]), store.next_change())
+        store.delete(["00007"], store.next_change())
+    assert store.select("label = 'class 5'").tolist() == [5, 1005, 2005]
+    few = (
+        lambda: store.select("label = 'class 5'"),
+        lambda: store.select("label in ('class 5', 'class 6') and faces > 3"),
+        lambda: list(store.vectors_since(1)),
+        lambda: store.deleted_since(2),
+    )
+    assert _work(store, lambda: store.select("faces > 3")) > 100
+    assert [_work(store, ask) <= 5 for ask in few] == [True] * 4
 
 
 def test_records_of_very_many(store: Store) -> None:

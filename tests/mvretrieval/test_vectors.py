@@ -1,4 +1,4 @@
-"""The FAISS index finds what scoring every vector finds, whatever was put, replaced and dropped before."""
+"""The index finds what scoring every vector finds, whatever was put, replaced and dropped before."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ from hypothesis import strategies as st
 from made_meshes import unit
 from numpy.typing import NDArray
 
-from mvretrieval.collection.vectors import EXACT_UP_TO, HNSW_UP_TO, IndexKind, VectorIndex, resolve_kind
+from mvretrieval.collection.nearest import nearest
+from mvretrieval.collection.rows import Rows
+from mvretrieval.collection.vectors import EXACT_UP_TO, IndexKind, VectorIndex, resolve_kind
 
 DIM = 8
+MANY = 4000  # enough that codes are searched
 
 
-def _vectors(n: int, seed: int = 0) -> NDArray[np.float32]:
-    return unit(np.random.default_rng(seed).standard_normal((n, DIM)))
+def _vectors(n: int, seed: int = 0, dim: int = DIM) -> NDArray[np.float32]:
+    return unit(np.random.default_rng(seed).standard_normal((n, dim)))
 
 
 def _empty(kind: IndexKind = "exact") -> VectorIndex:
@@ -49,63 +52,144 @@ def _assert_equal(index: VectorIndex, truth: dict[int, NDArray[np.float32]], all
 
 puts = st.tuples(st.just("put"), st.lists(st.integers(0, 40), min_size=1, max_size=12, unique=True))
 drops = st.tuples(st.just("drop"), st.lists(st.integers(0, 60), max_size=12, unique=True))
+saves = st.tuples(st.just("save"), st.just([]))
+changes = st.lists(st.one_of(puts, drops, saves), max_size=12)
+
+
+def _changed(
+    index: VectorIndex, truth: dict[int, NDArray[np.float32]], steps: list[tuple[str, list[int]]], folder: Path
+) -> VectorIndex:
+    """The index after some steps, which are taken in `truth` too."""
+    for i, (what, numbers) in enumerate(steps):
+        if what == "put":
+            vectors = _vectors(len(numbers), seed=1000 + i)
+            index.put(np.array(numbers), vectors)
+            truth |= dict(zip(numbers, vectors, strict=True))
+        elif what == "drop":
+            index.drop(np.array(numbers, np.int64))
+            for number in numbers:
+                truth.pop(number, None)
+        elif index.n_unsaved > 0.01 * index.n_slots:
+            index.change = i + 1
+            index.save(folder)
+            loaded = VectorIndex.load(folder, 1)
+            assert loaded is not None and loaded.change == i + 1
+            index = loaded
+        assert len(index) == len(truth)
+    return index
 
 
 @settings(max_examples=60, deadline=None)
-@given(
-    steps=st.lists(st.one_of(puts, drops), max_size=12),
-    allowed=st.lists(st.integers(0, 80), max_size=30, unique=True),
-    kind=st.sampled_from(["exact", "hnsw"]),
-)
+@given(steps=changes, allowed=st.lists(st.integers(0, 80), max_size=30, unique=True))
 def test_any_sequence_of_changes_finds_what_brute_force_finds(
-    steps: list[tuple[str, list[int]]], allowed: list[int], kind: IndexKind
+    steps: list[tuple[str, list[int]]], allowed: list[int], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    index, truth = _empty(kind), {}
-    for i, (what, numbers) in enumerate(steps):
-        if what == "put":
-            vectors = _vectors(len(numbers), seed=i)
-            index.put(np.array(numbers), vectors)
-            truth |= dict(zip(numbers, vectors, strict=True))
-        else:
-            index.drop(np.array(numbers, np.int64))
-            truth = {n: v for n, v in truth.items() if n not in numbers}
-        assert len(index) == len(truth)
+    truth: dict[int, NDArray[np.float32]] = {}
+    index = _changed(_empty(), truth, steps, tmp_path_factory.mktemp("index"))
     _assert_equal(index, truth)
     _assert_equal(index, truth, allowed)
 
 
-@pytest.mark.parametrize("kind", ["exact", "hnsw", "ivf"])
-def test_every_kind_finds_what_brute_force_finds(kind: IndexKind) -> None:
-    index, truth = _full(kind), dict(enumerate(_vectors(300), start=1))
-    assert index.kind == kind and len(index) == 300
-    _assert_equal(index, truth)
+@settings(max_examples=15, deadline=None)
+@given(steps=changes, allowed=st.lists(st.integers(0, 80), max_size=30, unique=True))
+def test_codes_know_what_is_there_after_any_sequence_of_changes(
+    steps: list[tuple[str, list[int]]], allowed: list[int], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    index, truth = _full("approximate", MANY), dict(enumerate(_vectors(MANY), start=1))
+    index = _changed(index, truth, steps, tmp_path_factory.mktemp("index"))
+    assert index.kind == "approximate"
+    _assert_equal(index, truth, allowed)
+    asked = sorted(truth)[:60]
+    for number, (scores, numbers) in zip(asked, index.search(np.stack([truth[n] for n in asked]), 5), strict=True):
+        assert numbers[0] == number and len(numbers) == 5
+        np.testing.assert_allclose(scores, [truth[int(n)] @ truth[number] for n in numbers], atol=1e-5)
+
+
+def test_codes_find_nearly_all_that_brute_force_finds() -> None:
+    rng = np.random.default_rng(0)
+    centres = _vectors(200, dim=64)
+    gallery = unit(centres[rng.integers(0, 200, 8000)] + 0.1 * rng.standard_normal((8000, 64)))
+    queries = unit(centres[:100] + 0.1 * rng.standard_normal((100, 64)))
+    index = VectorIndex.build("approximate", 64, 0, 1, [(np.arange(8000), gallery)], 8000)
+    found = index.search(queries, 10)
+    truth = np.argsort(-(queries @ gallery.T), axis=1)[:, :10]
+    recall = np.mean([len(set(row) & set(numbers)) / 10 for row, (_, numbers) in zip(truth, found, strict=True)])
+    assert index.kind == "approximate" and recall > 0.95
+
+
+def test_where_the_lists_around_a_question_hold_too_few_all_are_scored() -> None:
+    """Half of the vectors lie at one place, and are one list; the question is far from there and asks for more than the rest."""
+    n = 40_000
+    vectors = np.concatenate([np.tile(_vectors(1, seed=7), (n - 400, 1)), -_vectors(400, seed=8)])
+    index = VectorIndex.build("approximate", DIM, 0, 1, [(np.arange(n), vectors)], n)
+    for query in (-_vectors(1, seed=7), _vectors(1, seed=7)):
+        ((scores, numbers),) = index.search(query, 550)
+        assert len(numbers) == 550
+        np.testing.assert_allclose(scores, np.sort(vectors @ query[0])[::-1][:550], atol=1e-5)
+
+
+@pytest.mark.parametrize("n", [300, MANY])
+@pytest.mark.parametrize("kind", ["exact", "approximate"])
+def test_every_filter_is_exact(kind: IndexKind, n: int) -> None:
+    index, truth = _full(kind, n), dict(enumerate(_vectors(n), start=1))
+    assert index.kind == (kind if n == MANY else "exact") and len(index) == n
     for allowed in ([], [7], list(range(1, 20)), list(range(1, 290)), [5000, 3]):
         _assert_equal(index, truth, allowed)
 
 
-@pytest.mark.parametrize("kind", ["exact", "hnsw", "ivf"])
-def test_saved_and_loaded_is_the_same_and_goes_on(kind: IndexKind, tmp_path: Path) -> None:
-    index, truth = _full(kind), dict(enumerate(_vectors(300), start=1))
+@pytest.mark.parametrize(("kind", "n"), [("exact", 300), ("approximate", MANY)])
+def test_saved_and_loaded_is_the_same_and_goes_on(kind: IndexKind, n: int, tmp_path: Path) -> None:
+    index, truth = _full(kind, n), dict(enumerate(_vectors(n), start=1))
     index.drop([3, 4])
     index.change = 17
     index.save(tmp_path)
     loaded = VectorIndex.load(tmp_path, 1)
     assert loaded is not None
-    assert (loaded.kind, loaded.dim, loaded.change, loaded.epoch, len(loaded)) == (kind, DIM, 17, 1, 298)
+    assert (loaded.kind, loaded.dim, loaded.change, loaded.epoch, len(loaded)) == (kind, DIM, 17, 1, n - 2)
     del truth[3], truth[4]
-    _assert_equal(loaded, truth)
+    some = [*range(200, 280), *range(1, 12)]
+    _assert_equal(loaded, truth, some)
     fresh = _vectors(3, seed=5)
-    loaded.put(np.array([3, 10, 900]), fresh)
-    truth |= dict(zip((3, 10, 900), fresh, strict=True))
-    _assert_equal(loaded, truth)
+    for one in (index, loaded):  # the one that was saved reads the file too
+        one.put(np.array([3, 10, n + 600]), fresh)
+    truth |= dict(zip((3, 10, n + 600), fresh, strict=True))
+    for one in (index, loaded):
+        _assert_equal(one, truth, [*some, n + 600])
+        assert one.search(fresh, 1)[2][1].tolist() == [n + 600]
 
 
 def test_only_the_newest_save_stays(tmp_path: Path) -> None:
-    index = _full("exact")
+    index = _full("approximate", MANY)
     for change in (9, 10, 100):
+        index.put(np.arange(50), _vectors(50, seed=change))
         index.change = change
         index.save(tmp_path)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["index-1-100.faiss", "index-1-100.npz"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [f"index-1-100.{s}" for s in ("codes", "npz", "vectors")]
+
+
+def test_what_is_saved_may_lag_behind_by_little(tmp_path: Path) -> None:
+    index = _full("exact", 1000)
+    index.save(tmp_path)
+    index.change = 1
+    index.put(np.array([2000]), _vectors(1))
+    index.drop([4])
+    index.save(tmp_path)
+    lagging = VectorIndex.load(tmp_path, 1)
+    assert lagging is not None and (lagging.change, len(lagging)) == (0, 1000)
+    index.drop(list(range(10, 30)))
+    index.save(tmp_path)
+    loaded = VectorIndex.load(tmp_path, 1)
+    assert loaded is not None and (loaded.change, len(loaded)) == (1, 980)
+
+
+def test_a_reader_goes_on_while_the_files_are_replaced(tmp_path: Path) -> None:
+    _full("exact").save(tmp_path)
+    reader, truth = VectorIndex.load(tmp_path, 1), dict(enumerate(_vectors(300), start=1))
+    assert reader is not None
+    other = VectorIndex.build("exact", DIM, 7, 1, [(np.arange(5), _vectors(5, seed=3))], 5)
+    other.save(tmp_path)
+    assert not (tmp_path / "index-1-0.vectors").exists()
+    _assert_equal(reader, truth)
 
 
 def _cut(path: Path) -> None:
@@ -116,13 +200,23 @@ def _scramble(path: Path) -> None:
     path.write_bytes(np.random.default_rng(0).bytes(path.stat().st_size))
 
 
-@pytest.mark.parametrize("suffix", ["faiss", "npz"])
+@pytest.mark.parametrize("suffix", ["vectors", "codes", "npz"])
 @pytest.mark.parametrize(
     "harm", [Path.unlink, _cut, _scramble, lambda p: p.write_bytes(b"")], ids=["gone", "cut", "noise", "empty"]
 )
 def test_damaged_files_are_not_loaded(suffix: str, harm: Callable[[Path], object], tmp_path: Path) -> None:
-    _full("exact").save(tmp_path)
+    _full("approximate", MANY).save(tmp_path)
+    assert VectorIndex.load(tmp_path, 1) is not None
     harm(tmp_path / f"index-1-0.{suffix}")
+    assert VectorIndex.load(tmp_path, 1) is None
+
+
+@pytest.mark.parametrize("suffix", ["vectors", "codes"])
+def test_files_that_do_not_go_together_are_not_loaded(suffix: str, tmp_path: Path) -> None:
+    _full("approximate", MANY).save(tmp_path)
+    (tmp_path / "other").mkdir()
+    _full("approximate", MANY + 1).save(tmp_path / "other")
+    shutil.copy(tmp_path / "other" / f"index-1-0.{suffix}", tmp_path)
     assert VectorIndex.load(tmp_path, 1) is None
 
 
@@ -131,10 +225,11 @@ def test_an_older_pair_is_loaded_where_the_newest_is_damaged(tmp_path: Path) -> 
     index.save(tmp_path)
     shutil.copytree(tmp_path, tmp_path / "aside")
     index.change = 5
+    index.put(np.arange(40), _vectors(40, seed=1))
     index.save(tmp_path)
-    for name in ("index-1-0.faiss", "index-1-0.npz"):
+    for name in ("index-1-0.vectors", "index-1-0.npz"):
         shutil.copy(tmp_path / "aside" / name, tmp_path)
-    _cut(tmp_path / "index-1-5.faiss")
+    _cut(tmp_path / "index-1-5.vectors")
     loaded = VectorIndex.load(tmp_path, 1)
     assert loaded is not None and loaded.change == 0
 
@@ -143,16 +238,17 @@ def test_files_of_another_epoch_or_with_strange_names_are_left_alone(tmp_path: P
     _full("exact").save(tmp_path)
     (tmp_path / "index-2-copy.npz").write_bytes(b"not ours")
     assert VectorIndex.load(tmp_path, 2) is None
-    pair = [(tmp_path / f"index-1-0.{s}", tmp_path / f"index-2-0.{s}") for s in ("faiss", "npz")]
+    pair = [(tmp_path / f"index-1-0.{s}", tmp_path / f"index-2-0.{s}") for s in ("vectors", "npz")]
     for own, other in pair:
         own.rename(other)
     assert VectorIndex.load(tmp_path, 2) is None
 
 
 def test_an_empty_index_answers_nothing(tmp_path: Path) -> None:
-    for kind in ("exact", "hnsw", "ivf"):
+    for kind in ("exact", "approximate"):
         index = _empty(kind)  # type: ignore[arg-type]
         assert [len(numbers) for _, numbers in index.search(_vectors(2), 5)] == [0, 0]
+        assert index.search(_vectors(0), 5) == []
         assert index.sample(10).shape == (0, DIM)
         index.save(tmp_path)
         loaded = VectorIndex.load(tmp_path, 1)
@@ -163,23 +259,75 @@ def test_an_empty_index_answers_nothing(tmp_path: Path) -> None:
             path.unlink()
 
 
-@pytest.mark.parametrize("kind", ["exact", "hnsw", "ivf"])
+@pytest.mark.parametrize("kind", ["exact", "approximate"])
 def test_a_sample_holds_living_vectors_alone(kind: IndexKind) -> None:
-    index = _full(kind)
-    index.drop(list(range(1, 200)))
-    sample = index.sample(1000)
-    np.testing.assert_allclose(sample, _vectors(300)[199:], atol=1e-6)
+    index = _full(kind, MANY)
+    index.drop(list(range(1, 2000)))
+    sample = index.sample(10_000)
+    np.testing.assert_allclose(sample, _vectors(MANY)[1999:], atol=1e-6)
     assert index.sample(10).shape == (10, DIM)
 
 
 def test_an_index_of_mostly_dead_slots_is_worn() -> None:
     index = VectorIndex.build("exact", DIM, 0, 1, [(np.arange(2000), _vectors(2000))], 2000)
-    assert not index.worn
+    assert not index.is_worn("auto")
     index.drop(list(range(700)))
-    assert index.worn and len(index) == 1300
+    assert index.is_worn("auto") and len(index) == 1300
+
+
+def test_an_index_of_another_size_than_it_was_built_for_is_worn() -> None:
+    exact = _full("exact", 1000)
+    assert not exact.is_worn("approximate")
+    exact.put(np.array([5000]), _vectors(1))
+    assert exact.is_worn("approximate") and not exact.is_worn("exact")
+    codes = _full("approximate", 1001)
+    assert codes.is_worn("exact") and codes.is_worn("auto")
+    codes.drop(list(range(1, 201)))
+    assert not codes.is_worn("approximate"), "it does not change to and fro at the border"
+    codes.put(np.arange(2000, 6000), _vectors(4000))
+    assert codes.is_worn("approximate"), "its lists have become long"
 
 
 def test_auto_follows_the_size() -> None:
-    sizes = [0, EXACT_UP_TO, EXACT_UP_TO + 1, HNSW_UP_TO, HNSW_UP_TO + 1]
-    assert [resolve_kind("auto", n) for n in sizes] == ["exact", "exact", "hnsw", "hnsw", "ivf"]
-    assert resolve_kind("ivf", 0) == "ivf"
+    sizes = [0, EXACT_UP_TO, EXACT_UP_TO + 1]
+    assert [resolve_kind("auto", n) for n in sizes] == ["exact", "exact", "approximate"]
+    assert resolve_kind("approximate", 0) == "exact" and resolve_kind("exact", 10**9) == "exact"
+
+
+# -- scoring all of them -----------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 1000),
+    n=st.integers(1, 400),
+    n_queries=st.integers(1, 4),
+    k=st.integers(1, 60),
+    size=st.integers(1, 200),
+)
+def test_blocks_of_any_size_give_the_best_with_ties_by_number(seed: int, n: int, n_queries: int, k: int, size: int) -> None:
+    rng = np.random.default_rng(seed)
+    # Few different scores, so that ties lie across blocks and at the edge.
+    vectors, queries = rng.integers(-1, 2, (n, 3)).astype(np.float32), rng.integers(-1, 2, (n_queries, 3)).astype(np.float32)
+    numbers, counts = rng.permutation(n), rng.random(n) < 0.8
+    parts = [slice(start, start + size) for start in range(0, n, size)]
+    found = nearest(queries, ((numbers[p], vectors[p], counts[p] if seed % 2 else None) for p in parts), k)
+    kept = np.flatnonzero(counts) if seed % 2 else np.arange(n)
+    for query, (scores, best) in zip(queries, found, strict=True):
+        wanted = sorted(kept, key=lambda i: (-float(vectors[i] @ query), numbers[i]))[:k]
+        assert best.tolist() == numbers[wanted].tolist()
+        assert scores.tolist() == (vectors[wanted] @ query).tolist()
+
+
+def test_rows_in_a_file_and_behind_it_are_one(tmp_path: Path) -> None:
+    vectors = _vectors(50)
+    rows = Rows(DIM)
+    rows.append(vectors[:20])
+    rows.write(tmp_path / "rows")
+    opened = Rows.open(tmp_path / "rows")
+    opened.append(vectors[20:])
+    slots = np.array([49, 3, 20, 19, 3])
+    assert np.array_equal(opened.take(slots), vectors[slots])
+    blocks = list(opened.blocks(7))
+    assert np.array_equal(np.concatenate([block for _, block in blocks]), vectors)
+    assert [start for start, _ in blocks] == np.cumsum([0, *(len(block) for _, block in blocks)])[:-1].tolist()

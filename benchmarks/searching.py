@@ -1,0 +1,269 @@
+"""Figures of searching, of the group `speed`: vectors of 512 dimensions that lie as real ones do (see `benchmarks.vectors`).
+
+Times are medians. What is compared takes turns, so that both meet the same machine.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from benchmarks import data
+from benchmarks.figures import Figure, Skipped
+from benchmarks.vectors import DIM, collection_of, gallery, new_object, questions
+from mvretrieval.collection.collection import Collection
+from mvretrieval.collection.nearest import nearest, rows_at_once
+from mvretrieval.collection.vectors import IndexKind, VectorIndex
+from mvretrieval.search.query import Query
+from mvretrieval.search.refinement import Refinement
+from mvretrieval.unit_norm import unit
+
+MILLION = 1_000_000
+_SMALL = 20_000
+_K = 10
+_BATCH = 64
+
+Vectors = NDArray[np.float32]
+
+
+def _milliseconds(times: int, *steps: Callable[[int], object]) -> list[float]:
+    """Median time of each step, called in turn with 0, 1, ... after one call to warm up."""
+    taken: list[list[float]] = [[] for _ in steps]
+    for i in range(-1, times):
+        for own, step in zip(taken, steps, strict=True):
+            started = time.perf_counter()
+            step(max(i, 0))
+            if i >= 0:
+                own.append(1000 * (time.perf_counter() - started))
+    return [statistics.median(own) for own in taken]
+
+
+@cache
+def _index(n: int, kind: IndexKind) -> tuple[VectorIndex, float]:
+    """Index of the gallery, as it is after it was saved and opened, and the seconds that building and saving took."""
+    started = time.monotonic()
+    vectors = gallery(n)
+    parts = ((np.arange(s, min(n, s + 8192)), vectors[s : s + 8192]) for s in range(0, n, 8192))
+    index = VectorIndex.build(kind, DIM, 0, 1, parts, n)
+    folder = Path(tempfile.mkdtemp(prefix="index-", dir=data.WORK))
+    index.save(folder)
+    seconds = time.monotonic() - started
+    for file in folder.iterdir():  # what is mapped stays until this process ends
+        file.unlink()
+    folder.rmdir()
+    return index, seconds
+
+
+def _numbers(found: Sequence[tuple[Vectors, NDArray[np.int64]]]) -> list[list[int]]:
+    return [numbers.tolist() for _, numbers in found]
+
+
+def _recall(truth: Sequence[Sequence[int]], found: Sequence[Sequence[int]]) -> float:
+    return statistics.mean(len(set(own) & set(best)) / len(best) for best, own in zip(truth, found, strict=True))
+
+
+def search_exact(n: int) -> dict[str, float]:
+    """Exact search of 64 questions at once, over the better of FAISS's flat index and a torch product with topk."""
+    queries = questions(_BATCH)
+    index, _ = _index(n, "exact")
+    vectors = gallery(n)
+    flat = faiss.IndexFlatIP(DIM)
+    flat.add(vectors)
+    tensor, asked = torch.from_numpy(np.array(vectors)), torch.from_numpy(queries)
+    truth = (asked @ tensor.T).topk(_K).indices.tolist()
+    if _recall(truth, _numbers(index.search(queries, _K))) < 0.999:  # equal scores may be rounded apart
+        raise RuntimeError("exact search and brute force do not agree")
+    ours, by_faiss, by_torch, one, one_by_torch = _milliseconds(
+        7,
+        lambda i: index.search(queries, _K),
+        lambda i: flat.search(queries, _K),
+        lambda i: (asked @ tensor.T).topk(_K),
+        lambda i: index.search(queries[i : i + 1], _K),
+        lambda i: (tensor @ asked[i]).topk(_K),
+    )
+    return {
+        "ratio": ours / min(by_faiss, by_torch), "ms": ours, "faiss_ms": by_faiss, "torch_ms": by_torch,
+        "one_ms": one, "one_torch_ms": one_by_torch,
+    }  # fmt: skip
+
+
+def search_overhead() -> dict[str, float]:
+    """What ids, labels, best views and view weights of ten hits add to the search of the vectors alone."""
+    queries = questions(200)
+    with closing(Collection.open(collection_of(_SMALL, 12))) as collection:
+        index, ids = collection.index(), collection.store.some_ids(200)
+        raw, by_vector, by_id = _milliseconds(
+            200,
+            lambda i: index.search(queries[i : i + 1], _K),
+            lambda i: collection.search(Query(vector=queries[i]), _K),
+            lambda i: collection.search(Query(id=ids[i]), _K),
+        )
+    return {"ms": by_vector - raw, "by_id_ms": by_id - raw, "raw_ms": raw}
+
+
+def match_views() -> dict[str, float]:
+    """What matching the 100 best view by view adds to a search, their views read from the store; and the search as a whole."""
+    with closing(Collection.open(collection_of(_SMALL, 12))) as collection:
+        ids = collection.store.some_ids(50)
+        plain, matched = _milliseconds(
+            50,
+            lambda i: collection.search(Query(id=ids[i]), _K),
+            lambda i: collection.search(Query(id=ids[i]), _K, refine=Refinement(match_views=100)),
+        )
+    return {"ms": matched - plain, "search_ms": matched}
+
+
+def search_filtered() -> dict[str, float]:
+    """A label that one object in a hundred has: reading the filter, selecting, scoring, ten hits."""
+    queries = questions(20)
+    with closing(Collection.open(collection_of(MILLION, 1))) as collection:
+        store, vectors = collection.store, gallery(MILLION)
+        wheres = [f"label = 'class {i}'" for i in range(len(queries))]
+        for query, where in zip(queries, wheres, strict=True):
+            kept = store.select(where)
+            best = kept[np.argsort(-(vectors[kept - 1] @ query), kind="stable")[:_K]]
+            if [collection.number_of(hit.id) for hit in collection.search(Query(vector=query), _K, where)] != best.tolist():
+                raise RuntimeError(f"the search with {where} and brute force do not agree")
+        whole, select = _milliseconds(
+            len(queries),
+            lambda i: collection.search(Query(vector=queries[i]), _K, wheres[i]),
+            lambda i: store.select(wheres[i]),
+        )
+    return {"ms": whole, "select_ms": select, "kept": float(len(kept))}
+
+
+@cache
+def _truth(n: int, n_queries: int) -> list[list[int]]:
+    return _numbers(_index(n, "exact")[0].search(questions(n_queries), _K))
+
+
+def search_ann() -> dict[str, float]:
+    """One question at a time: questions per second over those of exact search, and recall."""
+    queries = questions(500)
+    exact, (index, seconds) = _index(MILLION, "exact")[0], _index(MILLION, "approximate")
+    found = [_numbers(index.search(query[None], _K))[0] for query in queries]
+    (slow,) = _milliseconds(20, lambda i: exact.search(queries[i : i + 1], _K))
+    (fast,) = _milliseconds(len(queries), lambda i: index.search(queries[i : i + 1], _K))
+    return {
+        "recall": _recall(_truth(MILLION, 500), found), "speed": slow / fast, "ms": fast, "exact_ms": slow, "build_s": seconds,
+    }  # fmt: skip
+
+
+def _in_a_process(folder: Path, queries: Vectors) -> dict[str, Any]:
+    with tempfile.NamedTemporaryFile(suffix=".npy") as file:
+        np.save(file.name, queries)
+        script = Path(__file__).parent / "open_and_ask.py"
+        done = subprocess.run(
+            [sys.executable, str(script), str(folder), file.name], check=True, stdout=subprocess.PIPE, text=True
+        )
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
+
+
+def search_small() -> dict[str, float]:
+    """Bytes of the vectors over those that a process needs more to search them than to search few; recall."""
+    queries = questions(100)
+    large, few = (_in_a_process(collection_of(n, 1), queries)["bytes"] for n in (MILLION, _SMALL))
+    with closing(Collection.open(collection_of(MILLION, 1))) as collection:
+        found = [(collection.search_vector(query, _K)[1] - 1).tolist() for query in queries]
+    recall = _recall(_truth(MILLION, 500)[: len(queries)], found)
+    return {"recall": recall, "smaller": 4 * DIM * (MILLION - _SMALL) / (large - few), "mb": (large - few) / 1e6}
+
+
+def update_million() -> dict[str, float]:
+    """One object added and found, removed and not found any more, each with the search that has to know of it."""
+    queries = questions(10)
+    with Collection.open(collection_of(MILLION, 1), write=True) as collection:
+        store = collection.store
+
+        def add(i: int) -> None:
+            with store.transaction():
+                store.put(new_object("new.off", queries[i], 1), store.next_change())
+            if collection.search(Query(vector=queries[i]), 1)[0].id != "new.off":
+                raise RuntimeError("an object that was added is not found")
+
+        def remove(i: int) -> None:
+            collection.remove("new.off")
+            if collection.search(Query(vector=queries[i]), 1)[0].id == "new.off":
+                raise RuntimeError("an object that was removed is found")
+
+        collection.search(Query(vector=queries[0]))
+        added, removed = _milliseconds(len(queries), add, remove)
+    return {"add_ms": added, "remove_ms": removed}
+
+
+def open_million() -> dict[str, float]:
+    """A fresh process, its imports included, until the first answer."""
+    folder, queries = collection_of(MILLION, 1), questions(1)
+    return {"seconds": statistics.median(_in_a_process(folder, queries)["seconds"] for _ in range(3))}
+
+
+def gpu_index() -> dict[str, float]:
+    """Questions per second, 64 at once, by torch on the GPU in float32 and in float16, and by our exact search on the CPU.
+
+    The vectors are random: nothing is left out for what they hold.
+    """
+    if not torch.cuda.is_available():
+        raise Skipped("there is no GPU here")
+    values = {}
+    for name, n in (("1m", MILLION), ("10m", 10 * MILLION)):
+        rng = np.random.default_rng(0)
+        vectors = np.empty((n, DIM), np.float32)
+        for start in range(0, n, 1 << 16):
+            some = vectors[start : start + (1 << 16)]
+            some[:] = unit(rng.standard_normal(some.shape, np.float32))
+        queries = unit(vectors[:_BATCH] + 0.1 * unit(rng.standard_normal((_BATCH, DIM), np.float32)))
+        (cpu,) = _milliseconds(3, lambda _, v=vectors, q=queries: _search_blocks(v, q))  # type: ignore[misc]
+        values[f"cpu_{name}"] = 1000 * _BATCH / cpu
+        for dtype in (torch.float32, torch.float16):
+            tensor, asked = (torch.from_numpy(part).to("cuda").to(dtype) for part in (vectors, queries))
+
+            def on_gpu(_: int, tensor: torch.Tensor = tensor, asked: torch.Tensor = asked) -> torch.Tensor:
+                return (asked @ tensor.T).topk(_K).indices.cpu()
+
+            if on_gpu(0)[:, 0].tolist() != list(range(_BATCH)):
+                raise RuntimeError("the GPU does not find what is nearest")
+            (gpu,) = _milliseconds(20, on_gpu)
+            values[f"{str(dtype).removeprefix('torch.')}_{name}"] = 1000 * _BATCH / gpu
+            del tensor, asked, on_gpu
+    return values
+
+
+def _search_blocks(vectors: Vectors, queries: Vectors) -> object:
+    numbers, size = np.arange(len(vectors)), rows_at_once(len(queries))
+    starts = range(0, len(vectors), size)
+    return nearest(queries, ((numbers[s : s + size], vectors[s : s + size], None) for s in starts), _K)
+
+
+def _figure(name: str, what: str, measure: Any, full: bool = False, at_most: bool = True, **targets: float) -> Figure:
+    return Figure(name, "speed", what, targets, measure, at_most, full)
+
+
+FIGURES = (
+    _figure("search-exact", "64 questions, 100k x 512, over FAISS or torch", lambda: search_exact(100_000), ratio=1.2),
+    _figure("search-exact-1m", "the same, 1M x 512", lambda: search_exact(MILLION), full=True, ratio=1.2),
+    _figure("search-overhead", "Collection.search by vector beyond the raw search, ms", search_overhead, ms=1.0),
+    _figure("match-views", "matching the top 100, 12 x 12 views x 512, ms", match_views, ms=10),
+    _figure("search-filtered", "a filter that keeps 1 % of 1M, ms", search_filtered, full=True, ms=50),
+    _figure("search-ann", "1M, one at a time, over exact", search_ann, full=True, at_most=False, recall=0.95, speed=10),
+    _figure(
+        "search-small", "1M: memory of float32 vectors over ours", search_small, full=True, at_most=False, recall=0.95, smaller=8
+    ),
+    _figure("update-1m", "add and remove one object at 1M, ms", update_million, full=True, add_ms=50, remove_ms=50),
+    _figure("open-1m", "open 1M and answer once, s", open_million, full=True, seconds=2.0),
+    Figure("gpu-index", "speed", "questions/s, 1M and 10M, GPU and CPU", {}, gpu_index, full=True, device="cuda"),
+)
