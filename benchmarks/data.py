@@ -95,18 +95,18 @@ def fixed_psb(count: int, with_largest: int = 0) -> Path:
     return folder
 
 
-def vit() -> str:
-    """Encoder id of a ViT-B/32 of open_clip's with random weights, made once: as fast as a trained one."""
-    path = WORK / "vit-b-32-random.safetensors"
+def clip(architecture: str = "ViT-B-32") -> str:
+    """Encoder id of one of open_clip's with random weights, made once: as fast as a trained one, which is a download away."""
+    path = WORK / f"{architecture}-random.safetensors"
     if not path.exists():
         import open_clip
         import torch
         from safetensors.torch import save_file
 
         torch.manual_seed(0)
-        weights = open_clip.create_model("ViT-B-32").state_dict()
+        weights = open_clip.create_model(architecture).state_dict()
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(".part")
         save_file({name: tensor.clone().contiguous() for name, tensor in weights.items()}, part)
         part.replace(path)
-    return f"open_clip:ViT-B-32@{path}"
+    return f"open_clip:{architecture}@{path}"

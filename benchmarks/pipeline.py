@@ -55,12 +55,12 @@ def over_plain_loop(network: str, encoder: str) -> dict[str, float]:
 
 def pipeline_total() -> dict[str, float]:
     """With ViT-B/32."""
-    return over_plain_loop("vit", data.vit())
+    return over_plain_loop("vit", data.clip())
 
 
 def pipeline_efficiency() -> dict[str, float]:
     """Core-seconds that the stages need by themselves over those that `mvr index` has, from start to end."""
-    folder, encoder = data.fixed_psb(_MESHES), data.vit()
+    folder, encoder = data.fixed_psb(_MESHES), data.clip()
     cores = os.cpu_count() or 1
     runs = []
     for _ in range(_PAIRS):
@@ -159,7 +159,7 @@ def start() -> dict[str, float]:
 
 def pipeline_gpu() -> dict[str, float]:
     """Meshes per second of `mvr index`, ViT-B/32, 12 views, all cores and the GPU, after the start; PSB without its copies."""
-    report = mvr("index", fresh("speed-gpu"), data.meshes("psb"), "--encoder", data.vit(), "--device", "cuda")
+    report = mvr("index", fresh("speed-gpu"), data.meshes("psb"), "--encoder", data.clip(), "--device", "cuda")
     return {"meshes/s": report["added"] / report["seconds"]}
 
 

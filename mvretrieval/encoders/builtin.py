@@ -125,7 +125,10 @@ def _pixels(images: NDArray[np.uint8]) -> Tensor:
     if images.shape[1:3] != (_SIZE, _SIZE):
         how = Image.Resampling.BICUBIC
         images = np.stack([np.asarray(Image.fromarray(image).resize((_SIZE, _SIZE), how)) for image in images])
-    return F.avg_pool2d(torch.tensor(images).permute(0, 3, 1, 2).to(torch.float32), 2).contiguous().div_(255)
+    # Sums of bytes are exact in any order; `avg_pool2d` took a fifth of the encoder's time more for them.
+    pixels = torch.tensor(images).to(torch.float32)
+    rows = pixels[:, ::2] + pixels[:, 1::2]
+    return (rows[:, :, ::2] + rows[:, :, 1::2]).permute(0, 3, 1, 2).contiguous().div_(4 * 255)
 
 
 def _centre_and_radii(mask: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Networks that see but do not read: torchvision's MobileNetV2 and anything in timm."""
+"""Networks that see but do not read: MobileNetV2 and anything in timm."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from mvretrieval.encoders.blocks import MeanOverPlaces
 from mvretrieval.encoders.device import PrecisionChoice, choose_device, choose_precision, weights_hash
 from mvretrieval.encoders.encoder import Precision
 from mvretrieval.encoders.hub import need_hub
+from mvretrieval.encoders.mobilenet import MobileNetV2, fold_batch_norms
 from mvretrieval.encoders.network import Architecture, NetworkEncoder, Preprocessing
 from mvretrieval.errors import EncoderError, WeightsError, did_you_mean
 
@@ -74,8 +75,8 @@ def _mobilenet_v2(weights: Path | None, device: torch.device, precision: Precisi
     digest = _file_sha256(weights)
     known = next((record for record in KNOWN_WEIGHTS if record.sha256 == digest), None)
     same_padding = bool(known and known.same_padding)
-    network = _plain_mobilenet_v2(same_padding)
-    _load_state(network, state, weights)
+    network = MobileNetV2(same_padding)
+    _load_state(network, {name: t for name, t in state.items() if not name.startswith("classifier.")}, weights)
     preprocessing = known.preprocessing if known else TORCHVISION
     chosen, reason = convolution_precision(precision)
     return NetworkEncoder(
@@ -99,7 +100,7 @@ def bare_network(architecture: Architecture) -> nn.Module:
         EncoderError: timm is not installed, or does not know it.
     """
     if architecture.name == "mobilenet_v2":
-        return _folded(_plain_mobilenet_v2(architecture.same_padding))
+        return _folded(MobileNetV2(architecture.same_padding))
     try:
         import timm
     except ImportError:
@@ -111,21 +112,10 @@ def bare_network(architecture: Architecture) -> nn.Module:
     return network.eval()
 
 
-def _plain_mobilenet_v2(same_padding: bool) -> nn.Module:
-    from torchvision.models import mobilenet_v2
-
-    network: nn.Module = mobilenet_v2(weights=None)
-    if same_padding:
-        for module in network.modules():
-            if isinstance(module, nn.Conv2d) and module.stride == (2, 2):
-                module.__class__ = _SamePaddedConv2d
-    return network
-
-
-def _folded(network: nn.Module) -> nn.Module:
-    """Block by block, so that blocks stay what can be named, tuned and checkpointed."""
-    blocks = network.get_submodule("features").eval().children()
-    return MeanOverPlaces(nn.Sequential(*map(fold_batch_norms, blocks)))
+def _folded(network: MobileNetV2) -> nn.Module:
+    network = network.eval()
+    fold_batch_norms(network)
+    return MeanOverPlaces(network.features)
 
 
 def _timm(name: str, weights: Path | None, device: torch.device, precision: PrecisionChoice) -> NetworkEncoder:
@@ -198,27 +188,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return {str(key): value for key, value in loaded.items() if isinstance(value, Tensor)}
 
 
-def fold_batch_norms(network: nn.Module) -> nn.Module:
-    """The same function with every batch norm multiplied into the convolution before it."""
-    from torch.fx.experimental.optimization import fuse
-
-    folded: nn.Module = fuse(network)
-    return folded
-
-
 def _dim(network: nn.Module, size: int) -> int:
     """Length of a network's vectors: what timm calls `num_features` is another number where a head convolves once more."""
     with torch.inference_mode():
         return int(network(torch.zeros(1, 3, size, size)).shape[-1])
-
-
-class _SamePaddedConv2d(nn.Conv2d):
-    """Stride-2 convolution on an even side, padded as TensorFlow does: one column right, one row below."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        return nn.functional.conv2d(
-            nn.functional.pad(input, (0, 1, 0, 1)), self.weight, self.bias, self.stride, 0, self.dilation, self.groups
-        )
 
 
 def convolution_precision(asked: PrecisionChoice) -> tuple[Precision, str]:

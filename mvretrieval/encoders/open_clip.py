@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mvretrieval.encoders.device import PrecisionChoice, choose_device, choose_precision, weights_hash
+from mvretrieval.encoders.first_token import last_block_is_for_one, vectors_of_first_tokens
 from mvretrieval.encoders.hub import need_hub, need_url
 from mvretrieval.encoders.network import Architecture, NetworkEncoder, Preprocessing
 from mvretrieval.errors import EncoderError, WeightsError, did_you_mean
@@ -158,6 +159,8 @@ class _ImageTower(nn.Module):
         self.visual = visual
 
     def forward(self, images: Tensor) -> Tensor:
+        if not torch.is_grad_enabled() and last_block_is_for_one(self.visual):
+            return vectors_of_first_tokens(self.visual, images)
         out = self.visual(images)
         vectors: Tensor = out[0] if isinstance(out, tuple) else out
         return vectors

@@ -17,8 +17,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
+from mvretrieval.encoders import fused
+from mvretrieval.encoders.blocks import MeanOverPlaces
 from mvretrieval.encoders.encoder import ViewEncoder
 from mvretrieval.encoders.image_only import read_weights
+from mvretrieval.encoders.mobilenet import MobileNetV2, fold_batch_norms
 from mvretrieval.encoders.registry import ENCODERS, open_encoder, parse_encoder
 from mvretrieval.errors import EncoderError, WeightsError
 
@@ -117,6 +120,34 @@ def test_vectors_do_not_depend_on_the_batch(clip: ViewEncoder) -> None:
     assert clip.encode_views(pictures[:0]).shape == (0, 256)
 
 
+def test_pictures_may_lie_in_memory_in_any_way(clip: ViewEncoder) -> None:
+    pictures = _pictures(4)
+    expected = clip.encode_views(pictures[::-1, :, ::-1].copy())
+    pictures.setflags(write=False)
+    np.testing.assert_array_equal(clip.encode_views(pictures[::-1, :, ::-1]), expected)
+
+
+@pytest.mark.parametrize("changes", [{}, {"pool_type": "avg"}, {"ls_init_value": 0.5}, {"attentional_pool": True}])
+def test_clip_towers_without_what_is_computed_in_vain(changes: dict[str, Any], tmp_path: Path) -> None:
+    import open_clip
+
+    from mvretrieval.encoders.first_token import last_block_is_for_one
+
+    name = "-".join(["ViT-of", *changes, "for-tests"])
+    small = {"image_size": 64, "layers": 3, "width": 64, "head_width": 16, "patch_size": 16}
+    config = {**_CONFIG, "embed_dim": 32, "vision_cfg": small | changes}
+    (tmp_path / f"{name}.json").write_text(json.dumps(config))
+    open_clip.add_model_config(tmp_path)
+    torch.manual_seed(0)
+    model = open_clip.create_model(name).eval()
+    torch.save(model.state_dict(), tmp_path / "clip.pt")
+    assert last_block_is_for_one(model.visual) == (not {"pool_type", "attentional_pool"} & set(changes))
+    encoder: Any = open_encoder(f"open_clip:{name}@{tmp_path / 'clip.pt'}", "cpu", "float32")
+    with torch.inference_mode():
+        expected = nn.functional.normalize(model.encode_image(encoder.pixels(_pictures(5, 64))), dim=1)
+    np.testing.assert_allclose(encoder.encode_views(_pictures(5, 64)), expected.numpy(), atol=1e-6)
+
+
 def test_words_become_unit_vectors_as_clip_makes_them(clip: ViewEncoder, clip_file: Path) -> None:
     import open_clip
 
@@ -156,6 +187,70 @@ def test_mobilenet_is_torchvisions_with_batch_norms_folded(mobilenet_file: Path)
     assert _cosines(encoder.encode_views(_pictures()), expected).min() > 0.9999
     with pytest.raises(EncoderError, match="reads no words"):
         encoder.encode_text(["a chair"])
+
+
+@pytest.mark.parametrize("same_padding", [False, True])
+@pytest.mark.parametrize("n", [1, 27])
+def test_fused_convolutions_give_what_the_network_gives(same_padding: bool, n: int) -> None:
+    if not fused.available(torch.float32):
+        pytest.skip("oneDNN has no fused convolutions here")
+    network = _mobilenet(same_padding)
+    pixels = torch.from_numpy(_pictures(n, 64)).permute(0, 3, 1, 2) / 255
+    pixels[0, :, -1, -1] = 9  # in the corner, which the two paddings see differently
+    expected = network.features(pixels).mean(dim=(2, 3))
+    with torch.inference_mode():
+        found = network(pixels)
+    torch.testing.assert_close(found, expected.detach(), atol=1e-5, rtol=1e-5)
+    with torch.inference_mode():
+        other = _mobilenet(not same_padding)(pixels)
+    assert (other - found).abs().max() > 1e-3
+
+
+def test_fused_convolutions_follow_the_weights_and_stay_out_of_training() -> None:
+    network = _mobilenet(same_padding=True)
+    pixels = torch.from_numpy(_pictures(2, 64)).permute(0, 3, 1, 2) / 255
+    with torch.inference_mode():
+        before = network(pixels)
+    with torch.no_grad():
+        network.features.get_submodule("4.conv.1.1").weight.mul_(1.5)  # a batch norm that is not folded
+        after = network(pixels)
+    assert (after - before).abs().max() > 1e-4
+    learnt = network.requires_grad_(True)(pixels)
+    torch.testing.assert_close(learnt.detach(), after, atol=1e-5, rtol=1e-5)
+    learnt.sum().backward()
+    assert all(parameter.grad is not None for parameter in network.parameters())
+
+
+def test_mobilenet_without_fused_convolutions(mobilenet_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = open_encoder(f"image_only:mobilenet_v2@{mobilenet_file}", "cpu")
+    expected = encoder.encode_views(_pictures())
+    monkeypatch.setattr(torch.ops.mkldnn, "_convolution_pointwise", None)
+    fused.available.cache_clear()
+    try:
+        assert not fused.available(torch.float32)
+        np.testing.assert_allclose(encoder.encode_views(_pictures()), expected, atol=1e-5)
+    finally:
+        fused.available.cache_clear()
+
+
+def test_mobilenet_has_the_names_of_torchvisions_weights() -> None:
+    from torchvision.models import mobilenet_v2
+
+    theirs = mobilenet_v2(weights=None).state_dict()
+    assert [name for name in theirs if not name.startswith("classifier.")] == list(MobileNetV2().state_dict())
+
+
+def _mobilenet(same_padding: bool) -> MeanOverPlaces:
+    """With weights, norms and their statistics as after training, folded as an encoder's."""
+    torch.manual_seed(0)
+    network = MobileNetV2(same_padding)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for tensor, low, high in ((module.running_mean, -0.2, 0.2), (module.running_var, 0.5, 2), (module.weight, 1, 2)):
+                nn.init.uniform_(tensor, low, high)  # type: ignore[arg-type]
+            nn.init.uniform_(module.bias, -0.2, 0.2)
+    fold_batch_norms(network.eval())
+    return MeanOverPlaces(network.features)
 
 
 def test_any_model_of_timm_with_local_weights(tmp_path: Path) -> None:

@@ -1,0 +1,100 @@
+"""Figures of encoding, of the group `speed`."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from benchmarks import data
+from benchmarks.figures import Figure, Skipped
+
+_SCRIPT = Path(__file__).parent / "encode_rate.py"
+_PAIRS = 3
+_CLIP_PAIRS = 2  # a pair takes most of a minute
+
+
+def _measured(*arguments: str) -> dict[str, float]:
+    """By a process of its own: how an encoder sets up threads and memory is no business of its rival's."""
+    done = subprocess.run([sys.executable, str(_SCRIPT), *arguments], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"encode_rate.py {' '.join(arguments)} failed:\n{done.stderr[-2000:]}")
+    values: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
+    return values
+
+
+def _against_plain(architecture: str, device: str, pairs: int) -> dict[str, float]:
+    """Median over pairs, in turn, of our rate over that of open_clip's loop, and of our share of the matrix peak."""
+    encoder, found = data.clip(architecture), []
+    peak = _measured("peak", device)
+    for _ in range(pairs):
+        plain, ours = _measured("plain", architecture, device), _measured("ours", encoder, device)
+        rate = ours["images_per_second"]
+        found.append(
+            {
+                "ratio": rate / plain["images_per_second"],
+                "share": rate * ours["gflop"] / peak["gflops"],
+                # Were there nothing but products of matrices at their fastest.
+                "ratio at peak": peak["gflops"] / ours["gflop"] / plain["images_per_second"],
+                "ours images/s": rate,
+                "open_clip images/s": plain["images_per_second"],
+                "bfloat16 peak GFLOP/s": peak["gflops"],
+            }
+        )
+        print(f"  {architecture}: " + ", ".join(f"{k} {v:.4g}" for k, v in found[-1].items()), file=sys.stderr)
+    return {name: statistics.median(one[name] for one in found) for name in found[0]}
+
+
+def encode_vit() -> dict[str, float]:
+    """ViT-B/32 in the precision that is chosen by itself, against open_clip's float32 loop."""
+    return _against_plain("ViT-B-32", "cpu", _CLIP_PAIRS)
+
+
+def encode_mobilenet() -> dict[str, float]:
+    """MobileNetV2 in float32, bytes to vectors, over ONNX Runtime from normalised pictures: median of pairs, in turn."""
+    missing = [name for name in ("onnx", "onnxruntime") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise Skipped(f"pip install {' '.join(missing)}")
+    found = []
+    for _ in range(_PAIRS):
+        rival, ours = _measured("onnx", data.mobilenet()), _measured("ours", data.mobilenet())
+        values = {
+            "ratio": ours["images_per_second"] / rival["images_per_second"],
+            "cosine": rival["cosine"],
+            "ours images/s": ours["images_per_second"],
+            "ONNX Runtime images/s": rival["images_per_second"],
+        }
+        print("  MobileNetV2: " + ", ".join(f"{k} {v:.6g}" for k, v in values.items()), file=sys.stderr)
+        found.append(values)
+    return {name: statistics.median(one[name] for one in found) for name in found[0]}
+
+
+def encode_gpu() -> dict[str, float]:
+    """ViT-B/32 and ViT-L/14 against open_clip's bfloat16 loop on the same GPU."""
+    if not torch.cuda.is_available():
+        raise Skipped("no GPU")
+    values: dict[str, float] = {}
+    for architecture, short in (("ViT-B-32", "B/32"), ("ViT-L-14", "L/14")):
+        values |= {f"{short} {name}": value for name, value in _against_plain(architecture, "cuda", 1).items()}
+    return values
+
+
+FIGURES = (
+    Figure(
+        "encode-vit", "speed", "ViT-B/32 images/s over open_clip's float32 loop; share of the bfloat16 matrix peak",
+        {"ratio": 4.0, "share": 0.6}, encode_vit,
+    ),
+    Figure(
+        "encode-mobilenet", "speed", "MobileNetV2 images/s over ONNX Runtime's; cosine with its vectors",
+        {"ratio": 1.0, "cosine": 0.9999}, encode_mobilenet,
+    ),
+    Figure(
+        "encode-gpu", "speed", "ViT-B/32 and ViT-L/14 images/s over open_clip's bfloat16 loop on the same GPU",
+        {"B/32 ratio": 2.0, "L/14 ratio": 2.0}, encode_gpu, device="cuda",
+    ),
+)  # fmt: skip
