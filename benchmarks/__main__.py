@@ -16,13 +16,13 @@ from typing import Any
 import torch
 import yaml
 
-from benchmarks import collection, learning, names, os3dor, pipeline, rendering, tuning
+from benchmarks import collection, encoding, learning, names, os3dor, pipeline, rendering, searching, tuning
 from benchmarks.figures import Figure, Skipped
 
 RESULTS = Path(__file__).parent / "results.yaml"
 FIGURES: tuple[Figure, ...] = (
-    *collection.FIGURES, *learning.FIGURES, *names.FIGURES, *os3dor.FIGURES, *pipeline.FIGURES, *rendering.FIGURES,
-    *tuning.FIGURES,
+    *collection.FIGURES, *encoding.FIGURES, *learning.FIGURES, *names.FIGURES, *os3dor.FIGURES, *pipeline.FIGURES,
+    *rendering.FIGURES, *searching.FIGURES, *tuning.FIGURES,
 )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from mvrender.errors import RigError
 
-VIEWS_VERSION = 1
+VIEWS_VERSION = 2
 """Part of every fingerprint: raise it when pictures change, by a change here, in the GL shader, in `mesh.normalise`, in
 `flatten` (colours, textures) or in how a backend samples."""
 
