@@ -96,8 +96,8 @@ def search_exact(n: int) -> dict[str, float]:
         lambda i: (tensor @ asked[i]).topk(_K),
     )
     return {
-        "ratio": ours / min(by_faiss, by_torch), "ms": ours, "faiss_ms": by_faiss, "torch_ms": by_torch,
-        "one_ms": one, "one_torch_ms": one_by_torch,
+        "ratio": ours / min(by_faiss, by_torch), "ours ms": ours, "FAISS ms": by_faiss, "torch ms": by_torch,
+        "ours, one question ms": one, "torch, one question ms": one_by_torch,
     }  # fmt: skip
 
 
@@ -112,7 +112,7 @@ def search_overhead() -> dict[str, float]:
             lambda i: collection.search(Query(vector=queries[i]), _K),
             lambda i: collection.search(Query(id=ids[i]), _K),
         )
-    return {"ms": by_vector - raw, "by_id_ms": by_id - raw, "raw_ms": raw}
+    return {"ms": by_vector - raw, "by id ms": by_id - raw, "raw search ms": raw}
 
 
 def match_views() -> dict[str, float]:
@@ -124,7 +124,7 @@ def match_views() -> dict[str, float]:
             lambda i: collection.search(Query(id=ids[i]), _K),
             lambda i: collection.search(Query(id=ids[i]), _K, refine=Refinement(match_views=100)),
         )
-    return {"ms": matched - plain, "search_ms": matched}
+    return {"ms": matched - plain, "whole search ms": matched}
 
 
 def search_filtered() -> dict[str, float]:
@@ -143,7 +143,7 @@ def search_filtered() -> dict[str, float]:
             lambda i: collection.search(Query(vector=queries[i]), _K, wheres[i]),
             lambda i: store.select(wheres[i]),
         )
-    return {"ms": whole, "select_ms": select, "kept": float(len(kept))}
+    return {"ms": whole, "SQL alone ms": select, "kept objects": float(len(kept))}
 
 
 @cache
@@ -159,7 +159,7 @@ def search_ann() -> dict[str, float]:
     (slow,) = _milliseconds(20, lambda i: exact.search(queries[i : i + 1], _K))
     (fast,) = _milliseconds(len(queries), lambda i: index.search(queries[i : i + 1], _K))
     return {
-        "recall": _recall(_truth(MILLION, 500), found), "speed": slow / fast, "ms": fast, "exact_ms": slow, "build_s": seconds,
+        "recall": _recall(_truth(MILLION, 500), found), "speed": slow / fast, "ours ms": fast, "exact ms": slow, "build s": seconds,
     }  # fmt: skip
 
 
@@ -181,7 +181,7 @@ def search_small() -> dict[str, float]:
     with closing(Collection.open(collection_of(MILLION, 1))) as collection:
         found = [(collection.search_vector(query, _K)[1] - 1).tolist() for query in queries]
     recall = _recall(_truth(MILLION, 500)[: len(queries)], found)
-    return {"recall": recall, "smaller": 4 * DIM * (MILLION - _SMALL) / (large - few), "mb": (large - few) / 1e6}
+    return {"recall": recall, "smaller": 4 * DIM * (MILLION - _SMALL) / (large - few), "size MB": (large - few) / 1e6}
 
 
 def update_million() -> dict[str, float]:
@@ -203,7 +203,7 @@ def update_million() -> dict[str, float]:
 
         collection.search(Query(vector=queries[0]))
         added, removed = _milliseconds(len(queries), add, remove)
-    return {"add_ms": added, "remove_ms": removed}
+    return {"add": added, "remove": removed}
 
 
 def open_million() -> dict[str, float]:
@@ -257,13 +257,13 @@ FIGURES = (
     _figure("search-exact", "64 questions, 100k x 512, over FAISS or torch", lambda: search_exact(100_000), ratio=1.2),
     _figure("search-exact-1m", "the same, 1M x 512", lambda: search_exact(MILLION), full=True, ratio=1.2),
     _figure("search-overhead", "Collection.search by vector beyond the raw search, ms", search_overhead, ms=1.0),
-    _figure("match-views", "matching the top 100, 12 x 12 views x 512, ms", match_views, ms=10),
+    _figure("match-views", "matching the top 100, 12 x 12 views x 512, ms", match_views, ms=10.0),
     _figure("search-filtered", "a filter that keeps 1 % of 1M, ms", search_filtered, full=True, ms=50),
     _figure("search-ann", "1M, one at a time, over exact", search_ann, full=True, at_most=False, recall=0.95, speed=10),
     _figure(
         "search-small", "1M: memory of float32 vectors over ours", search_small, full=True, at_most=False, recall=0.95, smaller=8
     ),
-    _figure("update-1m", "add and remove one object at 1M, ms", update_million, full=True, add_ms=50, remove_ms=50),
+    _figure("update-1m", "add and remove one object at 1M, ms", update_million, full=True, add=50, remove=50),
     _figure("open-1m", "open 1M and answer once, s", open_million, full=True, seconds=2.0),
     Figure("gpu-index", "speed", "questions/s, 1M and 10M, GPU and CPU", {}, gpu_index, full=True, device="cuda"),
 )

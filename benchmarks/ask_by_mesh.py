@@ -1,0 +1,29 @@
+"""Milliseconds from a mesh file to ten answers in a warm process: `python benchmarks/ask_by_mesh.py COLLECTION MESH`, as JSON."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+
+from mvretrieval import Collection, Query
+
+_TIMES = 20
+
+
+def main() -> None:
+    """The median of some, after three that warm it up."""
+    folder, mesh = sys.argv[1:]
+    taken = []
+    with Collection.open(folder) as collection:
+        for i in range(-3, _TIMES):
+            started = time.monotonic()
+            collection.search(Query(mesh=mesh))
+            if i >= 0:
+                taken.append(1000 * (time.monotonic() - started))
+    print(json.dumps({"ms": statistics.median(taken)}))
+
+
+if __name__ == "__main__":
+    main()
