@@ -8,10 +8,13 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from conftest import small_collection
 from made_meshes import SMALL, new_object, unit, write_shapes
@@ -263,6 +266,28 @@ def test_an_encoder_that_cannot_be_had_leaves_nothing_behind(tmp_path: Path) -> 
     with pytest.raises(EncoderError, match="no weights at /nowhere"):
         Collection.create(tmp_path / "c", config)
     assert not (tmp_path / "c").exists()
+
+
+def test_render_workers_start_at_once_where_asked_and_end_with_the_collection(tmp_path: Path) -> None:
+    us = psutil.Process()
+    machine = OpenOptions(workers=2, start_workers=True)
+    before = set(us.children())
+    with Collection.create(tmp_path / "things", SMALL, machine):
+        workers = set(us.children()) - before
+        assert len(workers) == 2
+        _wait_until(lambda: all(worker.nice() == min(us.nice() + 10, 19) for worker in workers))  # they step back
+    with Collection.open(tmp_path / "things", machine):
+        assert len(set(us.children()) - before) == 2
+    with pytest.raises(EncoderError):
+        Collection.create(tmp_path / "others", replace(SMALL, encoder="image_only:mobilenet_v2@nothing.pt"), machine)
+    assert set(us.children()) == before
+
+
+def _wait_until(holds: Callable[[], bool]) -> None:
+    until = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < until
+        time.sleep(0.05)
 
 
 def test_a_kill_while_a_collection_is_made_leaves_room_for_the_next_try(tmp_path: Path) -> None:
