@@ -66,9 +66,10 @@ class Description:
     @property
     def dim(self) -> int:
         """Length D of an object vector."""
-        statistics = self.describer.statistics
+        describer = self.describer
+        statistics = describer.statistics
         view_dim = int(self._store.get_meta("view_dim")) if statistics is None else statistics.dim
-        return self.describer.n_styles * view_dim
+        return describer.n_styles * view_dim
 
     def use(self, describer: Describer) -> None:
         """Take an opened describer for the one that the store has now."""

@@ -143,11 +143,16 @@ def resolve(collection: Collection, query: Query) -> list[Source]:
 
 
 def _source(collection: Collection, query: Query, term: Term) -> Source:
-    describer = collection.describer
     if term.kind == "id":
         number = collection.number_of(term.value)
         views, mask = collection.views(number)
         return Source(term, collection.store.vector_of(number), views[:, mask], number=number)
+    if term.kind == "vector":
+        vector = np.asarray(term.value, np.float32)
+        if vector.shape != (collection.dim,):
+            raise QueryError(f"the vector has shape {vector.shape}, this collection's have ({collection.dim},)")
+        return Source(term, vector / max(float(np.linalg.norm(vector)), 1e-12))
+    describer = collection.describer
     if term.kind == "text":
         vector = describer.describe_text(term.value)
         if not describer.encoder.has_text:  # an adapter's own words: no view can be compared with them
@@ -157,11 +162,6 @@ def _source(collection: Collection, query: Query, term: Term) -> Source:
         size = describer.encoder.image_size
         pictures = np.stack([load_picture(Path(path), size, query.background) for path in term.value])
         return Source(term, describer.describe_pictures(pictures), describer.encoder.encode_views(pictures)[None], pictures)
-    if term.kind == "vector":
-        vector = np.asarray(term.value, np.float32)
-        if vector.shape != (collection.dim,):
-            raise QueryError(f"the vector has shape {vector.shape}, this collection's have ({collection.dim},)")
-        return Source(term, vector / max(float(np.linalg.norm(vector)), 1e-12))
     path = Path(term.value).absolute()
     try:
         rendered = collection.pool(1).render(Job(path, path.parent, query.up))
