@@ -1,4 +1,4 @@
-"""Milliseconds from a mesh file to ten answers in a warm process: `python benchmarks/ask_by_mesh.py COLLECTION MESH`, as JSON."""
+"""Milliseconds from a mesh file to ten answers in a warm process: `python -m benchmarks.ask_by_mesh COLLECTION MESH`, as JSON."""
 
 from __future__ import annotations
 

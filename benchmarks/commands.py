@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,22 @@ def mvr(*arguments: str | Path) -> dict[str, Any]:
     """Run a command with --json and return its object; what it says goes to stderr."""
     done = subprocess.run([*MVR, *map(str, arguments), "--json"], check=True, stdout=subprocess.PIPE, text=True)
     result: dict[str, Any] = json.loads(done.stdout)
+    return result
+
+
+def script(name: str, *arguments: object, env: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """What a script of this package prints as its last line, a JSON object, from a process of its own.
+
+    Raises:
+        RuntimeError: it failed, with the end of what it said.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", f"benchmarks.{name}", *map(str, arguments)],
+        capture_output=True, text=True, check=False, cwd=Path(__file__).parent.parent, env=os.environ | dict(env or {}),
+    )  # fmt: skip
+    if done.returncode:
+        raise RuntimeError(f"benchmarks.{name} failed: {done.stderr.strip()[-2000:] or 'it said nothing'}")
+    result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     return result
 
 

@@ -1,4 +1,4 @@
-"""Images per second of one way of encoding: `python benchmarks/encode_rate.py ours|plain|onnx|peak [...]` prints JSON.
+"""Images per second of one way of encoding: `python -m benchmarks.encode_rate ours|plain|onnx|peak [...]` prints JSON.
 
 ours ENCODER [DEVICE]         the encoder, bytes to unit vectors
 plain ARCHITECTURE [DEVICE]   open_clip as its own examples use it: float32 on the CPU, bfloat16 on a GPU

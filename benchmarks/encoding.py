@@ -3,37 +3,25 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import statistics
-import subprocess
 import sys
-from pathlib import Path
 
 import torch
 
 from benchmarks import data
+from benchmarks.commands import script
 from benchmarks.figures import Figure, Skipped
 
-_SCRIPT = Path(__file__).parent / "encode_rate.py"
 _PAIRS = 3
 _CLIP_PAIRS = 2  # a pair takes most of a minute
-
-
-def _measured(*arguments: str) -> dict[str, float]:
-    """By a process of its own: how an encoder sets up threads and memory is no business of its rival's."""
-    done = subprocess.run([sys.executable, str(_SCRIPT), *arguments], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"encode_rate.py {' '.join(arguments)} failed:\n{done.stderr[-2000:]}")
-    values: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
-    return values
 
 
 def _against_plain(architecture: str, device: str, pairs: int) -> dict[str, float]:
     """Median over pairs, in turn, of our rate over that of open_clip's loop, and of our share of the matrix peak."""
     encoder, found = data.clip(architecture), []
-    peak = _measured("peak", device)
+    peak = script("encode_rate", "peak", device)
     for _ in range(pairs):
-        plain, ours = _measured("plain", architecture, device), _measured("ours", encoder, device)
+        plain, ours = script("encode_rate", "plain", architecture, device), script("encode_rate", "ours", encoder, device)
         rate = ours["images_per_second"]
         found.append(
             {
@@ -62,7 +50,7 @@ def encode_mobilenet() -> dict[str, float]:
         raise Skipped(f"pip install {' '.join(missing)}")
     found = []
     for _ in range(_PAIRS):
-        rival, ours = _measured("onnx", data.mobilenet()), _measured("ours", data.mobilenet())
+        rival, ours = script("encode_rate", "onnx", data.mobilenet()), script("encode_rate", "ours", data.mobilenet())
         values = {
             "ratio": ours["images_per_second"] / rival["images_per_second"],
             "cosine": rival["cosine"],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import statistics
 import subprocess
@@ -15,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import data
-from benchmarks.commands import MVR, fresh, mvr, seconds_of
+from benchmarks.commands import MVR, fresh, mvr, script, seconds_of
 from benchmarks.figures import Figure, Skipped
 from mvrender.loading import load
 from mvretrieval.collection.collection import Collection
@@ -64,8 +63,7 @@ def pipeline_total() -> dict[str, float]:
 def pipeline_efficiency() -> dict[str, float]:
     """Core-seconds that the stages need by themselves over those that `mvr index` has, with its start and without it."""
     folder, encoder, cores = data.fixed_psb(_MESHES), data.clip(), os.cpu_count() or 1
-    command = [sys.executable, str(HERE / "stages.py"), str(folder), encoder]
-    stages = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    stages = script("stages", folder, encoder)
     needed = stages["render"] + stages["encode"] + stages["write"]
     whole, running = (cores * seconds for seconds in _index(encoder, folder))
     return {
@@ -133,11 +131,7 @@ def mesh_query() -> dict[str, float]:
     folder, meshes = fresh("speed-mesh-query"), data.fixed_psb(_MESHES)
     mvr("index", folder, meshes, "--encoder", data.mobilenet())
     mesh = min(meshes.iterdir(), key=lambda file: abs(len(load(file).mesh.faces) - 5_000))
-    done = subprocess.run(
-        [sys.executable, str(HERE / "ask_by_mesh.py"), str(folder), str(mesh)], check=True, capture_output=True, text=True
-    )
-    values: dict[str, float] = json.loads(done.stdout)
-    return values
+    return script("ask_by_mesh", folder, mesh)
 
 
 def start() -> dict[str, float]:

@@ -1,14 +1,12 @@
-"""What one would write first: trimesh, one pyrender renderer, the encoder as it comes. Prints its seconds as JSON.
+"""What one would write first: trimesh, one pyrender renderer, the encoder as it comes.
 
 python benchmarks/plain_loop.py FOLDER mobilenet|vit WEIGHTS
 """
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -56,7 +54,6 @@ def main() -> None:
     camera = pyrender.PerspectiveCamera(yfov=np.radians(rig.fov_y_deg))
     files = sorted(folder.glob("*.off"))
     vectors = []
-    started = time.monotonic()
     for file in files:
         mesh = trimesh.load(file)
         mesh.apply_translation(-mesh.bounds.mean(axis=0))
@@ -74,7 +71,6 @@ def main() -> None:
         with torch.inference_mode():
             pixels = torch.from_numpy(np.stack(views)).permute(0, 3, 1, 2).float() / 255
             vectors.append(encode(pixels).mean(dim=0).numpy())
-    print(json.dumps({"seconds": time.monotonic() - started, "meshes": len(vectors)}))
 
 
 if __name__ == "__main__":

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 import sys
-from pathlib import Path
 
 from benchmarks import data
+from benchmarks.commands import script
 from benchmarks.figures import Figure, Skipped
 from mvrender.renderer import has_gpu
 
@@ -17,18 +14,12 @@ _SOFTWARE = {"LIBGL_ALWAYS_SOFTWARE": "1", "GALLIUM_DRIVER": "llvmpipe"}
 _NEEDED = "pip install 'mvretrieval[dev]', apt-get install libegl1 libgl1 libgl1-mesa-dri"
 
 
-def _run(script: str, *arguments: object, software: bool = True) -> dict[str, float]:
-    """What a script of this package prints, in a process of its own: drivers are loaded once for each."""
-    done = subprocess.run(
-        [sys.executable, "-m", f"benchmarks.{script}", *map(str, arguments)],
-        capture_output=True, text=True, check=False, env=os.environ | (_SOFTWARE if software else {}),
-        cwd=Path(__file__).parent.parent,
-    )  # fmt: skip
-    if done.returncode:
-        last = done.stderr.strip().splitlines()[-1:] or ["it said nothing"]
-        raise Skipped(f"{script} {arguments[0]} does not run here ({last[0][:200]}): {_NEEDED}")
-    values: dict[str, float] = json.loads(done.stdout)
-    return values
+def _run(name: str, *arguments: object, software: bool = True) -> dict[str, float]:
+    """What a script measures; drivers are loaded once for each process."""
+    try:
+        return script(name, *arguments, env=_SOFTWARE if software else None)
+    except RuntimeError as error:
+        raise Skipped(f"{str(error).splitlines()[-1][:200]} ({arguments[0]}): {_NEEDED}") from error
 
 
 def _speed_over_pyrender(backend: str, rounds: int, software: bool) -> dict[str, float]:

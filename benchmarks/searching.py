@@ -5,10 +5,7 @@ Times are medians. What is compared takes turns, so that both meet the same mach
 
 from __future__ import annotations
 
-import json
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -23,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks import data
+from benchmarks.commands import script
 from benchmarks.figures import Figure, Skipped
 from benchmarks.vectors import DIM, collection_of, gallery, new_object, questions
 from mvretrieval.collection.collection import Collection
@@ -171,12 +169,7 @@ def search_ann() -> dict[str, float]:
 def _in_a_process(folder: Path, queries: Vectors) -> dict[str, Any]:
     with tempfile.NamedTemporaryFile(suffix=".npy") as file:
         np.save(file.name, queries)
-        script = Path(__file__).parent / "open_and_ask.py"
-        done = subprocess.run(
-            [sys.executable, str(script), str(folder), file.name], check=True, stdout=subprocess.PIPE, text=True
-        )
-    result: dict[str, Any] = json.loads(done.stdout)
-    return result
+        return script("open_and_ask", folder, file.name)
 
 
 def search_small() -> dict[str, float]:

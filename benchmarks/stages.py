@@ -1,4 +1,4 @@
-"""What indexing a folder costs, stage by stage, each by itself: `python benchmarks/stages.py FOLDER ENCODER` prints JSON.
+"""What indexing a folder costs, stage by stage, each by itself: `python -m benchmarks.stages FOLDER ENCODER` prints JSON.
 
 In core-seconds: loading and rendering run in one process that has one core, writing too; encoding has all of them.
 """

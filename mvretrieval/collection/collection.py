@@ -124,8 +124,8 @@ class Collection:
                 collection.lock_for_writing()
             if collection.options.start_workers:
                 collection.pool(collection.options.workers).warm_up()
-        except CollectionError:
-            collection.close()
+        except BaseException:
+            collection._let_go()
             raise
         return collection
 

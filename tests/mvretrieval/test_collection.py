@@ -22,7 +22,7 @@ from made_meshes import SMALL, new_object, unit, write_shapes
 from mvrender.errors import MeshError
 from mvretrieval.collection.collection import Collection, OpenOptions
 from mvretrieval.collection.store import FILE, VERSION
-from mvretrieval.errors import CollectionError, EncoderError, LabelsError
+from mvretrieval.errors import CollectionError, DescriberError, EncoderError, LabelsError
 from mvretrieval.search.query import Query, Term
 
 DIM = 1024  # of the built-in encoder
@@ -281,6 +281,13 @@ def test_render_workers_start_at_once_where_asked_and_end_with_the_collection(tm
     with pytest.raises(EncoderError):
         Collection.create(tmp_path / "others", replace(SMALL, encoder="image_only:mobilenet_v2@nothing.pt"), machine)
     assert set(us.children()) == before
+
+
+def test_workers_that_cannot_be_started_leave_the_right_to_write(tmp_path: Path) -> None:
+    Collection.create(tmp_path / "things", replace(SMALL, rig="views:3")).close()
+    with pytest.raises(DescriberError, match="no mesh can be seen") as _kept:  # with what is left of the attempt
+        Collection.open(tmp_path / "things", OpenOptions(start_workers=True), write=True)
+    Collection.open(tmp_path / "things", write=True).close()
 
 
 def _wait_until(holds: Callable[[], bool]) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from mvrender import shading
 from mvrender.backends import triangles
 from mvrender.backends.triangles import Light, Looks, Triangles, draw, normals_of
-from mvrender.cameras import Rig
+from mvrender.cameras import Rig, ring
 from mvrender.mesh import Mesh
 from mvrender.renderer import BackendName, Views, check_size
 from mvrender.shading import BACKGROUND, Style
@@ -48,8 +48,6 @@ class RasterRenderer:
 
     def __init__(self) -> None:
         """Compile, which takes seconds the first time on a machine and is read from disk afterwards."""
-        from mvrender.cameras import ring
-
         self.render(_ONE_FACE, ring(1), ("texture",), 64)
 
     def render(self, mesh: Mesh, rig: Rig, styles: Sequence[Style], size: int) -> Views:
