@@ -39,7 +39,8 @@ def explain(
 
     A view's worth is the weighted sum over the sources of its best similarity with any of the source's views, in the raw
     space of the encoder, or after matching views in the space where they were matched; views of a mesh are compared within
-    each style, pictures and words with styles that look like pictures.
+    each style, pictures and words with styles that look like pictures. Of a question that has no views at all, a bare vector,
+    each style's part is compared with views as an object of one view would have them.
 
     Raises:
         CollectionError: an object has no views.
@@ -65,22 +66,31 @@ def _worth(
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """What each view (B, S, V) is worth, and the view of the question that it is most like, -1 where that has none."""
     n_styles = describer.n_styles
-    prepared = describer.matched_views(views) if matched else views
+    bare = all(source.views.size == 0 for source in sources)
+    prepared = describer.matched_views(views) if matched or bare else views
     worth = np.zeros(views.shape[:3], np.float32)
     query_views = np.full(views.shape[:3], -1)
     named = False
     for source in sources:
-        if source.views.size == 0:
+        if bare:
+            similarity = _similarity(prepared, _parts(source.vector, n_styles))
+        elif source.views.size == 0:
             continue
-        if matched and source.term.kind != "text":
+        elif matched and source.term.kind != "text":
             similarity = _similarity(prepared, prepared_views(describer, source))
         else:
             similarity = _similarity(views, np.broadcast_to(source.views, (n_styles, *source.views.shape[1:])))
         worth += np.float32(source.term.weight) * similarity.max(axis=3)
         worth[:, [s for s in range(n_styles) if s not in styles_of(describer, source)]] = -np.inf
-        if source.term.weight > 0 and source.term.kind != "text" and not named:
+        if source.term.weight > 0 and source.views.size > 0 and source.term.kind != "text" and not named:
             query_views, named = similarity.argmax(axis=3), True
     return worth, query_views
+
+
+def _parts(vector: NDArray[np.float32], n_styles: int) -> NDArray[np.float32]:
+    """(S, 1, K) unit vectors that an object vector (S * K,) is made of; a style that it leaves out stays zero."""
+    parts = vector.reshape(n_styles, 1, -1)
+    return np.asarray(parts / np.maximum(np.linalg.norm(parts, axis=2, keepdims=True), 1e-12), np.float32)
 
 
 def _similarity(views: NDArray[np.float32], own: NDArray[np.float32]) -> NDArray[np.float32]:

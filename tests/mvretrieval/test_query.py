@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,21 @@ def test_a_mesh_finds_itself_and_its_kind_with_cosines(things: Collection, shape
 def test_an_object_is_not_its_own_answer(things: Collection) -> None:
     hits = things.search(Query(id="shape-004.ply"), k=100)
     assert len(hits) == 11 and "shape-004.ply" not in [hit.id for hit in hits]
+
+
+@pytest.mark.parametrize("whiten", [0, 8])
+def test_of_a_bare_vector_the_best_view_is_the_one_that_lies_next_to_it(
+    things: Collection, tmp_path: Path, whiten: int
+) -> None:
+    shutil.copytree(things.folder, tmp_path / "own")
+    with Collection.open(tmp_path / "own", write=True) as own:
+        if whiten:
+            own.fit_statistics(describer=own.describer.with_config(whiten=whiten))
+        raw, mask = own.views(own.number_of("shape-004.ply"))
+        assert mask[2]
+        vector, _ = own.describer.pool(raw[None, :, 2:3], mask[None, 2:3], known_directions=False)
+        best = {hit.id: hit.best_view for hit in own.search(Query(vector=vector[0]), k=12)}["shape-004.ply"]
+    assert best["view"] == 2 and best["similarity"] == pytest.approx(1, abs=1e-3) and "query_view" not in best
 
 
 @pytest.mark.parametrize("weights", [(1.0, 1.0), (1.0, -0.5), (0.2, 3.0), (2.0, -2.0)])
