@@ -29,13 +29,16 @@ def caught_up(
     change, epoch = int(store.get_meta("change", 0)), int(store.get_meta("epoch", 0))
     kind: IndexKind = store.get_meta("index", "auto")
 
-    if index is None or index.epoch != epoch:
+    loaded = index is None or index.epoch != epoch
+    if loaded:
         index = VectorIndex.load(folder, epoch) if folder.is_dir() else None
     if index is not None and index.change < change:
         index.drop(store.deleted_since(index.change))
         for numbers, vectors in since(index.change):
             index.put(numbers, vectors)
         index.change = change
-    if index is None or index.change > change or index.is_worn(kind):
+    # Not with every search: among a million objects, counting takes some milliseconds.
+    is_another = index is not None and loaded and len(index) != store.count()
+    if index is None or index.change > change or is_another or index.is_worn(kind):
         return VectorIndex.build(kind, dim(), change, epoch, since(-1), store.count())
     return index

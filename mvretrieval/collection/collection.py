@@ -24,7 +24,7 @@ from mvretrieval.collection.making import make_collection
 from mvretrieval.collection.records import NewObject, ObjectRecord
 from mvretrieval.collection.render_pools import RenderPools
 from mvretrieval.collection.smoothed import Smoothing
-from mvretrieval.collection.smoother import Smoother
+from mvretrieval.collection.smoother import ORIGINALS, Smoother
 from mvretrieval.collection.store import Store
 from mvretrieval.collection.vectors import IndexKind, VectorIndex
 from mvretrieval.collection.writer_lock import WriterLock
@@ -135,7 +135,11 @@ class Collection:
         Raises:
             CollectionError: another process has it.
         """
-        self._writer.take()
+        if not self._writer.held:
+            self._writer.take()
+            change, epoch = int(self.store.get_meta("change", 0)), int(self.store.get_meta("epoch", 0))
+            for folder in (self.folder, self.folder / ORIGINALS):
+                VectorIndex.forget_later(folder, change, epoch)
 
     def close(self) -> None:
         """Save the index if this process wrote, and let go of everything."""
@@ -148,6 +152,8 @@ class Collection:
     def _let_go(self) -> None:
         self._pools.close()
         self._writer.release()
+        self._index.close()
+        self.smoother.close()
         self.store.close()
 
     def __enter__(self) -> Collection:

@@ -73,6 +73,11 @@ class CurrentIndex:
         with self._lock:
             return self.get().sample(limit)
 
+    def close(self) -> None:
+        """Let go of the files that are mapped."""
+        with self._lock:
+            self._index = None
+
     def save(self) -> None:
         """Write the index, brought up to what the store holds now.
 

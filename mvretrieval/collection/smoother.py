@@ -140,6 +140,11 @@ class Smoother:
                 folder.mkdir(exist_ok=True)
                 self._index.save(folder)
 
+    def close(self) -> None:
+        """Let go of the files that are mapped."""
+        with self._lock:
+            self._index = None
+
     def _originals(self) -> VectorIndex:
         """Index of the original vectors of what has been written."""
         with self._store.snapshot():

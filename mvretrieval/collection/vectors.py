@@ -244,6 +244,18 @@ class VectorIndex:
                 return index
         return None
 
+    @staticmethod
+    def forget_later(folder: Path, change: int, epoch: int) -> None:
+        """Delete saved indexes of states that the store has not come to: it was restored from a copy.
+
+        The store will come to these numbers with other objects.
+        """
+        for path in folder.glob("index-*.npz"):
+            found = re.fullmatch(r"index-(\d+)-(\d+)", path.stem)
+            if found and (int(found[1]) > epoch or int(found[2]) > change):
+                with contextlib.suppress(OSError):
+                    path.unlink()
+
     @classmethod
     def _read(cls, path: Path) -> VectorIndex:
         with np.load(path, allow_pickle=False) as data:

@@ -29,7 +29,7 @@ class MobileNetV2(nn.Module):
         """With weights of no worth.
 
         Args:
-            same_padding: convolutions of stride 2 pad as TensorFlow's SAME does.
+            same_padding: convolutions of stride 2 pad as TensorFlow's SAME does, which is done for sides that are multiples of 32.
         """
         super().__init__()
         blocks: list[nn.Module] = [_layer(3, _STEM, 3, 2)]

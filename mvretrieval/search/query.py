@@ -142,16 +142,27 @@ def resolve(collection: Collection, query: Query) -> list[Source]:
     return [_source(collection, query, term) for term in terms]
 
 
+def _unit(value: object, dim: int) -> NDArray[np.float32]:
+    """A vector from elsewhere (D,), brought to unit length."""
+    try:
+        vector = np.asarray(value, np.float64)
+    except (TypeError, ValueError) as error:
+        raise QueryError(f"the vector is none ({error}): give {dim} numbers, as this collection's describer makes them") from error
+    if vector.shape != (dim,):
+        raise QueryError(f"the vector has shape {vector.shape}, this collection's have ({dim},)")
+    length = float(np.linalg.norm(vector))
+    if not 0 < length < np.inf:
+        raise QueryError("the vector has no direction: it is zero, or holds numbers that are not finite")
+    return (vector / length).astype(np.float32)
+
+
 def _source(collection: Collection, query: Query, term: Term) -> Source:
     if term.kind == "id":
         number = collection.number_of(term.value)
         views, mask = collection.views(number)
         return Source(term, collection.store.vector_of(number), views[:, mask], number=number)
     if term.kind == "vector":
-        vector = np.asarray(term.value, np.float32)
-        if vector.shape != (collection.dim,):
-            raise QueryError(f"the vector has shape {vector.shape}, this collection's have ({collection.dim},)")
-        return Source(term, vector / max(float(np.linalg.norm(vector)), 1e-12))
+        return Source(term, _unit(term.value, collection.dim))
     describer = collection.describer
     if term.kind == "text":
         vector = describer.describe_text(term.value)

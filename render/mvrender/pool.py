@@ -24,8 +24,8 @@ from mvrender.renderer import BackendName, Views, check_size, choose
 from mvrender.shading import Style
 from mvrender.wire import receive, send
 
-_START_SECONDS = 90.0
-"""Importing numpy and trimesh and opening a renderer takes about one; ten on a busy machine with a cold disk."""
+_START_SECONDS = 180.0
+"""Opening a renderer takes about one; ten where it is compiled, the first time on a machine, and some times that on a busy one."""
 
 
 @dataclass(frozen=True)
@@ -205,7 +205,7 @@ class RenderPool:
     def warm_up(self) -> None:
         """Start all workers now, while the caller does something else."""
         for worker in self._workers:
-            worker.start()
+            worker.warm_up()
 
     def close(self) -> None:
         """End all workers."""
@@ -236,8 +236,15 @@ class _WorkerProcess:
         # One conversation at a time: two threads' words would mix in the pipe.
         self._talking = threading.Lock()
 
-    def start(self) -> None:
-        """Start the process without waiting for it."""
+    def warm_up(self) -> None:
+        """Start the process without waiting for it, unless another thread has it in hand."""
+        if self._talking.acquire(blocking=False):
+            try:
+                self._start()
+            finally:
+                self._talking.release()
+
+    def _start(self) -> None:
         if self._process is not None:
             if self._process.poll() is None:
                 return
@@ -282,7 +289,7 @@ class _WorkerProcess:
             return self._process_one(job, wanted)
 
     def _process_one(self, job: Job, wanted: Callable[[Opened], bool]) -> Rendered | Failed:
-        self.start()
+        self._start()
         if not self._ready:
             self._await_ready()
         process = self._process
@@ -373,7 +380,8 @@ class _WorkerProcess:
             code = process.wait()
             tail = self._stderr_tail()
             self.stop()
-            how = f"was not ready after {_START_SECONDS:g} s" if hung else f"ended before it was ready (exit {code}){tail}"
+            late = f"was not ready after {_START_SECONDS:g} s (on a busy machine: run again when it is less so)"
+            how = late if hung else f"ended before it was ready (exit {code}){tail}"
             raise BackendError(
                 f"the '{self._spec.backend}' worker {how}: 'mvr doctor' tells which renderers work here"
             ) from None

@@ -107,6 +107,7 @@ def serve(requests: BinaryIO, replies: BinaryIO) -> None:
         try:
             if worker is None:
                 worker = _open(request)
+                step_back()  # not before: compiling takes seconds, and a busy machine would make minutes of them
                 head: dict[str, Any] = {}
             else:
                 head, body = worker.answer(request)
@@ -127,7 +128,6 @@ def serve(requests: BinaryIO, replies: BinaryIO) -> None:
 
 def main() -> None:
     """Run a worker on this process's own pipes."""
-    step_back()
     # Libraries may print: what they say goes to stderr, and the pipe stays ours.
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)

@@ -488,6 +488,37 @@ def test_threads_may_share_a_pool(tmp_path: Path) -> None:
         np.testing.assert_array_equal(images, alone[i % 4])
 
 
+def test_threads_that_start_a_worker_at_once_start_one(box: Path) -> None:
+    before = set(psutil.Process().children())
+
+    def warm_up_and_ask(_: int) -> int:
+        pool.warm_up()
+        pool.render(Job(box))
+        return len(set(psutil.Process().children()) - before)
+
+    with RenderPool(SPEC, n_workers=1) as pool, ThreadPoolExecutor(6) as threads:
+        assert set(threads.map(warm_up_and_ask, range(6))) == {1}
+    assert set(psutil.Process().children()) == before
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="niceness as Linux counts it")
+def test_a_worker_steps_back_once_its_renderer_is_compiled(
+    box: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    before = set(psutil.Process().children())
+    with RenderPool(SPEC, n_workers=1) as pool:
+        pool.warm_up()
+        (worker,) = set(psutil.Process().children()) - before
+        own = psutil.Process().nice()
+        while not list(tmp_path.rglob("*.nbc")):  # it compiles
+            time.sleep(0.05)
+        assert worker.nice() == own
+        pool.render(Job(box))
+        assert worker.nice() == min(19, own + 10)
+
+
 def test_strips_of_many_views_stay_within_what_webp_holds(box: Path) -> None:
     spec = RenderSpec(rig=parse_rig("sphere:200"), size=64, strip_size=112)
     with RenderPool(spec, 1) as pool, Image.open(io.BytesIO(pool.render(Job(box)).strip)) as strip:

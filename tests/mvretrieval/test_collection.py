@@ -210,6 +210,25 @@ def test_an_index_from_a_later_state_than_the_store_is_made_anew(tmp_path: Path)
     (folder / FILE).write_bytes(data)
     with Collection.open(folder) as collection:
         assert _found(collection) == {"a"}
+    # Nor is it taken for that of the state that the store comes to by other changes.
+    with Collection.open(folder, write=True) as collection:
+        _put(collection, "c", seed=5)
+    with Collection.open(folder) as collection:
+        (best,) = collection.search(Query(vector=collection.store.vector_of(collection.number_of("c"))), k=1)
+        assert best.id == "c" and best.score == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="what a process has mapped is told by Linux")
+def test_a_closed_collection_lets_go_of_its_files(tmp_path: Path) -> None:
+    folder = tmp_path / "c"
+    with small_collection(folder) as collection:
+        _put(collection, "a")
+    collection = Collection.open(folder)
+    _found(collection)
+    maps = Path("/proc/self/maps")
+    assert str(folder / "index-") in maps.read_text()
+    collection.close()
+    assert str(folder) not in maps.read_text()
 
 
 # -- what cannot be opened ---------------------------------------------------------------------------------------------

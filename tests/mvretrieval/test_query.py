@@ -122,6 +122,29 @@ def test_a_vector_of_any_length_asks_like_the_object_it_is_of(things: Collection
     )
 
 
+@pytest.mark.parametrize("length", [1e-30, 1e30])
+def test_the_length_of_a_vector_does_not_matter(length: float, things: Collection) -> None:
+    own = things.store.vector_of(things.number_of("shape-003.ply")).astype(float)
+    (hit,) = things.search(Query(vector=own * length), k=1)
+    assert hit.id == "shape-003.ply" and hit.score == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("vector", "said"),
+    [
+        (np.zeros(1024), "no direction"),
+        (np.full(1024, np.nan), "no direction"),
+        (np.r_[np.inf, np.ones(1023)], "no direction"),
+        (np.ones(7), r"shape \(7,\)"),
+        ("a chair", "the vector is none"),
+        ([[1.0], [1.0, 2.0]], "the vector is none"),
+    ],
+)
+def test_vectors_that_ask_nothing_are_refused(vector: Any, said: str, things: Collection) -> None:
+    with pytest.raises(QueryError, match=said):
+        things.search(Query(vector=vector))
+
+
 def test_the_best_view_is_the_one_that_looks_like_the_picture(things: Collection, tmp_path: Path, shapes: Path) -> None:
     (source,) = resolve(things, Query(mesh=shapes / "shape-002.ply"))
     assert source.pictures is not None

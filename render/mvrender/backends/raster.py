@@ -48,7 +48,11 @@ class RasterRenderer:
 
     def __init__(self) -> None:
         """Compile, which takes seconds the first time on a machine and is read from disk afterwards."""
-        self.render(_ONE_FACE, ring(1), ("texture",), 64)
+        try:
+            self.render(_ONE_FACE, ring(1), ("texture",), 64)
+        except OSError:
+            triangles.keep_nothing()
+            self.render(_ONE_FACE, ring(1), ("texture",), 64)
 
     def render(self, mesh: Mesh, rig: Rig, styles: Sequence[Style], size: int) -> Views:
         """See `Renderer.render`."""

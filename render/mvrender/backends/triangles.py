@@ -12,6 +12,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numba import njit
+from numba.core.dispatcher import Dispatcher
 from numpy.typing import NDArray
 
 f4 = np.float32
@@ -41,6 +42,13 @@ def compiled(function: _Function) -> _Function:
     except RuntimeError:  # nowhere on this machine may anything be kept
         fast = njit(nogil=True, error_model="numpy")(function)
     return fast
+
+
+def keep_nothing() -> None:
+    """From now on, what is compiled is not written to disk: it is full, or a quota is used up."""
+    for function in globals().values():
+        if isinstance(function, Dispatcher):
+            function._cache.disable()  # type: ignore[attr-defined]  # numba has no other way
 
 
 class Triangles(NamedTuple):
@@ -214,9 +222,11 @@ def _cover(screen: Screen, faces: Ints, order: Ints, samples: Samples) -> None:
                 low, high = _narrowed(wx, w, w_reach, low, high)
                 if low > high:
                     continue
-            skipped = f4(int(low))
-            u, v, w, z = u + skipped * ux, v + skipped * vx, w + skipped * wx, z + skipped * zx
-            for column in range(left + int(low), left + int(high) + 1):
+            u_left, v_left, w_left, z_left = u, v, w, z
+            for along in range(int(low), int(high) + 1):
+                # Not summed up on the way: what is rounded would differ between neighbours, and leave holes between them.
+                column, step = left + along, f4(along)
+                u, v, w, z = u_left + step * ux, v_left + step * vx, w_left + step * wx, z_left + step * zx
                 # Nearer than something that is there, and within reach of all three edges.
                 if min(z + z_reach, ceiling) > farthest[row, column] and u > -u_reach and v > -v_reach and w > -w_reach:
                     whole = u >= u_reach and v >= v_reach and w >= w_reach
@@ -227,7 +237,6 @@ def _cover(screen: Screen, faces: Ints, order: Ints, samples: Samples) -> None:
                             nearest[row, column, k], face[row, column, k] = now, f
                         least = min(least, nearest[row, column, k])
                     farthest[row, column] = least
-                u, v, w, z = u + ux, v + vx, w + wx, z + zx
 
 
 @compiled
