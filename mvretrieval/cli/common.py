@@ -90,8 +90,14 @@ def _revision() -> str | None:
     return found.stdout.strip() or None
 
 
+def printable(text: str) -> str:
+    """The same with control characters, line ends among them, spelt out."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
 def table(rows: list[list[str]], head: list[str]) -> str:
-    """Columns for people."""
+    """Columns for people; what a name holds that would steer the terminal is spelt out."""
+    rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in [head, *rows]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -152,6 +153,8 @@ def _views(options: Options) -> GivenViews | None:
     if options.views is None:
         if not options.folders:
             raise ViewsError("nothing to index: name folders of meshes, or a CSV of pictures with --views")
+        if not options.prune and not any(os.path.lexists(folder) for folder in options.folders):
+            raise ViewsError(f"{options.folders[0]} is not there: name folders of meshes, or single files")
         return None
     if options.folders:
         raise ViewsError(

@@ -15,14 +15,16 @@ from mvretrieval.errors import CollectionError
 class Database:
     """An open file in WAL mode. One instance may be used from several threads; calls are serialised."""
 
-    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+    def __init__(self, path: Path, connection: sqlite3.Connection, unwatched: bool = False) -> None:
         """Take over a connection.
 
         Args:
             path: of the file; its folder is what messages name.
             connection: opened for any thread, without implicit transactions.
+            unwatched: SQLite takes it that nobody changes the file; so this looks whether somebody did.
         """
         self.path = path
+        self._seen = _state_of(path) if unwatched else None
         self._connection = connection
         self._lock = threading.RLock()
         connection.execute("PRAGMA foreign_keys = ON")
@@ -54,6 +56,10 @@ class Database:
             if self._connection.in_transaction:
                 yield
                 return
+            if self._seen is not None and self._seen != _state_of(self.path):
+                raise CollectionError(
+                    f"{self.path.parent} was changed by another program, and may only be read here: open it again"
+                )
             self._connection.execute("BEGIN")
             try:
                 yield
@@ -77,6 +83,11 @@ class Database:
             return self._connection.execute(sql, parameters).fetchone()
 
 
+def _state_of(path: Path) -> tuple[int, int, bool]:
+    info = path.stat()
+    return info.st_mtime_ns, info.st_size, path.with_name(f"{path.name}-wal").exists()
+
+
 @contextmanager
 def explained(folder: Path) -> Iterator[None]:
     """SQLite's errors as ours, with the next step."""
@@ -96,6 +107,10 @@ def explained(folder: Path) -> Iterator[None]:
         raise CollectionError(f"{folder} cannot be used ({text}); it may be damaged or half deleted") from error
     except UnicodeEncodeError as error:
         raise CollectionError(f"{error.object!r} is not valid UTF-8, and no object of {folder} is called so") from error
+    except sqlite3.ProgrammingError as error:
+        if "closed" not in str(error):
+            raise
+        raise CollectionError(f"{folder} was closed: open it again with Collection.open") from error
     except sqlite3.DatabaseError as error:
         if isinstance(error, sqlite3.IntegrityError):
             raise

@@ -20,6 +20,7 @@ from mvretrieval.errors import CollectionError
 VERSION = 1
 FILE = "collection.sqlite"
 PART = f"{FILE}.part"
+_UNCHANGING = "mode=ro&immutable=1"
 _APPLICATION_ID = 0x6D767231  # "mvr1"
 
 _SCHEMA = """
@@ -82,13 +83,26 @@ def open_file(folder: Path) -> Database:
             raise lost(folder, left)
         raise CollectionError(f"{folder} is no collection: make one with 'mvr index {folder} FOLDER'")
     with explained(folder):
-        connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        how = _read_only(path)
+        source: str | Path = path if how is None else f"{path.absolute().as_uri()}?{how}"
+        connection = sqlite3.connect(source, check_same_thread=False, isolation_level=None, uri=how is not None)
         try:
             _check_version(folder, connection)
-            return Database(path, connection)
+            return Database(path, connection, unwatched=how == _UNCHANGING)
         except BaseException:
             connection.close()
             raise
+
+
+def _read_only(path: Path) -> str | None:
+    """How SQLite opens a file that may only be read; None where it may be written.
+
+    Readers write too, into a file beside it that tells who reads what. Where somebody who may write has made one, it can be
+    used; where there is none, nobody writes now.
+    """
+    if os.access(path, os.W_OK) and os.access(path.parent, os.W_OK):
+        return None
+    return "mode=ro" if path.with_name(f"{path.name}-shm").exists() else _UNCHANGING
 
 
 def lost(folder: Path, left: Sequence[str]) -> CollectionError:

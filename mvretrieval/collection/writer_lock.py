@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import threading
 from pathlib import Path
 from typing import IO
 
@@ -18,6 +19,7 @@ class WriterLock:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._file: IO[bytes] | None = None
+        self._lock = threading.Lock()  # the file's lock would hold up a second thread like a second process
 
     @property
     def held(self) -> bool:
@@ -30,8 +32,9 @@ class WriterLock:
         Raises:
             CollectionError: another process has it, or the folder cannot be written.
         """
-        if self._file is None:
-            self._file = _locked(self._folder)
+        with self._lock:
+            if self._file is None:
+                self._file = _locked(self._folder)
 
     def release(self) -> None:
         """Let another process write."""

@@ -182,7 +182,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise WeightsError(f"{path} holds no readable weights ({type(error).__name__}: {error})") from error
+        # torch goes on to advise reading it in a way that runs what is in it.
+        reason = f"{type(error).__name__}: {error}".split(". ")[0].splitlines()[0][:200]
+        raise WeightsError(f"{path} holds no readable weights ({reason}): give a .safetensors or .pt file") from error
     while isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
         loaded = loaded["state_dict"]
     return {str(key): value for key, value in loaded.items() if isinstance(value, Tensor)}

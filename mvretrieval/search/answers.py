@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvretrieval.collection.smoothed import searched_vectors
-from mvretrieval.errors import QueryError
+from mvretrieval.errors import FilterError, QueryError
 from mvretrieval.search.explain import explain
 from mvretrieval.search.query import Query, Source, resolve
 from mvretrieval.search.refinement import Refinement, expanded
@@ -97,8 +97,10 @@ def search(
     collection: Collection, query: Query, k: int = 10, where: str | None = None, refine: Refinement | None = None
 ) -> list[Hit]:
     """See `Collection.search`."""
-    if k < 1:
-        raise QueryError(f"-k is a number of hits from 1, not {k}")
+    if not isinstance(k, int | np.integer) or k < 1:
+        raise QueryError(f"k is a whole number of hits from 1, not {k!r}")
+    if where is not None and not isinstance(where, str):
+        raise FilterError(f"a filter is text such as \"label = 'chair'\", not {where!r}")
     while True:
         epoch = collection.store.get_meta("epoch")
         sources = resolve(collection, query)

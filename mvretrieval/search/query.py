@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,13 +14,21 @@ from numpy.typing import NDArray
 from mvrender.errors import MeshError
 from mvrender.mesh import UpAxis
 from mvrender.pool import Job
-from mvretrieval.errors import QueryError
+from mvretrieval.errors import QueryError, did_you_mean
 from mvretrieval.search.pictures import Background, load_picture
 
 if TYPE_CHECKING:
     from mvretrieval.collection.collection import Collection
 
 Kind = Literal["mesh", "images", "text", "id", "vector"]
+# What a source's value may be, and that in words.
+_VALUES: Mapping[str, tuple[tuple[type, ...], str]] = {
+    "mesh": ((str, PathLike), "the path of a mesh"),
+    "images": ((list, tuple), "a list of paths of pictures"),
+    "text": ((str,), "words"),
+    "id": ((str,), "the id of an object"),
+    "vector": ((object,), "an object vector"),
+}
 
 
 @dataclass(frozen=True)
@@ -35,6 +44,15 @@ class Term:
     kind: Kind
     value: Any
     weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse what no question can be asked with."""
+        if self.kind not in _VALUES:
+            near = did_you_mean(str(self.kind), _VALUES)
+            raise QueryError(f"no kind of source is called '{self.kind}': {near}there are {', '.join(_VALUES)}")
+        wanted, said = _VALUES[self.kind]
+        if not isinstance(self.value, wanted):
+            raise QueryError(f"a source of kind '{self.kind}' is {said}, not {type(self.value).__name__}")
 
     @property
     def label(self) -> str:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import io
 import logging
 import os
 import re
 import stat
 import warnings
+import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -64,7 +66,7 @@ def load(path: Path, *, root: Path | None = None, up: UpAxis | None = None, limi
     suffix = path.suffix.lower()
     data = _read(path, suffix, limits)
     references = FolderReferences(path.parent, root or path.parent)
-    scene = _load_scene(_repaired(data, suffix), suffix, references)
+    scene = _load_scene(_repaired(data, suffix, limits), suffix, references)
     mesh = flatten(scene, limits, linear_light=suffix in _LINEAR_LIGHT)
     check(mesh)
     notes = [*mesh.notes]
@@ -94,6 +96,8 @@ def load(path: Path, *, root: Path | None = None, up: UpAxis | None = None, limi
 def _read(path: Path, suffix: str, limits: Limits) -> bytes:
     """Content of a file that is worth parsing."""
     if suffix not in FORMATS:
+        if path.is_dir():
+            raise MeshError("not_a_file", "a folder, where one mesh file is asked for")
         raise MeshError("unknown_format", f"'{suffix}' is not a mesh format known here: {', '.join(sorted(FORMATS))}")
     try:
         info = path.stat()
@@ -116,7 +120,11 @@ def _read(path: Path, suffix: str, limits: Limits) -> bytes:
         raise MeshError("bad_name", f"no file can be called that: {error}") from None
 
 
-def _repaired(data: bytes, suffix: str) -> bytes:
+# Of the memory: text that trimesh reads takes several times its size.
+_UNPACKED_SHARE = 0.25
+
+
+def _repaired(data: bytes, suffix: str, limits: Limits) -> bytes:
     """Content as trimesh can read it.
 
     Raises:
@@ -136,7 +144,24 @@ def _repaired(data: bytes, suffix: str) -> bytes:
                 "unreadable", f"a binary STL of {expected:,} bytes, cut off after {len(data):,}; copy it again"
             )
         return data[:expected]  # some exporters append bytes, which trimesh takes for damage
+    if suffix == ".3mf":
+        _check_unpacked(data, limits)
     return data
+
+
+def _check_unpacked(data: bytes, limits: Limits) -> None:
+    """Refuse an archive that says itself that it unpacks to more than can be read; what else is wrong, parsing finds."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError):
+        return
+    if unpacked > limits.memory_bytes * _UNPACKED_SHARE:
+        raise MeshError(
+            "too_large",
+            f"unpacks to {unpacked / 1e9:.1f} GB, which cannot be read in {limits.memory_bytes / 1e9:.1f} GB of memory; "
+            "raise --max-memory-gb if it is no mistake",
+        )
 
 
 def _stl_size(data: bytes) -> int:

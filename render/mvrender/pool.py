@@ -115,9 +115,11 @@ class RenderPool:
             n_workers: processes; one per core by default.
 
         Raises:
-            RigError: the picture size is out of range, or the rig is not the one that its name says.
+            RigError: the picture size or the number of workers is out of range, or the rig is not the one that its name says.
         """
         check_size(spec.size)
+        if n_workers is not None and n_workers < 1:
+            raise RigError(f"views are rendered by 1 worker or more, not {n_workers}")
         named = parse_rig(spec.rig.name)  # which is all that a worker is told of it
         if named.fov_y_deg != spec.rig.fov_y_deg or not np.array_equal(named.cam_to_world, spec.rig.cam_to_world):
             raise RigError(f"the cameras are not those of '{named.name}'; workers only know rigs made by parse_rig")

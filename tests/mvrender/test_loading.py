@@ -8,6 +8,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -471,6 +472,16 @@ def test_truncated_files(suffix: str, share: float, tmp_path: Path) -> None:
     data = wedge().export(file_type=suffix)
     data = data if isinstance(data, bytes) else data.encode()
     path = write(tmp_path / f"a.{suffix}", data[: int(len(data) * share)])
+    assert code_of(path) == "unreadable"
+
+
+def test_an_archive_that_unpacks_to_too_much_is_refused_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "a.3mf"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("3D/3dmodel.model", b" " * 3_000_000)
+    with pytest.raises(MeshError, match=r"unpacks to 0\.0 GB") as caught:
+        load(path, limits=Limits(memory_bytes=8_000_000))
+    assert caught.value.code == "too_large"
     assert code_of(path) == "unreadable"
 
 

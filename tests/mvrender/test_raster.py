@@ -6,10 +6,12 @@ import math
 import os
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numba
 import numpy as np
 import pytest
 import trimesh
@@ -335,12 +337,26 @@ def test_opengl_is_chosen_for_a_gpu_alone(monkeypatch: pytest.MonkeyPatch) -> No
         assert choose()[0] == best
 
 
-def test_where_nothing_can_be_kept_it_is_compiled_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("temporary", ["own", "another's", "missing"])
+def test_where_nothing_else_can_be_written_temporary_files_keep_it(
+    temporary: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """As where neither the package's folder nor a home may be written."""
-    from numba.core.caching import CacheImpl
+    from numba.core.caching import CacheImpl, UserProvidedCacheLocator
 
-    monkeypatch.setattr(CacheImpl, "_locator_classes", [])
-    assert compiled(lambda x: x + 1)(1) == 2
+    folder = tmp_path / ("none" if temporary == "missing" else "")
+    monkeypatch.setattr(CacheImpl, "_locator_classes", [UserProvidedCacheLocator])
+    monkeypatch.setattr(numba.config, "CACHE_DIR", "")
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    if temporary == "another's":
+        (folder / f"mvrender-{os.getuid()}").mkdir(mode=0o777)
+        (folder / f"mvrender-{os.getuid()}").chmod(0o777)
+    assert compiled(next_one)(1) == 2
+    assert bool(list(folder.rglob("*.nbi"))) == (temporary == "own")
+
+
+def next_one(x: int) -> int:
+    return x + 1
 
 
 @pytest.mark.slow

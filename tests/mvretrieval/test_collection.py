@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -216,6 +217,70 @@ def test_an_index_from_a_later_state_than_the_store_is_made_anew(tmp_path: Path)
     with Collection.open(folder) as collection:
         (best,) = collection.search(Query(vector=collection.store.vector_of(collection.number_of("c"))), k=1)
         assert best.id == "c" and best.score == pytest.approx(1, abs=1e-5)
+
+
+def test_a_closed_collection_says_that_it_is(tmp_path: Path) -> None:
+    collection = small_collection(tmp_path / "c")
+    collection.close()
+    with pytest.raises(CollectionError, match="was closed: open it again"):
+        _found(collection)
+
+
+def test_threads_of_one_process_share_the_right_to_write(tmp_path: Path) -> None:
+    small_collection(tmp_path / "c").close()
+    with Collection.open(tmp_path / "c") as collection, ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda n: collection.remove(f"nobody {n}"), range(32)))
+
+
+AS_READER = """
+import os, sys
+import numpy as np
+from mvretrieval import Collection, Query
+from mvretrieval.errors import CollectionError
+def found(collection):
+    return sorted(hit.id for hit in collection.search(Query(vector=np.ones(1024)), k=10))
+with Collection.open(sys.argv[1]) as collection:
+    found(collection)  # imports what nobody may not read
+os.setgid(65534)
+os.setuid(65534)
+with Collection.open(sys.argv[1]) as collection:
+    for line in sys.stdin:
+        try:
+            print(found(Collection.open(sys.argv[1]) if "open" in line else collection), flush=True)
+        except CollectionError as error:
+            print(error, flush=True)
+    try:
+        collection.remove("a")
+    except CollectionError as error:
+        print(error, flush=True)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root can become nobody")
+def test_who_may_only_read_can_search() -> None:
+    # In /tmp and not in tmp_path, whose parents are closed to others.
+    folder = Path("/tmp") / f"mvr-reader-{os.getpid()}"
+    try:
+        with small_collection(folder) as collection:
+            _put(collection, "a", "b")
+        command = [sys.executable, "-c", AS_READER, str(folder)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as reader:
+            assert reader.stdin is not None and reader.stdout is not None
+
+            def says(line: str) -> str:
+                print(line, file=reader.stdin, flush=True)
+                return reader.stdout.readline().strip()  # type: ignore[union-attr]
+
+            assert says("search") == "['a', 'b']"
+            with Collection.open(folder, write=True) as writer:
+                _put(writer, "c", seed=1)
+                assert "changed by another program, and may only be read here: open it again" in says("search")
+                assert says("open and search") == "['a', 'b', 'c']"
+            assert says("open and search") == "['a', 'b', 'c']"
+            last, _ = reader.communicate()
+        assert "cannot be written" in last
+    finally:
+        shutil.rmtree(folder)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="what a process has mapped is told by Linux")

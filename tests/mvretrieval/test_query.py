@@ -145,6 +145,22 @@ def test_vectors_that_ask_nothing_are_refused(vector: Any, said: str, things: Co
         things.search(Query(vector=vector))
 
 
+def test_what_no_question_can_be_asked_with_is_refused(things: Collection) -> None:
+    for kind, value, said in [
+        ("mehs", "a.glb", "did you mean 'mesh'"),
+        ("mesh", 5, "the path of a mesh, not int"),
+        ("images", "a.png", "a list of paths of pictures, not str"),
+        ("id", None, "the id of an object, not NoneType"),
+    ]:
+        with pytest.raises(QueryError, match=said):
+            Term(kind, value)  # type: ignore[arg-type]
+    for k in (0, 2.5, "3"):
+        with pytest.raises(QueryError, match="k is a whole number of hits from 1"):
+            things.search(Query(id="shape-000.ply"), k=k)  # type: ignore[arg-type]
+    with pytest.raises(FilterError, match="not 5"):
+        things.search(Query(id="shape-000.ply"), where=5)  # type: ignore[arg-type]
+
+
 def test_the_best_view_is_the_one_that_looks_like_the_picture(things: Collection, tmp_path: Path, shapes: Path) -> None:
     (source,) = resolve(things, Query(mesh=shapes / "shape-002.ply"))
     assert source.pictures is not None

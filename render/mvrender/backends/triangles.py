@@ -7,9 +7,14 @@ elsewhere comes as an argument: numba's cache notices changes of a function's ow
 from __future__ import annotations
 
 import math
+import os
+import stat
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+import numba
 import numpy as np
 from numba import njit
 from numba.core.dispatcher import Dispatcher
@@ -39,9 +44,28 @@ def compiled(function: _Function) -> _Function:
     """The same, compiled. Without fast mathematics, so that floats are rounded alike on every machine."""
     try:
         fast: _Function = njit(cache=True, nogil=True, error_model="numpy")(function)
-    except RuntimeError:  # nowhere on this machine may anything be kept
-        fast = njit(nogil=True, error_model="numpy")(function)
+    except RuntimeError:  # neither beside this file nor in a home may anything be kept
+        own = _own_temporary_folder() if numba.config.CACHE_DIR == "" else None
+        if own is None:
+            fast = njit(nogil=True, error_model="numpy")(function)
+        else:
+            numba.config.CACHE_DIR = str(own)
+            fast = compiled(function)
     return fast
+
+
+def _own_temporary_folder() -> Path | None:
+    """A folder for temporary files that nobody else can write to: what is kept there is run."""
+    if not hasattr(os, "getuid"):
+        return None
+    folder = Path(tempfile.gettempdir()) / f"mvrender-{os.getuid()}"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        info = folder.lstat()
+    except OSError:
+        return None
+    is_own = stat.S_ISDIR(info.st_mode) and info.st_uid == os.getuid() and not info.st_mode & 0o077
+    return folder if is_own else None
 
 
 def keep_nothing() -> None:
