@@ -29,7 +29,8 @@ class FoundFile:
 def find_meshes(folders: Iterable[Path]) -> Iterator[FoundFile]:
     """Mesh files in folders and their sub-folders, in a stable order; single files are taken as they are.
 
-    Links are followed, each folder once, so that a loop of links ends.
+    Links are followed, each folder once, so that a loop of links ends. Inside of a folder, names that begin with a dot are
+    passed over: version control, waste baskets, and the twin `._chair.glb` that macOS leaves beside every file.
     """
     seen_folders: set[tuple[int, int]] = set()
     seen_files: set[str] = set()
@@ -55,7 +56,7 @@ def _walk(folder: Path, root: Path, seen: set[tuple[int, int]]) -> Iterator[Foun
             return
         seen.add((info.st_dev, info.st_ino))
         with os.scandir(folder) as listing:
-            entries = sorted(listing, key=lambda entry: entry.name)
+            entries = sorted((e for e in listing if not e.name.startswith(".")), key=lambda entry: entry.name)
     except PermissionError:
         yield _problem(folder, root, "no_permission", "the folder may not be read by this user; change its mode or owner")
         return

@@ -275,6 +275,15 @@ def test_loops_of_links_end(collection: Collection, tmp_path: Path) -> None:
     assert [Path(path).name for path, _, _ in report.failures] == ["self.ply"]
 
 
+def test_hidden_files_and_folders_are_passed_over_unless_they_are_named(collection: Collection, tmp_path: Path) -> None:
+    meshes = tmp_path / "meshes"
+    shown, twin = write_shapes(meshes, range(2))
+    twin.rename(meshes / f"._{shown.name}")
+    write_shapes(meshes / ".trash", [2])
+    assert counts(collection.add_folder(meshes)) == {"added": 1}
+    assert counts(collection.add_folder(meshes / ".trash", meshes / f"._{shown.name}")) == {"added": 2}
+
+
 AS_NOBODY = """
 import os, sys
 from pathlib import Path
