@@ -91,6 +91,14 @@ def test_what_fails_is_1_with_one_line_that_says_why(mvr: Mvr, folder: Path, arg
     assert not Path("new").exists()
 
 
+def test_names_do_not_steer_the_terminal(mvr: Mvr, tmp_path: Path) -> None:
+    (mesh,) = write_shapes(tmp_path / "m", [0])
+    mesh.rename(tmp_path / "m" / "\x1b[31mred\nline 椅子.ply")
+    assert mvr("index", tmp_path / "c", tmp_path / "m", "--encoder", "builtin:", "--rig", "ring:2@20", "--size", 64)[0] == 0
+    code, out, _ = mvr("search", tmp_path / "c", "--mesh", *(tmp_path / "m").iterdir())
+    assert code == 0 and r"\x1b[31mred\nline 椅子.ply" in out and "\x1b" not in out
+
+
 # -- commands ----------------------------------------------------------------------------------------------------------
 
 
