@@ -44,6 +44,12 @@ _ADDED_AT_ONCE = 1 << 16
 Found = tuple[NDArray[np.float32], NDArray[np.int64]]
 
 
+def _saved(folder: Path) -> list[tuple[int, int, Path]]:
+    """Saved indexes, each with its epoch and change."""
+    named = ((re.fullmatch(r"index-(\d+)-(\d+)\.npz", path.name), path) for path in folder.glob("index-*.npz"))
+    return [(int(name[1]), int(name[2]), path) for name, path in named if name]
+
+
 def resolve_kind(kind: IndexKind, count: int) -> Literal["exact", "approximate"]:
     """How so many vectors are searched."""
     if kind == "exact":
@@ -234,8 +240,9 @@ class VectorIndex:
     @classmethod
     def load(cls, folder: Path, epoch: int) -> VectorIndex | None:
         """Newest saved index of this epoch, or None where there is none that can be read."""
-        saved = [path for path in folder.iterdir() if re.fullmatch(rf"index-{epoch}-\d+\.npz", path.name)]
-        for path in sorted(saved, key=lambda path: int(path.stem.rsplit("-", 1)[1]), reverse=True):
+        for its_epoch, _, path in sorted(_saved(folder), reverse=True):
+            if its_epoch != epoch:
+                continue
             try:
                 index = cls._read(path)
             except (OSError, ValueError, KeyError, RuntimeError, EOFError, MemoryError, zipfile.BadZipFile):
@@ -250,9 +257,8 @@ class VectorIndex:
 
         The store will come to these numbers with other objects.
         """
-        for path in folder.glob("index-*.npz"):
-            found = re.fullmatch(r"index-(\d+)-(\d+)", path.stem)
-            if found and (int(found[1]) > epoch or int(found[2]) > change):
+        for its_epoch, its_change, path in _saved(folder):
+            if its_epoch > epoch or its_change > change:
                 with contextlib.suppress(OSError):
                     path.unlink()
 

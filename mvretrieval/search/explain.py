@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from mvretrieval.collection.batches import view_vectors
 from mvretrieval.errors import CollectionError
 from mvretrieval.search.rerank import prepared_views, styles_of
+from mvretrieval.unit_norm import unit
 
 if TYPE_CHECKING:
     from mvretrieval.collection.collection import Collection
@@ -73,7 +74,7 @@ def _worth(
     named = False
     for source in sources:
         if bare:
-            similarity = _similarity(prepared, _parts(source.vector, n_styles))
+            similarity = _similarity(prepared, unit(source.vector.reshape(n_styles, 1, -1)))
         elif source.views.size == 0:
             continue
         elif matched and source.term.kind != "text":
@@ -85,12 +86,6 @@ def _worth(
         if source.term.weight > 0 and source.views.size > 0 and source.term.kind != "text" and not named:
             query_views, named = similarity.argmax(axis=3), True
     return worth, query_views
-
-
-def _parts(vector: NDArray[np.float32], n_styles: int) -> NDArray[np.float32]:
-    """(S, 1, K) unit vectors that an object vector (S * K,) is made of; a style that it leaves out stays zero."""
-    parts = vector.reshape(n_styles, 1, -1)
-    return np.asarray(parts / np.maximum(np.linalg.norm(parts, axis=2, keepdims=True), 1e-12), np.float32)
 
 
 def _similarity(views: NDArray[np.float32], own: NDArray[np.float32]) -> NDArray[np.float32]:
