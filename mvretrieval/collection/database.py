@@ -24,12 +24,16 @@ class Database:
             unwatched: SQLite takes it that nobody changes the file; so this looks whether somebody did.
         """
         self.path = path
+        self._folder = path.parent
         self._seen = _state_of(path) if unwatched else None
         self._connection = connection
         self._lock = threading.RLock()
+        # What was answered in the snapshot that is open, which holds until it ends.
+        self._steady: dict[tuple[str, Sequence[Any]], Any] | None = None
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA busy_timeout = 10000")
+        connection.execute("PRAGMA cache_size = -32768")  # KiB: the 2 MiB by default lose the inner pages of large tables
 
     def close(self) -> None:
         """Close the file."""
@@ -39,7 +43,7 @@ class Database:
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """All or nothing. A full disk or a kill leaves what was there before."""
-        with self._lock, explained(self.path.parent):
+        with self._lock, explained(self._folder):
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield
@@ -52,39 +56,53 @@ class Database:
     @contextmanager
     def snapshot(self) -> Iterator[None]:
         """What is read inside is one state, whatever other processes write meanwhile."""
-        with self._lock, explained(self.path.parent):
+        with self._lock, explained(self._folder):
             if self._connection.in_transaction:
                 yield
                 return
             if self._seen is not None and self._seen != _state_of(self.path):
                 raise CollectionError(
-                    f"{self.path.parent} was changed by another program, and may only be read here: open it again"
+                    f"{self._folder} was changed or removed by another program, and may only be read here: open it again"
                 )
             self._connection.execute("BEGIN")
+            self._steady = {}
             try:
                 yield
             finally:
+                self._steady = None
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
 
     def run(self, sql: str, parameters: Sequence[Any] = ()) -> sqlite3.Cursor:
         """Execute a statement that answers nothing."""
-        with self._lock, explained(self.path.parent):
+        with self._lock, explained(self._folder):
             return self._connection.execute(sql, parameters)
 
     def all(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
         """All rows that a statement answers."""
-        with self._lock, explained(self.path.parent):
+        with self._lock, explained(self._folder):
             return self._connection.execute(sql, parameters).fetchall()
 
     def one(self, sql: str, parameters: Sequence[Any] = ()) -> Any:
         """The first row that a statement answers; None without one."""
-        with self._lock, explained(self.path.parent):
+        with self._lock, explained(self._folder):
             return self._connection.execute(sql, parameters).fetchone()
+
+    def steady(self, sql: str, *parameters: Any) -> Any:
+        """As `one`; what is asked again in a snapshot is remembered. A statement costs most just after a search emptied the caches."""
+        with self._lock:
+            if self._steady is None:
+                return self.one(sql, parameters)
+            if (sql, parameters) not in self._steady:
+                self._steady[sql, parameters] = self.one(sql, parameters)
+            return self._steady[sql, parameters]
 
 
 def _state_of(path: Path) -> tuple[int, int, bool]:
-    info = path.stat()
+    try:
+        info = path.stat()
+    except FileNotFoundError:
+        return 0, 0, False
     return info.st_mtime_ns, info.st_size, path.with_name(f"{path.name}-wal").exists()
 
 

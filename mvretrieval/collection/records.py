@@ -109,7 +109,8 @@ def read_records(db: Database, numbers: Sequence[int]) -> dict[int, ObjectRecord
         ):
             facts = dict(zip(_FACTS, row[4:9], strict=True))
             metadata = {k: v for k, v in zip(labels, row[10:], strict=True) if v is not None}
-            found[row[0]] = ObjectRecord(row[0], row[1], row[2], row[3], facts, tuple(json.loads(row[9])), metadata)
+            notes = tuple(json.loads(row[9])) if row[9] != "[]" else ()  # few objects have any
+            found[row[0]] = ObjectRecord(row[0], row[1], row[2], row[3], facts, notes, metadata)
     return found
 
 

@@ -70,7 +70,7 @@ class Store:
 
     def get_meta(self, key: str, default: Any = None) -> Any:
         """Value under `key`."""
-        row = self.db.one("SELECT value FROM meta WHERE key = ?", (key,))
+        row = self.db.steady("SELECT value FROM meta WHERE key = ?", key)
         return default if row is None else row[0]
 
     def set_meta(self, key: str, value: Any) -> None:

@@ -128,7 +128,7 @@ def search_sources(
         factors, offset = standardise(collection, sources)
         vector = np.sum([np.float32(f) * source.vector for f, source in zip(factors, sources, strict=True)], axis=0)
         scores, numbers = collection.search_vector(vector, n + len(asked), where)
-        others = np.flatnonzero(~np.isin(numbers, asked))[:n]
+        others = (np.flatnonzero(~np.isin(numbers, asked)) if asked else np.arange(len(numbers)))[:n]
         ranked = Ranked(scores[others].astype(np.float64) + offset, numbers[others])
         if refine.match_views:
             ranked = rerank(collection, sources, factors, ranked, refine.match_weight)

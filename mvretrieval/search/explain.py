@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mvrender.cameras import parse_rig
 from mvretrieval.collection.batches import view_vectors
 from mvretrieval.errors import CollectionError
 from mvretrieval.search.rerank import prepared_views, styles_of
@@ -55,7 +57,7 @@ def explain(
     worth = np.where(masks[:, None], worth, -np.inf)
     best = worth.reshape(len(worth), -1).argmax(axis=1)
     weights = describer.view_weights(views, masks)
-    places = _places(describer, views.shape[2])
+    places = _places(describer.config.rig, describer.config.styles, views.shape[2])
     return [
         Reasons(_best_view(places[i], float(worth[n].flat[i]), int(query_views[n].flat[i])), weights[n])
         for n, i in enumerate(best.tolist())
@@ -82,7 +84,8 @@ def _worth(
         else:
             similarity = _similarity(views, np.broadcast_to(source.views, (n_styles, *source.views.shape[1:])))
         worth += np.float32(source.term.weight) * similarity.max(axis=3)
-        worth[:, [s for s in range(n_styles) if s not in styles_of(describer, source)]] = -np.inf
+        if others := set(range(n_styles)).difference(styles_of(describer, source)):
+            worth[:, list(others)] = -np.inf
         if source.term.weight > 0 and source.views.size > 0 and source.term.kind != "text" and not named:
             query_views, named = similarity.argmax(axis=3), True
     return worth, query_views
@@ -90,21 +93,19 @@ def _worth(
 
 def _similarity(views: NDArray[np.float32], own: NDArray[np.float32]) -> NDArray[np.float32]:
     """(B, S, V, n) of views (B, S, V, D) with views (S, n, D), style by style."""
-    n_objects, _, n_views, dim = views.shape
-    parts = [
-        (views[:, s].reshape(-1, dim) @ own_views.T).reshape(n_objects, n_views, -1) for s, own_views in enumerate(own)
-    ]
-    return np.stack(parts, axis=1)
+    similarity: NDArray[np.float32] = views @ own.swapaxes(1, 2)
+    return similarity
 
 
-def _places(describer: Describer, n_views: int) -> list[dict[str, Any]]:
+@lru_cache
+def _places(rig_name: str, styles: tuple[str, ...], n_views: int) -> list[dict[str, Any]]:
     """What each view (S * V) is called and where it was taken from."""
-    rig = describer.rig
+    rig = parse_rig(rig_name)
     where: list[dict[str, Any]] = [{} for _ in range(n_views)]
     if rig.is_known:
         pairs = zip(rig.azimuths_deg.tolist(), rig.elevations_deg.tolist(), strict=True)
         where = [{"azimuth_deg": round(a, 1), "elevation_deg": round(e, 1)} for a, e in pairs]
-    return [{"view": v, "style": style, **place} for style in describer.config.styles for v, place in enumerate(where)]
+    return [{"view": v, "style": style, **place} for style in styles for v, place in enumerate(where)]
 
 
 def _best_view(place: dict[str, Any], similarity: float, query_view: int) -> dict[str, Any]:
