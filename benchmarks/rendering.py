@@ -9,7 +9,7 @@ from benchmarks.commands import script
 from benchmarks.figures import Figure, Skipped
 from mvrender.renderer import has_gpu
 
-_PAIRS = 3
+_PAIRS = 2
 _SOFTWARE = {"LIBGL_ALWAYS_SOFTWARE": "1", "GALLIUM_DRIVER": "llvmpipe"}
 _NEEDED = "pip install 'mvretrieval[dev]', apt-get install libegl1 libgl1 libgl1-mesa-dri"
 
@@ -23,7 +23,7 @@ def _run(name: str, *arguments: object, software: bool = True) -> dict[str, floa
 
 
 def _speed_over_pyrender(backend: str, rounds: int, software: bool) -> dict[str, float]:
-    """Views per second of all cores over plain pyrender's: median of pairs, in turn.
+    """Views per second of all cores over plain pyrender's: the lower of pairs, in turn.
 
     Clay-like, 224 pixels, 200 fixed PSB meshes that are loaded before. `rounds`: how often ours draws each mesh.
     """
@@ -34,7 +34,7 @@ def _speed_over_pyrender(backend: str, rounds: int, software: bool) -> dict[str,
         ours = _run("render_rate", backend, folder, rounds, software=software)["views_per_second"]
         print(f"  {backend} {ours:.0f} views/s, pyrender {plain:.0f}", file=sys.stderr)
         pairs.append((ours / plain, ours, plain))
-    ratio, ours, plain = sorted(pairs)[len(pairs) // 2]
+    ratio, ours, plain = min(pairs)
     return {"ratio": ratio, "ours views/s": ours, "pyrender views/s": plain}
 
 

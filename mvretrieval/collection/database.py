@@ -89,7 +89,7 @@ class Database:
             return self._connection.execute(sql, parameters).fetchone()
 
     def steady(self, sql: str, *parameters: Any) -> Any:
-        """As `one`; what is asked again in a snapshot is remembered. A statement costs most just after a search emptied the caches."""
+        """As `one`; what is asked again in a snapshot is remembered: right after a search every statement finds cold caches."""
         with self._lock:
             if self._steady is None:
                 return self.one(sql, parameters)

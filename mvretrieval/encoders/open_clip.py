@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from mvretrieval.encoders.device import PrecisionChoice, choose_device, choose_precision, weights_hash
 from mvretrieval.encoders.first_token import last_block_is_for_one, vectors_of_first_tokens
@@ -56,16 +57,18 @@ def open_clip_encoder(
     # Some published weights were trained with another GELU than their architecture's file says; open_clip only warns.
     quick_gelu = bool(tag and not is_hub and (open_clip.get_pretrained_cfg(architecture, tag) or {}).get("quick_gelu"))
     try:
-        model = open_clip.create_model(
-            architecture,
-            pretrained=str(checkpoint) if checkpoint else tag,
-            precision="fp32",
-            device="cpu",
-            force_quick_gelu=quick_gelu,
-        )
+        with _Undrawn():
+            model = open_clip.create_model(
+                architecture,
+                pretrained=str(checkpoint) if checkpoint else tag,
+                precision="fp32",
+                device="cpu",
+                force_quick_gelu=quick_gelu,
+            )
     except Exception as error:  # hub, pickle and safetensors each raise their own
         raise WeightsError(f"{encoder_id} cannot be loaded ({type(error).__name__}: {str(error)[:300]})") from error
     model = model.eval()
+    _check_weights(encoder_id, model)
     preprocessing = _preprocessing(open_clip.get_model_preprocess_cfg(model))
     target = choose_device(device)
     chosen, reason = choose_precision(target, precision)
@@ -111,6 +114,33 @@ def bare_model(architecture: Architecture) -> nn.Module:
     finally:
         root.removeFilter(_not_of_bare_weights)
     return model.eval()
+
+
+class _Undrawn(TorchFunctionMode):
+    """Networks are made without drawing the random numbers that their weights replace at once.
+
+    Drawing takes longer than reading the weights. NaN stands at the head of each tensor instead, for `_check_weights` to find.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__name__", "") in ("uniform_", "normal_", "kaiming_uniform_"):  # of tensors and of `nn.init`
+            tensor: Tensor = args[0] if args else kwargs["tensor"]
+            tensor.detach()[_head(tensor)] = torch.nan
+            return tensor
+        return func(*args, **kwargs)
+
+
+def _head(tensor: Tensor) -> tuple[slice, ...]:
+    """Where the first number of a tensor stands, if it has any."""
+    return (slice(1),) * tensor.dim()
+
+
+def _check_weights(encoder_id: str, model: nn.Module) -> None:
+    if lacking := [name for name, weights in model.state_dict().items() if weights[_head(weights)].isnan().any()]:
+        raise WeightsError(f"{encoder_id} has no numbers for {', '.join(lacking[:3])}: its file is broken or of another network")
 
 
 def _not_of_bare_weights(record: logging.LogRecord) -> bool:

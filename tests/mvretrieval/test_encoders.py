@@ -309,6 +309,18 @@ def test_files_that_hold_other_weights_or_none(mobilenet_file: Path, clip_file: 
         open_encoder(f"image_only:mobilenet_v2@{clip_file}")
     with pytest.raises(WeightsError, match="cannot be loaded"):
         open_encoder(f"open_clip:{CLIP}@{mobilenet_file}")
+    state = torch.load(clip_file, weights_only=True)
+    state["visual.proj"].fill_(torch.nan)  # as training leaves them where it diverged
+    torch.save(state, tmp_path / "diverged.pt")
+    with pytest.raises(WeightsError, match=r"no numbers for visual\.proj"):
+        open_encoder(f"open_clip:{CLIP}@{tmp_path / 'diverged.pt'}")
+
+
+def test_clip_has_every_weight_of_its_file(clip_file: Path) -> None:
+    found = open_encoder(f"open_clip:{CLIP}@{clip_file}", "cpu", "float32").whole.state_dict()  # type: ignore[attr-defined]
+    state = torch.load(clip_file, weights_only=True)
+    assert found.keys() == state.keys()
+    assert all(torch.equal(found[name], weights) for name, weights in state.items())
 
 
 @pytest.fixture
