@@ -17,7 +17,7 @@ import psutil
 
 from benchmarks import data
 
-MVR = [sys.executable, "-c", "from mvretrieval.cli.main import main; main()"]
+MVR = [sys.executable, "-m", "mvretrieval"]
 
 
 def mvr(*arguments: str | Path) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from mvretrieval.errors import EvaluationError, MvrError
 from mvretrieval.evaluation.feature_file import measure_features
 from mvretrieval.evaluation.reproduction import Row, Table, read_table, table_names
 
-_MVR = [sys.executable, "-c", "from mvretrieval.cli.main import main; main()"]
+_MVR = [sys.executable, "-m", "mvretrieval"]
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 from difflib import get_close_matches
 from pathlib import Path
@@ -91,9 +90,6 @@ def _run(name: str, arguments: list[str]) -> int:
     except KeyboardInterrupt:
         print(f"\nmvr {name}: stopped; run the same command again to go on.", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # `mvr search ... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
 
 
 def _description(name: str, text: str) -> str:

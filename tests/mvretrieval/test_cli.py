@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -41,6 +42,32 @@ def test_the_installed_program_runs_and_help_is_quick() -> None:
     program = "import sys, mvretrieval, mvretrieval.cli.main; print([m for m in ('torch', 'faiss', 'tyro') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_has_had_enough_is_no_error(unbuffered: str) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+    command = [sys.executable, "-m", "mvretrieval", "--help"]
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, env=environment, check=False)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_the_program_ends_with_the_code_of_its_command_and_after_what_is_left_to_do() -> None:
+    program = (
+        "import atexit, sys, mvretrieval.__main__ as program\n"
+        "def main():\n"
+        "    atexit.register(print, 'last words')\n"
+        "    raise {}\n"
+        "program.main = main\n"
+        "program.command()"
+    )
+    for raised, code in (("SystemExit(3)", 3), ("SystemExit(0)", 0), ("SystemExit('why')", 1), ("ValueError('why')", 1)):
+        done = subprocess.run([sys.executable, "-c", program.format(raised)], capture_output=True, text=True, check=False)
+        assert done.returncode == code and done.stdout == "last words\n"
+        assert ("why" in done.stderr) == ("why" in raised)
 
 
 def test_wrong_use_is_2_with_a_suggestion(mvr: Mvr, folder: Path) -> None:

@@ -23,7 +23,7 @@ from mvretrieval.collection.store import FILE
 from mvretrieval.errors import CollectionError, DescriberError, LabelsError
 from mvretrieval.search.query import Query
 
-MVR = [sys.executable, "-c", "from mvretrieval.cli.main import main; main()"]
+MVR = [sys.executable, "-m", "mvretrieval"]
 SMALL_FLAGS = ["--encoder", "builtin:", "--rig", "ring:3@30", "--size", "64", "--workers", "1"]
 
 

@@ -276,7 +276,7 @@ def test_a_killed_run_goes_on_without_repeating_itself(views: Path, tmp_path: Pa
             rows.append([f"more/{k}", f"more/{k}/{file.name}", *row[2:]])
     write_rows(views / "views.csv", rows)
     folder = tmp_path / "c"
-    command = [sys.executable, "-c", "from mvretrieval.cli.main import main; main()", "index", str(folder)]
+    command = [sys.executable, "-m", "mvretrieval", "index", str(folder)]
     command += ["--views", str(views / "views.csv"), "--encoder", "builtin:", "--size", "64", "--workers", "1"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:

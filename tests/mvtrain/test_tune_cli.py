@@ -191,7 +191,7 @@ def test_processes_that_follow_end_with_the_first(things: Path, tmp_path: Path) 
         free.bind(("127.0.0.1", 0))
         shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
     (tmp_path / "config.json").write_text("{}")
-    main = [sys.executable, "-c", "from mvretrieval.cli.main import main; main()", "tune", things, "--out", tmp_path]
+    main = [sys.executable, "-m", "mvretrieval", "tune", things, "--out", tmp_path]
     pipe = subprocess.PIPE
     both = [
         subprocess.Popen([*map(str, main), "--device", "cpu"], env=os.environ | shared | ranks, stdout=pipe, stderr=pipe, text=True)
