@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,18 @@ def seconds_of(*command: str | Path) -> float:
     started = time.monotonic()
     subprocess.run([str(part) for part in command], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return time.monotonic() - started
+
+
+def milliseconds(times: int, *steps: Callable[[int], object]) -> list[float]:
+    """Median time of each step, called in turn with 0, 1, ... after one call to warm up."""
+    taken: list[list[float]] = [[] for _ in steps]
+    for i in range(-1, times):
+        for own, step in zip(taken, steps, strict=True):
+            started = time.perf_counter()
+            step(max(i, 0))
+            if i >= 0:
+                own.append(1000 * (time.perf_counter() - started))
+    return [statistics.median(own) for own in taken]
 
 
 def mvr_with_memory(*arguments: str | Path) -> tuple[dict[str, Any], float]:
