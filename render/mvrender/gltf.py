@@ -38,11 +38,14 @@ def prepare(data: bytes, suffix: str) -> bytes:
         if suffix == ".glb":
             if data[:4] != b"glTF":
                 raise ValueError("no glTF magic")
-            (length,) = struct.unpack_from("<I", data, 12)
-            text = data[20 : 20 + length]
+            expected = int.from_bytes(data[8:12], "little")
+            if len(data) < max(expected, 20):
+                raise ValueError(f"{max(expected, 20):,} bytes, cut off after {len(data):,}; copy it again")
+            end = 20 + int.from_bytes(data[12:16], "little")
+            text, rest = data[20:end], data[end:]
         tree = json.loads(text.decode("utf-8-sig"))
         required, used = set(tree.get("extensionsRequired", [])), set(tree.get("extensionsUsed", []))
-    except (ValueError, struct.error, AttributeError, TypeError, RecursionError) as error:
+    except (ValueError, AttributeError, TypeError, RecursionError) as error:
         raise MeshError("unreadable", f"not a readable {suffix[1:].upper()} file: {error}") from None
     if "KHR_draco_mesh_compression" in required | used and importlib.util.find_spec("DracoPy") is None:
         raise MeshError("needs_extra", "Draco-compressed glTF needs the extra: pip install 'mvretrieval[draco]'")
@@ -61,7 +64,6 @@ def prepare(data: bytes, suffix: str) -> bytes:
     if suffix == ".gltf":
         return text
     text += b" " * (-len(text) % 4)
-    rest = data[20 + length :]
     return b"".join(
         [
             struct.pack("<4sII", b"glTF", 2, 20 + len(text) + len(rest)),

@@ -9,10 +9,10 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import numpy as np
 
@@ -91,12 +91,24 @@ class Rendered:
 
 
 @dataclass(frozen=True)
+class Converted:
+    """A file as GLB (see `glb.to_glb`)."""
+
+    opened: Opened
+    glb: bytes
+
+
+@dataclass(frozen=True)
 class Failed:
     """A file that did not."""
 
     job: Job
     code: str
     message: str
+
+
+Operation = Literal["render", "glb"]
+"""What a worker makes of a file that it has loaded."""
 
 
 def always(_: Opened) -> bool:
@@ -125,6 +137,10 @@ class RenderPool:
             raise RigError(f"the cameras are not those of '{named.name}'; workers only know rigs made by parse_rig")
         self.spec = spec
         self._workers = [_WorkerProcess(spec) for _ in range(n_workers or os.cpu_count() or 1)]
+        # The last one that got free is the first to be asked: a lone question after the other needs one worker.
+        self._free: queue.LifoQueue[_WorkerProcess] = queue.LifoQueue()
+        for worker in reversed(self._workers):
+            self._free.put(worker)
 
     def run(self, jobs: Iterable[Job], wanted: Callable[[Opened], bool] = always) -> Iterator[Rendered | Failed]:
         """Load and render files, in the order in which they get done.
@@ -157,7 +173,9 @@ class RenderPool:
                         job = next(source, None)
                     if job is None:
                         break
-                    put(worker.process(job, wanted))
+                    result = worker.process(job, wanted, "render")
+                    assert not isinstance(result, Converted)
+                    put(result)
             except BaseException as error:  # handed to the reader, who raises it
                 put(error)
             finally:
@@ -186,27 +204,46 @@ class RenderPool:
                 self.close()  # a thread may have started another worker meanwhile
 
     def render(self, job: Job) -> Rendered:
-        """Load and render one file.
+        """Load and render one file; several threads may ask at once, each of a worker that is free.
 
         Raises:
             MeshError: it failed, with the code of the failure.
             BackendError: the renderer cannot start.
         """
-        result = self._workers[0].process(job, always)
+        result = self._by_a_free_worker(job, "render")
+        assert isinstance(result, Rendered)
+        return result
+
+    def convert(self, job: Job) -> Converted:
+        """Load one file and make a GLB of it, as `render` renders it.
+
+        Raises:
+            MeshError: it failed, with the code of the failure.
+            BackendError: the renderer cannot start.
+        """
+        result = self._by_a_free_worker(job, "glb")
+        assert isinstance(result, Converted)
+        return result
+
+    def _by_a_free_worker(self, job: Job, op: Operation) -> Rendered | Converted:
+        free = self._free
+        worker = free.get()
+        try:
+            result = worker.process(job, always, op)
+        finally:
+            free.put(worker)
         if isinstance(result, Failed):
             raise MeshError(result.code, result.message)  # type: ignore[arg-type]
         return result
 
-    def limit(self, limits: Limits) -> None:
-        """Use other limits from now on; running workers are ended if they have older ones."""
-        if limits != self.spec.limits:
-            self.close()
-            self.spec = replace(self.spec, limits=limits)
-            self._workers = [_WorkerProcess(self.spec) for _ in self._workers]
+    @property
+    def n_workers(self) -> int:
+        """Processes, when all are started."""
+        return len(self._workers)
 
-    def warm_up(self) -> None:
-        """Start all workers now, while the caller does something else."""
-        for worker in self._workers:
+    def warm_up(self, count: int | None = None) -> None:
+        """Start the workers, all or so many, now while the caller does something else."""
+        for worker in self._workers[:count]:
             worker.warm_up()
 
     def close(self) -> None:
@@ -286,11 +323,11 @@ class _WorkerProcess:
         except OSError:
             pass  # it died at once; the reply that never comes tells why
 
-    def process(self, job: Job, wanted: Callable[[Opened], bool]) -> Rendered | Failed:
+    def process(self, job: Job, wanted: Callable[[Opened], bool], op: Operation) -> Rendered | Converted | Failed:
         with self._talking:
-            return self._process_one(job, wanted)
+            return self._process_one(job, wanted, op)
 
-    def _process_one(self, job: Job, wanted: Callable[[Opened], bool]) -> Rendered | Failed:
+    def _process_one(self, job: Job, wanted: Callable[[Opened], bool], op: Operation) -> Rendered | Converted | Failed:
         self._start()
         if not self._ready:
             self._await_ready()
@@ -306,7 +343,7 @@ class _WorkerProcess:
         timer.daemon = True
         timer.start()
         try:
-            return self._converse(process, job, wanted)
+            return self._converse(process, job, wanted, op)
         except _WorkerDied:
             code = process.wait()
             tail = self._stderr_tail()
@@ -341,8 +378,8 @@ class _WorkerProcess:
             self._errors = None
 
     def _converse(
-        self, process: subprocess.Popen[bytes], job: Job, wanted: Callable[[Opened], bool]
-    ) -> Rendered | Failed:
+        self, process: subprocess.Popen[bytes], job: Job, wanted: Callable[[Opened], bool], op: Operation
+    ) -> Rendered | Converted | Failed:
         # Absolute: the worker has a working folder of its own.
         root = str(job.root.absolute()) if job.root else None
         request = {"op": "load", "path": str(job.path.absolute()), "root": root, "up": job.up}
@@ -354,9 +391,11 @@ class _WorkerProcess:
         )
         if not wanted(opened):
             return Rendered(opened, None)
-        head, body = self._ask(process, {"op": "render"})
+        head, body = self._ask(process, {"op": op})
         if "code" in head:
             return self._failed(job, head)
+        if op == "glb":
+            return Converted(opened, body)
         strip = head["strip"]
         images = np.frombuffer(body, np.uint8, offset=strip).reshape(head["shape"])
         views = Views(images, np.array(head["mask"], bool), self._spec.rig.cam_to_world)

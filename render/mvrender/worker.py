@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 
 from mvrender.cameras import Rig, parse_rig
 from mvrender.errors import MeshError, MvrenderError
+from mvrender.glb import to_glb
 from mvrender.loading import Loaded, load
 from mvrender.mesh import Limits, normalise
 from mvrender.renderer import Renderer, open_renderer
@@ -47,8 +48,10 @@ class _Worker:
                 "facts": self.loaded.facts,
                 "notes": self.loaded.mesh.notes,
             }, b""
-        assert request["op"] == "render" and self.loaded is not None
+        assert request["op"] in ("render", "glb") and self.loaded is not None
         mesh, self.loaded = self.loaded.mesh, None
+        if request["op"] == "glb":
+            return {}, to_glb(mesh)
         views = self.renderer.render(normalise(mesh, self.rig.fit), self.rig, self.styles, self.size)
         if not views.mask.any():
             raise MeshError("nothing_visible", "no camera sees anything of this mesh")

@@ -795,3 +795,12 @@ def test_the_same_bytes_in_another_format_are_another_content(tmp_path: Path) ->
     content = "OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1 2\nv 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n"
     hashes = {load(write(tmp_path / name, content)).content_hash for name in ("a.off", "a.obj")}
     assert len(hashes) == 2
+
+
+@pytest.mark.parametrize("kept", [5, 19, 200, -4])
+def test_a_glb_that_was_cut_off_says_so(tmp_path: Path, kept: int) -> None:
+    whole = trimesh.creation.box().export(file_type="glb")
+    path = tmp_path / "cut.glb"
+    path.write_bytes(whole[:kept])
+    with pytest.raises(MeshError, match=r"bytes, cut off after [\d,]+; copy it again"):
+        load(path)

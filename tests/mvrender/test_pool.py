@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -187,9 +187,8 @@ def test_every_failure_leaves_the_worker_usable(one: RenderPool, box: Path, tmp_
 
 def test_a_file_that_takes_too_long_costs_its_time_and_no_more(box: Path, tmp_path: Path) -> None:
     slow = slow_file(tmp_path)
-    with RenderPool(SPEC, n_workers=1) as pool:
+    with RenderPool(replace(SPEC, limits=Limits(seconds=0.4)), n_workers=1) as pool:
         images = images_of(pool.render(Job(box)))
-        pool.limit(Limits(seconds=0.4))
         pool.warm_up()
         started = time.monotonic()
         results = list(pool.run([Job(slow), Job(box), Job(slow), Job(box)]))
@@ -344,9 +343,8 @@ def test_impossible_specs_are_refused_before_any_file() -> None:
         RenderPool(RenderSpec(rig=Rig("cube", RIG.directions)))
     with pytest.raises(RigError, match="unknown rig 'mine'"):
         RenderPool(RenderSpec(rig=Rig("mine", RIG.directions)))
-    with RenderPool(SPEC, n_workers=1) as pool, pytest.raises(BackendError, match="unknown style 'wood'"):
-        pool.spec = RenderSpec(rig=RIG, size=64, styles=("wood",))  # type: ignore[arg-type]
-        pool.limit(Limits(seconds=1))
+    wooden = RenderSpec(rig=RIG, size=64, styles=("wood",))  # type: ignore[arg-type]
+    with RenderPool(wooden, n_workers=1) as pool, pytest.raises(BackendError, match="unknown style 'wood'"):
         pool.render(Job(Path("a.stl")))
 
 
