@@ -9,7 +9,7 @@ EXTRAS ?= dev
 
 setup: $(READY)
 
-$(READY): pyproject.toml
+$(READY): pyproject.toml hatch_build.py
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet --editable '.[$(EXTRAS)]'

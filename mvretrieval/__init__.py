@@ -22,6 +22,7 @@ __version__ = "0.1.0"
 os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
 
 _PLACES = {
+    "Client": "client",
     "Collection": "collection.collection",
     "Describer": "describe",
     "DescriberConfig": "describe",

@@ -107,6 +107,7 @@ class Describer:
         device: str = "auto",
         precision: PrecisionChoice = "auto",
         backend: BackendName | None = None,
+        shared: bool = False,
     ) -> None:
         """Put a describer together.
 
@@ -116,12 +117,14 @@ class Describer:
             device: where networks run.
             precision: of the encoder.
             backend: renderer by name; the best one here by default.
+            shared: several threads will use it at once.
         """
         self.config = config
         self.fitted = fitted
         self.device = device
         self.precision = precision
         self.backend = backend
+        self.shared = shared
 
     @cached_property
     def encoder(self) -> ViewEncoder:
@@ -130,7 +133,12 @@ class Describer:
         Raises:
             EncoderError: it is unknown, or its weights cannot be had.
         """
-        return open_encoder(self.config.encoder, self.device, self.precision)
+        encoder = open_encoder(self.config.encoder, self.device, self.precision)
+        if not self.shared:
+            return encoder
+        from mvretrieval.encoders.together import TogetherEncoder
+
+        return TogetherEncoder(encoder)
 
     @cached_property
     def rig(self) -> Rig:
@@ -173,7 +181,7 @@ class Describer:
 
     def with_fitted(self, fitted: Statistics | Adapter | None) -> Describer:
         """The same with other statistics or another adapter; shares the opened encoder."""
-        other = Describer(self.config, fitted, self.device, self.precision, self.backend)
+        other = Describer(self.config, fitted, self.device, self.precision, self.backend, self.shared)
         if "encoder" in self.__dict__:
             other.__dict__["encoder"] = self.encoder
         return other
@@ -216,10 +224,7 @@ class Describer:
         """
         if not getattr(self.encoder, "cross_view", 0):
             return self.encoder.encode_views(images)
-        from mvretrieval.encoders.network import NetworkEncoder
-
-        assert isinstance(self.encoder, NetworkEncoder)
-        return self.encoder.encode_views(images, np.arange(len(images)) // n_views)
+        return self.encoder.encode_views(images, np.arange(len(images)) // n_views)  # type: ignore[call-arg]
 
     def pool(
         self, view_vectors: NDArray[np.float32], view_mask: NDArray[np.bool_], known_directions: bool = True
@@ -272,9 +277,19 @@ class Describer:
         Pictures are compared with the styles that look like pictures (texture, clay), if the describer has any.
         """
         raw = self._encode_together(images, len(images))
-        views = np.broadcast_to(raw, (self.n_styles, *raw.shape))[None]
-        vector, _ = self.pool(views.copy(), np.ones((1, len(raw)), bool), known_directions=False)
-        return self._in_picture_styles(vector[0])
+        vector: NDArray[np.float32] = self.pool_pictures(raw[None], np.ones((1, len(raw)), bool))[0]
+        return vector
+
+    def pool_pictures(self, raw: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """Object vectors (B, S * K) of raw view vectors (B, n, D) of pictures, those in the mask (B, n)."""
+        views = np.repeat(raw[:, None], self.n_styles, axis=1)
+        vectors, _ = self.pool(views, mask, known_directions=False)
+        return np.stack([self._in_picture_styles(vector) for vector in vectors])
+
+    @property
+    def reads_words(self) -> bool:
+        """Whether `describe_text` works."""
+        return self.encoder.has_text or (self.adapter is not None and self.adapter.text_space is not None)
 
     def describe_text(self, text: str) -> NDArray[np.float32]:
         """Object vector (S * K,) of words.

@@ -38,6 +38,14 @@ class CollectionError(MvrError):
     """A collection that is missing, damaged, of another version or in use."""
 
 
+class UnknownObjectError(CollectionError):
+    """An id that no object of the collection has."""
+
+
+class ServiceError(MvrError):
+    """A service that cannot be started or reached, or that refuses."""
+
+
 class FilterError(MvrError, ValueError):
     """A `--where` expression that cannot be understood."""
 
@@ -52,6 +60,10 @@ class LabelsError(MvrError, ValueError):
 
 class ViewsError(MvrError, ValueError):
     """A CSV of views that cannot be used, or views that a collection has no place for."""
+
+
+class CalibrationError(MvrError, ValueError):
+    """Objects or labels that no confidence can be learnt from."""
 
 
 class EvaluationError(MvrError, ValueError):

@@ -160,6 +160,9 @@ def _formats() -> list[Finding]:
         ("timm", "timm", "DINOv2 and others"),
         ("train", "pytorch_metric_learning", "mvr train"),
         ("report", "sklearn", "mvr eval --report"),
+        ("calibrate", "sklearn", "mvr calibrate"),
+        ("serve", "fastapi", "mvr serve"),
+        ("client", "httpx", "mvretrieval.Client, which asks a service"),
     )
     return [
         Finding(f"extra '{extra}'", "ok", what)

@@ -101,7 +101,14 @@ def run(options: Options) -> int:
     import json
 
     views = _views(options)
-    machine = OpenOptions(options.device, options.precision, options.backend, options.workers, start_workers=views is None)
+    limits = Limits(
+        max_faces=options.max_faces,
+        seconds=options.max_seconds,
+        memory_bytes=int(options.max_memory_gb * (1 << 30)),
+    )
+    machine = OpenOptions(
+        options.device, options.precision, options.backend, options.workers, start_workers=views is None, limits=limits
+    )
     is_new = not (options.collection / FILE).exists()
     if is_new:
         if options.labels is not None:
@@ -139,11 +146,6 @@ def _how(options: Options, step: Callable[[int, int], None]) -> IndexOptions:
         prune=options.prune,
         retry=options.retry,
         fit_where=options.fit_where,
-        limits=Limits(
-            max_faces=options.max_faces,
-            seconds=options.max_seconds,
-            memory_bytes=int(options.max_memory_gb * (1 << 30)),
-        ),
         progress=step,
     )
 

@@ -14,6 +14,7 @@ from mvretrieval.cli.common import table
 from mvretrieval.collection.collection import Collection
 from mvretrieval.collection.smoothed import is_up_to_date, smoothing_of
 from mvretrieval.collection.view_folders import FORMAT
+from mvretrieval.confidence.calibration import calibration_of, is_outdated
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,7 @@ def _facts(collection: Collection) -> dict[str, Any]:
         "views": f"{describer.rig.short_name}, {', '.join(config.styles)}, {config.size} px{_given(collection)}",
         "vectors": f"{adapted}, {index.dim} dimensions",
         "smoothing": _smoothing(collection),
+        "confidence": _confidence(collection),
         "index": f"{index.kind}, {len(index)} objects",
         "labels": ", ".join(store.metadata_columns()) or "none",
         "size": f"{size / 1e6:.1f} MB",
@@ -97,6 +99,15 @@ def _smoothing(collection: Collection) -> str:
         return "none"
     outdated = "" if is_up_to_date(collection.store) else "; neighbours have changed, the next 'mvr index' takes them in"
     return f"{setting}{outdated}"
+
+
+def _confidence(collection: Collection) -> str:
+    calibration = calibration_of(collection.store)
+    if calibration is None:
+        return "none"
+    if is_outdated(collection.store, calibration):
+        return f"outdated ({calibration.in_words}): described anew since, so that hits carry none; run 'mvr calibrate' again"
+    return calibration.in_words
 
 
 def _notes(collection: Collection) -> list[tuple[str, str]]:

@@ -15,6 +15,8 @@ COMMANDS = {
     "tune": "tune the encoder itself from labelled meshes",
     "eval": "measure a collection by one of its labels",
     "reindex": "describe a collection anew: other pooling, whitening, styles or encoder",
+    "calibrate": "learn how sure a similarity makes, so that answers say so and can be cut by it",
+    "serve": "open a web page to search with, and a REST API",
     "remove": "take objects out of a collection",
     "info": "tell what is in a collection and what could not be indexed",
     "doctor": "tell what works on this machine, and mend what does not",

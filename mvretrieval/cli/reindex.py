@@ -17,6 +17,7 @@ from mvretrieval.cli.common import progress, run_record, say
 from mvretrieval.collection.collection import Collection, OpenOptions
 from mvretrieval.collection.redescribe import redescribe, same_views
 from mvretrieval.collection.smoothed import Smoothing
+from mvretrieval.confidence.judge import outdated_notice
 from mvretrieval.describe import DescriberConfig, PoolingChoice
 from mvretrieval.errors import AdapterError, DescriberError
 
@@ -78,7 +79,8 @@ def run(options: Options) -> int:
         if options.smooth is not None and not changes and options.fit_where is None:
             record = run_record("reindex", options)
             collection.store.add_run(record["time"], record)
-            _smooth(collection, smoothing)
+            with _confidence_lost(collection):
+                _smooth(collection, smoothing)
             return 0
         config = replace(collection.describer.config, **changes)
         for notice in _notices(collection, options, config, adapter):
@@ -88,7 +90,7 @@ def run(options: Options) -> int:
             raise DescriberError(f"{options.collection} is described like that already; name what should change")
         record = run_record("reindex", options)
         collection.store.add_run(record["time"], record)
-        with progress("mesh") as step, _way_out(adapter):
+        with progress("mesh") as step, _way_out(adapter), _confidence_lost(collection):
             failed = redescribe(collection, config, options.fit_where, options.drop_missing, step, adapter)
         for object_id, code, message in failed:
             say(f"removed {object_id}: {message} ({code})")
@@ -122,6 +124,15 @@ def _way_out(adapter: Adapter | None) -> Iterator[None]:
         if adapter is not None:
             raise
         raise AdapterError(f"{error}\nor let go of the collection's adapter: add --raw, --whiten or --pooling") from error
+
+
+@contextmanager
+def _confidence_lost(collection: Collection) -> Iterator[None]:
+    """Say so where hits carried a confidence until now: other vectors, other cosines."""
+    before = outdated_notice(collection)
+    yield
+    if not before and (notice := outdated_notice(collection)):
+        say(f"note: hits carry no confidence any more: {notice}")
 
 
 def _smoothing(options: Options) -> Smoothing | None:

@@ -13,10 +13,11 @@ from mvrender.mesh import UpAxis
 from mvrender.renderer import BackendName
 from mvretrieval.cli.common import say, table
 from mvretrieval.collection.collection import Collection, OpenOptions
+from mvretrieval.confidence.judge import check_threshold, outdated_notice
 from mvretrieval.errors import QueryError
-from mvretrieval.search.answers import Hit, search_sources
+from mvretrieval.search.answers import Answer, Hit, answer_sources
 from mvretrieval.search.explain import place_of
-from mvretrieval.search.query import Query, Source, Term, resolve
+from mvretrieval.search.query import Query, Term, resolve
 from mvretrieval.search.refinement import Refinement
 
 _MATCHED = 100
@@ -61,6 +62,7 @@ class Options:
         minus_weight: how strongly minus terms push away.
         where: filter, such as "label = 'chair' and faces < 5000", applied before the search.
         k: how many answers at most.
+        min_confidence: leave out answers that are less sure to be of the question's kind, as 0.5; needs 'mvr calibrate'.
         expand: average the question with so many nearest objects, and ask again; 0 for not at all.
         match_views: compare the best 100 answers, or N, with the question view by view, and rank them anew; 0 for none.
         match_weight: share of the views in the score of these answers; the rest is the cosine's.
@@ -89,6 +91,7 @@ class Options:
     minus_weight: float = 0.5
     where: str | None = None
     k: Annotated[int, tyro.conf.arg(aliases=["-k"])] = 10
+    min_confidence: float | None = None
     expand: int = 0
     match_views: Annotated[int, _Count] = 0
     match_weight: float = Refinement.match_weight
@@ -107,6 +110,7 @@ def run(options: Options) -> int:
     query.all_terms()  # an empty question needs no collection to be refused
     if options.k < 1:
         raise QueryError(f"-k is a number of hits from 1, not {options.k}")
+    check_threshold(options.min_confidence)
     refine = Refinement(expand=options.expand, match_views=options.match_views, match_weight=options.match_weight)
     with Collection.open(options.collection, OpenOptions(options.device, backend=options.backend)) as collection:
         if options.encoder:
@@ -115,16 +119,25 @@ def run(options: Options) -> int:
         if options.mesh or options.minus_mesh:
             for notice in collection.notices():
                 say(f"note: {notice}")
-        hits = search_sources(collection, sources, options.k, options.where, refine)
+        if options.min_confidence is None and (notice := outdated_notice(collection)):
+            say(f"note: hits carry no confidence: {notice}")
+        answer = answer_sources(collection, sources, options.k, options.where, refine, options.min_confidence)
         if options.html is not None:
-            _write_page(collection, options, sources, hits)
+            _write_page(collection, options, answer)
+    hits = answer.hits
     if options.json:
         for hit in hits:
             print(json.dumps(hit.to_json()))
+        if answer.nothing:
+            say(answer.nothing)
+    elif answer.nothing:
+        print(answer.nothing)
     elif not hits:
         print("no hits" + (f" where {options.where}" if options.where else ": the collection is empty"))
     else:
-        print(table([_row(hit) for hit in hits], ["rank", "score", "id", "best view", "labels"]))
+        sure = hits[0].confidence is not None
+        head = ["rank", "score", *(["sure"] if sure else []), "id", "best view", "labels"]
+        print(table([_row(hit) for hit in hits], head))
     return 0
 
 
@@ -146,12 +159,15 @@ def _query(options: Options) -> Query:
 def _row(hit: Hit) -> list[str]:
     view = f"{place_of(hit.best_view)} {hit.best_view['style']}"
     labels = ", ".join(f"{name}={value}" for name, value in hit.metadata.items())
-    return [str(hit.rank), f"{hit.score:.4f}", hit.id, view, labels[:80]]
+    sure = [] if hit.confidence is None else [f"{hit.confidence:.0%}"]
+    return [str(hit.rank), f"{hit.score:.4f}", *sure, hit.id, view, labels[:80]]
 
 
-def _write_page(collection: Collection, options: Options, sources: list[Source], hits: list[Hit]) -> None:
-    from mvretrieval.search.page import row_of, write_page
+def _write_page(collection: Collection, options: Options, answer: Answer) -> None:
+    from mvretrieval.search.page import Row, row_of, write_page
 
     assert options.html is not None
-    write_page(options.html, f"Search in {options.collection.name}", [row_of(collection, sources, hits)])
+    said = f"{answer.nothing[0].upper()}{answer.nothing[1:]}." if answer.nothing else Row.nothing
+    rows = [row_of(collection, answer.sources, answer.hits, said)]
+    write_page(options.html, f"Search in {options.collection.name}", rows)
     say(f"page: {options.html}")

@@ -24,15 +24,19 @@ def add_file(
     id: str | None = None,
     metadata: Mapping[str, Any] | None = None,
     up: str | None = None,
+    replace_id: bool = False,
 ) -> str:
     """See `Collection.add`."""
     collection.lock_for_writing()
     collection.check_encoder()
     path = Path(os.path.abspath(path))  # noqa: PTH100
-    rendered = collection.pool(1).render(Job(path, path.parent, up))  # type: ignore[arg-type]
+    rendered = collection.pool().render(Job(path, path.parent, up))  # type: ignore[arg-type]
     (new,) = describe_rendered(collection, [rendered], [id or path.name])
     store = collection.store
     with store.transaction():
+        number = store.number_of(new.id) if replace_id else None
+        if number is not None:
+            store.move(number, str(path), new.stat, new.root)
         known = store.by_path(str(path))
         stays = None if known is None else store.records([known[0]])[known[0]].id
         new = replace(new, id=stays or store.free_id(new.id))

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mvrender.mesh import Limits
 from mvrender.pool import Rendered, RenderPool
 from mvretrieval.collection import adding, repooling
 from mvretrieval.collection.current_index import CurrentIndex
@@ -29,13 +30,14 @@ from mvretrieval.collection.store import Store
 from mvretrieval.collection.vectors import IndexKind, VectorIndex
 from mvretrieval.collection.writer_lock import WriterLock
 from mvretrieval.describe import Describer, DescriberConfig
-from mvretrieval.errors import CollectionError, did_you_mean
+from mvretrieval.errors import CollectionError, UnknownObjectError, did_you_mean
 from mvretrieval.statistics import Statistics
 
 if TYPE_CHECKING:
     from mvretrieval.adapters.adapter import Adapter
     from mvretrieval.collection.indexing import IndexOptions, IndexReport
     from mvretrieval.collection.views_csv import GivenViews
+    from mvretrieval.confidence.calibration import Calibration
     from mvretrieval.search.answers import Hit
     from mvretrieval.search.query import Query
     from mvretrieval.search.refinement import Refinement
@@ -95,7 +97,7 @@ class Collection:
             pools = RenderPools()
             on_failure.callback(pools.close)
             if options.start_workers:
-                pools.get(open_describer(config, None, options), options.workers).warm_up()
+                pools.get(open_describer(config, None, options), options.workers, options.limits).warm_up()
             store, writer, describer = make_collection(folder, config, options, index, adapter)
             on_failure.pop_all()
         collection = cls(folder, store, options, pools)
@@ -123,7 +125,7 @@ class Collection:
             if write:
                 collection.lock_for_writing()
             if collection.options.start_workers:
-                collection.pool(collection.options.workers).warm_up()
+                collection.pool().warm_up()
         except BaseException:
             collection._let_go()
             raise
@@ -197,9 +199,9 @@ class Collection:
         """
         self._description.relocate_encoder(encoder_id)
 
-    def pool(self, workers: int | None = None) -> RenderPool:
-        """Render workers for this collection's views, kept until `close`."""
-        return self._pools.get(self.describer, workers)
+    def pool(self, workers: int | None = None, limits: Limits | None = None) -> RenderPool:
+        """Render workers for this collection's views, as its options say by default; kept until `close`."""
+        return self._pools.get(self.describer, workers or self.options.workers, limits or self.options.limits)
 
     # -- writing ------------------------------------------------------------------------------------------------------
 
@@ -224,7 +226,12 @@ class Collection:
         return index_views(self, Path(views) if isinstance(views, str) else views, options, in_rig_order)
 
     def add(
-        self, path: str | Path, id: str | None = None, metadata: Mapping[str, Any] | None = None, up: str | None = None
+        self,
+        path: str | Path,
+        id: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        up: str | None = None,
+        replace: bool = False,
     ) -> str:
         """Add one mesh, or replace the object of that file. Findable at once.
 
@@ -233,6 +240,7 @@ class Collection:
             id: of a new object; its file name by default.
             metadata: labels.
             up: axis that is up in the file; the format's convention by default.
+            replace: where another file's object is called `id`, it gets this file, and keeps its id and its other labels.
 
         Returns:
             The object's id.
@@ -241,7 +249,18 @@ class Collection:
             MeshError: the file cannot be described.
             CollectionError: another process writes.
         """
-        return adding.add_file(self, path, id, metadata, up)
+        return adding.add_file(self, path, id, metadata, up, replace)
+
+    def set_metadata(self, object_id: str, values: Mapping[str, Any]) -> None:
+        """Set labels of an object; None takes one away.
+
+        Raises:
+            LabelsError: a value is neither text nor a number.
+            UnknownObjectError: there is no such object.
+        """
+        self.lock_for_writing()
+        with self.store.transaction():
+            self.store.set_metadata(self.number_of(object_id), values)
 
     def remove(self, *ids: str) -> int:
         """Remove objects. They are gone from searches at once.
@@ -267,6 +286,22 @@ class Collection:
         """
         self.lock_for_writing()
         self.smoother.set(Smoothing.of(k, alpha))
+
+    def calibrate(self, by: str | None = None, where: str | None = None, seed: int = 0) -> Calibration:
+        """Learn how sure a cosine makes, so that hits carry a confidence from now on (see `confidence.calibrate`).
+
+        Args:
+            by: label that says what is of the same kind; without one, the same object is meant.
+            where: objects to learn from; all by default.
+            seed: of what is drawn.
+
+        Raises:
+            CalibrationError: too few objects, labels or classes, or scikit-learn is missing.
+            FilterError: there is no such label, or the filter cannot be understood.
+        """
+        from mvretrieval.confidence.calibrate import calibrate
+
+        return calibrate(self, by, where, seed)
 
     def new_objects(self, rendered: Sequence[Rendered], ids: Sequence[str]) -> list[NewObject]:
         """Encode and pool rendered files. Not in a transaction: the index may have to catch up with what is there."""
@@ -307,11 +342,11 @@ class Collection:
         """Number of the object called `object_id`.
 
         Raises:
-            CollectionError: there is none.
+            UnknownObjectError: there is none.
         """
         number = self.store.number_of(object_id)
         if number is None:
-            raise CollectionError(
+            raise UnknownObjectError(
                 f"no object '{object_id}' in {self.folder}: {did_you_mean(object_id, self.store.some_ids())}"
                 "an id is the path relative to the indexed folder"
             )
@@ -321,10 +356,11 @@ class Collection:
         """The object called `object_id`.
 
         Raises:
-            CollectionError: there is none.
+            UnknownObjectError: there is none.
         """
-        number = self.number_of(object_id)
-        return self.store.records([number])[number]
+        with self.store.snapshot():  # nobody removes it in between
+            number = self.number_of(object_id)
+            return self.store.records([number])[number]
 
     def index(self) -> VectorIndex:
         """The search index, brought up to what the store holds now."""
@@ -354,7 +390,12 @@ class Collection:
             )
 
     def search(
-        self, query: Query, k: int = 10, where: str | None = None, refine: Refinement | None = None
+        self,
+        query: Query,
+        k: int = 10,
+        where: str | None = None,
+        refine: Refinement | None = None,
+        min_confidence: float | None = None,
     ) -> list[Hit]:
         """Objects that answer a query, best first.
 
@@ -363,14 +404,16 @@ class Collection:
             k: how many at most.
             where: filter, applied before the search (see `collection.where`).
             refine: whether the question is expanded and the best answers are matched view by view (see `search.refinement`).
+            min_confidence: leave out hits that are less sure to be of the question's kind; the collection has to be calibrated.
+                Nothing left says that nothing in it looks like the question.
 
         Raises:
-            QueryError: there is nothing in the query, or a part of it cannot be read.
+            QueryError: there is nothing in the query, a part of it cannot be read, or its hits carry no confidence to be cut by.
             FilterError: the filter cannot be understood.
         """
         from mvretrieval.search.answers import search
 
-        return search(self, query, k, where, refine)
+        return search(self, query, k, where, refine, min_confidence)
 
     def search_vector(
         self, vector: NDArray[np.float32], k: int = 10, where: str | None = None

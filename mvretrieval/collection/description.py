@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mvrender.mesh import Limits
 from mvrender.renderer import choose
 from mvretrieval.collection.store import Store
 from mvretrieval.describe import Describer, DescriberConfig, check_same
@@ -26,6 +27,8 @@ class OpenOptions:
         backend: renderer by name.
         workers: render processes; one per core by default.
         start_workers: start them at once, while the encoder is opened, rather than with the first file.
+        limits: what one mesh may cost.
+        shared: several threads will ask with meshes and pictures at once; what they ask with is then encoded together.
     """
 
     device: str = "auto"
@@ -33,6 +36,8 @@ class OpenOptions:
     backend: str | None = None
     workers: int | None = None
     start_workers: bool = False
+    limits: Limits = field(default_factory=Limits)
+    shared: bool = False
 
 
 class Description:
@@ -109,7 +114,7 @@ class Description:
             return
         # Not by `with_config`, which shares the encoder that `current` may have open.
         config = replace(current.config, encoder=encoder_id)
-        other = Describer(config, current.fitted, current.device, current.precision, current.backend)
+        other = Describer(config, current.fitted, current.device, current.precision, current.backend, current.shared)
         check_same(
             self._store.get_meta("view_fingerprint"),
             other.view_fingerprint,
@@ -123,7 +128,7 @@ class Description:
 
 def open_describer(config: DescriberConfig, fitted: Statistics | Adapter | None, options: OpenOptions) -> Describer:
     """A describer as this machine runs it."""
-    return Describer(config, fitted, options.device, options.precision, options.backend)  # type: ignore[arg-type]
+    return Describer(config, fitted, options.device, options.precision, options.backend, options.shared)  # type: ignore[arg-type]
 
 
 def meta_of(describer: Describer) -> dict[str, Any]:

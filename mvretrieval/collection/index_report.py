@@ -20,7 +20,7 @@ class IndexOptions:
         prune: remove objects whose files are gone.
         retry: try files again that failed before and have not changed.
         fit_where: objects that whitening is learnt from, when it is learnt.
-        limits: what one file may cost.
+        limits: what one file may cost; those of the collection's `OpenOptions` by default.
         progress: called with (done, total) now and then.
     """
 
@@ -29,7 +29,7 @@ class IndexOptions:
     prune: bool = False
     retry: bool = False
     fit_where: str | None = None
-    limits: Limits = field(default_factory=Limits)
+    limits: Limits | None = None
     progress: Callable[[int, int], None] | None = None
 
 

@@ -21,11 +21,13 @@ def set_labels(db: Database, number: int, values: Mapping[str, Any]) -> bool:
     """Set labels of an object; columns are made as needed. Tells whether anything changed.
 
     Raises:
-        LabelsError: a value is neither text nor a number.
+        LabelsError: a value is neither text nor a number, or two names differ in case alone.
     """
     if not values:
         return False
     plain = {name: _plain(name, value) for name, value in values.items()}
+    if len({_lower(name) for name in plain}) < len(plain):
+        raise LabelsError(f"two of the labels {', '.join(plain)} are called the same: upper and lower case count as one")
     known = {_lower(name) for name in label_names(db)}
     for name in plain:
         if _lower(name) not in known:

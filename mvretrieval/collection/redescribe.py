@@ -160,7 +160,7 @@ def _fill(
     def looked_at() -> Iterator[Rendered | Failed]:
         given = collection.store.count_of_format(FORMAT)
         if given < len(numbers):
-            yield from staging.pool(staging.options.workers).run(jobs(of_pictures=False))
+            yield from staging.pool().run(jobs(of_pictures=False))
         if given:
             described = staging.describer
             reader = PictureReader(described.rig, described.config.size, staging.options.workers)

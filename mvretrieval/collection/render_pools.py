@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
+from mvrender.mesh import Limits
 from mvrender.pool import RenderPool, RenderSpec
 from mvrender.renderer import choose
 from mvretrieval.describe import Describer
@@ -16,15 +18,16 @@ class RenderPools:
     """One pool of workers for each way in which views have been asked for."""
 
     def __init__(self) -> None:
-        self._pools: dict[tuple[str, ...], RenderPool] = {}
+        self._pools: dict[tuple[Any, ...], RenderPool] = {}
         self._lock = threading.Lock()
 
-    def get(self, describer: Describer, workers: int | None = None) -> RenderPool:
+    def get(self, describer: Describer, workers: int | None, limits: Limits) -> RenderPool:
         """Workers that render what `describer` looks at.
 
         Args:
             describer: its rig, styles, size and backend count.
             workers: processes; one per core by default.
+            limits: what one file may cost.
 
         Raises:
             DescriberError: nobody knows where its cameras stand.
@@ -36,7 +39,7 @@ class RenderPools:
             )
         backend, _ = choose(describer.backend)
         config = describer.config
-        key = (backend, config.rig, *config.styles, str(config.size), str(workers))
+        key = (backend, config.rig, config.styles, config.size, workers, limits)
         with self._lock:
             if key not in self._pools:
                 spec = RenderSpec(
@@ -44,6 +47,7 @@ class RenderPools:
                     styles=config.styles,
                     size=config.size,
                     backend=backend,
+                    limits=limits,
                     strip_size=THUMBNAIL_SIZE,
                 )
                 self._pools[key] = RenderPool(spec, workers)

@@ -42,21 +42,20 @@ class Source(Protocol):
 class MeshFolders:
     """`Source` of the meshes in folders."""
 
-    def __init__(self, collection: Collection, folders: list[Path], limits: Limits) -> None:
+    def __init__(self, collection: Collection, folders: list[Path], limits: Limits | None) -> None:
         """Start render workers.
 
         Args:
             collection: open for writing.
             folders: folders, or single files.
-            limits: what one file may cost.
+            limits: what one file may cost; the collection's by default.
 
         Raises:
             DescriberError: no mesh can be looked at as the collection's objects are.
         """
         self._store = collection.store
         self._folders = folders
-        self._pool = collection.pool(collection.options.workers)
-        self._pool.limit(limits)
+        self._pool = collection.pool(limits=limits)
 
     def found(self) -> Iterator[tuple[Job, tuple[str, str] | None]]:
         """See `Source`."""

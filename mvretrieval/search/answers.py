@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mvretrieval.collection.smoothed import searched_vectors
+from mvretrieval.confidence.judge import check_threshold, judge_of, nothing_looks_like_it, sure_enough
 from mvretrieval.errors import FilterError, QueryError
 from mvretrieval.search.explain import explain
 from mvretrieval.search.query import Query, Source, resolve
@@ -40,6 +41,8 @@ class Hit:
         facts: format, faces, vertices, textured, up.
         parts: cosine of each source of a mixture.
         matches: match of the views with each source, if it was asked for; None for a source that is not matched.
+        confidence: probability that it is of the question's kind, by its cosine alone; None where the collection is not calibrated
+            for such a question (see `confidence`).
     """
 
     rank: int
@@ -52,9 +55,10 @@ class Hit:
     facts: dict[str, Any]
     parts: tuple[float, ...] = ()
     matches: tuple[float | None, ...] = ()
+    confidence: float | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """With plain numbers; `matches` only where views were matched."""
+        """With plain numbers; `matches` only where views were matched, `confidence` only where there is one."""
         plain = {
             "rank": self.rank,
             "id": self.id,
@@ -68,7 +72,24 @@ class Hit:
         }
         if self.matches:
             plain["matches"] = [None if match is None else round(match, 6) for match in self.matches]
+        if self.confidence is not None:
+            plain["confidence"] = round(self.confidence, 4)
         return plain
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A question and what it found.
+
+    Attributes:
+        sources: what the question looked like.
+        hits: best first.
+        nothing: what to say where no hit was sure enough, though some were found.
+    """
+
+    sources: Sequence[Source]
+    hits: list[Hit]
+    nothing: str = ""
 
 
 def standardise(collection: Collection, sources: Sequence[Source]) -> tuple[NDArray[np.float64], float]:
@@ -94,20 +115,61 @@ def standardise(collection: Collection, sources: Sequence[Source]) -> tuple[NDAr
 
 
 def search(
-    collection: Collection, query: Query, k: int = 10, where: str | None = None, refine: Refinement | None = None
+    collection: Collection,
+    query: Query,
+    k: int = 10,
+    where: str | None = None,
+    refine: Refinement | None = None,
+    min_confidence: float | None = None,
 ) -> list[Hit]:
     """See `Collection.search`."""
+    return answer(collection, query, k, where, refine, min_confidence).hits
+
+
+def answer(
+    collection: Collection,
+    query: Query,
+    k: int = 10,
+    where: str | None = None,
+    refine: Refinement | None = None,
+    min_confidence: float | None = None,
+) -> Answer:
+    """As `Collection.search`, with what the question looked like."""
     if not isinstance(k, int | np.integer) or k < 1:
         raise QueryError(f"k is a whole number of hits from 1, not {k!r}")
     if where is not None and not isinstance(where, str):
         raise FilterError(f"a filter is text such as \"label = 'chair'\", not {where!r}")
+    check_threshold(min_confidence)
     while True:
         epoch = collection.store.get_meta("epoch")
         sources = resolve(collection, query)
         with collection.reading():
             # Otherwise the collection was described anew meanwhile, and the question means nothing to it.
             if collection.store.get_meta("epoch") == epoch:
-                return search_sources(collection, sources, k, where, refine)
+                return answer_sources(collection, sources, k, where, refine, min_confidence)
+
+
+def answer_sources(
+    collection: Collection,
+    sources: Sequence[Source],
+    k: int = 10,
+    where: str | None = None,
+    refine: Refinement | None = None,
+    min_confidence: float | None = None,
+) -> Answer:
+    """The same for a question that has been looked at.
+
+    Raises:
+        QueryError: a least confidence is asked for, and hits carry none: why, with the next step.
+    """
+    if min_confidence is None:
+        return Answer(sources, search_sources(collection, sources, k, where, refine))
+    judge, reason = judge_of(collection, sources)
+    if judge is None:
+        raise QueryError(f"no confidence to go by: {reason}")
+    found = search_sources(collection, sources, k, where, refine)
+    hits = sure_enough(found, min_confidence)
+    return Answer(sources, hits, nothing_looks_like_it(found, where) if found and not hits else "")
 
 
 def search_sources(
@@ -124,15 +186,26 @@ def search_sources(
     asked = [source.number for source in sources if source.number is not None]
     n = max(k, refine.match_views)
     with collection.reading():
+        judge, _ = judge_of(collection, sources)
         sources = expanded(collection, sources, refine)
+        # The question's height is read off its own search where that goes over all objects.
+        reach = judge.reach if judge is not None and judge.curve.share and where is None and refine.expand == 0 else 0
         factors, offset = standardise(collection, sources)
         vector = np.sum([np.float32(f) * source.vector for f, source in zip(factors, sources, strict=True)], axis=0)
-        scores, numbers = collection.search_vector(vector, n + len(asked), where)
-        others = (np.flatnonzero(~np.isin(numbers, asked)) if asked else np.arange(len(numbers)))[:n]
+        scores, numbers = collection.search_vector(vector, max(n, reach) + len(asked), where)
+        others = np.flatnonzero(~np.isin(numbers, asked)) if asked else np.arange(len(numbers))
+        height = 0.0
+        if judge is not None:
+            height = judge.height(scores[others]) if reach else judge.ask_height(collection)
+        others = others[:n]
         ranked = Ranked(scores[others].astype(np.float64) + offset, numbers[others])
         if refine.match_views:
             ranked = rerank(collection, sources, factors, ranked, refine.match_weight)
-        return _hits(collection, sources, ranked, k)
+        hits = _hits(collection, sources, ranked, k)
+        if judge is None or not hits:
+            return hits
+        sure = judge.confidences(collection, ranked.numbers[:k].tolist(), height)
+        return [replace(hit, confidence=confidence) for hit, confidence in zip(hits, sure, strict=True)]
 
 
 def _hits(collection: Collection, sources: Sequence[Source], ranked: Ranked, k: int) -> list[Hit]:

@@ -88,6 +88,8 @@ def _worth(
             worth[:, list(others)] = -np.inf
         if source.term.weight > 0 and source.views.size > 0 and source.term.kind != "text" and not named:
             query_views, named = similarity.argmax(axis=3), True
+            if source.view_numbers is not None:
+                query_views = source.view_numbers[query_views]
     return worth, query_views
 
 

@@ -34,7 +34,7 @@ _TEMPLATE = """<!doctype html>
   .hits figure { border: 1px solid #e3e5e9; border-radius: 6px; padding: 3px; }
   .query figure { margin-bottom: .4rem; }
   figcaption { font-size: .78rem; overflow-wrap: anywhere; }
-  .score { font-variant-numeric: tabular-nums; font-weight: 600; } .view, .minus { color: #777; }
+  .score { font-variant-numeric: tabular-nums; font-weight: 600; } .sure { color: #2f6fdb; } .view, .minus { color: #777; }
   .words { font-size: 1.05rem; padding: .5rem; background: #eef3fc; border-radius: 6px; margin-bottom: .4rem; }
   .minus { text-decoration: line-through; }
 </style></head><body>
@@ -45,8 +45,10 @@ _TEMPLATE = """<!doctype html>
 {% else %}<div class="words{% if source.minus %} minus{% endif %}">{{ source.label }}</div>{% endif %}{% endfor %}</div>
 <div class="hits" aria-label="answers">{% for hit in row.hits %}<figure title="{{ hit.title }}">
 {% if hit.picture %}<img src="{{ hit.picture }}" alt="{{ hit.id }}">{% endif %}
-<figcaption><span class="score">{{ hit.score }}</span> {{ hit.id }} <span class="view">{{ hit.view }}</span></figcaption></figure>
-{% else %}<p>Nothing found.</p>{% endfor %}</div></section>
+<figcaption><span class="score">{{ hit.score }}</span>
+{% if hit.sure %}<span class="sure">{{ hit.sure }}</span>{% endif %}
+{{ hit.id }} <span class="view">{{ hit.view }}</span></figcaption></figure>
+{% else %}<p>{{ row.nothing }}</p>{% endfor %}</div></section>
 {% endfor %}</body></html>
 """
 
@@ -69,22 +71,27 @@ class HitCell:
     score: str
     view: str
     picture: str | None
+    sure: str = ""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A question and its answers."""
+    """A question and its answers, or what is said where there are none."""
 
     sources: list[SourceCell]
     hits: list[HitCell]
+    nothing: str = "Nothing found."
 
 
-def row_of(collection: Collection, sources: Sequence[Source], hits: Sequence[Hit]) -> Row:
+def row_of(
+    collection: Collection, sources: Sequence[Source], hits: Sequence[Hit], nothing: str = Row.nothing
+) -> Row:
     """A question and its answers as a row of the page; the query view shown is the one that matched the first hit."""
     query_view = hits[0].best_view.get("query_view", 0) if hits else 0
     return Row(
         [_source_cell(collection, source, query_view) for source in sources],
         [_hit_cell(collection, hit) for hit in hits],
+        nothing,
     )
 
 
@@ -119,7 +126,7 @@ def _source_cell(collection: Collection, source: Source, query_view: int) -> Sou
         picture = Image.fromarray(source.pictures[min(query_view, len(source.pictures) - 1)])
     elif source.number is not None:
         picture = view_picture(collection, source.number, query_view)
-    return SourceCell(source.term.label, _address(picture), source.term.weight < 0)
+    return SourceCell(source.term.label, None if picture is None else data_address(picture), source.term.weight < 0)
 
 
 def _hit_cell(collection: Collection, hit: Hit) -> HitCell:
@@ -127,12 +134,13 @@ def _hit_cell(collection: Collection, hit: Hit) -> HitCell:
     picture = view_picture(collection, number, hit.best_view["view"])
     labels = ", ".join(f"{name}: {value}" for name, value in hit.metadata.items())
     view = place_of(hit.best_view)
-    return HitCell(hit.id, f"{hit.path}\n{labels}", f"{hit.score:.3f}", view, _address(picture))
+    sure = "" if hit.confidence is None else f"{hit.confidence:.0%} sure"
+    address = None if picture is None else data_address(picture)
+    return HitCell(hit.id, f"{hit.path}\n{labels}", f"{hit.score:.3f}", view, address, sure)
 
 
-def _address(picture: Image.Image | None) -> str | None:
-    if picture is None:
-        return None
+def data_address(picture: Image.Image) -> str:
+    """A picture as an address that holds it, as WebP."""
     out = io.BytesIO()
     picture.save(out, "WEBP", quality=80)
     return "data:image/webp;base64," + base64.b64encode(out.getvalue()).decode()

@@ -136,6 +136,7 @@ class Source:
         views: (S or 1, n, D') raw view vectors of the question, to find the view that matches; empty for a bare vector.
         pictures: what was looked at, (n, H, W, 3), for the page.
         number: of the object, for an id.
+        view_numbers: which of that object's views `views` are.
     """
 
     term: Term
@@ -143,6 +144,7 @@ class Source:
     views: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 0, 0), np.float32))
     pictures: NDArray[np.uint8] | None = None
     number: int | None = None
+    view_numbers: NDArray[np.int64] | None = None
 
 
 def resolve(collection: Collection, query: Query) -> list[Source]:
@@ -155,7 +157,7 @@ def resolve(collection: Collection, query: Query) -> list[Source]:
     terms = query.all_terms()
     if any(term.kind in ("mesh", "images", "text") for term in terms):
         if any(term.kind == "mesh" for term in terms):
-            collection.pool(1).warm_up()  # while the encoder is opened
+            collection.pool().warm_up(1)  # while the encoder is opened
         collection.check_encoder()
     return [_source(collection, query, term) for term in terms]
 
@@ -178,7 +180,8 @@ def _source(collection: Collection, query: Query, term: Term) -> Source:
     if term.kind == "id":
         number = collection.number_of(term.value)
         views, mask = collection.views(number)
-        return Source(term, collection.store.vector_of(number), views[:, mask], number=number)
+        vector = collection.store.vector_of(number)
+        return Source(term, vector, views[:, mask], number=number, view_numbers=np.flatnonzero(mask))
     if term.kind == "vector":
         return Source(term, _unit(term.value, collection.dim))
     describer = collection.describer
@@ -193,9 +196,9 @@ def _source(collection: Collection, query: Query, term: Term) -> Source:
         return Source(term, describer.describe_pictures(pictures), describer.encoder.encode_views(pictures)[None], pictures)
     path = Path(term.value).absolute()
     try:
-        rendered = collection.pool(1).render(Job(path, path.parent, query.up))
+        rendered = collection.pool().render(Job(path, path.parent, query.up))
     except MeshError as error:
-        raise QueryError(f"cannot ask with {term.value}: {error.message} ({error.code})") from error
+        raise QueryError(f"cannot ask with {term.label}: {error.message} ({error.code})") from error
     assert rendered.views is not None
     raw = describer.encode(rendered.views.images).astype(np.float16).astype(np.float32)
     vector, _ = describer.pool(raw[None], rendered.views.mask[None])

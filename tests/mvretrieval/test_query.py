@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -340,3 +341,19 @@ def test_folders_and_giants_are_no_pictures(tmp_path: Path) -> None:
     giant = _save(tmp_path, Image.new("1", (20_000, 10_001)))
     with pytest.raises(QueryError, match=r"too large .*; scale it down"):
         load_picture(giant, SIDE)
+
+
+def test_the_view_of_a_known_object_is_told_by_its_own_number(things: Collection, tmp_path: Path) -> None:
+    """Also where one before it was left out."""
+    things.save_index()
+    shutil.copytree(things.folder, tmp_path / "c")
+    with Collection.open(tmp_path / "c", write=True) as collection:
+        number = collection.number_of("shape-003.ply")
+        views, _ = collection.views(number)
+        whole = collection.store.whole(number, views.shape)
+        with collection.store.transaction():
+            collection.store.put(replace(whole, view_mask=np.array([False, True, True])), collection.store.next_change())
+        for hit in collection.search(Query(id="shape-003.ply")):
+            found, _ = collection.views(collection.number_of(hit.id))
+            similarity = found[0, hit.best_view["view"]] @ views[0].T
+            assert hit.best_view["query_view"] == 1 + similarity[1:].argmax()

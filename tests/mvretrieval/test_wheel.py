@@ -30,7 +30,7 @@ def test_the_wheel_alone_indexes_and_searches(tmp_path: Path) -> None:
     # A copy, so that nothing is built into the checkout.
     source = tmp_path / "source"
     source.mkdir()
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "hatch_build.py", "README.md", "LICENSE"):
         shutil.copy(CHECKOUT / name, source)
     for name in ("mvretrieval", "render", "training"):
         if (CHECKOUT / name).is_dir():

@@ -1,0 +1,96 @@
+// A pad to sketch on: black on white, with a mouse, a pen or a finger.
+
+import { button, byId, dialogHead, make } from "./element.js";
+
+const dialog = byId("pad");
+const SIDE = 448; // twice what an encoder looks at
+const WIDTHS = [
+  ["3", "thin"],
+  ["6", "medium"],
+  ["12", "thick"],
+];
+
+/** Draw; `done(file, strokes)` is called with a PNG once somebody wants to search with it. */
+export function openPad(done, before = []) {
+  const strokes = before.map((stroke) => ({ ...stroke, points: [...stroke.points] }));
+  const canvas = make("canvas", { width: SIDE, height: SIDE, role: "img", "aria-label": "Drawing pad", tabindex: -1 });
+  const pen = make(
+    "select",
+    { "aria-label": "Width of the pen" },
+    WIDTHS.map(([value, text]) => make("option", { value }, text)),
+  );
+  pen.value = "6";
+  const context = canvas.getContext("2d");
+  const undo = button("Undo", () => {
+    strokes.pop();
+    redraw();
+  });
+  const clear = button("Clear", () => {
+    strokes.length = 0;
+    redraw();
+  });
+  const use = button("Search with it", finish, { class: "main" });
+
+  function redraw() {
+    context.fillStyle = "#fff";
+    context.fillRect(0, 0, SIDE, SIDE);
+    strokes.forEach((stroke) => line(context, stroke));
+    undo.disabled = clear.disabled = use.disabled = strokes.length === 0;
+  }
+  const at = (event) => {
+    const place = canvas.getBoundingClientRect();
+    return [((event.clientX - place.left) * SIDE) / place.width, ((event.clientY - place.top) * SIDE) / place.height];
+  };
+  let drawing = null; // id of the pointer: a second finger draws nothing
+  canvas.addEventListener("pointerdown", (event) => {
+    if (drawing !== null || event.button !== 0) return;
+    event.preventDefault();
+    drawing = event.pointerId;
+    canvas.setPointerCapture(drawing);
+    strokes.push({ width: Number(pen.value), points: [at(event)] });
+    redraw();
+  });
+  canvas.addEventListener("pointermove", (event) => {
+    if (event.pointerId !== drawing) return;
+    for (const part of event.getCoalescedEvents?.() ?? [event]) strokes.at(-1).points.push(at(part));
+    redraw();
+  });
+  for (const end of ["pointerup", "pointercancel"]) {
+    canvas.addEventListener(end, (event) => {
+      if (event.pointerId === drawing) drawing = null;
+    });
+  }
+  function finish() {
+    canvas.toBlob((blob) => {
+      dialog.close();
+      done(new File([blob], "sketch.png", { type: "image/png" }), strokes);
+    }, "image/png");
+  }
+
+  dialog.replaceChildren(
+    dialogHead(dialog, "Draw what it looks like"),
+    make(
+      "div",
+      { class: "stack" },
+      canvas,
+      make("div", { class: "row" }, make("label", { class: "inline" }, "Pen", pen), undo, clear, use),
+    ),
+  );
+  redraw();
+  dialog.showModal();
+}
+
+function line(context, { width, points }) {
+  context.strokeStyle = "#000";
+  context.lineWidth = width;
+  context.lineCap = context.lineJoin = "round";
+  context.beginPath();
+  context.moveTo(...points[0]);
+  // Through the middles between points, so that quick strokes have no corners.
+  for (let i = 1; i < points.length - 1; i++) {
+    const [x, y] = points[i];
+    context.quadraticCurveTo(x, y, (x + points[i + 1][0]) / 2, (y + points[i + 1][1]) / 2);
+  }
+  context.lineTo(...points.at(-1));
+  context.stroke();
+}

@@ -1,0 +1,127 @@
+// A filter by labels and facts: put together by choosing, or written. See mvretrieval/collection/where.py for the language.
+
+import { button, byId, field, make, select } from "./element.js";
+import { question } from "./question.js";
+
+const place = byId("filter");
+const OPERATORS = [
+  ["=", "is"],
+  ["!=", "is not"],
+  ["like", "contains"],
+  ["<", "less than"],
+  ["<=", "at most"],
+  [">", "more than"],
+  [">=", "at least"],
+  ["is null", "is missing"],
+  ["is not null", "is there"],
+];
+const KEYWORDS = new Set(["and", "between", "false", "in", "is", "like", "not", "null", "or", "true"]);
+const MOST_VALUES = 200;
+const seen = new Map(); // column -> values that objects on this page have
+
+let expression = null;
+let summary = null;
+
+/** `columns` of the collection; `ask()` searches again. */
+export function buildFilter(columns, ask) {
+  const values = make("datalist", { id: "filter-values" });
+  const value = make("input", { list: "filter-values", "aria-label": "Value", placeholder: "value" });
+  const operator = select(
+    OPERATORS,
+    "=",
+    () => {
+      value.disabled = /null/.test(operator.value);
+    },
+    { "aria-label": "Comparison" },
+  );
+  const first = columns.includes("label") ? "label" : columns[0];
+  const column = select(
+    columns.map((name) => [name, name]),
+    first,
+    suggest,
+    { "aria-label": "Label or fact" },
+  );
+  function suggest() {
+    values.replaceChildren(
+      ...[...(seen.get(column.value) ?? [])].slice(0, MOST_VALUES).map((text) => make("option", { value: text })),
+    );
+  }
+  value.addEventListener("focus", suggest);
+  value.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter") return;
+    event.preventDefault();
+    add();
+  });
+  function add() {
+    if (!value.disabled && !value.value.trim()) return value.focus();
+    const condition = conditionOf(column.value, operator.value, value.value.trim());
+    expression.value = expression.value.trim() ? `${expression.value.trim()} and ${condition}` : condition;
+    value.value = "";
+    apply();
+  }
+  function apply() {
+    question.where = expression.value;
+    ask();
+  }
+  expression = make("input", {
+    id: "where",
+    spellcheck: "false",
+    autocapitalize: "none",
+    placeholder: "label = 'chair' and faces < 5000",
+    maxlength: 4000,
+    onchange: apply,
+  });
+  summary = make("summary", {}, "Filter");
+  place.replaceChildren(
+    summary,
+    make(
+      "div",
+      { class: "stack" },
+      make("div", { class: "row" }, column, operator, value, values, button("Add condition", add)),
+      field("Filter, as it is sent", expression),
+      make(
+        "div",
+        { class: "row" },
+        button(
+          "Clear filter",
+          () => {
+            expression.value = "";
+            apply();
+          },
+          { class: "quiet" },
+        ),
+      ),
+    ),
+  );
+}
+
+/** What the question says now. */
+export function showFilter() {
+  expression.value = question.where;
+  summary.textContent = question.where.trim() ? `Filter: ${question.where}` : "Filter";
+  summary.classList.toggle("set", Boolean(question.where.trim()));
+}
+
+/** Values to offer: those of objects that were found. */
+export function noteValues(objects) {
+  for (const { metadata, facts, id } of objects) {
+    for (const [name, value] of Object.entries({ ...facts, ...metadata, id })) {
+      if (value === null || typeof value === "object") continue;
+      if (!seen.has(name)) seen.set(name, new Set());
+      if (seen.get(name).size < MOST_VALUES) seen.get(name).add(value);
+    }
+  }
+}
+
+export function conditionOf(column, operator, value) {
+  const name =
+    /^[\p{L}_][\p{L}\p{N}_]*$/u.test(column) && !KEYWORDS.has(column.toLowerCase())
+      ? column
+      : `"${column.replaceAll('"', '""')}"`;
+  if (operator.includes("null")) return `${name} ${operator}`;
+  if (operator === "like") return `${name} like ${quoted(`%${value}%`)}`;
+  const isText = [...(seen.get(column) ?? [])].some((other) => typeof other === "string");
+  return `${name} ${operator} ${!isText && /^-?\d+(\.\d+)?$/.test(value) ? value : quoted(value)}`;
+}
+
+const quoted = (text) => `'${text.replaceAll("'", "''")}'`;

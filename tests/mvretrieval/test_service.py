@@ -1,0 +1,568 @@
+"""The service behind a real socket, asked by the client and by raw requests."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import trimesh
+from commands import runner
+from made_meshes import SMALL, shape, write_shapes
+from PIL import Image
+from serving import served
+
+from mvretrieval.client import Client
+from mvretrieval.collection.collection import Collection, OpenOptions
+from mvretrieval.errors import ServiceError, UnknownObjectError
+from mvretrieval.search.query import Query, Term
+from mvretrieval.search.refinement import Refinement
+from mvretrieval.service.settings import UPLOAD_LIMITS, ServiceSettings
+
+TOKEN = "a secret"
+BEARER = {"Authorization": f"Bearer {TOKEN}"}
+
+
+@pytest.fixture(scope="module")
+def reading(things: Collection) -> Iterator[str]:
+    """A service that nobody may write to."""
+    with served(things, ServiceSettings()) as url:
+        yield url
+
+
+@pytest.fixture
+def meshes(tmp_path: Path) -> Path:
+    write_shapes(tmp_path / "meshes", range(4))
+    return tmp_path / "meshes"
+
+
+@pytest.fixture
+def own(tmp_path: Path, meshes: Path) -> Iterator[Collection]:
+    """A collection of four that may be changed, open as a service opens it."""
+    with Collection.create(tmp_path / "own", SMALL, OpenOptions(workers=2, limits=UPLOAD_LIMITS, shared=True)) as collection:
+        collection.add_folder(meshes)
+        yield collection
+
+
+def settings(**changed: Any) -> ServiceSettings:
+    return replace(ServiceSettings(token=TOKEN), **changed)
+
+
+def problem(answer: httpx.Response) -> tuple[int, str]:
+    told = answer.json()
+    assert set(told) == {"code", "message"} and told["message"]
+    assert "Traceback" not in answer.text
+    return answer.status_code, told["code"]
+
+
+def test_the_client_finds_what_the_collection_finds(things: Collection, reading: str, shapes: Path, tmp_path: Path) -> None:
+    Image.fromarray(np.full((40, 60, 3), 200, np.uint8)).save(tmp_path / "grey.png")
+    picture = tmp_path / "ball.png"
+    from mvretrieval.search.page import view_picture
+
+    view = view_picture(things, things.number_of("shape-001.ply"), 1)
+    assert view is not None
+    view.save(picture)
+    vector = things.store.vector_of(things.number_of("shape-003.ply"))
+    questions = [
+        Query(mesh=shapes / "shape-005.ply"),
+        Query(mesh=shapes / "shape-005.ply", up="+z"),
+        Query(images=[picture, tmp_path / "grey.png"]),
+        Query(images=picture, background="keep"),
+        Query(id="shape-002.ply"),
+        Query(vector=vector),
+        Query(terms=[Term("mesh", shapes / "shape-001.ply"), Term("id", "shape-002.ply", -0.5), Term("images", [picture], 0.3)]),
+    ]
+    refinement = Refinement(expand=2, match_views=4, match_weight=0.3)
+    with Client(reading) as client:
+        for query in questions:
+            for where, refine in ((None, None), ("label = 'ball'", None), (None, refinement)):
+                if refine is not None and query.vector is not None:
+                    continue  # a bare vector has no views to match
+                here, there = things.search(query, 3, where, refine), client.search(query, 3, where, refine)
+                assert [hit.id for hit in there] == [hit.id for hit in here]
+                for mine, theirs in zip(here, there, strict=True):
+                    # Both encode the same pictures; in other company, they may round otherwise.
+                    plain, told = mine.to_json(), theirs.to_json()
+                    assert told.pop("path") == "" and plain.pop("path")
+                    assert told["score"] == pytest.approx(plain["score"], abs=1e-4)
+                    assert told["best_view"]["view"] == plain["best_view"]["view"]
+                    assert told["metadata"] == plain["metadata"] and told["facts"] == plain["facts"]
+                    assert np.allclose(told["view_weights"], plain["view_weights"], atol=1e-4)
+
+
+def test_the_question_is_shown_when_asked_for(reading: str, shapes: Path) -> None:
+    file = shapes / "shape-005.ply"
+    query = {"terms": [{"mesh": file.name}, {"id": "shape-001.ply", "weight": -1}], "show_question": True}
+    with file.open("rb") as data:
+        answer = httpx.post(f"{reading}/api/search/upload", data={"query": json.dumps(query)}, files={"files": data})
+    mesh, known = answer.json()["question"]
+    assert mesh["kind"] == "mesh" and len(mesh["views"]) == 3 and mesh["views"][0].startswith("data:image/webp;base64,")
+    assert known == {"label": "shape-001.ply", "kind": "id", "weight": -1.0, "views": []}
+
+
+def test_an_object_is_added_replaced_labelled_and_removed(own: Collection, meshes: Path, tmp_path: Path) -> None:
+    (new,) = write_shapes(tmp_path / "new", [9])
+    with served(own, settings()) as url, Client(url, TOKEN) as client:
+        assert client.add(new, metadata={"label": "ball", "n": 9}) == new.name
+        assert client.search(Query(mesh=new))[0].id == new.name
+        assert client.get(new.name)["metadata"] == {"label": "ball", "n": 9}
+        with pytest.raises(ServiceError, match="there is an object"):
+            client.add(new, id=new.name)
+        assert client.add(new, id="another") == "another"
+        # Another file of the same name is another object.
+        assert client.add(new) == f"{new.name}~2" and client.remove(f"{new.name}~2") == 1
+
+        facts = client.get("shape-000.ply")["facts"]
+        client.set_metadata("shape-000.ply", {"label": "box"})
+        assert client.add(new, id="shape-000.ply", replace=True, metadata={"n": 1}) == "shape-000.ply"
+        replaced = client.get("shape-000.ply")
+        assert replaced["metadata"] == {"label": "box", "n": 1} and replaced["facts"] != facts
+        assert client.search(Query(mesh=new), k=3)[2].score == pytest.approx(1, abs=1e-3)
+        client.set_metadata("shape-000.ply", {"n": None})
+        assert [found["id"] for found in client.objects("label = 'box'")] == ["shape-000.ply"]
+
+        assert len(client) == 6
+        assert client.remove("another", "never was", "shape-000.ply") == 2
+        with pytest.raises(UnknownObjectError):
+            client.get("another")
+        with pytest.raises(UnknownObjectError):
+            client.add(new, id="another", replace=True)
+        assert {found["id"] for found in client.objects()} == {"shape-001.ply", "shape-002.ply", "shape-003.ply", new.name}
+    # Files that were uploaded go with their objects; those that were there before stay.
+    assert len(list((own.folder / "uploads").iterdir())) == 1
+    assert (meshes / "shape-000.ply").exists()
+
+
+def test_what_a_mesh_names_comes_along(own: Collection, tmp_path: Path) -> None:
+    home = tmp_path / "textured"
+    (home / "textures").mkdir(parents=True)
+    Image.fromarray(np.tile(np.uint8([[[255, 0, 0]]]), (8, 8, 1))).save(home / "textures" / "red.png")
+    (home / "a.mtl").write_text("newmtl m\nmap_Kd textures/red.png\n")
+    (home / "a.obj").write_text("mtllib a.mtl\nusemtl m\nv 0 0 0\nv 1 0 0\nv 0 1 0\nvt 0 0\nvt 1 0\nvt 0 1\nf 1/1 2/2 3/3\n")
+    with served(own, settings()) as url, Client(url, TOKEN) as client:
+        client.add(home / "a.obj")
+        assert client.get("a.obj")["facts"]["textured"] and client.get("a.obj")["notes"] == []
+        assert client.search(Query(mesh=home / "a.obj"))[0].score == pytest.approx(1, abs=1e-3)
+        scene = trimesh.load(trimesh.util.wrap_as_stream(client.model("a.obj")), file_type="glb")
+        (part,) = scene.geometry.values()
+        assert np.asarray(part.visual.material.baseColorTexture)[0, 0, :3].tolist() == [255, 0, 0]
+
+
+def test_who_may_what(things: Collection, own: Collection, reading: str) -> None:
+    assert problem(httpx.delete(f"{reading}/api/objects/shape-000.ply")) == (403, "read_only")
+    with served(own, settings()) as url:
+        for headers in ({}, {"Authorization": "Bearer other"}, {"Authorization": f"Basic {TOKEN}"}):
+            assert problem(httpx.delete(f"{url}/api/objects/shape-000.ply", headers=headers)) == (401, "token")
+            assert problem(httpx.post(f"{url}/api/jobs", headers=headers, json={"folder": "x"})) == (401, "token")
+        assert httpx.get(f"{url}/api/objects").status_code == 200
+        assert httpx.delete(f"{url}/api/objects/shape-000.ply", headers=BEARER).json() == {"removed": 1}
+    with served(own, settings(auth=True)) as url:
+        for path in ("/api/objects", "/api/metrics", "/api/thumbnails/shape-001.ply", "/api/models/shape-001.ply"):
+            assert problem(httpx.get(url + path)) == (401, "token")
+            assert httpx.get(url + path, headers=BEARER).status_code == 200
+        assert problem(httpx.post(f"{url}/api/search", json={"terms": [{"id": "shape-001.ply"}]})) == (401, "token")
+        assert httpx.get(f"{url}/health").status_code == 200
+
+
+def test_each_limit_has_its_own_answer(own: Collection, tmp_path: Path) -> None:
+    small = settings(
+        max_upload_bytes=100_000,
+        max_files=3,
+        max_picture_pixels=10_000,
+        max_hits=20,
+        limits=replace(UPLOAD_LIMITS, max_faces=100),
+    )
+    (ring,) = write_shapes(tmp_path, [3])
+    dense = tmp_path / "dense.ply"
+    trimesh.creation.icosphere(subdivisions=3).export(dense)
+    wide = tmp_path / "wide.png"
+    Image.new("RGB", (200, 100)).save(wide)
+    machine = OpenOptions(workers=1, limits=small.limits, shared=True)
+    with Collection.open(own.folder, machine) as reader, served(reader, small) as url:
+
+        def ask(*files: Any, **question: Any) -> tuple[int, str]:
+            data = {"query": json.dumps(question)}
+            return problem(httpx.post(f"{url}/api/search/upload", data=data, files=[("files", file) for file in files]))
+
+        def of(name: str, content: bytes = b"x") -> tuple[str, bytes]:
+            return name, content
+
+        mesh = of("dense.ply", dense.read_bytes())
+        assert ask(mesh, terms=[{"mesh": "dense.ply"}]) == (413, "too_large")
+        assert ask(of("wide.png", wide.read_bytes()), terms=[{"images": ["wide.png"]}]) == (413, "too_many_pixels")
+        assert ask(*[of(f"{i}.ply") for i in range(4)], terms=[{"mesh": "0.ply"}]) == (413, "too_many_files")
+        assert ask(of("a.xyz"), terms=[{"mesh": "a.xyz"}]) == (415, "unknown_format")
+        assert ask(of("a.png"), terms=[{"images": ["a.png"]}]) == (415, "unknown_picture")
+        assert ask(of("a.ply"), terms=[{"mesh": "a.ply"}])[0] == 422
+        assert ask(of("a.ply"), terms=[{"mesh": "b.ply"}]) == (422, "bad_query")
+        assert ask(of("a.ply"), of("./a.ply"), terms=[{"mesh": "a.ply"}]) == (422, "bad_request")
+
+        big = b"0" * 200_000
+        assert problem(httpx.post(f"{url}/api/search", content=big)) == (413, "too_large")
+        assert problem(httpx.post(f"{url}/api/search", content=iter([big[:100_000], big]))) == (413, "too_large")
+
+        def plain(**question: Any) -> tuple[int, str]:
+            return problem(httpx.post(f"{url}/api/search", json=question))
+
+        known = {"id": "shape-001.ply"}
+        assert plain(terms=[known], k=21) == (422, "bad_query")
+        assert plain(terms=[]) == (422, "bad_request")
+        assert plain(terms=[{"id": "never was"}]) == (404, "no_such_object")
+        assert plain(terms=[known], where="colour = 'red'") == (422, "bad_filter")
+        assert plain(terms=[{"text": "a chair"}]) == (422, "no_words")
+        assert plain(terms=[{"id": "shape-001.ply", "weight": 0}]) == (422, "bad_request")
+        assert plain(terms=[{"id": "shape-001.ply", "weight": -1}]) == (422, "bad_query")
+        assert plain(terms=[{"vector": [1.0, 2.0]}]) == (422, "bad_query")
+        assert problem(httpx.get(f"{url}/nowhere")) == (404, "not_found")
+        assert ring.exists()
+
+
+def test_too_many_at_once_are_told_to_come_again(own: Collection, meshes: Path) -> None:
+    file = meshes / "shape-001.ply"
+    query = {"query": json.dumps({"terms": [{"mesh": file.name}]})}
+    crowded = settings(max_waiting=0, patience_seconds=60)
+    with served(own, crowded) as url, ThreadPoolExecutor(12) as many:
+
+        def ask(_: int) -> httpx.Response:
+            return httpx.post(f"{url}/api/search/upload", data=query, files={"files": (file.name, file.read_bytes())}, timeout=60)
+
+        answers = list(many.map(ask, range(48)))
+        # Those who know a vector or an id are answered all the while.
+        assert httpx.post(f"{url}/api/search", json={"terms": [{"id": "shape-001.ply"}]}).status_code == 200
+    assert {answer.status_code for answer in answers} <= {200, 429}
+    refused = [answer for answer in answers if answer.status_code == 429]
+    assert refused and problem(refused[0]) == (429, "too_many") and refused[0].headers["retry-after"] == "1"
+    impatient = settings(patience_seconds=0.001)
+    with served(own, impatient) as url, ThreadPoolExecutor(12) as many:
+        assert {answer.status_code for answer in many.map(ask, range(24))} == {200, 503}
+
+
+def test_questions_asked_together_are_answered_as_alone(own: Collection, meshes: Path, tmp_path: Path) -> None:
+    files = [*sorted(meshes.iterdir()), *write_shapes(tmp_path / "more", range(4, 12))]
+    alone = {file: [(hit.id, round(hit.score, 4)) for hit in own.search(Query(mesh=file))] for file in files}
+    with served(own, settings()) as url, Client(url) as client, ThreadPoolExecutor(6) as many:
+        together = many.map(lambda file: client.search(Query(mesh=file)), files * 3)
+        for file, hits in zip(files * 3, together, strict=True):
+            assert [hit.id for hit in hits] == [name for name, _ in alone[file]]
+            assert np.allclose([hit.score for hit in hits], [score for _, score in alone[file]], atol=2e-4)
+
+
+def test_nobody_learns_where_files_lie(own: Collection, meshes: Path, tmp_path: Path) -> None:
+    (meshes / "bad.ply").write_text("ply")
+    own.add_folder(meshes)
+    evil = [("files", (name, b"solid")) for name in ("../../escaped.stl", "/etc/escaped.stl", "C:\\escaped.stl", "..")]
+    with served(own, settings()) as url:
+        found = [
+            httpx.get(f"{url}/api/objects"),
+            httpx.get(f"{url}/api/objects/shape-001.ply"),
+            httpx.get(f"{url}/api/failures"),
+            httpx.get(f"{url}/api/collection"),
+            httpx.get(f"{url}/api/objects/never"),
+            httpx.post(f"{url}/api/search", json={"terms": [{"id": "shape-001.ply"}]}),
+            httpx.post(f"{url}/api/search", json={"terms": [{"mesh": str(meshes / "shape-001.ply")}]}),
+            httpx.post(f"{url}/api/search", json={"terms": [{"text": "chair"}]}),
+            *[
+                httpx.post(
+                    f"{url}/api/search/upload", data={"query": json.dumps({"terms": [{"images": ["a.png"]}]})}, files={"files": f}
+                )
+                for f in [("a.png", b"\x89PNG\r\n\x1a\n" + bytes(40))]
+            ],
+            *[httpx.post(f"{url}/api/objects", headers=BEARER, files=[file]) for file in evil],
+        ]
+        assert found[2].json()[0]["file"] == "bad.ply"
+        assert found[6].status_code == 422 and found[-1].status_code == 422
+        for answer in (*found[:6], *found[7:]):  # the seventh repeats what it was asked with
+            assert str(tmp_path) not in answer.text and "/tmp" not in answer.text, answer.text
+    assert not [path for path in tmp_path.rglob("*escaped*") if not path.is_relative_to(own.folder / "uploads")]
+    with served(own, settings(show_paths=True)) as url:
+        assert httpx.get(f"{url}/api/objects/shape-001.ply").json()["path"] == str(meshes / "shape-001.ply")
+
+
+def test_pictures_and_models_are_kept_by_whoever_asked(own: Collection) -> None:
+    with served(own, settings()) as url:
+        for path, kind in (("thumbnails", "image/webp"), ("strips", "image/webp"), ("models", "model/gltf-binary")):
+            first = httpx.get(f"{url}/api/{path}/shape-003.ply")
+            assert first.status_code == 200 and first.headers["content-type"] == kind
+            again = httpx.get(f"{url}/api/{path}/shape-003.ply", headers={"If-None-Match": first.headers["etag"]})
+            assert (again.status_code, again.content) == (304, b"")
+        assert problem(httpx.get(f"{url}/api/thumbnails/shape-003.ply?view=3")) == (404, "no_picture")
+        assert problem(httpx.get(f"{url}/api/thumbnails/never")) == (404, "no_such_object")
+        model = trimesh.load(trimesh.util.wrap_as_stream(first.content), file_type="glb", force="mesh")
+        assert len(model.faces) == len(shape(3).faces) and np.abs(model.vertices).max() <= 1.001
+        (kept,) = (own.folder / "models").iterdir()
+        kept.write_bytes(b"what is kept is used")
+        assert httpx.get(f"{url}/api/models/shape-003.ply").content == b"what is kept is used"
+
+
+def test_a_model_whose_file_is_gone_is_a_clear_answer(own: Collection, meshes: Path) -> None:
+    (meshes / "shape-002.ply").unlink()
+    with served(own, settings()) as url:
+        assert problem(httpx.get(f"{url}/api/models/shape-002.ply")) == (404, "missing_file")
+        assert httpx.get(f"{url}/api/thumbnails/shape-002.ply").status_code == 200
+
+
+def test_a_folder_is_indexed_as_a_job_while_questions_are_answered(own: Collection, tmp_path: Path) -> None:
+    more = tmp_path / "more"
+    write_shapes(more, range(4, 40))
+    with served(own, settings(folders={"more": more})) as url, Client(url, TOKEN) as client:
+        with pytest.raises(ServiceError, match="no folder 'moer': did you mean 'more'"):
+            client.index("moer")
+        started = httpx.post(f"{url}/api/jobs", headers=BEARER, json={"folder": "more"})
+        number = started.json()["number"]
+        assert started.status_code == 202
+        asked = 0
+        while (job := httpx.get(f"{url}/api/jobs/{number}", headers=BEARER).json())["state"] in ("waiting", "running"):
+            assert client.search(Query(id="shape-001.ply"), k=1)
+            assert client.search(Query(mesh=more / "shape-005.ply"), k=1)
+            asked += 1
+        assert (job["state"], job["message"], asked > 0) == ("done", "36 added", True)
+        assert client.about()["objects"] == 40
+        assert client.index("more")["message"] == "36 unchanged"
+
+
+def test_a_job_that_is_stopped_keeps_what_it_has(own: Collection, tmp_path: Path) -> None:
+    more = tmp_path / "more"
+    write_shapes(more, range(4, 200))
+    with served(own, settings(folders={"more": more})) as url, httpx.Client(base_url=url, headers=BEARER) as http:
+        number = http.post("/api/jobs", json={"folder": "more"}).json()["number"]
+        waiting = http.post("/api/jobs", json={"folder": "more"}).json()["number"]
+        assert problem(http.delete("/api/objects/shape-001.ply")) == (409, "indexing")
+        assert http.delete(f"/api/jobs/{waiting}").json()["state"] == "stopped"
+        while http.get(f"/api/jobs/{number}").json()["done"] < 20:
+            time.sleep(0.01)
+        http.delete(f"/api/jobs/{number}")
+        while (job := http.get(f"/api/jobs/{number}").json())["state"] == "running":
+            time.sleep(0.01)
+        assert job["state"] == "stopped" and re.match(r"stopped after \d+ of 196 files", job["message"])
+        count = http.get("/api/collection").json()["objects"]
+        assert 4 < count < 200
+        assert http.delete("/api/objects/shape-001.ply").status_code == 200
+        assert http.get("/api/jobs/77").status_code == 404
+    assert len(own) == count - 1
+
+
+def test_what_was_acknowledged_survives_a_stop(tmp_path: Path, meshes: Path) -> None:
+    folder = tmp_path / "c"
+    with Collection.create(folder, SMALL, OpenOptions(workers=1)) as collection:
+        collection.add_folder(meshes)
+    command = [sys.executable, "-m", "mvretrieval", "serve", str(folder), "--port", "0", "--workers", "1"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "MVR_TOKEN": TOKEN})
+    assert process.stderr is not None
+    found = re.search(r"at (http://\S+)", process.stderr.readline())
+    assert found, process.stderr.read()
+    new = write_shapes(tmp_path / "new", range(10, 40))
+    added, refused = [], []
+    with Client(found[1], TOKEN) as client:
+        for file in new:
+            if len(added) == 5:
+                process.send_signal(signal.SIGTERM)
+            try:
+                added.append(client.add(file))
+            except ServiceError as error:
+                refused.append(str(error))
+                break
+    assert process.wait(30) == 0
+    assert process.stderr.read() == ""
+    assert len(added) >= 5 and (not refused or "cannot be reached" in refused[0])
+    with Collection.open(folder) as collection:
+        assert {collection.get(name).id for name in added} == set(added)
+        assert len(list((folder / "uploads").iterdir())) == len(added)
+        assert collection.search(Query(mesh=new[0]))[0].id == new[0].name
+
+
+def test_what_a_kill_left_behind_is_cleared_away(own: Collection, meshes: Path) -> None:
+    with served(own, settings()) as url, Client(url, TOKEN) as client:
+        client.add(meshes / "shape-001.ply", id="uploaded")
+    orphan = own.folder / "uploads" / "0123456789abcdef"
+    shutil.copytree(meshes, orphan)
+    with served(own, settings()) as url, Client(url, TOKEN) as client:
+        assert not orphan.exists()
+        assert client.model("uploaded")
+
+
+def test_a_name_that_is_not_its_own_is_not_answered(own: Collection) -> None:
+    """A website could let its name lead to this machine, and its scripts would then be at home here."""
+    with served(own, settings(hosts=frozenset({"127.0.0.1", "::1", "things.example"}))) as url:
+        for path in ("/", "/health", "/api/objects", "/page/app.js"):
+            assert httpx.get(url + path).status_code == 200
+            for host in ("things.example", "Things.Example:80", "[::1]:8000"):
+                assert httpx.get(url + path, headers={"Host": host}).status_code == 200
+            for host in ("evil.example", "127.0.0.1.evil.example:8000", "evil.example:x", "[", ""):
+                assert problem(httpx.get(url + path, headers={"Host": host})) == (421, "unknown_host")
+
+
+def test_numbers_for_prometheus(own: Collection) -> None:
+    with served(own, settings()) as url:
+        while httpx.get(f"{url}/ready").status_code != 200:
+            time.sleep(0.01)
+        for name in ("shape-001.ply", "shape-002.ply", "never"):
+            httpx.get(f"{url}/api/objects/{name}")
+        text = httpx.get(f"{url}/api/metrics").text
+    assert 'mvr_requests_total{method="GET",route="/api/objects/{object_id:path}",status="200"} 2.0' in text
+    assert 'mvr_requests_total{method="GET",route="/api/objects/{object_id:path}",status="404"} 1.0' in text
+    assert "mvr_objects 4.0" in text and "mvr_ready 1.0" in text
+
+
+def test_an_encoder_that_cannot_be_had_is_told_and_ids_still_work(own: Collection, tmp_path: Path, meshes: Path) -> None:
+    folder = tmp_path / "copy"
+    own.save_index()
+    shutil.copytree(own.folder, folder)
+    with Collection.open(folder) as collection:
+        moved = replace(collection.describer.config, encoder="image_only:mobilenet_v2@/nowhere.safetensors").to_json()
+        collection.store.set_meta("describer", moved)
+    with Collection.open(folder, OpenOptions(workers=1, shared=True)) as collection, served(collection, ServiceSettings()) as url:
+        answer = httpx.get(f"{url}/ready")
+        while "being opened" in answer.text:
+            answer = httpx.get(f"{url}/ready")
+        assert problem(answer) == (503, "not_ready")
+        assert httpx.post(f"{url}/api/search", json={"terms": [{"id": "shape-001.ply"}]}).status_code == 200
+        with Client(url) as client, pytest.raises(ServiceError, match="nowhere"):
+            client.search(Query(mesh=meshes / "shape-001.ply"))
+
+
+def test_a_service_that_is_not_there_is_a_clear_error() -> None:
+    with pytest.raises(ServiceError, match=r"begins with http://"):
+        Client("127.0.0.1:8000")
+    with Client("http://127.0.0.1:9") as client, pytest.raises(ServiceError, match="does 'mvr serve' run there"):
+        client.about()
+
+
+def test_every_operation_keeps_to_its_description(own: Collection, meshes: Path) -> None:
+    """The edges of every parameter; `python -m benchmarks schema` tries thousands of cases."""
+    pytest.importorskip("schemathesis")
+    configuration = Path(__file__).parents[2] / "benchmarks" / "schemathesis.toml"
+    with served(own, settings(folders={"meshes": meshes})) as url:
+        command = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(configuration), "run", f"{url}/openapi.json"]
+        options = ["-H", f"Authorization: {BEARER['Authorization']}", "--phases", "coverage"]
+        done = subprocess.run([*command, *options], capture_output=True, text=True, check=False, cwd=own.folder.parent)
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert int(re.search(r"(\d+) generated, \1 passed", done.stdout)[1]) > 100  # type: ignore[index]
+
+
+def test_hits_say_how_sure_they_are_where_the_collection_can_tell(things: Collection, shapes: Path, tmp_path: Path) -> None:
+    pytest.importorskip("sklearn")
+    things.save_index()
+    shutil.copytree(things.folder, tmp_path / "sure")
+    with Collection.open(tmp_path / "sure", OpenOptions(workers=1, shared=True)) as sure, served(sure, ServiceSettings()) as url:
+        query = Query(mesh=shapes / "shape-004.ply")
+        with Client(url) as client:
+            assert client.about()["calibrated"] is None and client.search(query)[0].confidence is None
+            with pytest.raises(ServiceError, match=r"not calibrated: run 'mvr calibrate sure"):
+                client.search(query, min_confidence=0.5)
+            sure.calibrate("label")
+            assert "same 'label'" in client.about()["calibrated"]
+            told = [hit.confidence for hit in client.search(query)]
+            assert told == pytest.approx([hit.confidence for hit in sure.search(query)], abs=1e-3)
+            assert len(client.search(query, min_confidence=told[1])) >= 2
+            assert client.search(query, min_confidence=1.0) == []
+        asked = {"terms": [{"id": "shape-004.ply"}], "min_confidence": 1.0}
+        assert re.match(r"nothing in the collection looks like it \(the best is \d+% sure\)",
+                        httpx.post(f"{url}/api/search", json=asked).json()["nothing"])  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--auth"], "--auth needs a token"),
+        (["--port", "99999"], "a port is a number from 0 to 65535"),
+        (["--host", "nowhere.invalid"], "cannot listen at nowhere.invalid"),
+        (["--folder", "x=."], "nobody may without a token"),
+        (["--token", "a", "--folder", "x"], "--folder takes NAME=PATH"),
+        (["--token", "a", "--folder", "x=/nowhere"], "there is no folder /nowhere"),
+        (["--max-upload-mb", "0"], "nothing would be let through"),
+        (["--max-seconds", "0"], "seconds more than 0"),
+    ],
+)
+def test_a_service_that_makes_no_sense_is_not_started(
+    things: Collection, arguments: list[str], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("MVR_TOKEN", raising=False)
+    code, _, err = runner(monkeypatch, capsys, "serve")(things.folder, "--workers", "1", *arguments)
+    assert code == 1 and said in err
+
+
+@pytest.mark.parametrize("spelling", ["dots", "symlink", "moved"])
+def test_uploads_stay_whatever_the_collection_is_called(own: Collection, meshes: Path, tmp_path: Path, spelling: str) -> None:
+    with served(own, settings()) as url, Client(url, TOKEN) as client:
+        client.add(meshes / "shape-001.ply", id="uploaded")
+    own.save_index()
+    (tmp_path / "sub").mkdir()
+    name = own.folder.name
+    folder = tmp_path / {"dots": f"sub/../{name}", "symlink": "link", "moved": "moved"}[spelling]
+    if spelling == "symlink":
+        folder.symlink_to(own.folder)
+    if spelling == "moved":
+        shutil.copytree(own.folder, folder)
+    own._writer.release()
+    with Collection.open(folder, OpenOptions(workers=1, shared=True), write=True) as again, served(again, settings()) as url:
+        assert len(list((again.folder / "uploads").iterdir())) == 1
+        with Client(url, TOKEN) as client:
+            assert client.remove("uploaded") == 1
+        assert list((again.folder / "uploads").iterdir()) == []
+
+
+def test_no_question_keeps_all_others_waiting(own: Collection, meshes: Path) -> None:
+    file = meshes / "shape-001.ply"
+    with served(own, settings()) as url:
+
+        def ask(*terms: Any) -> tuple[int, str]:
+            files = {"files": (file.name, file.read_bytes())}
+            return problem(httpx.post(f"{url}/api/search/upload", data={"query": json.dumps({"terms": terms})}, files=files))
+
+        assert ask({"mesh": file.name}, {"mesh": file.name}) == (422, "bad_query")
+        assert ask({"images": [file.name] * 64}) == (422, "bad_query")
+        assert ask(*({"mesh": f"{n}.ply"} for n in range(5))) == (422, "bad_query")
+        large = json.dumps({"terms": [[]] * 2_000_000})
+        json_type = {"Content-Type": "application/json"}
+        assert problem(httpx.post(f"{url}/api/search", content=large, headers=json_type)) == (413, "too_large")
+
+
+def test_writers_who_wait_leave_the_workers_to_those_who_ask(own: Collection, meshes: Path, tmp_path: Path) -> None:
+    slow = tmp_path / "slow.ply"
+    trimesh.creation.icosphere(subdivisions=7).export(slow)
+    with served(own, settings()) as url, Client(url, TOKEN) as client, ThreadPoolExecutor(8) as many:
+        client.search(Query(mesh=meshes / "shape-001.ply"))
+        adding = [many.submit(client.add, slow, f"slow {n}") for n in range(8)]
+        while not len(client) > 4:
+            time.sleep(0.01)
+        client.search(Query(mesh=meshes / "shape-001.ply"))
+        assert sum(added.done() for added in adding) < 8
+        for added in adding:
+            added.result()
+
+
+def test_what_no_address_or_database_can_name_is_refused(own: Collection, meshes: Path) -> None:
+    file = {"files": ("a.ply", (meshes / "shape-001.ply").read_bytes())}
+    with served(own, settings()) as url, httpx.Client(base_url=url, headers=BEARER) as http:
+        for name in ("a\nb", "../a", "a/./b", " ", "a//b"):
+            assert problem(http.post("/api/objects", data={"id": name}, files=file)) == (422, "bad_id")
+        assert problem(http.patch("/api/objects/shape-001.ply", json={"metadata": {"Q": 1, "q": 2}})) == (422, "bad_labels")
+        given = {"metadata": '{"x": 1e999}'}
+        assert problem(http.post("/api/objects", data=given, files=file)) == (422, "bad_request")
+        assert http.get("/api/collection").json()["objects"] == 4
+
+
+def test_nobody_learns_paths_by_guessing_or_from_errors(own: Collection, tmp_path: Path) -> None:
+    gltf = json.dumps({"asset": {"version": "2.0"}, "buffers": [{"uri": "x.bin", "byteLength": 4}], "meshes": [],
+                       "bufferViews": [{"buffer": 0, "byteLength": 4}]})  # fmt: skip
+    with served(own, settings()) as url:
+        assert problem(httpx.get(f"{url}/api/objects", params={"where": "path like '/%'"})) == (422, "bad_filter")
+        asked = {"terms": [{"id": "shape-001.ply"}], "where": "not path like '/a%'"}
+        assert problem(httpx.post(f"{url}/api/search", json=asked)) == (422, "bad_filter")
+        query = {"query": json.dumps({"terms": [{"mesh": "a.gltf"}]})}
+        answer = httpx.post(f"{url}/api/search/upload", data=query, files={"files": ("a.gltf", gltf.encode())})
+        assert answer.status_code == 422 and "/tmp" not in answer.text and str(tmp_path) not in answer.text
