@@ -16,13 +16,25 @@ from typing import Any
 import torch
 import yaml
 
-from benchmarks import collection, encoding, learning, names, os3dor, pipeline, rendering, searching, tuning
+from benchmarks import (
+    collection,
+    confidence,
+    encoding,
+    learning,
+    names,
+    os3dor,
+    pipeline,
+    rendering,
+    searching,
+    service,
+    tuning,
+)  # fmt: skip
 from benchmarks.figures import Figure, Skipped
 
 RESULTS = Path(__file__).parent / "results.yaml"
 FIGURES: tuple[Figure, ...] = (
     *collection.FIGURES, *encoding.FIGURES, *learning.FIGURES, *names.FIGURES, *os3dor.FIGURES, *pipeline.FIGURES,
-    *rendering.FIGURES, *searching.FIGURES, *tuning.FIGURES,
+    *rendering.FIGURES, *searching.FIGURES, *service.FIGURES, *confidence.FIGURES, *tuning.FIGURES,
 )  # fmt: skip
 
 

@@ -8,18 +8,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-import numpy as np
-
 from benchmarks import data
 from benchmarks.commands import MVR, fresh, mvr, script, seconds_of
+from benchmarks.copies import collection_of
 from benchmarks.figures import Figure, Skipped
 from mvrender.loading import load
 from mvretrieval.collection.collection import Collection
-from mvretrieval.describe import DescriberConfig
 
 HERE = Path(__file__).parent
 _PAIRS = 3
@@ -86,7 +83,7 @@ def pipeline_efficiency() -> dict[str, float]:
 def pipeline_growth() -> dict[str, float]:
     """Time per object that is added to 100,000 objects, over that to 1,000, `builtin:`: median of pairs, in turn."""
     meshes = sorted(data.meshes("psb").rglob("*.off"))[::18][:100]
-    folders = {count: _collection_of(count) for count in (1_000, 100_000)}
+    folders = {count: collection_of(count, f"speed-of-{count}", "builtin:") for count in (1_000, 100_000)}
     pairs = []
     for pair in range(_PAIRS):
         ms = {count: 1000 * _seconds_to_add(folder, meshes, pair) / len(meshes) for count, folder in folders.items()}
@@ -96,33 +93,13 @@ def pipeline_growth() -> dict[str, float]:
     return {"ratio": ratio, "ms at 1k": small, "ms at 100k": large}
 
 
-def _collection_of(count: int) -> Path:
-    """Collection of `count` objects: 200 real ones again and again, each copy's vectors moved a little."""
-    folder = fresh(f"speed-of-{count}")
-    rng = np.random.default_rng(0)
-    with Collection.create(folder, DescriberConfig("builtin:")) as collection:
-        collection.add_folder(data.fixed_psb(_MESHES))
-        store, rig = collection.store, collection.describer.rig
-        originals = [store.whole(int(number), (1, rig.n_views, collection.dim)) for number in store.select(None)]
-        for start in range(0, count - len(originals), 1000):
-            with store.transaction():
-                change = store.next_change()
-                for i in range(start, min(start + 1000, count - len(originals))):
-                    original = originals[i % len(originals)]
-                    moved = original.vector + rng.normal(0, 0.02, len(original.vector)).astype(np.float32)
-                    name = f"copy {i} of {original.id}"
-                    vector = moved / np.linalg.norm(moved)
-                    store.put(replace(original, id=name, path=f"/copies/{name}", content_hash=name, vector=vector), change)
-    return folder
-
-
 def _seconds_to_add(folder: Path, meshes: list[Path], salt: int) -> float:
     """Wall time of adding files that differ from all that are there, saving the index included, starting excluded."""
     with tempfile.TemporaryDirectory(dir=data.WORK) as place:
         for file in meshes:  # a line more at the end, and it is another file
             (Path(place) / file.name).write_bytes(file.read_bytes() + b"\n" * (salt + 1))
         with Collection.open(folder, write=True) as collection:
-            collection.pool(collection.options.workers).warm_up()
+            collection.pool().warm_up()
             collection.check_encoder()
             collection.index()
             started = time.monotonic()

@@ -66,18 +66,24 @@ def _draw(figure: Figure, values: Mapping[str, float], path: Path) -> None:
         unit = _scale(figure, name)
         longest[unit] = max(longest.get(unit, 0.0), abs(values[name]), abs(figure.targets.get(name, 0.0)), 1e-12)
     canvas, axes = pyplot.subplots(figsize=(7, 0.36 * len(names) + 0.25))
+    lowest = 0.0
     for place, name in enumerate(names):
         unit = _scale(figure, name)
         ours = name in figure.targets or name.startswith("ours")
-        axes.barh(place, values[name] / longest[unit], height=0.66, color=_OURS if ours else _OTHERS)
+        length = values[name] / longest[unit]
+        lowest = min(lowest, length)
+        axes.barh(place, length, height=0.66, color=_OURS if ours else _OTHERS)
         axes.text(1.02, place, f"{values[name]:.4g}", va="center", fontsize=9)
         if name in figure.targets:
             target = figure.targets[name] / longest[unit]
             axes.plot([target, target], [place - 0.42, place + 0.42], color=_TARGET, linewidth=2)
     axes.set_yticks(range(len(names)), names, fontsize=9)
-    axes.set_xlim(min(0.0, *(values[name] for name in names)), 1.01)
+    if lowest < 0:
+        axes.axvline(0.0, color="black", linewidth=0.8)
+    axes.set_xlim(lowest, 1.01)
     axes.set_xticks([])
     axes.spines[["top", "right", "bottom"]].set_visible(False)
+    axes.spines["left"].set_visible(lowest == 0)
     axes.tick_params(length=0)
     canvas.savefig(path, bbox_inches="tight", metadata={"Date": None})
     pyplot.close(canvas)

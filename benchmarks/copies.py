@@ -1,0 +1,41 @@
+"""Collections of any size, of real objects again and again."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks import data
+from benchmarks.commands import fresh
+from mvretrieval.collection.collection import Collection
+from mvretrieval.describe import DescriberConfig
+
+_MESHES = 200
+
+
+def collection_of(count: int, name: str, encoder: str) -> Path:
+    """Collection of `count` objects, made anew: 200 of PSB and their copies, each copy's vector moved a little.
+
+    Args:
+        count: objects.
+        name: of its folder.
+        encoder: of the collection.
+    """
+    folder = fresh(name)
+    rng = np.random.default_rng(0)
+    with Collection.create(folder, DescriberConfig(encoder)) as collection:
+        collection.add_folder(data.fixed_psb(_MESHES))
+        store, rig = collection.store, collection.describer.rig
+        originals = [store.whole(int(number), (1, rig.n_views, collection.dim)) for number in store.select(None)]
+        for start in range(0, count - len(originals), 1000):
+            with store.transaction():
+                change = store.next_change()
+                for i in range(start, min(start + 1000, count - len(originals))):
+                    original = originals[i % len(originals)]
+                    moved = original.vector + rng.normal(0, 0.02, len(original.vector)).astype(np.float32)
+                    copy = f"copy {i} of {original.id}"
+                    vector = moved / np.linalg.norm(moved)
+                    store.put(replace(original, id=copy, path=f"/copies/{copy}", content_hash=copy, vector=vector), change)
+    return folder
