@@ -298,7 +298,7 @@ class Describer:
         space, and each has its own middle. An adapter may bring words to an encoder that reads none.
 
         Raises:
-            EncoderError: the encoder reads no words, or the adapter knows others.
+            NoWordsError: the encoder reads no words, or the adapter knows others.
         """
         if self.adapter is not None and self.adapter.text_space is not None:
             return self.adapter.text_space.object_direction(text)

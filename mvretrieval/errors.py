@@ -14,6 +14,10 @@ class EncoderError(MvrError):
     """An encoder id that is not understood, or an encoder that cannot do what was asked (words without a text tower)."""
 
 
+class NoWordsError(EncoderError):
+    """Words for an encoder that reads none, or for an adapter that knows others."""
+
+
 class WeightsError(EncoderError):
     """An encoder's weights cannot be had."""
 

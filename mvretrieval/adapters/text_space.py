@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mvretrieval.errors import EncoderError, did_you_mean
+from mvretrieval.errors import EncoderError, NoWordsError, did_you_mean
 from mvretrieval.npz_file import read_arrays
 from mvretrieval.unit_norm import unit
 
@@ -116,12 +116,12 @@ class TextSpace:
         """(S * K,) unit vector in the space of the objects that a known name points to.
 
         Raises:
-            EncoderError: the name is not among the known ones.
+            NoWordsError: the name is not among the known ones.
         """
         assert self.projection is not None and self.origin is not None
         direction = self.direction_of(text)
         if direction is None:
-            raise EncoderError(
+            raise NoWordsError(
                 f"'{text}' is not among the {len(self)} names that this adapter knows: "
                 f"{did_you_mean(plain_name(text), self._rows)}for free words use a collection with a CLIP encoder"
             )
@@ -131,7 +131,7 @@ class TextSpace:
         """How well each of C known names fits each of N object vectors (N, S * K): cosines (N, C) seen from the middle.
 
         Raises:
-            EncoderError: a name is not among the known ones.
+            NoWordsError: a name is not among the known ones.
         """
         assert self.mean is not None
         there = np.stack([self.object_direction(name) for name in names])

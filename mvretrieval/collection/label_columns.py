@@ -14,6 +14,7 @@ from mvretrieval.collection.where import Condition, parse_where
 from mvretrieval.errors import FilterError, LabelsError, did_you_mean
 
 _PREFIX = "label:"
+_MOST_LABELS = 1000  # SQLite has 2,000 columns at most, and indices for each
 _FACTS = ("id", "path", "format", "faces", "vertices", "textured", "up")
 
 
@@ -21,7 +22,7 @@ def set_labels(db: Database, number: int, values: Mapping[str, Any]) -> bool:
     """Set labels of an object; columns are made as needed. Tells whether anything changed.
 
     Raises:
-        LabelsError: a value is neither text nor a number, or two names differ in case alone.
+        LabelsError: a value is neither text nor a number, or two names differ in case alone, or there are too many.
     """
     if not values:
         return False
@@ -29,11 +30,16 @@ def set_labels(db: Database, number: int, values: Mapping[str, Any]) -> bool:
     if len({_lower(name) for name in plain}) < len(plain):
         raise LabelsError(f"two of the labels {', '.join(plain)} are called the same: upper and lower case count as one")
     known = {_lower(name) for name in label_names(db)}
-    for name in plain:
-        if _lower(name) not in known:
-            db.run(f"ALTER TABLE metadata ADD COLUMN {quoted(name)}")
-            # A filter that keeps few of a million objects must not look at all of them. Objects without the label take no room.
-            db.run(f"CREATE INDEX {quoted(f'by {name}')} ON metadata ({quoted(name)}) WHERE {quoted(name)} IS NOT NULL")
+    new = [name for name in plain if _lower(name) not in known]
+    if new and len(known) + len(new) > _MOST_LABELS:
+        raise LabelsError(
+            f"a collection has at most {_MOST_LABELS} labels, and '{new[0]}' would be one more: use the values of a label for what "
+            "differs from object to object, not its name"
+        )
+    for name in new:
+        db.run(f"ALTER TABLE metadata ADD COLUMN {quoted(name)}")
+        # A filter that keeps few of a million objects must not look at all of them. Objects without the label take no room.
+        db.run(f"CREATE INDEX {quoted(f'by {name}')} ON metadata ({quoted(name)}) WHERE {quoted(name)} IS NOT NULL")
     row = db.one(f"SELECT {', '.join(map(quoted, plain))} FROM metadata WHERE number = ?", (number,))
     if row is not None and [(type(v), v) for v in row] == [(type(v), v) for v in plain.values()]:
         return False
@@ -102,6 +108,8 @@ def _plain(name: str, value: Any) -> str | int | float | None:
     if isinstance(value, bool):
         return int(value)
     fits = not isinstance(value, int) or -(1 << 63) <= value < 1 << 63
+    # Half of a pair of surrogates cannot be written.
+    fits = fits and not any("\ud800" <= c <= "\udfff" for c in f"{name}{value if isinstance(value, str) else ''}")
     if not (value is None or isinstance(value, str | int | float)) or not fits or not name or "\0" in name:
-        raise LabelsError(f"label '{name}' cannot be {str(value)[:50]} ({type(value).__name__}): text and numbers can be stored")
+        raise LabelsError(f"label {name!r} cannot be {ascii(value)[:50]} ({type(value).__name__}): text and numbers can be stored")
     return None if isinstance(value, float) and math.isnan(value) else value

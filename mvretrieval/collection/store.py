@@ -161,9 +161,9 @@ class Store:
         prefix = folder.rstrip("/") + "/"
         yield from self.db.all("SELECT id, path FROM objects WHERE substr(path, 1, ?) = ?", (len(prefix), prefix))
 
-    def paths_with(self, part: str) -> list[str]:
-        """Paths of the objects' files that hold a text."""
-        return [row[0] for row in self.db.all("SELECT path FROM objects WHERE instr(path, ?) > 0", (part,))]
+    def paths_with(self, part: str) -> list[tuple[int, str]]:
+        """(number, path) of the objects whose path holds a text."""
+        return self.db.all("SELECT number, path FROM objects WHERE instr(path, ?) > 0", (part,))
 
     def paths_of_root(self, root: str) -> Iterator[tuple[str, str]]:
         """(id, path) of the objects that were found from `root`."""

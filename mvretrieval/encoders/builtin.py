@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from mvretrieval.encoders.encoder import Precision
-from mvretrieval.errors import EncoderError
+from mvretrieval.encoders.encoder import Precision, reads_no_words
 
 _SIZE = 224
 _SEED = 0
@@ -93,12 +92,9 @@ class BuiltinEncoder:
         """See `ViewEncoder.encode_text`.
 
         Raises:
-            EncoderError: always.
+            NoWordsError: always.
         """
-        raise EncoderError(
-            f"{self.id} reads no words: ask with a mesh or a picture, or index with an encoder that has a text tower, "
-            "such as open_clip:ViT-B-32/laion2b_s34b_b79k"
-        )
+        raise reads_no_words(self.id)
 
 
 def describe(pixels: Tensor) -> tuple[Tensor, Tensor]:

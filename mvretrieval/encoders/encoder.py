@@ -8,6 +8,8 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from mvretrieval.errors import NoWordsError
+
 Precision = Literal["float32", "bfloat16"]
 
 
@@ -54,6 +56,14 @@ class ViewEncoder(Protocol):
         """Vectors of words, (N, D), unit norm.
 
         Raises:
-            EncoderError: the encoder has no text tower.
+            NoWordsError: the encoder has no text tower.
         """
         ...
+
+
+def reads_no_words(encoder_id: str) -> NoWordsError:
+    """What an encoder without a text tower raises."""
+    return NoWordsError(
+        f"{encoder_id} reads no words: ask with a mesh or a picture, or index with an encoder that has a text tower, such as "
+        "open_clip:ViT-B-32/laion2b_s34b_b79k"
+    )

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 
 from mvretrieval.encoders.cross_view import seen_together
 from mvretrieval.encoders.device import keep_freed_memory
-from mvretrieval.encoders.encoder import Precision
-from mvretrieval.errors import EncoderError
+from mvretrieval.encoders.encoder import Precision, reads_no_words
 
 Family = Literal["open_clip", "image_only"]
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -147,10 +146,7 @@ class NetworkEncoder:
     def encode_text(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """See `ViewEncoder.encode_text`."""
         if self.embed_text is None:
-            raise EncoderError(
-                f"{self.id} reads no words: ask with a mesh or a picture, or index with an encoder that has a text tower, "
-                "such as open_clip:ViT-B-32/laion2b_s34b_b79k"
-            )
+            raise reads_no_words(self.id)
         with torch.inference_mode():
             vectors = self.embed_text(texts)
             return np.asarray(nn.functional.normalize(vectors.float(), dim=1).cpu().numpy(), np.float32)

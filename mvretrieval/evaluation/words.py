@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mvretrieval.adapters.text_space import TextSpace, plain_name
 from mvretrieval.collection.collection import Collection
 from mvretrieval.describe import PICTURE_STYLES, Describer
-from mvretrieval.errors import EncoderError
+from mvretrieval.errors import NoWordsError
 from mvretrieval.unit_norm import unit
 
 # Where CLIP's training stops: of an encoder that does not say how it was trained.
@@ -70,7 +70,7 @@ def class_words(collection: Collection, names: Sequence[str], templates: Sequenc
         templates: for an encoder that reads; a named text space knows the bare names.
 
     Raises:
-        EncoderError: the collection knows no words.
+        NoWordsError: the collection knows no words.
     """
     space = text_space(collection)
     if space is not None:
@@ -97,7 +97,7 @@ def directions(collection: Collection, texts: Sequence[str], templates: Sequence
     """Texts as vectors that objects are searched with; those that are not known are left out.
 
     Raises:
-        EncoderError: the collection knows no words.
+        NoWordsError: the collection knows no words.
     """
     space = text_space(collection)
     if space is None:
@@ -114,7 +114,7 @@ def text_space(collection: Collection) -> TextSpace | None:
     """The names that a collection's adapter has learnt; None where its encoder reads words by itself.
 
     Raises:
-        EncoderError: neither.
+        NoWordsError: neither.
     """
     adapter = collection.describer.adapter
     if adapter is not None and adapter.text_space is not None:
@@ -122,7 +122,7 @@ def text_space(collection: Collection) -> TextSpace | None:
     collection.check_encoder()
     if not collection.describer.encoder.has_text:
         name = collection.folder
-        raise EncoderError(
+        raise NoWordsError(
             f"{collection.describer.encoder.id} reads no words, and {name} has learnt no names. Learn some with\n"
             f"  mvr train {name} --by label --names NAMES.npz --out ADAPTER/\n  mvr reindex {name} --adapter ADAPTER/\n"
             "where NAMES.npz holds names (N,) and their vectors (N, E) of a text encoder; or index with an encoder that has a "

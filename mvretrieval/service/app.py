@@ -23,7 +23,7 @@ from mvretrieval.service.metrics import Meter, Metrics
 from mvretrieval.service.problems import handle_problems
 from mvretrieval.service.served import Served
 from mvretrieval.service.settings import ServiceSettings
-from mvretrieval.service.uploads import BodyLimit, forget_orphans
+from mvretrieval.service.uploads import BodyLimit, settle_uploads
 
 PAGE = Path(__file__).parent / "page"
 _THREADS = 40  # for those who do not wait
@@ -48,7 +48,7 @@ def create_app(collection: Collection, settings: ServiceSettings | None = None) 
         # Requests that wait for a turn each keep a thread; the quick ones must not wait for these.
         anyio.to_thread.current_default_thread_limiter().total_tokens = served.turnstile.most + served.writers.most + _THREADS
         if settings.token is not None:
-            forget_orphans(collection)
+            settle_uploads(collection)
         # In a thread: the service says from the start that it lives, and later that it is ready.
         threading.Thread(target=served.get_ready, daemon=True).start()
         yield

@@ -32,7 +32,7 @@ def guarded(settings: ServiceSettings, tag: str, writes: bool = False) -> APIRou
         prefix="/api",
         route_class=_route_class(settings, writes),
         dependencies=[Depends(_bearer)] if needs_token else [],
-        responses=refusals(400, *([401] if needs_token else []), *([403] if writes else [])),
+        responses=refusals(400, 403, 408, *([401] if needs_token else [])),
         tags=[tag],
     )
 
@@ -44,6 +44,7 @@ def _route_class(settings: ServiceSettings, writes: bool) -> type[APIRoute]:
             handle = super().get_route_handler()
 
             async def checked(request: Request) -> Response:
+                _check_site(request)
                 if writes or settings.auth:
                     _check_token(settings, request, "write" if writes else "read")
                 length, most = request.headers.get("content-length", ""), most_bytes(request.scope, settings)
@@ -54,6 +55,14 @@ def _route_class(settings: ServiceSettings, writes: bool) -> type[APIRoute]:
             return checked
 
     return GuardedRoute
+
+
+def _check_site(request: Request) -> None:
+    """Refuse what another website makes a browser send. It could not read the answer, but it could keep everybody waiting."""
+    if request.method != "GET" and request.headers.get("sec-fetch-site") == "cross-site":
+        raise ProblemError(
+            HTTPStatus.FORBIDDEN, "cross_site", "a page of another website asks: let its server ask, or serve both under one name"
+        )
 
 
 def _check_token(settings: ServiceSettings, request: Request, what: str) -> None:

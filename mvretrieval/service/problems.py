@@ -19,15 +19,15 @@ from starlette.routing import Match, Route
 from mvrender.errors import BackendError, MeshError
 from mvretrieval.errors import (
     CollectionError,
-    EncoderError,
     FilterError,
     LabelsError,
     MvrError,
+    NoWordsError,
     QueryError,
     UnknownObjectError,
 )
 
-_OF_QUESTIONS = {FilterError: "bad_filter", LabelsError: "bad_labels", EncoderError: "no_words", QueryError: "bad_query"}
+_OF_QUESTIONS = {FilterError: "bad_filter", LabelsError: "bad_labels", NoWordsError: "no_words", QueryError: "bad_query"}
 
 Responses = dict[int | str, dict[str, Any]]
 """What a route may answer but for success, for the description of the service."""
@@ -35,8 +35,9 @@ Responses = dict[int | str, dict[str, Any]]
 _WHY = {
     400: "a body that cannot be parsed",
     401: "the token is missing or another one",
-    403: "nobody may write here",
+    403: "nobody may write here, or a page of another website asks",
     404: "no such object, job, folder or picture",
+    408: "the body stopped coming",
     409: "a folder is being indexed, or the id is taken",
     413: "too many bytes, files, faces or pixels, or too long to look at",
     415: "neither a mesh nor a picture of a format known here",

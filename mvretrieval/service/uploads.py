@@ -13,11 +13,13 @@ from http import HTTPStatus
 from itertools import pairwise
 from pathlib import Path
 
+import anyio
 from fastapi import UploadFile
 from PIL import Image
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mvretrieval.collection.collection import Collection
+from mvretrieval.collection.scan import absolute
 from mvretrieval.errors import MvrError
 from mvretrieval.service.guard import most_bytes, too_large
 from mvretrieval.service.problems import ProblemError
@@ -28,12 +30,23 @@ UPLOADS = "uploads"
 """Folder of a collection for the files of objects that were uploaded, each in a folder of its own."""
 
 
-def forget_orphans(collection: Collection) -> None:
-    """Delete uploaded files that no object is made of: what a kill left behind between a file and its object."""
-    folder = collection.folder / UPLOADS
+def settle_uploads(collection: Collection) -> None:
+    """Find the uploaded files of a collection that was moved or copied, and delete those that no object is made of.
+
+    A kill between a file and its object leaves the latter behind.
+    """
+    folder = absolute(collection.folder) / UPLOADS
     if not folder.is_dir():
         return
-    used = {upload_of(path) for path in collection.store.paths_with(f"/{UPLOADS}/")}
+    store = collection.store
+    uploaded = [(number, Path(path), name) for number, path in store.paths_with(f"/{UPLOADS}/") if (name := upload_of(path))]
+    with store.transaction():
+        for number, path, name in uploaded:
+            there = path.parts.index(name)
+            here = folder.joinpath(*path.parts[there:])
+            if here != path and here.is_file():
+                store.move(number, str(here), store.stat_of(number), str(here.parent))
+    used = {name for _, _, name in uploaded}
     for place in folder.iterdir():
         if _UPLOAD.fullmatch(place.name) and place.name not in used:
             shutil.rmtree(place, ignore_errors=True)
@@ -61,8 +74,11 @@ _PICTURES = ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"]
 _DEEPEST, _LONGEST = 8, 200
 
 
+_SECONDS_BETWEEN_PARTS = 30.0
+
+
 class BodyLimit:
-    """Stops reading a request that has too many bytes, whatever it said of its length."""
+    """Stops reading a request that has too many bytes, whatever it said of its length, or that stalls."""
 
     def __init__(self, app: ASGIApp, settings: ServiceSettings) -> None:
         self._app = app
@@ -73,12 +89,21 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        read, most = 0, most_bytes(scope, self._settings)
+        read, most, is_whole = 0, most_bytes(scope, self._settings), False
 
         async def counted() -> Message:
-            nonlocal read
-            message = await receive()
+            nonlocal read, is_whole
+            if is_whole:  # what comes now is the end of the connection
+                return await receive()
+            try:
+                with anyio.fail_after(_SECONDS_BETWEEN_PARTS):
+                    message = await receive()
+            except TimeoutError:
+                raise ProblemError(
+                    HTTPStatus.REQUEST_TIMEOUT, "too_slow", f"nothing came for {_SECONDS_BETWEEN_PARTS:g} s: send it again"
+                ) from None
             read += len(message.get("body", b""))
+            is_whole = not message.get("more_body", False)
             if read > most:
                 raise too_large(most)
             return message

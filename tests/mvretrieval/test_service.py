@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -394,6 +395,54 @@ def test_what_a_kill_left_behind_is_cleared_away(own: Collection, meshes: Path) 
         assert client.model("uploaded")
 
 
+def test_uploaded_files_come_along_when_a_collection_is_moved(own: Collection, meshes: Path, tmp_path: Path) -> None:
+    with served(own, settings()) as url, Client(url, TOKEN) as client:
+        for name in ("mine", "other"):
+            client.add(meshes / "shape-001.ply", id=name)
+    own.close()
+    moved = tmp_path / "elsewhere" / "things"
+    moved.parent.mkdir()
+    shutil.move(own.folder, moved)
+    options = OpenOptions(workers=1, limits=UPLOAD_LIMITS, shared=True)
+    with Collection.open(moved, options) as collection, served(collection, settings()) as url, Client(url, TOKEN) as client:
+        shutil.rmtree(moved / "models", ignore_errors=True)
+        assert client.model("mine")
+        assert Path(collection.get("mine").path).is_relative_to(moved)
+        client.remove("mine")
+        assert len(list((moved / "uploads").iterdir())) == 1
+
+
+def test_a_request_that_stalls_is_given_up(own: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mvretrieval.service.uploads._SECONDS_BETWEEN_PARTS", 0.3)
+
+    def slowly(*seconds: float) -> Iterator[bytes]:
+        yield b'{"terms": '
+        for pause in seconds:
+            time.sleep(pause)
+            yield b" "
+        yield b'[{"id": "shape-001.ply"}]}'
+
+    with served(own, settings()) as url:
+        asked = {"url": f"{url}/api/search", "headers": {"Content-Type": "application/json"}, "timeout": 10}
+        assert httpx.post(**asked, content=slowly(0.1, 0.1, 0.1, 0.1, 0.1)).status_code == 200
+        with socket.create_connection(("127.0.0.1", int(url.rsplit(":", 1)[1])), timeout=10) as raw:
+            raw.sendall(b"POST /api/search HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{")
+            answer = raw.makefile("rb").read()  # to the end: the connection is closed
+    assert answer.startswith(b"HTTP/1.1 408") and b"too_slow" in answer
+
+
+def test_pages_of_other_websites_may_not_ask(reading: str) -> None:
+    question = {"json": {"terms": [{"id": "shape-001.ply"}]}}
+
+    def asked(site: str) -> httpx.Response:
+        return httpx.post(f"{reading}/api/search", headers={"Sec-Fetch-Site": site}, **question)
+
+    assert problem(asked("cross-site")) == (403, "cross_site")
+    assert [asked(site).status_code for site in ("same-origin", "same-site", "none")] == [200] * 3
+    # A link from anywhere leads to the page, as it should.
+    assert httpx.get(reading, headers={"Sec-Fetch-Site": "cross-site"}).status_code == 200
+
+
 def test_a_name_that_is_not_its_own_is_not_answered(own: Collection) -> None:
     """A website could let its name lead to this machine, and its scripts would then be at home here."""
     with served(own, settings(hosts=frozenset({"127.0.0.1", "::1", "things.example"}))) as url:
@@ -430,6 +479,7 @@ def test_an_encoder_that_cannot_be_had_is_told_and_ids_still_work(own: Collectio
             answer = httpx.get(f"{url}/ready")
         assert problem(answer) == (503, "not_ready")
         assert httpx.post(f"{url}/api/search", json={"terms": [{"id": "shape-001.ply"}]}).status_code == 200
+        assert problem(httpx.post(f"{url}/api/search", json={"terms": [{"text": "a chair"}]})) == (503, "unavailable")
         with Client(url) as client, pytest.raises(ServiceError, match="nowhere"):
             client.search(Query(mesh=meshes / "shape-001.ply"))
 

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from made_meshes import new_object
 
 from mvretrieval.collection.blobs import widened
 from mvretrieval.collection.store import FILE, VERSION, Store
-from mvretrieval.errors import CollectionError
+from mvretrieval.errors import CollectionError, LabelsError
 
 
 @pytest.fixture
@@ -171,6 +172,24 @@ def test_labels_that_differ_in_case_are_one(store: Store) -> None:
         store.set_metadata(number, {"Label": "x"})
         store.set_metadata(number, {"label": "y"})
     assert store.records([number])[number].metadata == {"Label": "y"}
+
+
+@pytest.mark.parametrize("values", [{"a": "\ud800"}, {"\udfff": 1}, {"": 1}, {"a\0": 1}, {"a": [1]}, {"a": 1 << 63}])
+def test_what_cannot_be_stored_is_refused(store: Store, values: dict[str, Any]) -> None:
+    (number,) = _put(store, "a")
+    with pytest.raises(LabelsError, match="text and numbers can be stored"), store.transaction():
+        store.set_metadata(number, values)
+
+
+def test_names_of_labels_come_to_an_end(store: Store) -> None:
+    (number,) = _put(store, "a")
+    with store.transaction():
+        store.set_metadata(number, {f"label {i}": i for i in range(1000)})
+    with pytest.raises(LabelsError, match="at most 1000 labels, and 'one' would be one more"), store.transaction():
+        store.set_metadata(number, {"label 3": 4, "one": 1, "two": 2})
+    with store.transaction():
+        assert store.set_metadata(number, {"label 3": 5})
+    assert store.select("\"label 3\" = 5").tolist() == [number]
 
 
 def test_setting_the_type_of_a_label_anew_is_a_change(store: Store) -> None:

@@ -24,7 +24,7 @@ def text_vectors(describer: Describer, classes: Sequence[str], statistics: Stati
     """(C, S * K) vectors of class names, as frozen targets: the mean over prompt templates, centred and whitened as views are.
 
     Raises:
-        EncoderError: the encoder reads no words.
+        NoWordsError: the encoder reads no words.
     """
     names = [plain_name(name) for name in classes]
     raw = np.stack([describer.encoder.encode_text([t.format(name) for t in TEMPLATES]).mean(axis=0) for name in names])
