@@ -44,8 +44,12 @@ def main() -> int:
     parser.add_argument("names", nargs="*", help="groups or figures")
     parser.add_argument("--list", action="store_true", help="list all figures and end")
     parser.add_argument("--dry", action="store_true", help="do not write results.yaml")
-    parser.add_argument("--full", action="store_true", help="also those of a group that take long: a million objects and more")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="cuda: those of a group that need a GPU")
+    parser.add_argument(
+        "--full", action="store_true", help="also those of a group that take long: a million objects and more"
+    )
+    parser.add_argument(
+        "--device", choices=("cpu", "cuda"), default="cpu", help="cuda: those of a group that need a GPU"
+    )
     options = parser.parse_args()
     if options.list or not options.names:
         for figure in FIGURES:
@@ -57,7 +61,8 @@ def main() -> int:
         print(f"no figure or group {', '.join(unknown)}; --list names them", file=sys.stderr)
         return 2
     chosen = [
-        f for f in FIGURES
+        f
+        for f in FIGURES
         if f.name in options.names
         or (f.group in options.names and f.device == options.device and (options.full or not f.full))
     ]

@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.learning import MATCH_WEIGHT, all_matches, chosen, expanded_scores, mixed, smoothed_scores
+from benchmarks.model_soup import average
 from benchmarks.psb import DODECAHEDRON, SEEDS, STYLES, Psb, psb, spread
-from mvretrieval.adapters.adapter import Adapter
-from mvretrieval.adapters.network import NetworkConfig
 from mvretrieval.evaluation.transductive import Method, transductive
+from mvretrieval.weighting.adapter import Adapter
+from mvretrieval.weighting.network import NetworkConfig
 from mvtrain.config import TrainConfig
-from mvtrain.weight_space import average
 
 ADAM = NetworkConfig()
 # Untrained rows have no seeds.
@@ -53,7 +53,9 @@ def main() -> None:
     print("# What each part gives\n")
     print(_intro())
     p = psb()
-    print(f"## One style ({', '.join(p.config.styles)}), twelve views\n\nSteps chosen on held-out classes: {chosen().steps}.\n")
+    print(
+        f"## One style ({', '.join(p.config.styles)}), twelve views\n\nSteps chosen on held-out classes: {chosen().steps}.\n"
+    )
     _head("change")
     for name, (whiten, network) in UNTRAINED.items():
         _line(name, [p.mean_ap(p.vectors(_untrained(p, whiten, network)))])

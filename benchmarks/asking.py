@@ -14,8 +14,8 @@ import numpy as np
 from benchmarks.commands import milliseconds
 from mvretrieval import Collection, Query
 from mvretrieval.search.explain import explain
+from mvretrieval.search.options import Refinement
 from mvretrieval.search.query import resolve
-from mvretrieval.search.refinement import Refinement
 
 _K = 10
 _MATCHED = Refinement(match_views=100)
@@ -72,7 +72,9 @@ def main() -> None:
     questions = [Query(vector=vector) for vector in np.load(sys.argv[2])]
     with Collection.open(sys.argv[1]) as collection:
         ids = collection.store.some_ids(len(questions))
-        print(json.dumps({"overhead": _overhead(collection, questions, ids), "matching": _matching(collection, ids[:50])}))
+        print(
+            json.dumps({"overhead": _overhead(collection, questions, ids), "matching": _matching(collection, ids[:50])})
+        )
 
 
 if __name__ == "__main__":

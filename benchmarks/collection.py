@@ -15,7 +15,7 @@ from benchmarks import data
 from benchmarks.commands import MVR, fresh, mvr, mvr_with_memory
 from benchmarks.figures import Figure, Skipped
 from benchmarks.pipeline import over_plain_loop
-from mvretrieval.collection.store import Store
+from mvretrieval.store.store import Store
 
 HERE = Path(__file__).parent
 

@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from benchmarks.commands import MVR, fresh
 from benchmarks.figures import Figure
 from benchmarks.psb import folder, psb
-from mvretrieval.collection.batches import original_vectors
-from mvretrieval.collection.collection import Collection
+from mvretrieval.api import Collection
 from mvretrieval.confidence.calibration import calibration_of
+from mvretrieval.confidence.calibration_queries import HITS, Labelled, asked_with_pictures
 from mvretrieval.confidence.curve import Curve, expected_calibration_error, reach_of
-from mvretrieval.confidence.questions import HITS, Labelled, asked_with_pictures
+from mvretrieval.store.batches import original_vectors
 from mvtrain.config import TrainConfig
 
 _Vectors = NDArray[np.float32]
@@ -209,6 +209,13 @@ def _auroc(present: NDArray[np.float64], absent: NDArray[np.float64]) -> float:
 
 
 FIGURES = (
-    Figure("calibration-error", "service", "confidence on unseen classes of PSB", {"ece": 0.05}, calibration_error, at_most=True),
+    Figure(
+        "calibration-error",
+        "service",
+        "confidence on unseen classes of PSB",
+        {"ece": 0.05},
+        calibration_error,
+        at_most=True,
+    ),
     Figure("refuse-absent", "service", "the first hit's confidence: class there or not", {}, refuse_absent),
 )

@@ -9,7 +9,7 @@ import numpy as np
 
 from benchmarks import data
 from benchmarks.commands import fresh
-from mvretrieval.collection.collection import Collection
+from mvretrieval.api import Collection
 from mvretrieval.describe import DescriberConfig
 
 _MESHES = 200
@@ -37,5 +37,7 @@ def collection_of(count: int, name: str, encoder: str) -> Path:
                     moved = original.vector + rng.normal(0, 0.02, len(original.vector)).astype(np.float32)
                     copy = f"copy {i} of {original.id}"
                     vector = moved / np.linalg.norm(moved)
-                    store.put(replace(original, id=copy, path=f"/copies/{copy}", content_hash=copy, vector=vector), change)
+                    store.put(
+                        replace(original, id=copy, path=f"/copies/{copy}", content_hash=copy, vector=vector), change
+                    )
     return folder

@@ -21,7 +21,10 @@ def _against_plain(architecture: str, device: str, pairs: int) -> dict[str, floa
     encoder, found = data.clip(architecture), []
     peak = script("encode_rate", "peak", device)
     for _ in range(pairs):
-        plain, ours = script("encode_rate", "plain", architecture, device), script("encode_rate", "ours", encoder, device)
+        plain, ours = (
+            script("encode_rate", "plain", architecture, device),
+            script("encode_rate", "ours", encoder, device),
+        )
         rate = ours["images_per_second"]
         found.append(
             {

@@ -22,10 +22,10 @@ from benchmarks import data
 from benchmarks.commands import MVR, mvr
 from benchmarks.figures import Figure
 from benchmarks.psb import DODECAHEDRON, RING, SEEDS, STYLES, Psb, folder, psb, spread
-from mvretrieval.adapters.adapter import Adapter
-from mvretrieval.adapters.network import NetworkConfig
-from mvretrieval.evaluation.refined import match_all
-from mvretrieval.search.smoothing import scores_without_query
+from mvretrieval.augmentation import scores_without_query
+from mvretrieval.evaluation.multistage import match_all
+from mvretrieval.weighting.adapter import Adapter
+from mvretrieval.weighting.network import NetworkConfig
 from mvtrain.config import TrainConfig
 from mvtrain.train import Trained, train
 
@@ -52,7 +52,10 @@ def fixed(styles: str = "texture", rig: str = RING, **changes: Any) -> TrainConf
 def adapters(styles: str = "texture", rig: str = RING) -> list[Adapter]:
     """One for each seed. The first chooses the number of steps for all: choosing takes four times as long as training."""
     p = psb(styles, rig)
-    return [p.adapter(chosen(styles, rig), TrainConfig()), *(p.learn(fixed(styles, rig, seed=seed)) for seed in SEEDS[1:])]
+    return [
+        p.adapter(chosen(styles, rig), TrainConfig()),
+        *(p.learn(fixed(styles, rig, seed=seed)) for seed in SEEDS[1:]),
+    ]
 
 
 @cache
@@ -104,7 +107,9 @@ def all_inductive() -> dict[str, float]:
     return spread(rows)
 
 
-def mixed(cosines: NDArray[np.float32], matches: NDArray[np.float32], weight: float = MATCH_WEIGHT) -> NDArray[np.float32]:
+def mixed(
+    cosines: NDArray[np.float32], matches: NDArray[np.float32], weight: float = MATCH_WEIGHT
+) -> NDArray[np.float32]:
     """Scores as `mvr search --match-views` gives them."""
     return np.asarray((1 - weight) * cosines + weight * matches, np.float32)
 
@@ -190,12 +195,19 @@ def _figure(name: str, what: str, measure: Any, at_most: bool = False, **targets
 
 
 FIGURES: Sequence[Figure] = (
-    _figure("adam-clay", "AdaM, default describer, defaults of mvr train, one vector: mAP", adam_clay, unseen=0.64, whole=0.62),
-    _figure("adam-styles", f"AdaM, {STYLES} from the {DODECAHEDRON}, one vector: mAP", adam_styles, unseen=0.68, whole=0.66),
+    _figure(
+        "adam-clay",
+        "AdaM, default describer, defaults of mvr train, one vector: mAP",
+        adam_clay,
+        unseen=0.64,
+        whole=0.62,
+    ),
+    _figure(
+        "adam-styles", f"AdaM, {STYLES} from the {DODECAHEDRON}, one vector: mAP", adam_styles, unseen=0.68, whole=0.66
+    ),
     _figure("all-inductive", "styles, AdaM, smoothing, view matching: mAP", all_inductive, unseen=0.72, whole=0.69),
     _figure("fewer-views", "6 of the 12 views, loss of unseen mAP", fewer_views, at_most=True, loss=0.015),
     _figure("train-seconds", "mvr train on 904 objects", train_seconds, at_most=True, seconds=60),
     _figure("few-shot", "unseen mAP by labelled objects a class", few_shot),
     _figure("weights-matter", "learnt weights minus equal ones, unseen mAP, by rig", weights_matter),
 )
-

@@ -37,7 +37,9 @@ async def _ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, reque
     return int(head.split(" ")[1]), await reader.readexactly(length)
 
 
-async def _client(host: str, port: int, kinds: list[_Kind], mesh_share: float, until: float, seed: int, wait: float) -> None:
+async def _client(
+    host: str, port: int, kinds: list[_Kind], mesh_share: float, until: float, seed: int, wait: float
+) -> None:
     rng = random.Random(seed)
     await asyncio.sleep(wait)
     reader, writer = await asyncio.open_connection(host, port, limit=1 << 24)
@@ -57,7 +59,8 @@ async def _client(host: str, port: int, kinds: list[_Kind], mesh_share: float, u
 
 def _post(host: str, path: str, kind: str, body: bytes) -> bytes:
     return (
-        f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+        f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+        + body
     )
 
 
@@ -70,9 +73,13 @@ def _mesh_requests(host: str, files: list[Path]) -> list[bytes]:
     def body(file: Path) -> bytes:
         query = json.dumps({"terms": [{"mesh": file.name}], "k": 10})
         return (
-            f'--x\r\nContent-Disposition: form-data; name="query"\r\n\r\n{query}\r\n'
-            f'--x\r\nContent-Disposition: form-data; name="files"; filename="{file.name}"\r\n\r\n'
-        ).encode() + file.read_bytes() + b"\r\n--x--\r\n"
+            (
+                f'--x\r\nContent-Disposition: form-data; name="query"\r\n\r\n{query}\r\n'
+                f'--x\r\nContent-Disposition: form-data; name="files"; filename="{file.name}"\r\n\r\n'
+            ).encode()
+            + file.read_bytes()
+            + b"\r\n--x--\r\n"
+        )
 
     return [_post(host, "/api/search/upload", "multipart/form-data; boundary=x", body(file)) for file in files]
 
@@ -98,5 +105,7 @@ async def _load(
 
 if __name__ == "__main__":
     url, meshes, questions, seconds, clients, mesh_share, ramp = sys.argv[1:]
-    told = asyncio.run(_load(url, Path(meshes), Path(questions), float(seconds), int(clients), float(mesh_share), float(ramp)))
+    told = asyncio.run(
+        _load(url, Path(meshes), Path(questions), float(seconds), int(clients), float(mesh_share), float(ramp))
+    )
     print(json.dumps(told))

@@ -16,8 +16,8 @@ from benchmarks import data
 from benchmarks.figures import Figure
 from benchmarks.learning import adapters, vectors
 from benchmarks.psb import base_meshes, psb, spread
-from mvretrieval.adapters.text_space import TextSpace, plain_name
-from mvretrieval.collection.collection import Collection
+from mvretrieval.api import Collection
+from mvretrieval.weighting.text_embeddings import TextSpace, plain_name
 from mvtrain.features import from_collection
 from mvtrain.names import fit_names
 

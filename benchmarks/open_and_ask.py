@@ -22,7 +22,7 @@ def main() -> None:
     started = time.monotonic()
     import numpy as np
 
-    from mvretrieval.collection.collection import Collection
+    from mvretrieval.api import Collection
     from mvretrieval.search.query import Query
 
     questions = np.load(sys.argv[2])

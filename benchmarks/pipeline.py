@@ -16,7 +16,7 @@ from benchmarks.commands import MVR, fresh, mvr, script, seconds_of
 from benchmarks.copies import collection_of
 from benchmarks.figures import Figure, Skipped
 from mvrender.loading import load
-from mvretrieval.collection.collection import Collection
+from mvretrieval.api import Collection
 
 HERE = Path(__file__).parent
 _PAIRS = 3

@@ -43,7 +43,9 @@ def main() -> None:
         _draw(figure, result["value"], DOCS / "speed" / f"{figure.name}.svg")
         state = {"ok": "", "short": " **Short of the target.**", "report": ""}[result["state"]]
         where = f"{result['hardware']}; {result['date']}, commit {result['commit']}."
-        parts.append(f"{title}\n\n{_sentence(figure.what)}{state} {where}\n\n![{figure.name}](speed/{figure.name}.svg)\n")
+        parts.append(
+            f"{title}\n\n{_sentence(figure.what)}{state} {where}\n\n![{figure.name}](speed/{figure.name}.svg)\n"
+        )
     (DOCS / "speed.md").write_text("\n".join(parts))
 
 

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from benchmarks import data
 from benchmarks.commands import MVR
-from mvretrieval.adapters.adapter import Adapter
-from mvretrieval.adapters.config import AdapterConfig
-from mvretrieval.collection.collection import Collection
+from mvretrieval.api import Collection
 from mvretrieval.evaluation.metrics import leave_one_out
+from mvretrieval.weighting.adapter import Adapter
+from mvretrieval.weighting.config import AdapterConfig
 from mvtrain.config import TrainConfig
 from mvtrain.features import Features, from_collection
 from mvtrain.train import Trained, train
@@ -36,7 +36,9 @@ def folder(styles: str = "texture", rig: str = RING) -> Path:
     name = data.WORK / f"learn-{styles}-{rig}".replace(",", "-").replace(":", "-").replace("@", "-")
     options = ["--encoder", data.mobilenet(), "--styles", styles, "--rig", rig]
     subprocess.run(
-        [*MVR, "index", str(name), str(psb), "--labels", str(psb / "labels.csv"), *options], check=True, stdout=sys.stderr
+        [*MVR, "index", str(name), str(psb), "--labels", str(psb / "labels.csv"), *options],
+        check=True,
+        stdout=sys.stderr,
     )
     return name
 
@@ -128,7 +130,13 @@ def psb(styles: str = "texture", rig: str = RING) -> Psb:
     seen = set(labels[splits == "train"])
     unseen = (splits == "test") & np.array([label not in seen for label in labels])
     adapter = AdapterConfig(
-        fingerprint, config.encoder, config.rig, config.styles, config.size, features.views.shape[2], features.views.shape[3]
+        fingerprint,
+        config.encoder,
+        config.rig,
+        config.styles,
+        config.size,
+        features.views.shape[2],
+        features.views.shape[3],
     )
     return Psb(features, splits == "train", splits == "test", unseen, adapter)
 

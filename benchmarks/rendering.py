@@ -53,7 +53,11 @@ def render_gpu() -> dict[str, float]:
 def render_quality() -> dict[str, float]:
     """SSIM of each renderer to its own picture of very many samples: one view of each of 100 PSB meshes."""
     values = _run("render_quality", data.fixed_psb(200), 2)
-    return {"advantage": values["ours"] - values["pyrender"], "ours SSIM": values["ours"], "pyrender SSIM": values["pyrender"]}
+    return {
+        "advantage": values["ours"] - values["pyrender"],
+        "ours SSIM": values["ours"],
+        "pyrender SSIM": values["pyrender"],
+    }
 
 
 FIGURES = (

@@ -23,11 +23,11 @@ from benchmarks import data
 from benchmarks.commands import milliseconds, script
 from benchmarks.figures import Figure, Skipped
 from benchmarks.vectors import DIM, collection_of, gallery, new_object, questions
-from mvretrieval.collection.collection import Collection
-from mvretrieval.collection.nearest import nearest, rows_at_once
-from mvretrieval.collection.vectors import IndexKind, VectorIndex
+from mvretrieval.api import Collection
+from mvretrieval.index.exact import nearest, rows_at_once
+from mvretrieval.index.vector_index import IndexKind, VectorIndex
+from mvretrieval.normalize import unit
 from mvretrieval.search.query import Query
-from mvretrieval.unit_norm import unit
 
 MILLION = 1_000_000
 _SMALL = 20_000
@@ -117,7 +117,9 @@ def search_filtered() -> dict[str, float]:
         for query, where in zip(queries, wheres, strict=True):
             kept = store.select(where)
             best = kept[np.argsort(-(vectors[kept - 1] @ query), kind="stable")[:_K]]
-            if [collection.number_of(hit.id) for hit in collection.search(Query(vector=query), _K, where)] != best.tolist():
+            if [
+                collection.number_of(hit.id) for hit in collection.search(Query(vector=query), _K, where)
+            ] != best.tolist():
                 raise RuntimeError(f"the search with {where} and brute force do not agree")
         whole, select = milliseconds(
             len(queries),
@@ -233,14 +235,24 @@ FIGURES = (
     _figure("search-exact", "64 questions, 100k x 512, over FAISS or torch", lambda: search_exact(100_000), ratio=1.2),
     _figure("search-exact-1m", "the same, 1M x 512", lambda: search_exact(MILLION), full=True, ratio=1.2),
     Figure(
-        "search-overhead", "speed", "Collection.search by vector beyond FAISS's flat search of the vectors, ms",
-        {"over FAISS ms": 1.0}, search_overhead, at_most=True,
+        "search-overhead",
+        "speed",
+        "Collection.search by vector beyond FAISS's flat search of the vectors, ms",
+        {"over FAISS ms": 1.0},
+        search_overhead,
+        at_most=True,
     ),
     _figure("match-views", "matching the top 100, 12 x 12 views x 512, ms", match_views, ms=10.0),
     _figure("search-filtered", "a filter that keeps 1 % of 1M, ms", search_filtered, full=True, ms=50),
     _figure("search-ann", "1M, one at a time, over exact", search_ann, full=True, at_most=False, recall=0.95, speed=10),
     _figure(
-        "search-small", "1M: memory of float32 vectors over ours", search_small, full=True, at_most=False, recall=0.95, smaller=8
+        "search-small",
+        "1M: memory of float32 vectors over ours",
+        search_small,
+        full=True,
+        at_most=False,
+        recall=0.95,
+        smaller=8,
     ),
     _figure("update-1m", "add and remove one object at 1M, ms", update_million, full=True, add=50, remove=50),
     _figure("open-1m", "open 1M and answer once, s", open_million, full=True, seconds=2.0),

@@ -22,7 +22,7 @@ from benchmarks import data
 from benchmarks.commands import MVR, fresh, script
 from benchmarks.copies import collection_of
 from benchmarks.figures import Figure, Skipped
-from mvretrieval.collection.collection import Collection
+from mvretrieval.api import Collection
 from mvretrieval.describe import DescriberConfig
 from mvretrieval.search.page import view_picture
 
@@ -179,7 +179,9 @@ def page_first() -> dict[str, float]:
         for _ in range(6):
             taken["open s"].append(seconds_to(lambda: page.goto(url), "^$"))
             like = page.get_by_role("button", name=re.compile("^More like")).first
-            taken["like an object s"].append(seconds_to(functools.partial(like.dispatch_event, "click"), "10,000 objects"))
+            taken["like an object s"].append(
+                seconds_to(functools.partial(like.dispatch_event, "click"), "10,000 objects")
+            )
             page.goto(url)
             drop = functools.partial(page.locator("#files").set_input_files, picture)
             taken["picture s"].append(seconds_to(drop, "10,000 objects"))

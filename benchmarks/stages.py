@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from mvrender.pool import Job, Rendered
-from mvretrieval.collection.collection import Collection
+from mvretrieval.api import Collection
 from mvretrieval.describe import DescriberConfig
 
 

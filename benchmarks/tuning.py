@@ -31,19 +31,19 @@ from benchmarks.psb import SEEDS, Psb, folder, psb, spread
 from mvrender.cameras import parse_rig
 from mvrender.pool import RenderSpec
 from mvrender.renderer import choose
-from mvretrieval.adapters.adapter import Adapter
-from mvretrieval.collection.collection import Collection
+from mvretrieval.api import Collection
 from mvretrieval.encoders.network import Architecture, NetworkEncoder, Preprocessing
 from mvretrieval.encoders.open_clip import bare_model
 from mvretrieval.encoders.registry import open_encoder
 from mvretrieval.encoders.tuned import build
+from mvretrieval.weighting.adapter import Adapter
 from mvtrain.checkpoint import FILE as CHECKPOINT
 from mvtrain.config import TrainConfig
 from mvtrain.features import Features
-from mvtrain.judging import view_vectors
+from mvtrain.images import Pictures, of_collection, render
 from mvtrain.lora import LowRank, attach, merge
-from mvtrain.pictures import Pictures, of_collection, render
 from mvtrain.tune_output import ADAPTER
+from mvtrain.validation import view_vectors
 
 OPTIONS = ("--method", "last-blocks", "--last-blocks", "2", "--views-per-object", "2", "--max-steps", "200")
 
@@ -177,7 +177,17 @@ def _figure(name: str, what: str, measure: Any, at_most: bool = False, **targets
 
 
 FIGURES: Sequence[Figure] = (
-    _figure("finetuned-unseen", "last blocks of MobileNetV2 tuned on PSB's train split, then AdaM: unseen mAP", finetuned_unseen),
+    _figure(
+        "finetuned-unseen",
+        "last blocks of MobileNetV2 tuned on PSB's train split, then AdaM: unseen mAP",
+        finetuned_unseen,
+    ),
     _figure("lora-equal", "ViT-B-32: least cosine of merged and unmerged low-rank tuning", lora_equal, merged=0.9999),
-    _figure("resume-equal", "killed and resumed against unbroken tuning: weights", resume_equal, at_most=True, difference=1e-5),
+    _figure(
+        "resume-equal",
+        "killed and resumed against unbroken tuning: weights",
+        resume_equal,
+        at_most=True,
+        difference=1e-5,
+    ),
 )

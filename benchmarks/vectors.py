@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 
 from benchmarks import data
 from benchmarks.psb import psb
-from mvretrieval.collection.collection import Collection
-from mvretrieval.collection.store import NewObject
+from mvretrieval.api import Collection
 from mvretrieval.describe import DescriberConfig
-from mvretrieval.unit_norm import unit
+from mvretrieval.normalize import unit
+from mvretrieval.store.store import NewObject
 
 DIM = 512
 CLASSES = 100

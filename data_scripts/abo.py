@@ -45,7 +45,13 @@ def prepare(source: Source, layout: Layout, options: argparse.Namespace) -> Resu
     unlisted: list[str] = []
     for model, member in members.items():
         of_one = listings.get(model, [])
-        labels = {"label": _product_type(of_one), "split": "", "name": _name(of_one), "model": model, "brand": _brand(of_one)}
+        labels = {
+            "label": _product_type(of_one),
+            "split": "",
+            "name": _name(of_one),
+            "model": model,
+            "brand": _brand(of_one),
+        }
         if not labels["label"]:
             unlisted.append(model)
         # Capital letters are part of the identifier, and the folder is that of the release: its last letter.
@@ -87,7 +93,9 @@ def _product_type(listings: list[dict[str, Any]]) -> str:
 
 def _name(listings: list[dict[str, Any]]) -> str:
     """The item's name, in English where there is one."""
-    names = [(entry.get("language_tag", ""), str(entry["value"])) for one in listings for entry in _entries(one, "item_name")]
+    names = [
+        (entry.get("language_tag", ""), str(entry["value"])) for one in listings for entry in _entries(one, "item_name")
+    ]
     ranked = sorted(names, key=lambda n: (_ENGLISH.index(n[0]) if n[0] in _ENGLISH else len(_ENGLISH), n))
     return " ".join(ranked[0][1].split()) if ranked else ""
 

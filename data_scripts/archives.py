@@ -95,7 +95,9 @@ def read_text(source: Source, name: str) -> str:
     try:
         return source.read(name).decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise CorruptMember(f"{name} is no text in UTF-8 ({error}): save it as UTF-8, or take it from its source again") from error
+        raise CorruptMember(
+            f"{name} is no text in UTF-8 ({error}): save it as UTF-8, or take it from its source again"
+        ) from error
     except CorruptMember as error:
         raise CorruptMember(f"{name} {error}") from error
 

@@ -99,7 +99,9 @@ def run(
         if options.download is not None:
             addresses = options.download or list(data_set.addresses(options))
             if not addresses:
-                raise DataError(f"{data_set.title} has no public direct download known here; it comes from {data_set.source}")
+                raise DataError(
+                    f"{data_set.title} has no public direct download known here; it comes from {data_set.source}"
+                )
             data_set.fetch(addresses, options.source, options)
         layout = Layout(
             options.out,
@@ -212,11 +214,17 @@ def _parser(data_set: DataSet) -> argparse.ArgumentParser:
         prog=f"python -m data_scripts.{data_set.name}",
         description=f"Lay {data_set.title} out for 'mvr index'. The same command goes on where it was stopped.",
     )
-    parser.add_argument("source", type=Path, nargs="?", help="zip, tar or folder; with --download, the folder to fetch into")
+    parser.add_argument(
+        "source", type=Path, nargs="?", help="zip, tar or folder; with --download, the folder to fetch into"
+    )
     parser.add_argument("out", type=Path, nargs="?", help="folder to lay out in; made if it is not there")
     parser.add_argument("--about", action="store_true", help="say where the data come from and under which licence")
-    parser.add_argument("--download", nargs="*", metavar="URL", help="fetch first: from the known public address, or from these")
-    parser.add_argument("--strict", action="store_true", help="exit with 1 if anything differs from the published data set")
+    parser.add_argument(
+        "--download", nargs="*", metavar="URL", help="fetch first: from the known public address, or from these"
+    )
+    parser.add_argument(
+        "--strict", action="store_true", help="exit with 1 if anything differs from the published data set"
+    )
     return parser
 
 

@@ -43,7 +43,9 @@ def download(url: str, folder: Path, tell: Callable[[str], None] = lambda _: Non
             _continue(url, partial, tell)
         except urllib.error.HTTPError as error:
             if error.code < 500 and error.code != 429:
-                raise DataError(f"{url}: the server says {error.code} {error.reason}; see --about for the source") from error
+                raise DataError(
+                    f"{url}: the server says {error.code} {error.reason}; see --about for the source"
+                ) from error
             problem: Exception = error
         except _PASSING as error:
             problem = error
@@ -100,4 +102,6 @@ def _tag_of(partial: Path) -> Path:
 def _check_room(partial: Path, needed: int, url: str) -> None:
     free = shutil.disk_usage(partial.parent).free
     if needed > free:
-        raise DataError(f"{url} needs {needed / 1e9:.1f} GB, and {partial.parent} has {free / 1e9:.1f} GB free: name another disk")
+        raise DataError(
+            f"{url} needs {needed / 1e9:.1f} GB, and {partial.parent} has {free / 1e9:.1f} GB free: name another disk"
+        )

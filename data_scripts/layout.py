@@ -160,7 +160,9 @@ class Layout:
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
-    def copy(self, source: Source, items: Sequence[Item], progress: Callable[[int, int], None] = lambda _i, _n: None) -> Outcome:
+    def copy(
+        self, source: Source, items: Sequence[Item], progress: Callable[[int, int], None] = lambda _i, _n: None
+    ) -> Outcome:
         """Copy the parts of items; what is there in its full size is kept, what is damaged leaves its item out."""
         outcome = Outcome()
         waiting: dict[str, list[Part]] = {}

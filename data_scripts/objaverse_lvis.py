@@ -65,7 +65,9 @@ def prepare(source: Source, layout: Layout, options: argparse.Namespace) -> Resu
     """Copy the objects that have a category and are asked for."""
     found = sorted((name for name in source.sizes if _LVIS.search(name)), key=lambda name: (name.count("/"), name))
     if not found:
-        raise DataError(f"{source.path} lacks {_ANNOTATIONS}, which says what each object is: take it from {_BASE}{_ANNOTATIONS}")
+        raise DataError(
+            f"{source.path} lacks {_ANNOTATIONS}, which says what each object is: take it from {_BASE}{_ANNOTATIONS}"
+        )
     labels = _by_object(_json(source.read(found[0]), found[0]))
     members = {match["uid"]: name for name in sorted(source.sizes) if (match := _MODEL.search(name))}
     if not members:
@@ -73,7 +75,9 @@ def prepare(source: Source, layout: Layout, options: argparse.Namespace) -> Resu
     chosen = _chosen(labels, options)
     items = [_item(uid, labels[uid], members[uid]) for uid in chosen if uid in members]
     if not items:
-        raise DataError(f"none of the {len(members):,} GLB files of {source.path} is called like an object of {found[0]}")
+        raise DataError(
+            f"none of the {len(members):,} GLB files of {source.path} is called like an object of {found[0]}"
+        )
     outcome = layout.copy(source, items, progress())
     layout.write_labels([(item.file, item.labels) for item in outcome.items])
     warnings = damages(outcome) + some("objects are missing", [uid for uid in chosen if uid not in members])
@@ -115,7 +119,9 @@ def _chosen(labels: dict[str, list[str]], options: argparse.Namespace) -> list[s
     """Identifiers that are asked for: of these categories, and so many of each."""
     known = {name for names in labels.values() for name in names}
     if unknown := [name for name in options.categories if name not in known]:
-        raise DataError(f"no category is called {', '.join(unknown)}: LVIS writes them like {', '.join(sorted(known)[:3])}")
+        raise DataError(
+            f"no category is called {', '.join(unknown)}: LVIS writes them like {', '.join(sorted(known)[:3])}"
+        )
     taken: dict[str, int] = {}
     chosen: list[str] = []
     for uid in sorted(labels):

@@ -137,7 +137,9 @@ def prepare(source: Source, layout: Layout, options: argparse.Namespace) -> Resu
     _write_queries(layout, whole)
     names = " ".join([str(source.path.absolute()), *list(source.sizes)[:1]])
     warnings = damages(outcome) + some("objects of the split have no views", missing)
-    warnings += some(f"objects have other than {N_VIEWS} views", uneven) + _compared(whole, options.set or _guess(names))
+    warnings += some(f"objects have other than {N_VIEWS} views", uneven) + _compared(
+        whole, options.set or _guess(names)
+    )
     return Result(len(whole), (views_command(layout, "open-set"),), warnings)
 
 
@@ -203,7 +205,9 @@ def _read_labels(source: Source, split: str) -> list[tuple[str, str]]:
             lines = read_text(source, found[0]).splitlines()
             pairs = [line.strip().rpartition(",") for line in lines if line.strip()]
             if not all(name and label for name, _, label in pairs):
-                raise DataError(f"{found[0]} has lines other than OBJECT,CLASS: fetch {split}_label.txt from {DATA_SET.source}")
+                raise DataError(
+                    f"{found[0]} has lines other than OBJECT,CLASS: fetch {split}_label.txt from {DATA_SET.source}"
+                )
             return [(name.strip(), label.strip()) for name, _, label in pairs]
     raise DataError(
         f"{source.path} lacks {split}_label.txt, a download of its own: put it into the folder of the archive, and name that "
@@ -262,7 +266,10 @@ def _compared(items: list[Item], name: str | None) -> list[str]:
     }
     seen = {item.labels["label"] for item in items if item.labels["split"] == "train"}
     unseen = {item.labels["label"] for item in items if item.labels["split"] != "train"}
-    counts |= {"seen classes": (len(seen), published.seen_classes), "unseen classes": (len(unseen), published.unseen_classes)}
+    counts |= {
+        "seen classes": (len(seen), published.seen_classes),
+        "unseen classes": (len(unseen), published.unseen_classes),
+    }
     return differences(counts) + some("classes are both seen and unseen", sorted(seen & unseen))
 
 

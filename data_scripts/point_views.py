@@ -53,7 +53,9 @@ def draw(
     row = np.round(size / 2 - y * size / 2 * _FILL).astype(np.int64)
     # Discs as wide as the gaps between points that are spread over a surface.
     disc = max(1, min(size // 32, round(0.8 * size / math.sqrt(len(points)))))
-    offsets = np.array([(i, j) for i in range(-disc, disc + 1) for j in range(-disc, disc + 1) if i * i + j * j <= disc * disc])
+    offsets = np.array(
+        [(i, j) for i in range(-disc, disc + 1) for j in range(-disc, disc + 1) if i * i + j * j <= disc * disc]
+    )
     order = np.argsort(near, kind="stable")  # the last value assigned to a pixel stays: the nearest
     rows = np.clip(row[order, None] + offsets[:, 0], 0, size - 1)
     columns = np.clip(column[order, None] + offsets[:, 1], 0, size - 1)

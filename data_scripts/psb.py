@@ -91,7 +91,9 @@ def prepare(source: Source, layout: Layout, options: argparse.Namespace) -> Resu
     """Copy the models that the base classification names."""
     members = {int(found["id"]): name for name in sorted(source.sizes, reverse=True) if (found := _MODEL.search(name))}
     if not members:
-        raise DataError(f"{source.path} is not the Princeton Shape Benchmark: it holds no mID.off; expected {DATA_SET.layout}")
+        raise DataError(
+            f"{source.path} is not the Princeton Shape Benchmark: it holds no mID.off; expected {DATA_SET.layout}"
+        )
     items: list[Item] = []
     missing: list[str] = []
     warnings: list[str] = []
@@ -112,8 +114,12 @@ def prepare(source: Source, layout: Layout, options: argparse.Namespace) -> Resu
             items += [_item(split, one, model, members[model]) for model in one.models if model in members]
     outcome = layout.copy(source, items, progress())
     layout.write_labels([(item.file, item.labels) for item in outcome.items])
-    by_split = {split: {item.labels["label"] for item in outcome.items if item.labels["split"] == split} for split in _PUBLISHED}
-    layout.write("unseen-classes.txt", "".join(f"{name}\n" for name in sorted(by_split["test"] - by_split["train"])).encode())
+    by_split = {
+        split: {item.labels["label"] for item in outcome.items if item.labels["split"] == split} for split in _PUBLISHED
+    }
+    layout.write(
+        "unseen-classes.txt", "".join(f"{name}\n" for name in sorted(by_split["test"] - by_split["train"])).encode()
+    )
     warnings += some("classified models are missing", missing) + damages(outcome)
     return Result(len(outcome.items), (index_command(layout, "psb"),), warnings)
 

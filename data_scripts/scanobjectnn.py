@@ -88,14 +88,20 @@ def prepare(source: Source, layout: Layout, options: argparse.Namespace) -> Resu
         warnings += differences({"raw objects": (len(rows), 2902)})
     elif published := _PUBLISHED.get(options.variant):
         train, test = published
-        warnings += differences({"train objects": (splits.count("train"), train), "test objects": (splits.count("test"), test)})
+        warnings += differences(
+            {"train objects": (splits.count("train"), train), "test objects": (splits.count("test"), test)}
+        )
     warnings += differences({"classes": (len({labels["label"] for _, labels in rows}), len(CLASSES))})
     return Result(len(rows), (views_command(layout, "scanobjectnn"),), warnings)
 
 
 def _lay_out(layout: Layout, cloud: Cloud, options: argparse.Namespace) -> tuple[str, list[View]]:
     """Write what is not there yet of one cloud."""
-    place = f"{cloud.split}/{cloud.label}/{plain_name(cloud.name)}" if cloud.split else f"{cloud.label}/{plain_name(cloud.name)}"
+    place = (
+        f"{cloud.split}/{cloud.label}/{plain_name(cloud.name)}"
+        if cloud.split
+        else f"{cloud.label}/{plain_name(cloud.name)}"
+    )
     folder = f"views/{place}"
     upright = cloud.points if options.up == "+y" else cloud.points[:, [1, 2, 0]]
     if not layout.has(f"points/{place}.ply"):
@@ -177,7 +183,9 @@ def _h5_clouds(source: Source, options: argparse.Namespace, warnings: list[str])
     if not known:
         raise DataError(f"{source.path} is not ScanObjectNN: expected {DATA_SET.layout}")
     if len(wanted) < 2:
-        lacking = " and ".join(sorted({"train": "training_", "test": "test_"}[s] for s in {"train", "test"} - set(wanted)))
+        lacking = " and ".join(
+            sorted({"train": "training_", "test": "test_"}[s] for s in {"train", "test"} - set(wanted))
+        )
         raise DataError(
             f"{source.path} lacks {lacking} of {options.split}/*_{options.variant}.h5; it holds {', '.join(sorted(known))}"
         )
@@ -222,8 +230,12 @@ def _h5_arrays(data: bytes) -> dict[str, NDArray[Any]]:
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--split", default="main_split", help="folder of the h5 files or list of the raw ones; none: without")
-    parser.add_argument("--variant", default="objectdataset", help="of the h5 files, such as objectdataset_augmentedrot_scale75")
+    parser.add_argument(
+        "--split", default="main_split", help="folder of the h5 files or list of the raw ones; none: without"
+    )
+    parser.add_argument(
+        "--variant", default="objectdataset", help="of the h5 files, such as objectdataset_augmentedrot_scale75"
+    )
     parser.add_argument("--no-background", action="store_true", help="draw the points of the object alone")
     parser.add_argument("--views", type=int, default=12, help="pictures of each object")
     parser.add_argument("--size", type=int, default=224, help="pixels of a picture")

@@ -116,7 +116,9 @@ def _rows(source: Source) -> tuple[dict[tuple[str, str], Row], list[str]]:
     except csv.Error as error:
         raise DataError(f"{member} is damaged ({error}): take the file of SHREC 2016 again, or --no-split") from error
     if lacking := _COLUMNS - set(reader.fieldnames or ()):
-        raise DataError(f"{member} lacks the columns {', '.join(sorted(lacking))}: take the file of SHREC 2016, or --no-split")
+        raise DataError(
+            f"{member} lacks the columns {', '.join(sorted(lacking))}: take the file of SHREC 2016, or --no-split"
+        )
     rows: dict[tuple[str, str], Row] = {}
     twice: list[str] = []
     for line in lines:

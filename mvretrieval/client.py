@@ -17,9 +17,9 @@ from mvrender.errors import MeshError
 from mvrender.loading import load
 from mvrender.mesh import UpAxis
 from mvretrieval.errors import ServiceError, UnknownObjectError
-from mvretrieval.search.answers import Hit
+from mvretrieval.search.options import Refinement
+from mvretrieval.search.pipeline import Hit
 from mvretrieval.search.query import Query, Term
-from mvretrieval.search.refinement import Refinement
 
 try:
     import httpx
@@ -60,7 +60,9 @@ class Client:
     def __enter__(self) -> Client:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def close(self) -> None:
@@ -200,7 +202,9 @@ class Client:
         try:
             answer = self._http.request(method, path, **rest)
         except httpx.HTTPError as error:
-            raise ServiceError(f"{self._http.base_url} cannot be reached ({error}): does 'mvr serve' run there?") from error
+            raise ServiceError(
+                f"{self._http.base_url} cannot be reached ({error}): does 'mvr serve' run there?"
+            ) from error
         if answer.is_success:
             return answer
         code, message = _problem(answer)

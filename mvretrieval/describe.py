@@ -16,13 +16,13 @@ from mvrender.renderer import BackendName, check_size
 from mvrender.shading import VIEWS_VERSION, Style, check_style
 from mvretrieval.encoders.registry import DEFAULT_ENCODER, absolute_encoder, open_encoder
 from mvretrieval.errors import DescriberError, did_you_mean
-from mvretrieval.statistics import Statistics, prepare
-from mvretrieval.unit_norm import unit
+from mvretrieval.normalize import unit
+from mvretrieval.weighting.whitening import Statistics, prepare
 
 if TYPE_CHECKING:
-    from mvretrieval.adapters.adapter import Adapter
     from mvretrieval.encoders.device import PrecisionChoice
     from mvretrieval.encoders.encoder import ViewEncoder
+    from mvretrieval.weighting.adapter import Adapter
 
 PoolingChoice = Literal["mean", "max"]
 # Styles in which a photo or a drawing may be compared with renders; depth and normal maps look like nothing else.
@@ -136,7 +136,7 @@ class Describer:
         encoder = open_encoder(self.config.encoder, self.device, self.precision)
         if not self.shared:
             return encoder
-        from mvretrieval.encoders.together import TogetherEncoder
+        from mvretrieval.encoders.batching import TogetherEncoder
 
         return TogetherEncoder(encoder)
 
@@ -244,7 +244,7 @@ class Describer:
             return self.adapter.pool(view_vectors, view_mask, directions)
         import torch
 
-        from mvretrieval.pooling.pooling import MaxPooling, MeanPooling
+        from mvretrieval.weighting.pooling import MaxPooling, MeanPooling
 
         pool = MaxPooling() if self.config.pooling == "max" else MeanPooling()
         mask = torch.from_numpy(np.ascontiguousarray(view_mask))

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import tyro
 
-from mvretrieval.cli.common import run_record, say, say_learnt, table
-from mvretrieval.collection.collection import Collection
-from mvretrieval.collection.smoothed import smoothing_of
+from mvretrieval.api import Collection
 from mvretrieval.confidence.calibration import Calibration, calibration_of, put_calibration
 from mvretrieval.confidence.curve import Curve
+from mvretrieval.console import run_record, say, say_learnt, table
 from mvretrieval.errors import CalibrationError
-from mvretrieval.evaluation.learnt import learnt_classes
+from mvretrieval.evaluation.seen_classes import learnt_classes
+from mvretrieval.store.augmented import smoothing_of
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,9 @@ def run(options: Options) -> int:
         if options.by is not None:
             _say_met(collection, options.by, options.where)
         if smoothing_of(collection.store) is not None:
-            say("note: the collection is smoothed, objects from elsewhere are surer to be of a kind than their confidence says")
+            say(
+                "note: the collection is smoothed, objects from elsewhere are surer to be of a kind than their confidence says"
+            )
     if options.json:
         print(calibration.to_json())
     else:

@@ -11,16 +11,16 @@ import numpy as np
 from PIL import Image
 
 from mvrender.renderer import BackendName, choose
-from mvretrieval.cli.common import progress, say
-from mvretrieval.collection.collection import Collection, OpenOptions
-from mvretrieval.collection.indexing import IndexOptions
-from mvretrieval.collection.schema import FILE
+from mvretrieval.api import Collection, OpenOptions
+from mvretrieval.console import progress, say
 from mvretrieval.describe import DescriberConfig
 from mvretrieval.evaluation.metrics import leave_one_out
-from mvretrieval.made_up_objects import PER_KIND, write_objects
-from mvretrieval.search.answers import search_sources
+from mvretrieval.ingest.indexing import IndexOptions
+from mvretrieval.procedural_shapes import PER_KIND, write_objects
 from mvretrieval.search.page import Row, row_of, view_picture, write_page
+from mvretrieval.search.pipeline import search_sources
 from mvretrieval.search.query import Query, Term, resolve
+from mvretrieval.store.schema import FILE
 
 
 @dataclass(frozen=True)

@@ -12,23 +12,23 @@ from typing import Any, Literal
 import numpy as np
 import tyro
 
-from mvretrieval.cli.common import counted, run_record, say, say_learnt, table
-from mvretrieval.collection.collection import Collection
-from mvretrieval.collection.where import column_in_words
+from mvretrieval.api import Collection
+from mvretrieval.augmentation import ALPHA
+from mvretrieval.console import counted, run_record, say, say_learnt, table
 from mvretrieval.errors import EvaluationError
-from mvretrieval.evaluation.against import evaluate_other
-from mvretrieval.evaluation.learnt import learnt_classes
+from mvretrieval.evaluation.comparison import evaluate_other
+from mvretrieval.evaluation.evaluation_set import Selection, Subject, subject_of
 from mvretrieval.evaluation.metrics import Evaluation, Measure, evaluate
+from mvretrieval.evaluation.multistage import Refining, refined
 from mvretrieval.evaluation.os3dor import FAMILIES, FamilyName
 from mvretrieval.evaluation.per_query import write_per_query
 from mvretrieval.evaluation.protocols import OpenSetQueries, Task, draw_queries, leave_one_out_task, open_set_task
 from mvretrieval.evaluation.ranking import Scores, cosines, given
-from mvretrieval.evaluation.refined import Refining, refined
+from mvretrieval.evaluation.seen_classes import learnt_classes
 from mvretrieval.evaluation.significance import Difference, compare
-from mvretrieval.evaluation.subject import Selection, Subject, subject_of
 from mvretrieval.evaluation.transductive import Method, check_count, transductive
 from mvretrieval.evaluation.trec import affordable_depth, write_qrels, write_run
-from mvretrieval.search.smoothing import ALPHA
+from mvretrieval.store.filters import column_in_words
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,9 @@ class Options:
 
     def __post_init__(self) -> None:
         if self.protocol == "leave-one-out" and self.metrics == "os3dor":
-            raise ValueError("the metrics of os3dor are defined for queries outside the gallery: add --protocol open-set")
+            raise ValueError(
+                "the metrics of os3dor are defined for queries outside the gallery: add --protocol open-set"
+            )
         if self.protocol == "leave-one-out" and self.queries is not None:
             raise ValueError("leave-one-out asks with every object, --queries has no use: add --protocol open-set")
         if self.queries_per_class < 1 or self.seed < 0:
@@ -94,9 +96,14 @@ class Options:
         Raises:
             EvaluationError: a value is out of range.
         """
-        for count, alpha, name in ((self.smooth, self.smooth_alpha, "smooth"), (self.expand, self.expand_alpha, "expand")):
+        for count, alpha, name in (
+            (self.smooth, self.smooth_alpha, "smooth"),
+            (self.expand, self.expand_alpha, "expand"),
+        ):
             if alpha is not None and not count:
-                raise EvaluationError(f"--{name}-alpha says how neighbours are weighed: say with --{name} how many there are")
+                raise EvaluationError(
+                    f"--{name}-alpha says how neighbours are weighed: say with --{name} how many there are"
+                )
         alphas = [ALPHA if alpha is None else alpha for alpha in (self.smooth_alpha, self.expand_alpha)]
         return Refining(self.smooth, alphas[0], self.expand, alphas[1], self.match)
 
@@ -104,7 +111,7 @@ class Options:
 def run(options: Options) -> int:
     """Evaluate, write what is asked for, and print."""
     if options.report is not None:
-        from mvretrieval.evaluation.report import check_extra
+        from mvretrieval.evaluation.report.report import check_extra
 
         check_extra()
     with Collection.open(options.collection) as collection, collection.reading():
@@ -199,7 +206,7 @@ def _report(
 ) -> None:
     if options.report is None:
         return
-    from mvretrieval.evaluation.report import write_report
+    from mvretrieval.evaluation.report.report import write_report
 
     page = write_report(
         collection, subject.numbers, subject.labels, subject.vectors, evaluation, options.report,
@@ -215,7 +222,9 @@ def _write(
     if options.trec is not None:
         depth = affordable_depth(task)
         if depth is not None:
-            say(f"run.txt holds the first {depth} answers to each query, whole rankings would be too long: its mAP is lower")
+            say(
+                f"run.txt holds the first {depth} answers to each query, whole rankings would be too long: its mAP is lower"
+            )
         write_qrels(options.trec / "qrels.txt", task, subject.ids)
         write_run(options.trec / "run.txt", task, scores, subject.ids, depth)
         _record(options, result, options.trec / "eval.json")
@@ -231,7 +240,9 @@ def _record(options: Options, result: dict[str, Any], path: Path) -> None:
         raise EvaluationError(f"{path} cannot be written: {error.strerror}; name another place") from error
 
 
-def _print(options: Options, evaluation: Evaluation, result: dict[str, Any], differences: dict[str, Difference]) -> None:
+def _print(
+    options: Options, evaluation: Evaluation, result: dict[str, Any], differences: dict[str, Difference]
+) -> None:
     if options.metrics == "os3dor":
         print("as the open-set benchmarks code them; ANMRR: less is better")
     names = list(evaluation.values)
@@ -239,7 +250,14 @@ def _print(options: Options, evaluation: Evaluation, result: dict[str, Any], dif
     if differences:
         print(f"\nagainst {options.compare}, over {next(iter(differences.values())).queries} queries")
         rows = [
-            [name, f"{d.first:.4f}", f"{d.second:.4f}", f"{d.difference:+.4f}", f"{d.low:+.4f} .. {d.high:+.4f}", f"{d.p:.4f}"]
+            [
+                name,
+                f"{d.first:.4f}",
+                f"{d.second:.4f}",
+                f"{d.difference:+.4f}",
+                f"{d.low:+.4f} .. {d.high:+.4f}",
+                f"{d.p:.4f}",
+            ]
             for name, d in differences.items()
         ]
         print(table(rows, ["metric", "this", "other", "difference", "95 % interval", "p"]))

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import tyro
 
-from mvretrieval.cli.common import counted, progress, say
+from mvretrieval.api import Collection
 from mvretrieval.cli.eval_text_to_3d import print_found
-from mvretrieval.collection.collection import Collection
-from mvretrieval.collection.smoothed import searched_vectors
+from mvretrieval.console import counted, progress, say
 from mvretrieval.errors import EvaluationError, QueryError
-from mvretrieval.evaluation.cross_modal import (
+from mvretrieval.evaluation.evaluation_set import Selection, subject_of
+from mvretrieval.evaluation.zero_shot.cross_modal import (
     Question,
     check_known,
     cross_modal_task,
@@ -23,8 +23,8 @@ from mvretrieval.evaluation.cross_modal import (
     read_questions,
     summary,
 )
-from mvretrieval.evaluation.subject import Selection, subject_of
-from mvretrieval.search.pictures import Background, load_picture
+from mvretrieval.images import Background, load_picture
+from mvretrieval.store.augmented import searched_vectors
 
 
 @dataclass(frozen=True)

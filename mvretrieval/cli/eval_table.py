@@ -13,14 +13,14 @@ from typing import Any
 
 import tyro
 
-from mvretrieval.cli.common import say
-from mvretrieval.cli.common import table as columns
-from mvretrieval.collection.collection import Collection
-from mvretrieval.collection.smoothed import smoothing_of
+from mvretrieval.api import Collection
+from mvretrieval.console import say
+from mvretrieval.console import table as columns
 from mvretrieval.encoders.registry import public_encoder
 from mvretrieval.errors import EvaluationError, MvrError
 from mvretrieval.evaluation.feature_file import measure_features
-from mvretrieval.evaluation.reproduction import Row, Table, read_table, table_names
+from mvretrieval.evaluation.reproduce.reproduce import Row, Table, read_table, table_names
+from mvretrieval.store.augmented import smoothing_of
 
 _MVR = [sys.executable, "-m", "mvretrieval"]
 
@@ -57,7 +57,9 @@ def run(options: Options) -> int:
     table = read_table(options.name)
     rows = [row for row in table.rows if options.row in (None, row.name)]
     if not rows:
-        raise EvaluationError(f"table '{table.name}' has no row '{options.row}', but {', '.join(r.name for r in table.rows)}")
+        raise EvaluationError(
+            f"table '{table.name}' has no row '{options.row}', but {', '.join(r.name for r in table.rows)}"
+        )
     if options.collections is not None and not options.collections.is_dir():
         raise EvaluationError(f"no folder {options.collections}: give the one that holds the collections of the table")
     folder = "COLLECTIONS" if options.collections is None else str(options.collections)
@@ -124,7 +126,11 @@ def _check_made_for(row: Row, place: Path) -> None:
     with Collection.open(place) as collection:
         describer, smoothing = collection.describer, smoothing_of(collection.store)
     encoder = public_encoder(describer.config.encoder)
-    beyond = ["an adapter" if describer.adapter is not None else "whitening or centring"] if describer.fitted is not None else []
+    beyond = (
+        ["an adapter" if describer.adapter is not None else "whitening or centring"]
+        if describer.fitted is not None
+        else []
+    )
     beyond += ["smoothing"] if smoothing is not None else []
     if encoder.partition("@")[0] != row.encoder or bool(beyond) != bool(row.adapter):
         raise EvaluationError(
@@ -163,7 +169,9 @@ def _commands(table: Table, collection: str, collections: Path | None, folder: s
 def _list(options: Options) -> int:
     tables = [read_table(name) for name in table_names()]
     if options.json:
-        plain = [{"name": t.name, "title": t.title, "rows": len(t.rows), "run": sum(r.run for r in t.rows)} for t in tables]
+        plain = [
+            {"name": t.name, "title": t.title, "rows": len(t.rows), "run": sum(r.run for r in t.rows)} for t in tables
+        ]
         print(json.dumps({"tables": plain}))
         return 0
     rows = [[t.name, str(len(t.rows)), str(sum(row.run for row in t.rows)), t.title] for t in tables]

@@ -10,13 +10,13 @@ from typing import Any
 
 import tyro
 
-from mvretrieval.cli.common import counted, say, say_learnt, table
-from mvretrieval.collection.collection import Collection
-from mvretrieval.collection.smoothed import searched_vectors
-from mvretrieval.collection.where import column_in_words
+from mvretrieval.api import Collection
+from mvretrieval.console import counted, say, say_learnt, table
 from mvretrieval.errors import EvaluationError
-from mvretrieval.evaluation.candidates import candidate_names
-from mvretrieval.evaluation.cross_modal import (
+from mvretrieval.evaluation.evaluation_set import Selection, subject_of
+from mvretrieval.evaluation.seen_classes import learnt_names
+from mvretrieval.evaluation.zero_shot.candidates import candidate_names
+from mvretrieval.evaluation.zero_shot.cross_modal import (
     Question,
     check_known,
     cross_modal_task,
@@ -24,10 +24,10 @@ from mvretrieval.evaluation.cross_modal import (
     read_questions,
     summary,
 )
-from mvretrieval.evaluation.learnt import learnt_names
-from mvretrieval.evaluation.subject import Selection, subject_of
-from mvretrieval.evaluation.templates import DEFAULT, named_or_file
-from mvretrieval.evaluation.words import class_name, directions
+from mvretrieval.evaluation.zero_shot.templates import DEFAULT, named_or_file
+from mvretrieval.evaluation.zero_shot.text_queries import class_name, directions
+from mvretrieval.store.augmented import searched_vectors
+from mvretrieval.store.filters import column_in_words
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,9 @@ def measure(options: Options) -> dict[str, Any]:
             keys = [class_name(label) or None for label in subject.labels]
             questions = [Question(key, key) for key in candidate_names(subject.labels)]
             if not questions:
-                raise EvaluationError(f"no object has a label '{by}' that could ask: give another --by or --where, or --captions")
+                raise EvaluationError(
+                    f"no object has a label '{by}' that could ask: give another --by or --where, or --captions"
+                )
         learnt = learnt_names(collection.describer) if options.captions is None else set()
         known = directions(collection, [question.asked for question in questions], templates)
     questions = [questions[i] for i in known.kept]
@@ -121,5 +123,3 @@ def print_found(found: dict[str, Any]) -> None:
     cells = [f"{found[name]:g}" if name == "median_rank" else f"{found[name]:.4f}" for name in names]
     print(f"{counted(found['questions'], 'question')}, {counted(found['objects'], 'object')}")
     print(table([cells], [name.replace("_", " ") for name in names]))
-
-

@@ -11,18 +11,26 @@ from typing import Any
 import numpy as np
 import tyro
 
-from mvretrieval.cli.common import counted, say, say_learnt, table
-from mvretrieval.collection.collection import Collection
+from mvretrieval.api import Collection
+from mvretrieval.console import counted, say, say_learnt, table
 from mvretrieval.encoders.tuned import tuning_of
 from mvretrieval.errors import EvaluationError
-from mvretrieval.evaluation.candidates import Naming, candidate_names, naming_task
-from mvretrieval.evaluation.generalised import Generalised, generalised
-from mvretrieval.evaluation.learnt import learnt_names
-from mvretrieval.evaluation.subject import Selection, read_classes, subject_of
-from mvretrieval.evaluation.templates import DEFAULT, named_or_file
-from mvretrieval.evaluation.view_scores import Pooled
-from mvretrieval.evaluation.words import Words, class_words
-from mvretrieval.evaluation.zero_shot import TOP, Accuracy, Looking, WeightKind, accuracy, object_scores, verdicts
+from mvretrieval.evaluation.evaluation_set import Selection, read_classes, subject_of
+from mvretrieval.evaluation.seen_classes import learnt_names
+from mvretrieval.evaluation.zero_shot.candidates import Naming, candidate_names, naming_task
+from mvretrieval.evaluation.zero_shot.classification import (
+    TOP,
+    Accuracy,
+    Looking,
+    WeightKind,
+    accuracy,
+    object_scores,
+    verdicts,
+)
+from mvretrieval.evaluation.zero_shot.generalized import Generalised, generalised
+from mvretrieval.evaluation.zero_shot.templates import DEFAULT, named_or_file
+from mvretrieval.evaluation.zero_shot.text_queries import Words, class_words
+from mvretrieval.evaluation.zero_shot.view_fusion import Pooled
 
 _LARGEST_BIAS = 1000.0  # far past any score: it shows what happens when one kind of classes always wins
 
@@ -67,7 +75,9 @@ class Options:
 
     def __post_init__(self) -> None:
         if self.bias is not None and self.seen is None:
-            raise EvaluationError("--bias is taken away from the scores of seen classes: say with --seen what was learnt from")
+            raise EvaluationError(
+                "--bias is taken away from the scores of seen classes: say with --seen what was learnt from"
+            )
         if self.bias is not None and not abs(self.bias) <= _LARGEST_BIAS:
             raise EvaluationError(
                 f"--bias {self.bias:g} cannot be taken away from scores, which lie between -1 and 1: give a number such as 0.05"
@@ -135,7 +145,9 @@ def measure(options: Options) -> Measured:
             seen_numbers = collection.store.select(options.seen)
             seen_labels = collection.store.column_values(options.by, [int(n) for n in seen_numbers])
             if not candidate_names(seen_labels):
-                raise EvaluationError(f"--seen {options.seen}: it keeps no object with a '{options.by}'; what was learnt from?")
+                raise EvaluationError(
+                    f"--seen {options.seen}: it keeps no object with a '{options.by}'; what was learnt from?"
+                )
             learnt = np.isin(subject.numbers, seen_numbers)
         words = class_words(collection, candidate_names(subject.labels, classes, seen_labels), templates)
         naming = naming_task(subject.labels, words, seen_labels=seen_labels, learnt=learnt, by=options.by)
@@ -155,7 +167,9 @@ def _warn(options: Options, measured: Measured) -> None:
     say_learnt(measured.met, "no zero-shot; leave them out with --where, or say with --seen what was learnt from")
     if measured.objectless:
         some = ", ".join(measured.objectless[:5]) + (", ..." if len(measured.objectless) > 5 else "")
-        say(f"note: {counted(len(measured.objectless), 'class')} of {options.classes_file} without an object here: {some}")
+        say(
+            f"note: {counted(len(measured.objectless), 'class')} of {options.classes_file} without an object here: {some}"
+        )
     if options.looking().asks_single_views and not measured.views_apart:
         say("note: in this tuned encoder the views of an object attend to one another: no view speaks for itself alone")
 
@@ -182,11 +196,17 @@ def _plain(options: Options, measured: Measured) -> dict[str, Any]:
     }
     if apart is not None:
         plain["generalised"] = {
-            name: None if isinstance(value, float) and math.isnan(value) else value for name, value in asdict(apart).items()
+            name: None if isinstance(value, float) and math.isnan(value) else value
+            for name, value in asdict(apart).items()
         }
     if options.per_class:
         plain["per_class"] = [
-            {"class": one.name, "objects": one.objects, **{f"top{k}": one.top[k] for k in TOP}, "mistaken_for": one.mistaken_for}
+            {
+                "class": one.name,
+                "objects": one.objects,
+                **{f"top{k}": one.top[k] for k in TOP},
+                "mistaken_for": one.mistaken_for,
+            }
             for one in found.classes
         ]
     return plain
@@ -233,6 +253,7 @@ def _print(options: Options, measured: Measured) -> None:
     if options.per_class:
         print()
         each = [
-            [one.name, str(one.objects), *(f"{one.top[k]:.3f}" for k in TOP), one.mistaken_for or "-"] for one in found.classes
+            [one.name, str(one.objects), *(f"{one.top[k]:.3f}" for k in TOP), one.mistaken_for or "-"]
+            for one in found.classes
         ]
         print(table(each, ["class", "objects", *head, "mistaken for"]))

@@ -14,20 +14,20 @@ from mvrender.formats import FORMATS
 from mvrender.mesh import Limits, UpAxis
 from mvrender.renderer import BackendName, choose
 from mvrender.shading import parse_styles
-from mvretrieval.cli.common import counted, progress, run_record, say
-from mvretrieval.collection.collection import Collection, OpenOptions
-from mvretrieval.collection.indexing import IndexOptions, IndexReport
-from mvretrieval.collection.labels import read_labels
-from mvretrieval.collection.schema import FILE
-from mvretrieval.collection.vectors import IndexKind
-from mvretrieval.collection.views_csv import GivenViews, read_views, rig_of
+from mvretrieval.api import Collection, OpenOptions
+from mvretrieval.console import counted, progress, run_record, say
 from mvretrieval.describe import DescriberConfig, PoolingChoice
 from mvretrieval.encoders.registry import open_encoder
 from mvretrieval.errors import DescriberError, ViewsError
+from mvretrieval.index.vector_index import IndexKind
+from mvretrieval.ingest.indexing import IndexOptions, IndexReport
+from mvretrieval.ingest.labels_csv import read_labels
+from mvretrieval.ingest.view_manifest import GivenViews, read_views, rig_of
+from mvretrieval.store.schema import FILE
 
 if TYPE_CHECKING:
-    from mvretrieval.adapters.adapter import Adapter
-    from mvretrieval.adapters.config import AdapterConfig
+    from mvretrieval.weighting.adapter import Adapter
+    from mvretrieval.weighting.config import AdapterConfig
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,11 @@ def _config(options: Options, adapter: AdapterConfig | None, views: GivenViews |
     default: AdapterConfig | DescriberConfig = adapter or DescriberConfig()
     if options.adapter is not None and (options.pooling or options.whiten or options.center):
         raise DescriberError("an adapter brings its own whitening and pooling: name one or the other")
-    if adapter is not None and options.encoder is None and ("@" in adapter.encoder or adapter.encoder.startswith("tuned:")):
+    if (
+        adapter is not None
+        and options.encoder is None
+        and ("@" in adapter.encoder or adapter.encoder.startswith("tuned:"))
+    ):
         raise DescriberError(f"the adapter was trained with {adapter.encoder}: name that file with --encoder")
     encoder = options.encoder or default.encoder
     rig, styles, size = default.rig, default.styles, options.size or default.size
@@ -195,7 +199,7 @@ def _config(options: Options, adapter: AdapterConfig | None, views: GivenViews |
 
 
 def _adapter(source: str) -> Adapter:
-    from mvretrieval.adapters.adapter import Adapter
+    from mvretrieval.weighting.adapter import Adapter
 
     return Adapter.load(source)
 
@@ -278,7 +282,11 @@ def _summary(report: IndexReport, count: int, options: Options) -> str:
     if report.identical:
         lines.append(f"  {report.identical} of them identical to other files, encoded once")
     if report.labelled or report.unmatched_labels:
-        missing = f", {counted(report.unmatched_labels, 'row')} of the labels without an object" if report.unmatched_labels else ""
+        missing = (
+            f", {counted(report.unmatched_labels, 'row')} of the labels without an object"
+            if report.unmatched_labels
+            else ""
+        )
         lines.append(f"  labels of {counted(report.labelled, 'object')} changed{missing}")
     if report.gone > report.removed:
         how = "kept, since their folder is empty or gone" if options.prune else "--prune removes them"

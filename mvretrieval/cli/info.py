@@ -10,11 +10,11 @@ from typing import Any
 
 import tyro
 
-from mvretrieval.cli.common import table
-from mvretrieval.collection.collection import Collection
-from mvretrieval.collection.smoothed import is_up_to_date, smoothing_of
-from mvretrieval.collection.view_folders import FORMAT
+from mvretrieval.api import Collection
 from mvretrieval.confidence.calibration import calibration_of, is_outdated
+from mvretrieval.console import table
+from mvretrieval.ingest.view_images import FORMAT
+from mvretrieval.store.augmented import is_up_to_date, smoothing_of
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,9 @@ def _facts(collection: Collection) -> dict[str, Any]:
     statistics = describer.statistics
     adapter = describer.adapter
     if adapter is not None:
-        parts = f"adapter {adapter.fingerprint} ({adapter.config.network.kind}, {len(adapter.config.classes)} classes seen)"
+        parts = (
+            f"adapter {adapter.fingerprint} ({adapter.config.network.kind}, {len(adapter.config.classes)} classes seen)"
+        )
         adapted = parts if adapter.text_space is None else f"{parts}, knows {len(adapter.text_space)} names"
     elif config.wants_statistics:
         wanted = f"whitened to {config.whiten} dimensions" if config.whiten else "centred"
@@ -97,7 +99,9 @@ def _smoothing(collection: Collection) -> str:
     setting = smoothing_of(collection.store)
     if setting is None:
         return "none"
-    outdated = "" if is_up_to_date(collection.store) else "; neighbours have changed, the next 'mvr index' takes them in"
+    outdated = (
+        "" if is_up_to_date(collection.store) else "; neighbours have changed, the next 'mvr index' takes them in"
+    )
     return f"{setting}{outdated}"
 
 

@@ -12,14 +12,14 @@ import tyro
 
 from mvrender.renderer import BackendName
 from mvrender.shading import parse_styles
-from mvretrieval.adapters.adapter import Adapter
-from mvretrieval.cli.common import progress, run_record, say
-from mvretrieval.collection.collection import Collection, OpenOptions
-from mvretrieval.collection.redescribe import redescribe, same_views
-from mvretrieval.collection.smoothed import Smoothing
-from mvretrieval.confidence.judge import outdated_notice
+from mvretrieval.api import Collection, OpenOptions
+from mvretrieval.confidence.estimator import outdated_notice
+from mvretrieval.console import progress, run_record, say
 from mvretrieval.describe import DescriberConfig, PoolingChoice
 from mvretrieval.errors import AdapterError, DescriberError
+from mvretrieval.ingest.reembed import redescribe, same_views
+from mvretrieval.store.augmented import Smoothing
+from mvretrieval.weighting.adapter import Adapter
 
 
 @dataclass(frozen=True)
@@ -103,9 +103,7 @@ def run(options: Options) -> int:
     return 0
 
 
-def _notices(
-    collection: Collection, options: Options, config: DescriberConfig, adapter: Adapter | None
-) -> list[str]:
+def _notices(collection: Collection, options: Options, config: DescriberConfig, adapter: Adapter | None) -> list[str]:
     """Refuse views that the adapter means nothing for before anything is rendered; another encoder's, once it is open."""
     used = adapter or (collection.describer.adapter if config.adapter else None)
     if used is None or options.encoder is not None:
@@ -123,7 +121,9 @@ def _way_out(adapter: Adapter | None) -> Iterator[None]:
     except AdapterError as error:
         if adapter is not None:
             raise
-        raise AdapterError(f"{error}\nor let go of the collection's adapter: add --raw, --whiten or --pooling") from error
+        raise AdapterError(
+            f"{error}\nor let go of the collection's adapter: add --raw, --whiten or --pooling"
+        ) from error
 
 
 @contextmanager
@@ -144,7 +144,10 @@ def _smoothing(options: Options) -> Smoothing | None:
 def _smooth(collection: Collection, smoothing: Smoothing | None) -> None:
     with progress("object") as step:
         collection.smoother.set(smoothing, step)
-    print(f"{collection.folder}: {len(collection)} objects, " + (f"smoothed: {smoothing}" if smoothing else "not smoothed"))
+    print(
+        f"{collection.folder}: {len(collection)} objects, "
+        + (f"smoothed: {smoothing}" if smoothing else "not smoothed")
+    )
 
 
 def _changes(options: Options) -> dict[str, Any]:

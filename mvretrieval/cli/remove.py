@@ -7,7 +7,7 @@ from pathlib import Path
 
 import tyro
 
-from mvretrieval.collection.collection import Collection
+from mvretrieval.api import Collection
 from mvretrieval.errors import CollectionError
 
 

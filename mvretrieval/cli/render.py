@@ -22,9 +22,9 @@ from mvrender.mesh import UpAxis
 from mvrender.pool import Failed, Job, Rendered, RenderPool, RenderSpec
 from mvrender.renderer import BackendName, choose
 from mvrender.shading import Style, parse_styles
-from mvretrieval.cli.common import say
-from mvretrieval.collection.scan import find_meshes
-from mvretrieval.collection.views_csv import read_views
+from mvretrieval.console import say
+from mvretrieval.ingest.scan import find_meshes
+from mvretrieval.ingest.view_manifest import read_views
 
 _SHEET_VIEW = 160
 _MAX_SHEET_ROWS = 50
@@ -73,7 +73,9 @@ def run(options: Options) -> int:
 
     found = list(find_meshes(options.files))
     if not found:
-        raise MvrenderError(f"no mesh found in {', '.join(map(str, options.files))}; the formats are {' '.join(sorted(FORMATS))}")
+        raise MvrenderError(
+            f"no mesh found in {', '.join(map(str, options.files))}; the formats are {' '.join(sorted(FORMATS))}"
+        )
     for item in found:
         if item.problem:
             fail(item.path, *item.problem)
@@ -158,7 +160,9 @@ class _Table:
                 return cls(path, {})
             known = read_views(path)
         except OSError as error:
-            raise MvrenderError(f"{path.parent} cannot be used: {error.strerror or error}; name another --out") from error
+            raise MvrenderError(
+                f"{path.parent} cannot be used: {error.strerror or error}; name another --out"
+            ) from error
         rows = {}
         for given in known.objects:
             if given.angles and Path(given.pictures[0]).is_file():

@@ -11,14 +11,14 @@ import tyro
 
 from mvrender.mesh import UpAxis
 from mvrender.renderer import BackendName
-from mvretrieval.cli.common import say, table
-from mvretrieval.collection.collection import Collection, OpenOptions
-from mvretrieval.confidence.judge import check_threshold, outdated_notice
+from mvretrieval.api import Collection, OpenOptions
+from mvretrieval.confidence.estimator import check_threshold, outdated_notice
+from mvretrieval.console import say, table
 from mvretrieval.errors import QueryError
-from mvretrieval.search.answers import Answer, Hit, answer_sources
 from mvretrieval.search.explain import place_of
+from mvretrieval.search.options import Refinement
+from mvretrieval.search.pipeline import Answer, Hit, answer_sources
 from mvretrieval.search.query import Query, Term, resolve
-from mvretrieval.search.refinement import Refinement
 
 _MATCHED = 100
 

@@ -12,8 +12,8 @@ from typing import Annotated
 import tyro
 
 from mvrender.renderer import BackendName
-from mvretrieval.cli.common import say
-from mvretrieval.collection.collection import Collection, OpenOptions
+from mvretrieval.api import Collection, OpenOptions
+from mvretrieval.console import say
 from mvretrieval.errors import ServiceError
 from mvretrieval.service.settings import UPLOAD_LIMITS, ServiceSettings
 
@@ -75,7 +75,11 @@ def run(options: Options) -> int:
     except ModuleNotFoundError as error:
         raise ServiceError(f"{error.name} is not installed: pip install 'mvretrieval[serve]'") from error
     machine = OpenOptions(
-        options.device, backend=options.backend, workers=options.workers, limits=settings.limits, start_workers=True,
+        options.device,
+        backend=options.backend,
+        workers=options.workers,
+        limits=settings.limits,
+        start_workers=True,
         shared=True,
     )
     with Collection.open(options.collection, machine, write=settings.token is not None) as collection:
@@ -99,11 +103,15 @@ def _settings(options: Options) -> ServiceSettings:
         raise ServiceError(f"--auth needs a token to ask for: set {TOKEN_VARIABLE}, or give --token")
     folders = _folders(options.folder)
     if folders and token is None:
-        raise ServiceError(f"--folder lets others index, and nobody may without a token: set {TOKEN_VARIABLE}, or give --token")
+        raise ServiceError(
+            f"--folder lets others index, and nobody may without a token: set {TOKEN_VARIABLE}, or give --token"
+        )
     return ServiceSettings(
         token=token,
         auth=options.auth,
-        hosts=frozenset(map(str.lower, (*_LOCAL, options.host, *options.allow_host))) if _is_loopback(options.host) else None,
+        hosts=frozenset(map(str.lower, (*_LOCAL, options.host, *options.allow_host)))
+        if _is_loopback(options.host)
+        else None,
         show_paths=options.show_paths,
         folders=folders,
         limits=replace(UPLOAD_LIMITS, max_faces=options.max_faces, seconds=options.max_seconds),

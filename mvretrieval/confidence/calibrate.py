@@ -8,11 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mvretrieval.collection.smoothed import smoothing_of
 from mvretrieval.confidence.calibration import Calibration, put_calibration
-from mvretrieval.confidence.curve import Curve
-from mvretrieval.confidence.fit import Asked, check_extra, fit_curve
-from mvretrieval.confidence.questions import (
+from mvretrieval.confidence.calibration_queries import (
     MOST_WORDS,
     Labelled,
     asked_with_halves,
@@ -20,12 +17,15 @@ from mvretrieval.confidence.questions import (
     asked_with_pictures,
     asked_with_words,
 )
+from mvretrieval.confidence.curve import Curve
+from mvretrieval.confidence.fit import Asked, check_extra, fit_curve
 from mvretrieval.describe import PICTURE_STYLES
 from mvretrieval.errors import CalibrationError, EncoderError
-from mvretrieval.evaluation.words import class_name
+from mvretrieval.evaluation.zero_shot.text_queries import class_name
+from mvretrieval.store.augmented import smoothing_of
 
 if TYPE_CHECKING:
-    from mvretrieval.collection.collection import Collection
+    from mvretrieval.api import Collection
 
 FEWEST_OBJECTS = 8
 FEWEST_NAMES = 10
@@ -133,7 +133,9 @@ def _check_enough(collection: Collection, count: int, where: str | None, what: s
     if count < FEWEST_OBJECTS:
         there = f"{count} object{'' if count == 1 else 's'}{what}{f' where {where}' if where else ''}"
         mend = ", give labels with 'mvr index --labels'" if what else ""
-        raise CalibrationError(f"{collection.folder} has {there}, too few to calibrate by: {FEWEST_OBJECTS} are needed{mend}")
+        raise CalibrationError(
+            f"{collection.folder} has {there}, too few to calibrate by: {FEWEST_OBJECTS} are needed{mend}"
+        )
 
 
 def _no_pictures(collection: Collection) -> str:

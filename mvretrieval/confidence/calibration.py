@@ -10,11 +10,17 @@ from typing import TYPE_CHECKING, Literal
 from mvretrieval.confidence.curve import Curve
 
 if TYPE_CHECKING:
-    from mvretrieval.collection.store import Store
+    from mvretrieval.store.store import Store
 
 Asking = Literal["objects", "pictures", "words"]
 # What each source of a question is asked with. A bare vector is taken for an object's.
-ASKING: Mapping[str, Asking] = {"mesh": "objects", "id": "objects", "vector": "objects", "images": "pictures", "text": "words"}
+ASKING: Mapping[str, Asking] = {
+    "mesh": "objects",
+    "id": "objects",
+    "vector": "objects",
+    "images": "pictures",
+    "text": "words",
+}
 _KEY = "calibration"
 
 
@@ -40,13 +46,21 @@ class Calibration:
     def in_words(self) -> str:
         """For people."""
         kind = f"same '{self.by}'" if self.by is not None else "same object (no labels)"
-        parts = [f"{name} ±{curve.error:.3f}" if curve.error is not None else name for name, curve in self.curves.items()]
+        parts = [
+            f"{name} ±{curve.error:.3f}" if curve.error is not None else name for name, curve in self.curves.items()
+        ]
         return f"{kind}{f' where {self.where}' if self.where else ''}, asked with {', '.join(parts)}"
 
     def to_json(self) -> str:
         """As JSON text."""
         curves = {name: curve.to_json() for name, curve in self.curves.items()}
-        plain = {"by": self.by, "where": self.where, "epoch": self.epoch, "curves": curves, "left_out": dict(self.left_out)}
+        plain = {
+            "by": self.by,
+            "where": self.where,
+            "epoch": self.epoch,
+            "curves": curves,
+            "left_out": dict(self.left_out),
+        }
         return json.dumps(plain, ensure_ascii=False)
 
     @classmethod

@@ -55,7 +55,9 @@ def check_extra() -> None:
         CalibrationError: with the next step.
     """
     if find_spec("sklearn") is None:
-        raise CalibrationError("fitting confidence needs scikit-learn: pip install 'mvretrieval[calibrate]' (searching does not)")
+        raise CalibrationError(
+            "fitting confidence needs scikit-learn: pip install 'mvretrieval[calibrate]' (searching does not)"
+        )
 
 
 def fit_curve(asked: Asked, seed: int = 0) -> Curve:
@@ -109,7 +111,9 @@ def fit_one(asked: Asked, method: str, with_height: bool) -> Curve | None:
     x = asked.cosines - share * asked.heights
     if method == "logistic":
         knots = np.linspace(x.min(), x.max(), _KNOTS)
-        return Curve(method, share, tuple(knots.tolist()), tuple((1 / (1 + np.exp(-slopes[0] * knots - offset))).tolist()))
+        return Curve(
+            method, share, tuple(knots.tolist()), tuple((1 / (1 + np.exp(-slopes[0] * knots - offset))).tolist())
+        )
     # So many pairs make nobody surer than this.
     least = 1 / (len(x) + 2)
     steps = IsotonicRegression(y_min=least, y_max=1 - least, out_of_bounds="clip").fit(x, asked.same)

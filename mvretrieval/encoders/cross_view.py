@@ -91,7 +91,9 @@ def joinable(network: nn.Module, last: int) -> list[Any]:
     if not 1 <= last <= len(blocks):
         raise EncoderError(f"cross-view attention takes 1 to {len(blocks)} of this network's blocks, not {last}")
     if len(attentions) < last:
-        raise EncoderError("cross-view attention needs a vision transformer: this network's blocks have no self-attention")
+        raise EncoderError(
+            "cross-view attention needs a vision transformer: this network's blocks have no self-attention"
+        )
     if any("rope" in signature(attention.forward).parameters for attention in attentions):
         raise EncoderError("cross-view attention is not made for rotary positions, which this network's attention has")
     return attentions
@@ -118,7 +120,9 @@ def _joined(kind: type[Any]) -> type[Any]:
     """The same kind of attention on joined tokens: a subclass, so that weights keep their names and places."""
     if issubclass(kind, nn.MultiheadAttention):
 
-        def of_three(self: Any, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Any]:
+        def of_three(
+            self: Any, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any
+        ) -> tuple[Tensor, Any]:
             joined = self.together.join(query)
             out, weights = kind.forward(self, joined, joined, joined, *args, **kwargs)
             return self.together.part(out), weights

@@ -34,7 +34,9 @@ def choose_device(name: str = "auto") -> torch.device:
         raise EncoderError(f"no device '{name}': it is cpu, cuda, cuda:1 and so on, or auto") from None
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if device.type == "cuda" and (device.index or 0) >= count:
-        raise EncoderError(f"device '{name}': torch {torch.__version__} finds {count} GPUs here; give --device cpu, or auto")
+        raise EncoderError(
+            f"device '{name}': torch {torch.__version__} finds {count} GPUs here; give --device cpu, or auto"
+        )
     return device
 
 

@@ -151,9 +151,7 @@ class NetworkEncoder:
             vectors = self.embed_text(texts)
             return np.asarray(nn.functional.normalize(vectors.float(), dim=1).cpu().numpy(), np.float32)
 
-    def _batches(
-        self, count: int, groups: NDArray[np.int64] | None
-    ) -> Iterator[tuple[slice | NDArray[np.int64], int]]:
+    def _batches(self, count: int, groups: NDArray[np.int64] | None) -> Iterator[tuple[slice | NDArray[np.int64], int]]:
         """Pictures that are encoded at once, and how many in a row show one object; a group is never torn apart."""
         if groups is None:
             yield from ((slice(start, start + self.batch_size), 1) for start in range(0, count, self.batch_size))

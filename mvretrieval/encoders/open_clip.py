@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from mvretrieval.encoders.cls_only import last_block_is_for_one, vectors_of_first_tokens
 from mvretrieval.encoders.device import PrecisionChoice, choose_device, choose_precision, weights_hash
-from mvretrieval.encoders.first_token import last_block_is_for_one, vectors_of_first_tokens
 from mvretrieval.encoders.hub import need_hub, need_url
 from mvretrieval.encoders.network import Architecture, NetworkEncoder, Preprocessing
 from mvretrieval.errors import EncoderError, WeightsError, did_you_mean
@@ -110,7 +110,9 @@ def bare_model(architecture: Architecture) -> nn.Module:
             force_quick_gelu=architecture.quick_gelu,
         )
     except Exception as error:  # the hub and open_clip each raise their own
-        raise WeightsError(f"the CLIP model {name} cannot be built ({type(error).__name__}: {str(error)[:300]})") from error
+        raise WeightsError(
+            f"the CLIP model {name} cannot be built ({type(error).__name__}: {str(error)[:300]})"
+        ) from error
     finally:
         root.removeFilter(_not_of_bare_weights)
     return model.eval()
@@ -140,7 +142,9 @@ def _head(tensor: Tensor) -> tuple[slice, ...]:
 
 def _check_weights(encoder_id: str, model: nn.Module) -> None:
     if lacking := [name for name, weights in model.state_dict().items() if weights[_head(weights)].isnan().any()]:
-        raise WeightsError(f"{encoder_id} has no numbers for {', '.join(lacking[:3])}: its file is broken or of another network")
+        raise WeightsError(
+            f"{encoder_id} has no numbers for {', '.join(lacking[:3])}: its file is broken or of another network"
+        )
 
 
 def _not_of_bare_weights(record: logging.LogRecord) -> bool:

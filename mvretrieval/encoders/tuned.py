@@ -63,7 +63,9 @@ class TunedConfig:
         """
         found = values.get("format") if isinstance(values, dict) else None
         if not isinstance(values, dict) or values.get("kind") != "tuned encoder" or found != FORMAT:
-            what = "is no tuned encoder" if not isinstance(values, dict) or "kind" not in values else f"has format {found}"
+            what = (
+                "is no tuned encoder" if not isinstance(values, dict) or "kind" not in values else f"has format {found}"
+            )
             raise WeightsError(f"its {CONFIG} {what}, and format {FORMAT} is read: tune it again with 'mvr tune'")
         known = {name: values[name] for name in cls.__dataclass_fields__ if name in values}
         try:

@@ -11,8 +11,8 @@ from mvretrieval.evaluation.metrics import evaluate
 from mvretrieval.evaluation.os3dor import os3dor_measure
 from mvretrieval.evaluation.protocols import OpenSetQueries, open_set_task
 from mvretrieval.evaluation.ranking import cosines
+from mvretrieval.normalize import unit
 from mvretrieval.npz_file import read_arrays
-from mvretrieval.unit_norm import unit
 
 
 def measure_features(path: str | Path, column: str) -> dict[str, float]:
@@ -28,7 +28,9 @@ def measure_features(path: str | Path, column: str) -> dict[str, float]:
     try:
         names, label, query, target, features = read_arrays(Path(path), ["names", "label", "query", "target", column])
         if not all(array.shape == names.shape == features.shape[:1] for array in (names, label, query, target)):
-            raise ValueError(f"its arrays are of {', '.join(str(a.shape) for a in (names, label, query, target, features))}")
+            raise ValueError(
+                f"its arrays are of {', '.join(str(a.shape) for a in (names, label, query, target, features))}"
+            )
         if query.dtype != bool or target.dtype != bool:
             raise ValueError(f"its query and target are {query.dtype} and {target.dtype}, not true or false")
         if features.ndim != 2 or features.dtype.kind not in "fiu" or not np.isfinite(features).all():

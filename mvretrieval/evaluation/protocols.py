@@ -100,7 +100,9 @@ class OpenSetQueries:
         if not isinstance(ids, list) or not all(isinstance(i, str) for i in ids) or len(set(ids)) < len(ids):
             raise EvaluationError(f"{path}: 'queries' has to be a list of ids, each once; {mend}")
         if not (isinstance(per_class, int) and isinstance(seed, int) and isinstance(short, int)):
-            raise EvaluationError(f"{path}: 'queries_per_class', 'seed', 'short_classes' have to be whole numbers; {mend}")
+            raise EvaluationError(
+                f"{path}: 'queries_per_class', 'seed', 'short_classes' have to be whole numbers; {mend}"
+            )
         return cls(tuple(ids), per_class, seed, short)
 
 
@@ -185,13 +187,13 @@ def _in_order(n: int, ids: Sequence[str] | None) -> NDArray[np.int64]:
     if ids is None:
         return np.arange(n)
     if len(ids) != n or len(set(ids)) != n:
-        raise ShapeError(f"{n} labels have {len(ids)} ids, {len(set(ids))} of them different; each object needs its own")
+        raise ShapeError(
+            f"{n} labels have {len(ids)} ids, {len(set(ids))} of them different; each object needs its own"
+        )
     return np.array(sorted(range(n), key=ids.__getitem__), np.int64)
 
 
-def _n_relevant(
-    codes: NDArray[np.int64], queries: NDArray[np.int64], gallery: NDArray[np.int64]
-) -> NDArray[np.int64]:
+def _n_relevant(codes: NDArray[np.int64], queries: NDArray[np.int64], gallery: NDArray[np.int64]) -> NDArray[np.int64]:
     labelled = codes[gallery][codes[gallery] >= 0]
     counts = np.bincount(labelled, minlength=max(codes.max(initial=-1) + 1, 1))
     return np.asarray(np.where(codes[queries] >= 0, counts[codes[queries]] - np.isin(queries, gallery), 0), np.int64)

@@ -121,7 +121,9 @@ def propagation(similarity: Matrix, k: int = 5, alpha: float = 0.9) -> Matrix:
 def _check(similarity: Matrix) -> int:
     n = len(similarity)
     if similarity.shape != (n, n):
-        raise ShapeError(f"similarity of all objects by all has shape {similarity.shape}; rows and columns have to be the same")
+        raise ShapeError(
+            f"similarity of all objects by all has shape {similarity.shape}; rows and columns have to be the same"
+        )
     check_count(n)
     return n
 

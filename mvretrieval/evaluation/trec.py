@@ -191,5 +191,7 @@ def _number(kind: type[_Number], text: str, where: str) -> _Number:
 def _put(found: dict[str, dict[str, _Number]], query: str, item: str, value: _Number, where: str) -> None:
     items = found.setdefault(unquote(query), {})
     if unquote(item) in items:
-        raise EvaluationError(f"{where}: item '{unquote(item)}' stands twice for query '{unquote(query)}'; keep one line")
+        raise EvaluationError(
+            f"{where}: item '{unquote(item)}' stands twice for query '{unquote(query)}'; keep one line"
+        )
     items[unquote(item)] = value

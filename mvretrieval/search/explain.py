@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvrender.cameras import parse_rig
-from mvretrieval.collection.batches import view_vectors
 from mvretrieval.errors import CollectionError
+from mvretrieval.normalize import unit
 from mvretrieval.search.rerank import prepared_views, styles_of
-from mvretrieval.unit_norm import unit
+from mvretrieval.store.batches import view_vectors
 
 if TYPE_CHECKING:
-    from mvretrieval.collection.collection import Collection
+    from mvretrieval.api import Collection
     from mvretrieval.describe import Describer
     from mvretrieval.search.query import Source
 

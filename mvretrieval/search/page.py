@@ -16,8 +16,8 @@ from mvretrieval.errors import QueryError
 from mvretrieval.search.explain import place_of
 
 if TYPE_CHECKING:
-    from mvretrieval.collection.collection import Collection
-    from mvretrieval.search.answers import Hit
+    from mvretrieval.api import Collection
+    from mvretrieval.search.pipeline import Hit
     from mvretrieval.search.query import Source
 
 _TEMPLATE = """<!doctype html>
@@ -83,9 +83,7 @@ class Row:
     nothing: str = "Nothing found."
 
 
-def row_of(
-    collection: Collection, sources: Sequence[Source], hits: Sequence[Hit], nothing: str = Row.nothing
-) -> Row:
+def row_of(collection: Collection, sources: Sequence[Source], hits: Sequence[Hit], nothing: str = Row.nothing) -> Row:
     """A question and its answers as a row of the page; the query view shown is the one that matched the first hit."""
     query_view = hits[0].best_view.get("query_view", 0) if hits else 0
     return Row(

@@ -15,10 +15,10 @@ from mvrender.errors import MeshError
 from mvrender.mesh import UpAxis
 from mvrender.pool import Job
 from mvretrieval.errors import QueryError, did_you_mean
-from mvretrieval.search.pictures import Background, load_picture
+from mvretrieval.images import Background, load_picture
 
 if TYPE_CHECKING:
-    from mvretrieval.collection.collection import Collection
+    from mvretrieval.api import Collection
 
 Kind = Literal["mesh", "images", "text", "id", "vector"]
 # What a source's value may be, and that in words.
@@ -59,7 +59,9 @@ class Term:
         """For people."""
         if self.kind == "images":
             return ", ".join(Path(path).name for path in self.value)
-        return Path(self.value).name if self.kind == "mesh" else str(self.value) if self.kind != "vector" else "a vector"
+        return (
+            Path(self.value).name if self.kind == "mesh" else str(self.value) if self.kind != "vector" else "a vector"
+        )
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ class Query:
         minus_text: words for what it should not be like.
         terms: any further sources, with weights.
         up: axis that is up in mesh files; each format's convention by default.
-        background: what is done to the background of pictures (see `search.pictures`).
+        background: what is done to the background of pictures (see `images`).
     """
 
     mesh: str | Path | None = None
@@ -167,7 +169,9 @@ def _unit(value: object, dim: int) -> NDArray[np.float32]:
     try:
         vector = np.asarray(value, np.float64)
     except (TypeError, ValueError) as error:
-        raise QueryError(f"the vector is none ({error}): give {dim} numbers, as this collection's describer makes them") from error
+        raise QueryError(
+            f"the vector is none ({error}): give {dim} numbers, as this collection's describer makes them"
+        ) from error
     if vector.shape != (dim,):
         raise QueryError(f"the vector has shape {vector.shape}, this collection's have ({dim},)")
     length = float(np.linalg.norm(vector))
@@ -193,7 +197,9 @@ def _source(collection: Collection, query: Query, term: Term) -> Source:
     if term.kind == "images":
         size = describer.encoder.image_size
         pictures = np.stack([load_picture(Path(path), size, query.background) for path in term.value])
-        return Source(term, describer.describe_pictures(pictures), describer.encoder.encode_views(pictures)[None], pictures)
+        return Source(
+            term, describer.describe_pictures(pictures), describer.encoder.encode_views(pictures)[None], pictures
+        )
     path = Path(term.value).absolute()
     try:
         rendered = collection.pool().render(Job(path, path.parent, query.up))

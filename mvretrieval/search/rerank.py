@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from mvretrieval.collection.batches import view_vectors
-from mvretrieval.collection.smoothed import searched_vectors
 from mvretrieval.describe import PICTURE_STYLES
 from mvretrieval.errors import QueryError, ShapeError
+from mvretrieval.store.augmented import searched_vectors
+from mvretrieval.store.batches import view_vectors
 
 if TYPE_CHECKING:
-    from mvretrieval.collection.collection import Collection
+    from mvretrieval.api import Collection
     from mvretrieval.describe import Describer
     from mvretrieval.search.query import Source
 

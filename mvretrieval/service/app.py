@@ -16,12 +16,13 @@ from starlette.routing import Route
 from starlette.types import Scope
 
 from mvretrieval import __version__
-from mvretrieval.collection.collection import Collection
-from mvretrieval.service import indexing, objects, pictures, searching, system
+from mvretrieval.api import Collection
+from mvretrieval.service import indexing, objects, searching, system
+from mvretrieval.service import thumbnails as pictures
 from mvretrieval.service.guard import KnownHosts
 from mvretrieval.service.metrics import Meter, Metrics
 from mvretrieval.service.problems import handle_problems
-from mvretrieval.service.served import Served
+from mvretrieval.service.search_service import Served
 from mvretrieval.service.settings import ServiceSettings
 from mvretrieval.service.uploads import BodyLimit, settle_uploads
 
@@ -46,7 +47,9 @@ def create_app(collection: Collection, settings: ServiceSettings | None = None) 
     @asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
         # Requests that wait for a turn each keep a thread; the quick ones must not wait for these.
-        anyio.to_thread.current_default_thread_limiter().total_tokens = served.turnstile.most + served.writers.most + _THREADS
+        anyio.to_thread.current_default_thread_limiter().total_tokens = (
+            served.turnstile.most + served.writers.most + _THREADS
+        )
         if settings.token is not None:
             settle_uploads(collection)
         # In a thread: the service says from the start that it lives, and later that it is ready.
@@ -54,7 +57,9 @@ def create_app(collection: Collection, settings: ServiceSettings | None = None) 
         yield
         served.jobs.close()
 
-    app = FastAPI(title="mvretrieval", version=__version__, description=_ABOUT, lifespan=life, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="mvretrieval", version=__version__, description=_ABOUT, lifespan=life, docs_url=None, redoc_url=None
+    )
     app.add_middleware(BodyLimit, settings=settings)
     app.add_middleware(Meter, metrics=metrics)
     if settings.hosts is not None:

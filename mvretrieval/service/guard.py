@@ -61,14 +61,18 @@ def _check_site(request: Request) -> None:
     """Refuse what another website makes a browser send. It could not read the answer, but it could keep everybody waiting."""
     if request.method != "GET" and request.headers.get("sec-fetch-site") == "cross-site":
         raise ProblemError(
-            HTTPStatus.FORBIDDEN, "cross_site", "a page of another website asks: let its server ask, or serve both under one name"
+            HTTPStatus.FORBIDDEN,
+            "cross_site",
+            "a page of another website asks: let its server ask, or serve both under one name",
         )
 
 
 def _check_token(settings: ServiceSettings, request: Request, what: str) -> None:
     if settings.token is None:
         raise ProblemError(
-            HTTPStatus.FORBIDDEN, "read_only", f"nobody may {what} here: start the service with a token, mvr serve --token TOKEN"
+            HTTPStatus.FORBIDDEN,
+            "read_only",
+            f"nobody may {what} here: start the service with a token, mvr serve --token TOKEN",
         )
     kind, _, shown = request.headers.get("authorization", "").partition(" ")
     if kind.lower() != "bearer" or not hmac.compare_digest(shown.strip().encode(), settings.token.encode()):
@@ -86,7 +90,9 @@ def most_bytes(scope: Scope, settings: ServiceSettings) -> int:
 
 def too_large(most: int) -> ProblemError:
     """The request has too many bytes."""
-    return ProblemError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_large", f"more than {most / 2**20:.3g} MiB in one request")
+    return ProblemError(
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_large", f"more than {most / 2**20:.3g} MiB in one request"
+    )
 
 
 class KnownHosts:
@@ -100,7 +106,9 @@ class KnownHosts:
         """Pass on, or refuse."""
         if scope["type"] == "http" and (host := _host_of(scope)) not in self._hosts:
             message = f"nobody here is called '{host[:100]}': start the service with --allow-host {host[:100]} if that is its name"
-            answer = JSONResponse(Problem(code="unknown_host", message=message).model_dump(), HTTPStatus.MISDIRECTED_REQUEST)
+            answer = JSONResponse(
+                Problem(code="unknown_host", message=message).model_dump(), HTTPStatus.MISDIRECTED_REQUEST
+            )
             await answer(scope, receive, send)
             return
         await self._app(scope, receive, send)
@@ -174,7 +182,9 @@ class Turnstile:
                 self._hand_on()
             else:
                 self._waiting.remove(mine)
-        raise ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, "busy", f"no turn within {self._patience:g} s: try again later", 10)
+        raise ProblemError(
+            HTTPStatus.SERVICE_UNAVAILABLE, "busy", f"no turn within {self._patience:g} s: try again later", 10
+        )
 
     def _hand_on(self) -> None:
         """A place that got free goes to the next."""

@@ -12,7 +12,7 @@ from mvretrieval.service.guard import guarded
 from mvretrieval.service.jobs import Job
 from mvretrieval.service.models import JobModel, JobRequest
 from mvretrieval.service.problems import ProblemError, refusals
-from mvretrieval.service.served import Served
+from mvretrieval.service.search_service import Served
 
 _Number = Annotated[int, Path(ge=1, le=2**31)]
 

@@ -12,9 +12,9 @@ from typing import Literal
 
 from mvrender.errors import MvrenderError
 from mvrender.mesh import Limits
-from mvretrieval.collection.collection import Collection
-from mvretrieval.collection.index_report import IndexOptions, IndexReport
+from mvretrieval.api import Collection
 from mvretrieval.errors import MvrError
+from mvretrieval.ingest.index_report import IndexOptions, IndexReport
 from mvretrieval.service.problems import ProblemError, told
 
 _KEPT = 100
@@ -80,7 +80,9 @@ class Jobs:
         """
         with self._lock:
             if number not in self._jobs:
-                raise ProblemError(HTTPStatus.NOT_FOUND, "no_such_job", f"no job {number}: GET /api/jobs lists the latest")
+                raise ProblemError(
+                    HTTPStatus.NOT_FOUND, "no_such_job", f"no job {number}: GET /api/jobs lists the latest"
+                )
             return self._jobs[number]
 
     def start(self, folder: str, path: Path, retry: bool, prune: bool) -> Job:
@@ -91,10 +93,14 @@ class Jobs:
         """
         with self._lock:
             if sum(not job.is_over for job in self._jobs.values()) >= _WAITING:
-                raise ProblemError(HTTPStatus.TOO_MANY_REQUESTS, "too_many", f"{_WAITING} jobs wait already: try again later", 60)
+                raise ProblemError(
+                    HTTPStatus.TOO_MANY_REQUESTS, "too_many", f"{_WAITING} jobs wait already: try again later", 60
+                )
             self._last += 1
             job = self._jobs[self._last] = Job(self._last, folder, path, retry, prune)
-            for old in [number for number, other in self._jobs.items() if other.is_over][: max(0, len(self._jobs) - _KEPT)]:
+            for old in [number for number, other in self._jobs.items() if other.is_over][
+                : max(0, len(self._jobs) - _KEPT)
+            ]:
                 del self._jobs[old]
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, daemon=True)

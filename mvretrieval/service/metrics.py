@@ -10,7 +10,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mvretrieval.service.served import Served
+from mvretrieval.service.search_service import Served
 
 _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -22,7 +22,9 @@ class Metrics:
     def __init__(self, served: Served) -> None:
         """Count for a service; several in one process count for themselves."""
         self._registry = CollectorRegistry()
-        self._requests = Counter("mvr_requests", "Requests answered", ["method", "route", "status"], registry=self._registry)
+        self._requests = Counter(
+            "mvr_requests", "Requests answered", ["method", "route", "status"], registry=self._registry
+        )
         self._seconds = Histogram(
             "mvr_request_seconds", "Time to answer", ["method", "route"], registry=self._registry, buckets=_SECONDS
         )
@@ -75,6 +77,8 @@ class _State(Collector):
     def collect(self) -> Iterator[Metric]:
         served = self._served
         yield GaugeMetricFamily("mvr_objects", "Objects in the collection", len(served.collection))
-        yield GaugeMetricFamily("mvr_waiting", "Requests that are rendered and encoded, or wait for it", served.turnstile.inside)
+        yield GaugeMetricFamily(
+            "mvr_waiting", "Requests that are rendered and encoded, or wait for it", served.turnstile.inside
+        )
         yield GaugeMetricFamily("mvr_ready", "1 when questions are answered at once", float(served.is_ready))
         yield GaugeMetricFamily("mvr_jobs_running", "Folders that are being indexed", float(served.jobs.is_busy))

@@ -97,9 +97,13 @@ class SearchRequest(_Request):
     terms: list[TermModel] = Field(min_length=1, max_length=16)
     k: int = Field(10, ge=1, description="how many answers at most")
     where: str | None = Field(None, max_length=4000, description="filter, such as label = 'chair' and faces < 5000")
-    min_confidence: float | None = Field(None, ge=0, le=1, description="leave out hits that are less sure; see `calibrated`")
+    min_confidence: float | None = Field(
+        None, ge=0, le=1, description="leave out hits that are less sure; see `calibrated`"
+    )
     expand: int = Field(0, ge=0, le=100, description="average the question with so many nearest objects, and ask again")
-    match_views: int = Field(0, ge=0, le=1000, description="compare so many best answers with the question view by view")
+    match_views: int = Field(
+        0, ge=0, le=1000, description="compare so many best answers with the question view by view"
+    )
     match_weight: float = Field(0.5, ge=0, le=1, description="share of the views in the score of these")
     show_question: bool = Field(False, description="answer with pictures of what was asked as well")
     up: Literal["+x", "-x", "+y", "-y", "+z", "-z"] | None = Field(None, description="axis that is up in mesh files")
@@ -129,7 +133,9 @@ class HitModel(BaseModel):
     facts: dict[str, Any]
     parts: list[float] = Field(description="cosine of each source of a mixture")
     matches: list[float | None] | None = None
-    confidence: float | None = Field(None, description="probability to be of the question's kind, where the collection can tell")
+    confidence: float | None = Field(
+        None, description="probability to be of the question's kind, where the collection can tell"
+    )
     path: str | None = Field(None, description="of its file, where the service tells")
 
 
@@ -139,7 +145,9 @@ class SourceModel(BaseModel):
     label: str
     kind: Literal["mesh", "images", "text", "id", "vector"]
     weight: float
-    views: list[str] = Field(description="its views or pictures, as data addresses of WebP pictures; empty for the others")
+    views: list[str] = Field(
+        description="its views or pictures, as data addresses of WebP pictures; empty for the others"
+    )
 
 
 class SearchAnswer(BaseModel):

@@ -12,7 +12,7 @@ from fastapi import APIRouter, File, Form, Query, UploadFile
 from pydantic import Json
 
 from mvrender.mesh import UpAxis
-from mvretrieval.collection.collection import Collection
+from mvretrieval.api import Collection
 from mvretrieval.service.guard import guarded
 from mvretrieval.service.models import (
     MAX_ID,
@@ -25,12 +25,15 @@ from mvretrieval.service.models import (
     Removed,
 )
 from mvretrieval.service.problems import ProblemError, refusals
-from mvretrieval.service.served import Served
+from mvretrieval.service.search_service import Served
 from mvretrieval.service.uploads import Kept, forget_upload, kept, new_upload
 
-_Files = Annotated[list[UploadFile], File(min_length=1, description="the mesh first, then what it names (materials, textures)")]
+_Files = Annotated[
+    list[UploadFile], File(min_length=1, description="the mesh first, then what it names (materials, textures)")
+]
 _Id = Annotated[
-    str | None, Form(min_length=1, max_length=MAX_ID, description="the file's name by default, with ~2 where that is taken")
+    str | None,
+    Form(min_length=1, max_length=MAX_ID, description="the file's name by default, with ~2 where that is taken"),
 ]
 _Metadata = Annotated[Json[Labels | None] | None, Form(description="labels, as JSON")]
 _Up = Annotated[UpAxis | None, Form(description="axis that is up in the file")]
@@ -91,7 +94,9 @@ def writing(served: Served) -> APIRouter:
         """Give an object another mesh; its id stays, and its labels but for those that are set."""
         with kept(files, served.settings) as uploads, served.written(), served.turnstile.turn():
             collection.number_of(object_id)
-            return served.object(collection.get(_take(collection, _New(uploads, object_id, metadata, up), replaces=True)))
+            return served.object(
+                collection.get(_take(collection, _New(uploads, object_id, metadata, up), replaces=True))
+            )
 
     @router.patch("/objects/{object_id:path}", responses=refusals(404, 409, 422, 503))
     def label(object_id: str, request: MetadataRequest) -> ObjectModel:
@@ -116,7 +121,9 @@ def _check_id(object_id: str) -> str:
     """Refuse what no address can name."""
     if not object_id.isprintable() or not object_id.strip() or {".", "..", ""} & set(object_id.split("/")):
         raise ProblemError(
-            HTTPStatus.UNPROCESSABLE_ENTITY, "bad_id", "an id is printable, its parts between slashes neither empty nor dots"
+            HTTPStatus.UNPROCESSABLE_ENTITY,
+            "bad_id",
+            "an id is printable, its parts between slashes neither empty nor dots",
         )
     return object_id
 

@@ -27,7 +27,12 @@ from mvretrieval.errors import (
     UnknownObjectError,
 )
 
-_OF_QUESTIONS = {FilterError: "bad_filter", LabelsError: "bad_labels", NoWordsError: "no_words", QueryError: "bad_query"}
+_OF_QUESTIONS = {
+    FilterError: "bad_filter",
+    LabelsError: "bad_labels",
+    NoWordsError: "no_words",
+    QueryError: "bad_query",
+}
 
 Responses = dict[int | str, dict[str, Any]]
 """What a route may answer but for success, for the description of the service."""
@@ -144,7 +149,10 @@ def _of_ours(request: Request, error: Exception) -> JSONResponse:
 
 def _of_validation(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    told = [f"{'.'.join(str(part) for part in item['loc'][1:]) or 'the request'}: {item['msg']}" for item in error.errors()[:3]]
+    told = [
+        f"{'.'.join(str(part) for part in item['loc'][1:]) or 'the request'}: {item['msg']}"
+        for item in error.errors()[:3]
+    ]
     return _answer(HTTPStatus.UNPROCESSABLE_ENTITY, "bad_request", "; ".join(told))
 
 
@@ -159,4 +167,6 @@ def _of_framework(request: Request, error: Exception) -> JSONResponse:
 
 def _unforeseen(_: Request, error: Exception) -> JSONResponse:
     _log.error("unforeseen", exc_info=error)
-    return _answer(HTTPStatus.INTERNAL_SERVER_ERROR, "internal", "something went wrong here; the server's log tells what")
+    return _answer(
+        HTTPStatus.INTERNAL_SERVER_ERROR, "internal", "something went wrong here; the server's log tells what"
+    )

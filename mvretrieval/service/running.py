@@ -55,6 +55,8 @@ def _listen(host: str, port: int) -> socket.socket:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
     except OSError as error:
-        raise ServiceError(f"cannot listen at {host}, port {port} ({error}): choose another with --host and --port") from error
+        raise ServiceError(
+            f"cannot listen at {host}, port {port} ({error}): choose another with --host and --port"
+        ) from error
     listening.listen(1024)
     return listening

@@ -10,7 +10,7 @@ from pydantic import Json
 from mvretrieval.service.guard import guarded
 from mvretrieval.service.models import SearchAnswer, SearchRequest
 from mvretrieval.service.problems import refusals
-from mvretrieval.service.served import Served
+from mvretrieval.service.search_service import Served
 from mvretrieval.service.uploads import kept
 
 

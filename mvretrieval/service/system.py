@@ -13,7 +13,7 @@ from mvretrieval.service.guard import guarded
 from mvretrieval.service.metrics import Metrics
 from mvretrieval.service.models import CollectionModel
 from mvretrieval.service.problems import ProblemError, refusals
-from mvretrieval.service.served import Served
+from mvretrieval.service.search_service import Served
 
 
 class State(BaseModel):
@@ -50,7 +50,9 @@ def guarded_routes(served: Served, metrics: Metrics) -> APIRouter:
         """What is served, and what it can be asked with."""
         return served.about()
 
-    @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}, "description": "numbers"}})
+    @router.get(
+        "/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}, "description": "numbers"}}
+    )
     def numbers() -> Response:
         """Numbers for Prometheus."""
         return Response(metrics.text(), media_type="text/plain")

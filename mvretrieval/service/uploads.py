@@ -18,9 +18,9 @@ from fastapi import UploadFile
 from PIL import Image
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mvretrieval.collection.collection import Collection
-from mvretrieval.collection.scan import absolute
+from mvretrieval.api import Collection
 from mvretrieval.errors import MvrError
+from mvretrieval.ingest.scan import absolute
 from mvretrieval.service.guard import most_bytes, too_large
 from mvretrieval.service.problems import ProblemError
 from mvretrieval.service.settings import ServiceSettings
@@ -39,7 +39,9 @@ def settle_uploads(collection: Collection) -> None:
     if not folder.is_dir():
         return
     store = collection.store
-    uploaded = [(number, Path(path), name) for number, path in store.paths_with(f"/{UPLOADS}/") if (name := upload_of(path))]
+    uploaded = [
+        (number, Path(path), name) for number, path in store.paths_with(f"/{UPLOADS}/") if (name := upload_of(path))
+    ]
     with store.transaction():
         for number, path, name in uploaded:
             there = path.parts.index(name)
@@ -100,7 +102,9 @@ class BodyLimit:
                     message = await receive()
             except TimeoutError:
                 raise ProblemError(
-                    HTTPStatus.REQUEST_TIMEOUT, "too_slow", f"nothing came for {_SECONDS_BETWEEN_PARTS:g} s: send it again"
+                    HTTPStatus.REQUEST_TIMEOUT,
+                    "too_slow",
+                    f"nothing came for {_SECONDS_BETWEEN_PARTS:g} s: send it again",
                 ) from None
             read += len(message.get("body", b""))
             is_whole = not message.get("more_body", False)
@@ -132,7 +136,9 @@ def kept(files: Sequence[UploadFile], settings: ServiceSettings) -> Iterator[Kep
         ProblemError: too many, or two of one name.
     """
     if len(files) > settings.max_files:
-        raise ProblemError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_many_files", f"more than {settings.max_files} files")
+        raise ProblemError(
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_many_files", f"more than {settings.max_files} files"
+        )
     with tempfile.TemporaryDirectory(prefix="mvr-upload-") as folder:
         found: dict[str, Path] = {}
         for file in files:
@@ -142,7 +148,10 @@ def kept(files: Sequence[UploadFile], settings: ServiceSettings) -> Iterator[Kep
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with path.open("xb") as out:
                     shutil.copyfileobj(file.file, out)
-            except (FileExistsError, NotADirectoryError):  # or a folder is called so, or a file is called as the folder has to be
+            except (
+                FileExistsError,
+                NotADirectoryError,
+            ):  # or a folder is called so, or a file is called as the folder has to be
                 raise ProblemError(
                     HTTPStatus.UNPROCESSABLE_ENTITY, "bad_request", f"two files are called '{given}'"
                 ) from None
@@ -166,7 +175,9 @@ def safe_parts(name: str) -> list[str]:
             parts.append(plain)
     if not parts or len(parts) > _DEEPEST or any(len(part.encode()) > _LONGEST for part in parts):
         raise ProblemError(
-            HTTPStatus.UNPROCESSABLE_ENTITY, "bad_request", f"an uploaded file cannot be called '{name[:100]}': rename it"
+            HTTPStatus.UNPROCESSABLE_ENTITY,
+            "bad_request",
+            f"an uploaded file cannot be called '{name[:100]}': rename it",
         )
     return parts
 
@@ -187,7 +198,9 @@ def check_picture(path: Path, settings: ServiceSettings) -> int:
         pixels = settings.max_picture_pixels + 1
     except (OSError, ValueError, SyntaxError) as error:
         raise ProblemError(
-            HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unknown_picture", f"{path.name} is not a picture known here: try PNG, JPEG or WebP"
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+            "unknown_picture",
+            f"{path.name} is not a picture known here: try PNG, JPEG or WebP",
         ) from error
     if pixels > settings.max_picture_pixels:
         raise ProblemError(

@@ -155,7 +155,9 @@ def views_of(azimuths_deg: Sequence[float], elevations_deg: Sequence[float]) -> 
     angles = []
     for azimuth, elevation in zip(azimuths_deg, elevations_deg, strict=True):
         if not (math.isfinite(azimuth) and -90 <= elevation <= 90):
-            raise RigError(f"a view stands at any azimuth and at -90 to 90 degrees of elevation, not at {azimuth:g}@{elevation:g}")
+            raise RigError(
+                f"a view stands at any azimuth and at -90 to 90 degrees of elevation, not at {azimuth:g}@{elevation:g}"
+            )
         angles.append((round(azimuth, 3) % 360 + 0.0, round(elevation, 3) + 0.0))  # what the name can say
     rows = [direction_of(azimuth, elevation) for azimuth, elevation in angles]
     listed = ",".join(f"{_plain(azimuth)}@{_plain(elevation)}" for azimuth, elevation in angles)
@@ -221,7 +223,9 @@ def _parse_views(text: str) -> Rig:
     pairs = [re.fullmatch(r"(-?\d+(?:\.\d+)?)@(-?\d+(?:\.\d+)?)", part.strip()) for part in text.split(",")]
     found = [(float(pair.group(1)), float(pair.group(2))) for pair in pairs if pair]
     if len(found) < len(pairs):
-        raise RigError(f"unknown rig 'views:{text[:80]}': name azimuth@elevation of each view (views:0@30,90@30), or how many")
+        raise RigError(
+            f"unknown rig 'views:{text[:80]}': name azimuth@elevation of each view (views:0@30,90@30), or how many"
+        )
     return views_of([azimuth for azimuth, _ in found], [elevation for _, elevation in found])
 
 

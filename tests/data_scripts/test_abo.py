@@ -8,11 +8,15 @@ import pytest
 from made_archives import files_of, glb, table, write_folder, write_tar
 
 from data_scripts import abo
-from mvretrieval.collection.labels import read_labels
+from mvretrieval.ingest.labels_csv import read_labels
 
 
 def listing(model: str | None, product_type: str, name: str, tag: str = "en_US") -> dict[str, object]:
-    said = {"item_id": name, "product_type": [{"value": product_type}], "item_name": [{"language_tag": tag, "value": name}]}
+    said = {
+        "item_id": name,
+        "product_type": [{"value": product_type}],
+        "item_name": [{"language_tag": tag, "value": name}],
+    }
     return said if model is None else {**said, "3dmodel_id": model, "brand": [{"language_tag": tag, "value": "Rivet"}]}
 
 
@@ -24,9 +28,13 @@ MODELS = {f"3dmodels/original/{model[-1]}/{model}.glb": glb(i) for i, model in e
 MODELS["3dmodels/metadata/3dmodels.csv.gz"] = gzip.compress(b"3dmodel_id,path\n")
 LISTINGS = {
     "listings/metadata/listings_0.json.gz": shard(
-        listing("B001A", "SOFA", "Sofá", "es_ES"), listing(None, "SHOES", "no model"), listing("B002L", "LAMP", "Lamp, tall")
+        listing("B001A", "SOFA", "Sofá", "es_ES"),
+        listing(None, "SHOES", "no model"),
+        listing("B002L", "LAMP", "Lamp, tall"),
     ),
-    "listings/metadata/listings_f.json.gz": shard(listing("B001A", "SOFA", "Sofa"), listing("B001A", "CHAIR", "A", "de_DE")),
+    "listings/metadata/listings_f.json.gz": shard(
+        listing("B001A", "SOFA", "Sofa"), listing("B001A", "CHAIR", "A", "de_DE")
+    ),
 }
 
 

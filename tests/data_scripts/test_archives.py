@@ -78,7 +78,9 @@ def test_a_damaged_member_is_told_and_the_others_are_read(tmp_path: Path) -> Non
     assert source.read("b.off") == b"second content"
 
 
-@pytest.mark.parametrize(("kind", "mode"), [("set.zip", ""), ("set.tar", "w"), ("set.tar.gz", "w:gz"), ("set.tar.xz", "w:xz")])
+@pytest.mark.parametrize(
+    ("kind", "mode"), [("set.zip", ""), ("set.tar", "w"), ("set.tar.gz", "w:gz"), ("set.tar.xz", "w:xz")]
+)
 def test_an_archive_that_ends_early_says_so(tmp_path: Path, kind: str, mode: str) -> None:
     files = {f"{i}.off": os.urandom(5000) for i in range(5)}
     path = write_tar(tmp_path / kind, files, mode) if mode else write_zip(tmp_path / kind, files)
@@ -113,7 +115,9 @@ def test_damaged_compression_and_other_alphabets_are_named(tmp_path: Path) -> No
             unzipped(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
         except CorruptMember as error:
             assert "its compression is damaged" in str(error)
-    source = open_source(write_folder(tmp_path / "f", {"good.txt": "\ufeffSofá".encode(), "bad.txt": "Sofá".encode("latin-1")}))
+    source = open_source(
+        write_folder(tmp_path / "f", {"good.txt": "\ufeffSofá".encode(), "bad.txt": "Sofá".encode("latin-1")})
+    )
     assert read_text(source, "good.txt") == "Sofá"
     with pytest.raises(CorruptMember, match=r"^bad.txt is no text in UTF-8 .*save it as UTF-8"):
         read_text(source, "bad.txt")

@@ -11,7 +11,7 @@ from made_archives import damage, files_of, off, table, write_folder, write_tar,
 from data_scripts import modelnet40
 from data_scripts.layout import Layout
 from mvrender.loading import load
-from mvretrieval.collection.labels import read_labels
+from mvretrieval.ingest.labels_csv import read_labels
 
 FILES = {
     "ModelNet40/README.txt": b"about",
@@ -93,7 +93,9 @@ def test_a_damaged_member_is_left_out_and_named(tmp_path: Path, capsys: pytest.C
     assert run(source, tmp_path / "out", "--strict") == 1
 
 
-@pytest.mark.parametrize("content", [b"", b"<html>404</html>", b"OFF\n4 4 0\n0 0 0\n1 0 0\n", b"OFF\n4 0 0\n", b"OFF\nx y z\n"])
+@pytest.mark.parametrize(
+    "content", [b"", b"<html>404</html>", b"OFF\n4 4 0\n0 0 0\n1 0 0\n", b"OFF\n4 0 0\n", b"OFF\nx y z\n"]
+)
 def test_what_is_no_mesh_is_left_out(tmp_path: Path, content: bytes, capsys: pytest.CaptureFixture[str]) -> None:
     source = write_folder(tmp_path / "source", FILES | {"ModelNet40/bed/train/bed_0001.off": content})
     assert run(source, tmp_path / "out") == 0

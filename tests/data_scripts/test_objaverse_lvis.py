@@ -11,7 +11,7 @@ import pytest
 from made_archives import files_of, glb, table, write_folder, write_zip
 
 from data_scripts import objaverse_lvis
-from mvretrieval.collection.labels import read_labels
+from mvretrieval.ingest.labels_csv import read_labels
 
 ANNOTATIONS = {"Christmas_tree": ["u1", "u2"], "chair": ["u3", "u1"], "0.38-caliber": ["u4"]}
 PATHS = {f"u{i}": f"glbs/000-00{i}/u{i}.glb" for i in range(1, 6)}
@@ -26,7 +26,9 @@ def run(source: Path, out: Path, *more: str) -> int:
 
 def test_objects_with_a_category_are_laid_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
-    source = write_zip(tmp_path / "objaverse.zip", {f"hf-objaverse-v1/{n}": d for n, d in (FILES | LVIS | INDEX).items()})
+    source = write_zip(
+        tmp_path / "objaverse.zip", {f"hf-objaverse-v1/{n}": d for n, d in (FILES | LVIS | INDEX).items()}
+    )
     assert run(source, out) == 0
     rows = {row["name"]: row for row in table(out / "labels.csv")}
     assert {uid: (row["file"], row["label"], row["categories"]) for uid, row in rows.items()} == {

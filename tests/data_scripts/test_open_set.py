@@ -17,9 +17,9 @@ from PIL import Image, ImageDraw
 from data_scripts import open_set
 from mvretrieval.cli import eval_table
 from mvretrieval.cli.main import main
-from mvretrieval.collection.labels import read_labels
 from mvretrieval.evaluation.protocols import OpenSetQueries
-from mvretrieval.evaluation.reproduction import read_table
+from mvretrieval.evaluation.reproduce.reproduce import read_table
+from mvretrieval.ingest.labels_csv import read_labels
 
 DEGREES = range(0, 360, 15)
 
@@ -28,8 +28,16 @@ def views(folder: str, grey: int = 0, degrees: tuple[int, ...] = tuple(DEGREES))
     return {f"{folder}/image/h_{deg}.jpg": picture(grey + deg // 15) for deg in degrees}
 
 
-OTHERS = {"train/L Blocks/spacer_66/pointcloud/pt_1024.pts": b"0 0 0", "train/L Blocks/spacer_66/voxel/vox_32.ply": b"ply"}
-OBJECTS = views("train/L Blocks/spacer_66") | views("train/Clips/a,b", 30) | views("query/gear_1", 60) | views("target/gear_2", 90)
+OTHERS = {
+    "train/L Blocks/spacer_66/pointcloud/pt_1024.pts": b"0 0 0",
+    "train/L Blocks/spacer_66/voxel/vox_32.ply": b"ply",
+}
+OBJECTS = (
+    views("train/L Blocks/spacer_66")
+    | views("train/Clips/a,b", 30)
+    | views("query/gear_1", 60)
+    | views("target/gear_2", 90)
+)
 LABELS = {"query_label.txt": b"gear_1,Gears\n", "target_label.txt": b"gear_2,Gears\r\n\n"}
 
 
@@ -189,7 +197,9 @@ def test_two_sets_in_sequence_by_the_commands_of_the_table(tmp_path: Path, monke
     for name, label in (("ESB", "Gears"), ("NTU", "Chairs")):
         place = server_folder / f"OS-{name}-core"
         write_folder(place, {"query_label.txt": f"q,{label}".encode(), "target_label.txt": f"t,{label}".encode()})
-        drawn = {f"OS-{name}-core/{file}": data for part in ("query/q", "target/t") for file, data in views(part).items()}
+        drawn = {
+            f"OS-{name}-core/{file}": data for part in ("query/q", "target/t") for file, data in views(part).items()
+        }
         write_zip(place / f"OS-{name}-core.zip", drawn)
 
     class Quiet(http.server.SimpleHTTPRequestHandler):
@@ -197,7 +207,9 @@ def test_two_sets_in_sequence_by_the_commands_of_the_table(tmp_path: Path, monke
             pass
 
     published = read_table("open-set")
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(server_folder))) as server:
+    with http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(Quiet, directory=str(server_folder))
+    ) as server:
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         monkeypatch.setattr(open_set, "_SERVER", f"http://127.0.0.1:{server.server_port}")
         for name, label in (("esb", "Gears"), ("ntu", "Chairs")):
@@ -229,7 +241,9 @@ def test_from_the_archive_to_a_row_of_the_table(
     monkeypatch.setattr(eval_table, "read_table", lambda name: patched)
     assert mvr(["eval", "table", "open-set", "--row", row.name, "--collections", str(tmp_path), "--json"]) == 0
     (found,) = json.loads(capsys.readouterr().out)["rows"]
-    assert found["value"] == pytest.approx(100) and found["verdict"] == "not"  # one gear asks and finds the other, not the nut
+    assert (
+        found["value"] == pytest.approx(100) and found["verdict"] == "not"
+    )  # one gear asks and finds the other, not the nut
 
 
 def drawing(shape: str, name: str) -> bytes:

@@ -7,8 +7,8 @@ from made_archives import off, table, write_folder, write_zip
 
 from data_scripts import psb
 from data_scripts.errors import DataError
-from mvretrieval.collection.labels import read_labels
-from mvretrieval.evaluation.subject import read_classes
+from mvretrieval.evaluation.evaluation_set import read_classes
+from mvretrieval.ingest.labels_csv import read_labels
 
 TRAIN = """PSB 1
 4 3

@@ -13,7 +13,7 @@ from PIL import Image
 from data_scripts import point_views, scanobjectnn
 from data_scripts.layout import Layout
 from mvrender.cameras import ring
-from mvretrieval.collection.labels import read_labels
+from mvretrieval.ingest.labels_csv import read_labels
 
 
 def cloud(n: int = 40, kind: int = 5) -> bytes:
@@ -37,9 +37,13 @@ def h5_file() -> bytes:
     """Three clouds of eight points: label 0, 9, 14; every fourth point is background. Compressed, as the release is."""
     file = io.BytesIO()
     with h5py.File(file, "w") as made:
-        made.create_dataset("data", data=np.arange(72, dtype=np.float32).reshape(3, 8, 3) / 10, compression="gzip", shuffle=True)
+        made.create_dataset(
+            "data", data=np.arange(72, dtype=np.float32).reshape(3, 8, 3) / 10, compression="gzip", shuffle=True
+        )
         made.create_dataset("label", data=np.array([0, 9, 14], np.uint8))
-        made.create_dataset("mask", data=np.where(np.arange(24).reshape(3, 8) % 4 == 0, -1, 5).astype(np.int8), chunks=(1, 8))
+        made.create_dataset(
+            "mask", data=np.where(np.arange(24).reshape(3, 8) % 4 == 0, -1, 5).astype(np.int8), chunks=(1, 8)
+        )
     return file.getvalue()
 
 
@@ -96,7 +100,10 @@ def test_h5_files_name_their_classes_by_number(tmp_path: Path, capsys: pytest.Ca
 
 def test_a_damaged_object_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = RAW | {"object_dataset/bag/005_00020.bin": cloud(80)[:-4], "object_dataset/sink/005_00021.bin": b""}
-    files |= {f"object_dataset/sink/005_0003{i}.bin": np.array([x], "<f4").tobytes() for i, x in enumerate((np.nan, np.inf, -1))}
+    files |= {
+        f"object_dataset/sink/005_0003{i}.bin": np.array([x], "<f4").tobytes()
+        for i, x in enumerate((np.nan, np.inf, -1))
+    }
     assert run(write_folder(tmp_path / "raw", files), tmp_path / "out") == 0
     assert len(table(tmp_path / "out/labels.csv")) == 2
     assert "bag/005_00020.bin has 3,520 bytes, and 80 points take 3,524" in capsys.readouterr().err

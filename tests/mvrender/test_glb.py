@@ -52,7 +52,9 @@ def textured_quad() -> Mesh:
     )
 
 
-@pytest.mark.parametrize("make", [coloured_ball, textured_quad, lambda: Mesh(coloured_ball().vertices, coloured_ball().faces)])
+@pytest.mark.parametrize(
+    "make", [coloured_ball, textured_quad, lambda: Mesh(coloured_ball().vertices, coloured_ball().faces)]
+)
 def test_a_viewer_sees_what_is_searched(make: object, tmp_path: Path) -> None:
     mesh = make()  # type: ignore[operator]
     there = again(mesh, tmp_path)
@@ -81,11 +83,15 @@ def test_a_decimated_texture_becomes_colours() -> None:
         vertices, faces = trimesh.remesh.subdivide(vertices, faces)
     uv = ((vertices[:, :2] + 1) / 2).clip(0, 1).astype(np.float32)
     texture = np.zeros(len(faces), np.int32)
-    mesh = Mesh(vertices.astype(np.float32), faces.astype(np.int32), uv=uv, textures=quad.textures, face_texture=texture)
+    mesh = Mesh(
+        vertices.astype(np.float32), faces.astype(np.int32), uv=uv, textures=quad.textures, face_texture=texture
+    )
     small = decimated(mesh, len(faces) // 2)
     assert small.vertex_colors is not None
     top, bottom_right = small.vertices[:, 1] > 0.1, (small.vertices[:, 1] < -0.1) & (small.vertices[:, 0] > 0.1)
-    assert (small.vertex_colors[top] == (250, 200, 0)).all() and (small.vertex_colors[bottom_right] == (0, 90, 200)).all()
+    assert (small.vertex_colors[top] == (250, 200, 0)).all() and (
+        small.vertex_colors[bottom_right] == (0, 90, 200)
+    ).all()
 
 
 def test_large_textures_shrink(tmp_path: Path) -> None:

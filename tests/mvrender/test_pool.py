@@ -472,7 +472,10 @@ def test_a_renderer_that_hangs_while_it_starts_is_given_up(monkeypatch: pytest.M
     (tmp_path / "numba" / "__init__.py").write_text("import time\ntime.sleep(600)\n")
     monkeypatch.setattr("mvrender.pool._START_SECONDS", 2.0)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    with RenderPool(RenderSpec(size=64), 1) as pool, pytest.raises(BackendError, match=r"not ready after 2 s.*mvr doctor"):
+    with (
+        RenderPool(RenderSpec(size=64), 1) as pool,
+        pytest.raises(BackendError, match=r"not ready after 2 s.*mvr doctor"),
+    ):
         pool.render(Job(tmp_path / "any.glb"))
 
 

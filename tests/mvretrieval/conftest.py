@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from made_meshes import SMALL, write_shapes
 
-from mvretrieval.collection.collection import Collection, OpenOptions
+from mvretrieval.api import Collection, OpenOptions
 
 
 @pytest.fixture(scope="session")
@@ -28,7 +28,7 @@ def things(tmp_path_factory: pytest.TempPathFactory, shapes: Path) -> Iterator[C
     rows = [f"{os.path.relpath(shapes, labels.parent)}/shape-{n:03d}.ply,{kinds[n % 4]},{n}" for n in range(12)]
     labels.write_text("\n".join(["file,label,n", *rows]))
     with small_collection(tmp_path_factory.mktemp("things") / "c") as collection:
-        from mvretrieval.collection.indexing import IndexOptions
+        from mvretrieval.ingest.indexing import IndexOptions
 
         collection.add_folder(shapes, options=IndexOptions(labels=labels))
         yield collection

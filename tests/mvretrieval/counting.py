@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from mvretrieval.collection.collection import Collection
-from mvretrieval.collection.index_report import IndexReport
+from mvretrieval.api import Collection
+from mvretrieval.ingest.index_report import IndexReport
 
 
 def counts(report: IndexReport) -> dict[str, int]:

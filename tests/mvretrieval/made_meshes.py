@@ -9,8 +9,8 @@ import numpy as np
 import trimesh
 from numpy.typing import NDArray
 
-from mvretrieval.collection.store import NewObject
 from mvretrieval.describe import DescriberConfig
+from mvretrieval.store.store import NewObject
 
 SMALL = DescriberConfig(encoder="builtin:", rig="ring:3@30", size=64)
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from mvretrieval.collection.collection import Collection
+from mvretrieval.api import Collection
 from mvretrieval.service.settings import ServiceSettings
 
 uvicorn = pytest.importorskip("uvicorn", reason="the service is not installed: pip install 'mvretrieval[serve]'")

@@ -17,18 +17,18 @@ from numpy.typing import NDArray
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
-from mvretrieval.adapters.adapter import Adapter
-from mvretrieval.adapters.config import AdapterConfig
-from mvretrieval.adapters.hub import CONFIG, MODEL, push
-from mvretrieval.adapters.network import NetworkConfig
-from mvretrieval.adapters.text_space import TextSpace
+from mvretrieval.api import Collection, OpenOptions
 from mvretrieval.cli.main import _run
-from mvretrieval.collection.collection import Collection, OpenOptions
-from mvretrieval.collection.redescribe import STAGING
 from mvretrieval.describe import Describer
 from mvretrieval.errors import AdapterError, ShapeError
+from mvretrieval.ingest.reembed import STAGING
 from mvretrieval.search.query import Query
-from mvretrieval.statistics import Statistics, StatisticsFit, prepare
+from mvretrieval.weighting.adapter import Adapter
+from mvretrieval.weighting.config import AdapterConfig
+from mvretrieval.weighting.hub import CONFIG, MODEL, push
+from mvretrieval.weighting.network import NetworkConfig
+from mvretrieval.weighting.text_embeddings import TextSpace
+from mvretrieval.weighting.whitening import Statistics, StatisticsFit, prepare
 
 S, V, D, K = 2, 4, 10, 6
 STYLES = ("texture", "clay")
@@ -148,7 +148,10 @@ DAMAGED: dict[str, tuple[Callable[[], bytes], str]] = {
     "other metadata": (lambda: save_tensors({"x": torch.zeros(3)}, {"format": "pt"}), "no adapter of this program"),
     "no JSON": (lambda: _rewritten(_adapter(), lambda v, t: "{"), "damaged"),
     "a list": (lambda: _rewritten(_adapter(), lambda v, t: "[1]"), "format None"),
-    "newer": (lambda: _rewritten(_adapter(), lambda v, t: v.update(format=99)), "has format 99 and this program reads 1"),
+    "newer": (
+        lambda: _rewritten(_adapter(), lambda v, t: v.update(format=99)),
+        "has format 99 and this program reads 1",
+    ),
     "no encoder": (lambda: _rewritten(_adapter(), lambda v, t: v.pop("encoder") and None), "not complete: .*encoder"),
     "no network": (lambda: _rewritten(_adapter(), lambda v, t: v.pop("network") and None), "not complete"),
     "odd network": (lambda: _rewritten(_adapter(), lambda v, t: v["network"].update(kind="adm")), "mean 'adam'"),
@@ -234,7 +237,9 @@ def test_views_alone_are_objects_of_one_picture_and_masked_views_are_nothing(net
         alone, _ = adapter.pool(views[:, :, v : v + 1], np.ones((len(views), 1), bool), None)
         np.testing.assert_allclose(adapted[:, s, v], unit(alone.reshape(-1, S, K)[:, s]), atol=1e-5)
     spoilt = np.where(mask[:, None, :, None], views, np.nan).astype(np.float32)
-    for found, wanted in zip(adapter.pool(spoilt, mask, directions), adapter.pool(views, mask, directions), strict=True):
+    for found, wanted in zip(
+        adapter.pool(spoilt, mask, directions), adapter.pool(views, mask, directions), strict=True
+    ):
         np.testing.assert_array_equal(found, wanted)
     with pytest.raises(ShapeError, match="no view"):
         adapter.pool(views, np.zeros_like(mask), directions)
@@ -245,7 +250,11 @@ def test_it_fits_the_views_that_it_was_made_for_and_other_cameras_unless_it_coun
     free, slots = _adapter(), _adapter(NetworkConfig(dataset_scores="slots"))
     for adapter in (free, slots):
         assert adapter.config.check_fits(Describer(config).view_fingerprint) == []
-        for other in (replace(config, styles=("clay", "texture")), replace(config, styles=("texture",)), replace(config, size=65)):
+        for other in (
+            replace(config, styles=("clay", "texture")),
+            replace(config, styles=("texture",)),
+            replace(config, size=65),
+        ):
             with pytest.raises(AdapterError, match=r"--styles texture,clay --size 64") as caught:
                 Describer(other).with_adapter(adapter)
             said = [f"styles: texture,clay there, {','.join(other.styles)} here", f"size: 64 there, {other.size} here"]
@@ -254,7 +263,9 @@ def test_it_fits_the_views_that_it_was_made_for_and_other_cameras_unless_it_coun
         foreign.encoder.fingerprint = "other weights"  # type: ignore[misc]
         with pytest.raises(AdapterError, match="other weights"):
             foreign.with_adapter(adapter)
-        with pytest.raises(AdapterError, match="trained on other views"):  # of an early version, which said nothing else
+        with pytest.raises(
+            AdapterError, match="trained on other views"
+        ):  # of an early version, which said nothing else
             adapter.config.check_fits("views=0")
     turned = Describer(replace(config, rig="ring:5@10"))
     (notice,) = free.config.check_fits(turned.view_fingerprint)
@@ -276,7 +287,9 @@ def test_a_describer_takes_its_adapter_in_the_place_of_whitening_and_pooling() -
     np.testing.assert_array_equal(
         adapted.pool(views, mask)[0], adapter.pool(views, mask, describer.rig.directions.astype(np.float32))[0]
     )
-    np.testing.assert_array_equal(adapted.pool(views, mask, known_directions=False)[0], adapter.pool(views, mask, None)[0])
+    np.testing.assert_array_equal(
+        adapted.pool(views, mask, known_directions=False)[0], adapter.pool(views, mask, None)[0]
+    )
 
 
 # -- the model hub -----------------------------------------------------------------------------------------------------
@@ -305,7 +318,9 @@ def test_an_adapter_of_the_model_hub_is_read_from_the_cache(hub: Path) -> None:
     assert Adapter.load("hf-hub:owner/name@v2").fingerprint == second.fingerprint
     assert Adapter.load(f"hf-hub:owner/name@{'2' * 40}").fingerprint == second.fingerprint
     for source in ("hf-hub:owner/other", "hf-hub:owner/name@v3", "hf-hub:not a name", "hf-hub:", "hf-hub:a/b/c"):
-        with pytest.raises(AdapterError, match=f"the adapter {source} cannot be had .* check its name and the connection"):
+        with pytest.raises(
+            AdapterError, match=f"the adapter {source} cannot be had .* check its name and the connection"
+        ):
             Adapter.load(source)
     (cached / "snapshots" / ("1" * 40) / MODEL).unlink()
     with pytest.raises(AdapterError, match=r"no adapter at|cannot be had"):
@@ -443,7 +458,9 @@ def test_indexing_with_an_adapter_equals_describing_anew_with_it(
     assert mvr("index", new, shapes, *same, "--adapter", trained[1]) == 0
     _same(_vectors(new), _vectors(trained[0]))
     assert mvr("index", new, shapes, "--adapter", trained[1], "--workers", 1) == 0, "the same again is no change"
-    assert mvr("index", tmp_path / "plain", shapes, "--adapter", trained[1], "--workers", 1) == 0, "as the adapter was made"
+    assert mvr("index", tmp_path / "plain", shapes, "--adapter", trained[1], "--workers", 1) == 0, (
+        "as the adapter was made"
+    )
     _same(_vectors(tmp_path / "plain"), _vectors(trained[0]))
     (tmp_path / "empty").mkdir()
     turned = [*same[:2], "--rig", "ring:4@30", *same[4:], "--adapter", trained[1]]
@@ -484,7 +501,9 @@ def test_views_that_the_adapter_was_not_made_for_are_refused_before_anything_is_
         assert mvr("reindex", folder, *how) == 1
         err = capsys.readouterr().err
         assert "the adapter was trained on other views" in err and "Traceback" not in err
-        assert ("styles: texture there, depth here" in err) == (how[1] == "depth") and (how[0] != "--size" or "encoder:" not in err)
+        assert ("styles: texture there, depth here" in err) == (how[1] == "depth") and (
+            how[0] != "--size" or "encoder:" not in err
+        )
         assert ("--raw" in err) == (how is not replace_it)
     assert mvr("reindex", folder, "--adapter", tmp_path / "other", "--whiten", 3) == 1
     assert "name one or the other" in capsys.readouterr().err
@@ -500,5 +519,8 @@ def test_views_that_the_adapter_was_not_made_for_are_refused_before_anything_is_
 def test_prepared_views_are_unit_vectors_and_a_view_in_the_middle_is_no_nan() -> None:
     statistics = _statistics()
     views = np.broadcast_to(statistics.mean[None, :, None], (1, S, V, D)).copy()
-    assert not prepare(views, statistics).any() and np.isfinite(_adapter().pool(views, np.ones((1, V), bool), None)[0]).all()
+    assert (
+        not prepare(views, statistics).any()
+        and np.isfinite(_adapter().pool(views, np.ones((1, V), bool), None)[0]).all()
+    )
     np.testing.assert_allclose(np.linalg.norm(prepare(_views()[0], statistics), axis=-1), 1, atol=1e-5)

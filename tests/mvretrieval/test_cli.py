@@ -17,8 +17,8 @@ from commands import Mvr, runner
 from made_meshes import shape, write_shapes
 from PIL import Image
 
+from mvretrieval.api import Collection
 from mvretrieval.cli.main import COMMANDS
-from mvretrieval.collection.collection import Collection
 
 FLAGS = ["--encoder", "builtin:", "--rig", "ring:3@30", "--size", "64", "--workers", "1"]
 
@@ -37,7 +37,9 @@ def folder(things: Collection) -> Path:
 
 
 def test_the_installed_program_runs_and_help_is_quick() -> None:
-    done = subprocess.run([Path(sys.executable).with_name("mvr"), "--help"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [Path(sys.executable).with_name("mvr"), "--help"], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0 and all(name in done.stdout for name in COMMANDS)
     program = "import sys, mvretrieval, mvretrieval.cli.main; print([m for m in ('torch', 'faiss', 'tyro') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
@@ -64,8 +66,15 @@ def test_the_program_ends_with_the_code_of_its_command_and_after_what_is_left_to
         "program.main = main\n"
         "program.command()"
     )
-    for raised, code in (("SystemExit(3)", 3), ("SystemExit(0)", 0), ("SystemExit('why')", 1), ("ValueError('why')", 1)):
-        done = subprocess.run([sys.executable, "-c", program.format(raised)], capture_output=True, text=True, check=False)
+    for raised, code in (
+        ("SystemExit(3)", 3),
+        ("SystemExit(0)", 0),
+        ("SystemExit('why')", 1),
+        ("ValueError('why')", 1),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-c", program.format(raised)], capture_output=True, text=True, check=False
+        )
         assert done.returncode == code and done.stdout == "last words\n"
         assert ("why" in done.stderr) == ("why" in raised)
 
@@ -107,7 +116,10 @@ def test_every_command_has_help(mvr: Mvr, name: str) -> None:
         (["index", "new", ".", "--encoder", "builtin:", "--workers", "0"], "by 1 worker or more, not 0"),
         (["index", "new", ".", "--encoder", "builtn:"], "did you mean 'builtin'"),
         (["index", "new", ".", "--encoder", "builtin:", "--rig", "rign:3"], "did you mean 'ring'"),
-        (["render", "nowhere.obj", "--out", "/dev/null/x"], "/dev/null/x cannot be used: Not a directory; name another --out"),
+        (
+            ["render", "nowhere.obj", "--out", "/dev/null/x"],
+            "/dev/null/x cannot be used: Not a directory; name another --out",
+        ),
     ],
 )
 def test_what_fails_is_1_with_one_line_that_says_why(mvr: Mvr, folder: Path, arguments: list[str], said: str) -> None:
@@ -121,7 +133,10 @@ def test_what_fails_is_1_with_one_line_that_says_why(mvr: Mvr, folder: Path, arg
 def test_names_do_not_steer_the_terminal(mvr: Mvr, tmp_path: Path) -> None:
     (mesh,) = write_shapes(tmp_path / "m", [0])
     mesh.rename(tmp_path / "m" / "\x1b[31mred\nline 椅子.ply")
-    assert mvr("index", tmp_path / "c", tmp_path / "m", "--encoder", "builtin:", "--rig", "ring:2@20", "--size", 64)[0] == 0
+    assert (
+        mvr("index", tmp_path / "c", tmp_path / "m", "--encoder", "builtin:", "--rig", "ring:2@20", "--size", 64)[0]
+        == 0
+    )
     code, out, _ = mvr("search", tmp_path / "c", "--mesh", *(tmp_path / "m").iterdir())
     assert code == 0 and r"\x1b[31mred\nline 椅子.ply" in out and "\x1b" not in out
 
@@ -261,7 +276,9 @@ def test_render_writes_views_and_a_sheet(mvr: Mvr, tmp_path: Path) -> None:
         assert read.describer.config == rendered.describer.config
         for own_id in ("sub/shape-000.ply", "shape-001.ply"):
             of_mesh, of_pictures = (c.views(c.number_of(own_id)) for c in (rendered, read))
-            assert np.array_equal(of_mesh[1], of_pictures[1]) and (of_mesh[0] * of_pictures[0]).sum(axis=-1).min() > 0.9999
+            assert (
+                np.array_equal(of_mesh[1], of_pictures[1]) and (of_mesh[0] * of_pictures[0]).sum(axis=-1).min() > 0.9999
+            )
 
 
 def test_rendered_views_of_odd_names_become_their_objects(mvr: Mvr, tmp_path: Path) -> None:
@@ -276,11 +293,19 @@ def test_rendered_views_of_odd_names_become_their_objects(mvr: Mvr, tmp_path: Pa
     first = mvr("render", tmp_path / "a" / "x__y.ply", "--out", out, "--rig", "ring:2@30", "--size", "64")
     again = mvr("render", tmp_path / "a", tmp_path / "b", "--out", out, "--rig", "ring:2@30", "--size", "64")
     assert first[0] == again[0] == 0
-    assert mvr("index", tmp_path / "c", "--views", out / "views-texture.csv", "--encoder", "builtin:", "--size", "64")[0] == 0
+    assert (
+        mvr("index", tmp_path / "c", "--views", out / "views-texture.csv", "--encoder", "builtin:", "--size", "64")[0]
+        == 0
+    )
     with Collection.open(tmp_path / "c") as collection:
         assert sorted(collection.store.some_ids()) == sorted(ids)
         vectors = np.stack([collection.store.vector_of(collection.number_of(name)) for name in ids])
-    assert mvr("index", tmp_path / "m", tmp_path / "a", tmp_path / "b", *FLAGS[:2], "--rig", "ring:2@30", "--size", "64")[0] == 0
+    assert (
+        mvr("index", tmp_path / "m", tmp_path / "a", tmp_path / "b", *FLAGS[:2], "--rig", "ring:2@30", "--size", "64")[
+            0
+        ]
+        == 0
+    )
     with Collection.open(tmp_path / "m") as collection:
         paths = {record.path: number for number, record in collection.store.records(list(range(1, 8))).items()}
         assert np.array_equal(vectors, [collection.store.vector_of(paths[str(tmp_path / name)]) for name in names])

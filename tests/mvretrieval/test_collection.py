@@ -21,10 +21,10 @@ from conftest import small_collection
 from made_meshes import SMALL, new_object, unit, write_shapes
 
 from mvrender.errors import MeshError
-from mvretrieval.collection.collection import Collection, OpenOptions
-from mvretrieval.collection.store import FILE, VERSION
+from mvretrieval.api import Collection, OpenOptions
 from mvretrieval.errors import CollectionError, DescriberError, EncoderError, LabelsError
 from mvretrieval.search.query import Query, Term
+from mvretrieval.store.store import FILE, VERSION
 
 DIM = 1024  # of the built-in encoder
 
@@ -101,7 +101,9 @@ def test_an_open_reader_notices_every_write(collection: Collection) -> None:
 
 
 def test_one_writer_at_a_time(collection: Collection) -> None:
-    with pytest.raises(CollectionError, match=rf"another program is writing to .* \(process {os.getpid()}\).*searching works"):
+    with pytest.raises(
+        CollectionError, match=rf"another program is writing to .* \(process {os.getpid()}\).*searching works"
+    ):
         Collection.open(collection.folder, write=True)
     reader = Collection.open(collection.folder)
     for write in (lambda: reader.remove("a"), lambda: reader.add("a.ply"), lambda: reader.add_folder(".")):
@@ -115,7 +117,7 @@ def test_one_writer_at_a_time(collection: Collection) -> None:
 
 def test_the_right_to_write_ends_with_its_process(tmp_path: Path) -> None:
     program = (
-        "import os, sys; from mvretrieval.collection.collection import Collection; "
+        "import os, sys; from mvretrieval.api import Collection; "
         "c = Collection.open(sys.argv[1], write=True); os.kill(os.getpid(), 9)"
     )
     small_collection(tmp_path / "c").close()
@@ -194,7 +196,7 @@ def test_an_index_that_is_damaged_missing_or_old_is_made_anew(harm: str, tmp_pat
     with Collection.open(folder, write=True) as collection:
         assert _found(collection) == {"b", "c"}
     # The writer mends the files, too.
-    from mvretrieval.collection.vectors import VectorIndex
+    from mvretrieval.index.vector_index import VectorIndex
 
     loaded = VectorIndex.load(folder, 1)
     assert loaded is not None and loaded.change == 3 and len(loaded) == 2
@@ -315,7 +317,10 @@ def test_what_cannot_be_opened_says_why(harm: str, said: str, tmp_path: Path) ->
     folder = tmp_path / "c"
     with small_collection(folder) as collection:
         _put(collection, "a")
-    sql = {"version": f"PRAGMA user_version = {VERSION + 1}", "no describer": "DELETE FROM meta WHERE key = 'describer'"}
+    sql = {
+        "version": f"PRAGMA user_version = {VERSION + 1}",
+        "no describer": "DELETE FROM meta WHERE key = 'describer'",
+    }
     if harm in sql:
         with sqlite3.connect(folder / FILE) as db:
             db.execute(sql[harm])
@@ -388,7 +393,7 @@ def test_a_kill_while_a_collection_is_made_leaves_room_for_the_next_try(tmp_path
 import os, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from made_meshes import SMALL
-from mvretrieval.collection.collection import Collection
+from mvretrieval.api import Collection
 os.replace = lambda *names: os.kill(os.getpid(), 9)
 Collection.create({str(tmp_path / "c")!r}, SMALL)
 """

@@ -20,16 +20,16 @@ from numpy.typing import NDArray
 from PIL import Image
 from tiny_clip import tiny_clip
 
-from mvretrieval.collection.collection import Collection, OpenOptions
+from mvretrieval.api import Collection, OpenOptions
 from mvretrieval.confidence import fit as fitting
 from mvretrieval.confidence.calibration import Calibration, calibration_of, is_outdated, put_calibration
+from mvretrieval.confidence.calibration_queries import Labelled, asked_with_objects, asked_with_pictures
 from mvretrieval.confidence.curve import Curve, expected_calibration_error, reach_of
 from mvretrieval.confidence.fit import Asked, fit_curve, fit_one
-from mvretrieval.confidence.questions import Labelled, asked_with_objects, asked_with_pictures
 from mvretrieval.describe import DescriberConfig
 from mvretrieval.errors import CalibrationError, FilterError, QueryError
+from mvretrieval.search.options import Refinement
 from mvretrieval.search.query import Query, Term
-from mvretrieval.search.refinement import Refinement
 
 N_KINDS, N_EACH = 12, 8
 
@@ -182,7 +182,9 @@ def test_pictures_are_views_as_a_search_by_pictures_would_see_them(kinds: Collec
     flat = kinds.describer.pool_pictures(views[:, :2], np.array([[True, True]]))
     alone = kinds.describer.pool(views[None, :, :2], mask[None, :2], known_directions=False)[0]
     np.testing.assert_allclose(flat, alone, atol=1e-6)
-    padded = kinds.describer.pool_pictures(np.pad(views[:, :2], ((0, 0), (0, 1), (0, 0))), np.array([[True, True, False]]))
+    padded = kinds.describer.pool_pictures(
+        np.pad(views[:, :2], ((0, 0), (0, 1), (0, 0))), np.array([[True, True, False]])
+    )
     np.testing.assert_allclose(padded, flat, atol=1e-6)
     numbers, _, labels = _vectors(kinds)
     kept = np.array([label is not None for label in labels])
@@ -206,7 +208,9 @@ def _plainly(collection: Collection, curve: Curve, object_id: str) -> dict[str, 
 
 
 @pytest.mark.parametrize("where", [None, "split = 'a'"])
-@pytest.mark.parametrize("refine", [Refinement(), Refinement(expand=4), Refinement(match_views=30), Refinement(2, 3.0, 30)])
+@pytest.mark.parametrize(
+    "refine", [Refinement(), Refinement(expand=4), Refinement(match_views=30), Refinement(2, 3.0, 30)]
+)
 def test_hits_carry_the_curve_of_their_plain_cosine_however_they_are_found(
     own: Collection, where: str | None, refine: Refinement
 ) -> None:
@@ -215,7 +219,9 @@ def test_hits_carry_the_curve_of_their_plain_cosine_however_they_are_found(
     expected = _plainly(own, curve, "005.ply")
     hits = own.search(Query(id="005.ply"), k=30, where=where, refine=refine)
     assert len(hits) == 30
-    assert {hit.id: hit.confidence for hit in hits} == pytest.approx({hit.id: expected[hit.id] for hit in hits}, abs=1e-4)
+    assert {hit.id: hit.confidence for hit in hits} == pytest.approx(
+        {hit.id: expected[hit.id] for hit in hits}, abs=1e-4
+    )
     assert hits[0].to_json()["confidence"] == pytest.approx(hits[0].confidence, abs=1e-4)
 
 
@@ -253,7 +259,9 @@ def test_pictures_have_a_curve_of_their_own_and_mixtures_have_none(own: Collecti
     assert {hit.confidence for hit in own.search(mixture)} == {None}
     with pytest.raises(QueryError, match="mixture"):
         own.search(mixture, min_confidence=0.5)
-    put_calibration(own.store, Calibration(made.by, None, made.epoch, {"objects": made.curves["objects"]}, {"pictures": "why"}))
+    put_calibration(
+        own.store, Calibration(made.by, None, made.epoch, {"objects": made.curves["objects"]}, {"pictures": "why"})
+    )
     with pytest.raises(QueryError, match=r"questions asked with pictures, only with objects \(why\)"):
         own.search(Query(images=[tmp_path / "picture.png"]), min_confidence=0.5)
     assert own.search(Query(images=[tmp_path / "picture.png"]))[0].confidence is None
@@ -327,7 +335,9 @@ def test_other_vectors_outdate_it_and_other_objects_do_not(own: Collection) -> N
     assert own.search(Query(id="005.ply"))[0].confidence is not None
     own.fit_statistics(describer=own.describer.with_config(whiten=16))
     assert is_outdated(own.store, made)
-    with pytest.raises(QueryError, match=r"described anew after it was calibrated: run 'mvr calibrate .* --by label' again"):
+    with pytest.raises(
+        QueryError, match=r"described anew after it was calibrated: run 'mvr calibrate .* --by label' again"
+    ):
         own.search(Query(id="005.ply"), min_confidence=0.5)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mvretrieval.errors import EvaluationError, ShapeError
-from mvretrieval.evaluation.cross_modal import (
+from mvretrieval.evaluation.zero_shot.cross_modal import (
     Question,
     check_known,
     cross_modal_task,
@@ -20,7 +20,9 @@ from mvretrieval.evaluation.cross_modal import (
 IDS = ("d", "c", "b", "a")
 
 
-def _measured(questions: list[Question], keys: list[object], asking: object, objects: object) -> dict[str, float | None]:
+def _measured(
+    questions: list[Question], keys: list[object], asking: object, objects: object
+) -> dict[str, float | None]:
     task, _ = cross_modal_task(questions, keys, IDS)
     return summary(measure_found(task, np.array(asking, np.float32), np.array(objects, np.float32)))
 
@@ -49,7 +51,9 @@ def test_questions_without_a_right_object_are_counted() -> None:
     found = measure_found(task, np.array([[0, 0, 0, 1], [0, 1, 0, 0]], np.float32), np.eye(4, dtype=np.float32))
     assert found.values["first"].tolist() == [1]
     task, _ = cross_modal_task(questions[:1], list(IDS), IDS)
-    assert set(summary(measure_found(task, np.ones((1, 4), np.float32), np.eye(4, dtype=np.float32))).values()) == {None}
+    assert set(summary(measure_found(task, np.ones((1, 4), np.float32), np.eye(4, dtype=np.float32))).values()) == {
+        None
+    }
     with pytest.raises(EvaluationError, match="the first is 'nowhere'"):
         check_known(task, questions[:1], list(IDS), "id")
     with pytest.raises(ShapeError):

@@ -13,11 +13,11 @@ from made_meshes import SMALL, unit, write_shapes
 
 import mvretrieval.describe
 from mvrender.errors import RigError
-from mvretrieval.collection.collection import Collection, OpenOptions
+from mvretrieval.api import Collection, OpenOptions
 from mvretrieval.describe import Describer, DescriberConfig
 from mvretrieval.errors import DescriberError
 from mvretrieval.search.query import Query
-from mvretrieval.statistics import Statistics, StatisticsFit
+from mvretrieval.weighting.whitening import Statistics, StatisticsFit
 
 
 def _statistics(seed: int = 0, whiten: int | None = None) -> Statistics:

@@ -86,10 +86,14 @@ def _cosines(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.flo
 
 
 @pytest.mark.parametrize("size", [224, 64, 300])
-def test_pictures_go_through_clip_as_its_own_transform_sends_them(clip: ViewEncoder, clip_file: Path, size: int) -> None:
+def test_pictures_go_through_clip_as_its_own_transform_sends_them(
+    clip: ViewEncoder, clip_file: Path, size: int
+) -> None:
     import open_clip
 
-    model, _, transform = open_clip.create_model_and_transforms(CLIP, pretrained=str(clip_file), precision="fp32", device="cpu")
+    model, _, transform = open_clip.create_model_and_transforms(
+        CLIP, pretrained=str(clip_file), precision="fp32", device="cpu"
+    )
     pictures = _pictures(size=size)
     with torch.inference_mode():
         expected = model.eval().encode_image(torch.stack([transform(Image.fromarray(p)) for p in pictures])).numpy()
@@ -131,7 +135,7 @@ def test_pictures_may_lie_in_memory_in_any_way(clip: ViewEncoder) -> None:
 def test_clip_towers_without_what_is_computed_in_vain(changes: dict[str, Any], tmp_path: Path) -> None:
     import open_clip
 
-    from mvretrieval.encoders.first_token import last_block_is_for_one
+    from mvretrieval.encoders.cls_only import last_block_is_for_one
 
     name = "-".join(["ViT-of", *changes, "for-tests"])
     small = {"image_size": 64, "layers": 3, "width": 64, "head_width": 16, "patch_size": 16}
@@ -161,7 +165,9 @@ def test_words_become_unit_vectors_as_clip_makes_them(clip: ViewEncoder, clip_fi
     assert _cosines(found, expected).min() > 0.9999
 
 
-def test_the_fingerprint_follows_the_weights_and_not_the_file(clip: ViewEncoder, clip_file: Path, tmp_path: Path) -> None:
+def test_the_fingerprint_follows_the_weights_and_not_the_file(
+    clip: ViewEncoder, clip_file: Path, tmp_path: Path
+) -> None:
     state = torch.load(clip_file, weights_only=True)
     torch.save(state, tmp_path / "moved.pt")
     assert open_encoder(f"open_clip:{CLIP}@{tmp_path / 'moved.pt'}", "cpu").fingerprint == clip.fingerprint
@@ -246,7 +252,11 @@ def _mobilenet(same_padding: bool) -> MeanOverPlaces:
     network = MobileNetV2(same_padding)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
-            for tensor, low, high in ((module.running_mean, -0.2, 0.2), (module.running_var, 0.5, 2), (module.weight, 1, 2)):
+            for tensor, low, high in (
+                (module.running_mean, -0.2, 0.2),
+                (module.running_var, 0.5, 2),
+                (module.weight, 1, 2),
+            ):
                 nn.init.uniform_(tensor, low, high)  # type: ignore[arg-type]
             nn.init.uniform_(module.bias, -0.2, 0.2)
     fold_batch_norms(network.eval())
@@ -381,5 +391,3 @@ def test_every_recommended_encoder_exists(record: Any) -> None:
     elif name.family == "builtin":
         encoder = open_encoder(record.id)
         assert (encoder.dim, encoder.image_size, encoder.has_text) == (record.dim, record.image_size, record.text)
-
-

@@ -13,14 +13,14 @@ import pytest
 from commands import Mvr, as_json, runner
 from made_meshes import SMALL, new_object, unit
 
-from mvretrieval.collection.collection import Collection
+from mvretrieval.api import Collection
+from mvretrieval.augmentation import scores_without_query
+from mvretrieval.evaluation.evaluation_set import Selection, subject_of
 from mvretrieval.evaluation.metrics import evaluate, leave_one_out
 from mvretrieval.evaluation.os3dor import os3dor_measure
 from mvretrieval.evaluation.protocols import draw_queries, leave_one_out_task, open_set_task
 from mvretrieval.evaluation.ranking import cosines, given
-from mvretrieval.evaluation.subject import Selection, subject_of
 from mvretrieval.evaluation.trec import evaluate_run, read_qrels, read_run
-from mvretrieval.search.smoothing import scores_without_query
 
 N = 40
 IDS = [f"thing {i * 13 % N:02d}.ply" for i in range(N)]
@@ -70,7 +70,9 @@ def test_leave_one_out(mvr: Mvr, good: Path) -> None:
     code, out, err = mvr(good)
     assert code == 0 and out.splitlines()[0].split()[:6] == ["queries", "NN", "FT", "ST", "DCG", "mAP"]
     assert "not asked: 1 object, alone with a label" in err
-    assert "1 object of 40 without a 'label' would count as wrong answers" in err and "--where 'label is not null'" in err
+    assert (
+        "1 object of 40 without a 'label' would count as wrong answers" in err and "--where 'label is not null'" in err
+    )
     assert (result["objects"], result["unlabelled"]) == (40, 1)
     result = as_json(mvr(good, "--json", "--where", "label is not null"))
     assert (result["objects"], result["unlabelled"], result["queries"]) == (39, 0, 38)
@@ -197,7 +199,11 @@ def test_refined_scores_are_those_of_a_strict_leave_one_out(mvr: Mvr, good: Path
     asked = ["--smooth", 3, "--smooth-alpha", 2]
     assert as_json(mvr(copy, "--json"))["mAP"] == pytest.approx(expected, abs=1e-6)
     assert as_json(mvr(good, "--json", *asked))["mAP"] == pytest.approx(expected, abs=1e-6)
-    assert as_json(mvr(copy, "--json", "--smooth", 0))["mAP"] == as_json(mvr(good, "--json"))["mAP"] != pytest.approx(expected)
+    assert (
+        as_json(mvr(copy, "--json", "--smooth", 0))["mAP"]
+        == as_json(mvr(good, "--json"))["mAP"]
+        != pytest.approx(expected)
+    )
     itself = as_json(mvr(copy, "--json", "--expand", 2, "--compare", copy))["compare"]["mAP"]
     assert itself["difference"] == 0 and itself["p"] == 1
     open_set = ["--protocol", "open-set", "--metrics", "os3dor", "--json"]
@@ -235,7 +241,9 @@ def test_another_collection_is_measured_as_it_is(mvr: Mvr, good: Path, tmp_path:
     code, out, err = mvr(good, *arguments, "--compare", larger)
     assert code == 0 and "20 objects are in one of both collections alone" in err
     compared = json.loads(out)["compare"]
-    assert {name: compared[name]["second"] for name in compared} == pytest.approx({name: alone[name] for name in compared})
+    assert {name: compared[name]["second"] for name in compared} == pytest.approx(
+        {name: alone[name] for name in compared}
+    )
 
 
 def test_what_makes_runs_unlike_is_told(mvr: Mvr, good: Path, tmp_path: Path) -> None:
@@ -257,8 +265,8 @@ def test_the_report_gets_this_evaluation(mvr: Mvr, good: Path, monkeypatch: pyte
         given.update(arguments=arguments, more=more)
         return tmp_path / "index.html"
 
-    monkeypatch.setattr("mvretrieval.evaluation.report.check_extra", lambda: None)
-    monkeypatch.setattr("mvretrieval.evaluation.report.write_report", write_report)
+    monkeypatch.setattr("mvretrieval.evaluation.report.report.check_extra", lambda: None)
+    monkeypatch.setattr("mvretrieval.evaluation.report.report.write_report", write_report)
     code, out, err = mvr(good, "--report", tmp_path, "--where", "size < 12", "--protocol", "open-set", "--json")
     _, numbers, labels, vectors, evaluation, folder = given["arguments"]
     assert code == 0 and str(tmp_path / "index.html") in err and folder == tmp_path

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mvretrieval.errors import EvaluationError, ShapeError
-from mvretrieval.evaluation.generalised import generalised, harmonic_mean, seen_unseen_area
-from mvretrieval.evaluation.zero_shot import Looking, accuracy, verdicts
+from mvretrieval.evaluation.zero_shot.classification import Looking, accuracy, verdicts
+from mvretrieval.evaluation.zero_shot.generalized import generalised, harmonic_mean, seen_unseen_area
 
 
 def test_equal_scores_are_ranked_in_the_order_of_the_candidates() -> None:
@@ -32,7 +32,11 @@ def test_accuracy_by_hand() -> None:
     # Ties behind the first go by candidate: object 2 has a at rank 1, object 3 b at rank 2, object 4 c at rank 3.
     assert found.objects == 5 and found.top == pytest.approx({1: 0.4, 3: 0.8, 5: 1.0})
     assert found.class_mean == pytest.approx({1: 2 / 9, 3: 2 / 3, 5: 1.0})
-    assert [(one.name, one.objects, one.mistaken_for) for one in found.classes] == [("a", 3, "b"), ("b", 1, "e"), ("c", 1, "f")]
+    assert [(one.name, one.objects, one.mistaken_for) for one in found.classes] == [
+        ("a", 3, "b"),
+        ("b", 1, "e"),
+        ("c", 1, "f"),
+    ]
     empty = accuracy(verdicts(np.zeros((0, 6)), np.zeros(0, int)), np.zeros(0, int), names)
     assert math.isnan(empty.top[1]) and empty.classes == ()
 

@@ -17,11 +17,11 @@ from conftest import small_collection
 from counting import counts, encoded
 from made_meshes import SMALL, box, shape, write_shapes
 
-from mvretrieval.collection.collection import Collection, OpenOptions
-from mvretrieval.collection.indexing import IndexOptions, IndexReport
-from mvretrieval.collection.store import FILE
+from mvretrieval.api import Collection, OpenOptions
 from mvretrieval.errors import CollectionError, DescriberError, LabelsError
+from mvretrieval.ingest.indexing import IndexOptions, IndexReport
 from mvretrieval.search.query import Query
+from mvretrieval.store.store import FILE
 
 MVR = [sys.executable, "-m", "mvretrieval"]
 SMALL_FLAGS = ["--encoder", "builtin:", "--rig", "ring:3@30", "--size", "64", "--workers", "1"]
@@ -65,7 +65,10 @@ def test_identical_files_are_encoded_once_and_stay_two_objects(collection: Colle
     report, encoded = _encoded(collection, meshes)
     assert counts(report) == {"added": 3, "identical": 2} and encoded == 3
     hits = collection.search(Query(id="a.ply"))
-    assert [hit.id for hit in hits] == ["shape-001.ply", "z.ply"] or [hit.id for hit in hits] == ["z.ply", "shape-001.ply"]
+    assert [hit.id for hit in hits] == ["shape-001.ply", "z.ply"] or [hit.id for hit in hits] == [
+        "z.ply",
+        "shape-001.ply",
+    ]
     assert all(hit.score == pytest.approx(1, abs=1e-5) for hit in hits)
     collection.remove("a.ply")
     assert len(collection) == 2
@@ -138,7 +141,16 @@ def test_a_folder_that_is_not_there_takes_no_objects_with_it(collection: Collect
 
 
 def test_names_of_all_kinds(collection: Collection, tmp_path: Path) -> None:
-    names = ["two words.ply", "new\nline.ply", "grün 椅子 🪑.ply", "quo'te\".ply", "-dash.ply", "%s.ply", "UPPER.PLY", "tab\t.ply"]
+    names = [
+        "two words.ply",
+        "new\nline.ply",
+        "grün 椅子 🪑.ply",
+        "quo'te\".ply",
+        "-dash.ply",
+        "%s.ply",
+        "UPPER.PLY",
+        "tab\t.ply",
+    ]
     meshes = tmp_path / "m é"
     meshes.mkdir()
     for i, name in enumerate(names):
@@ -231,7 +243,9 @@ def test_one_bad_mesh_never_stops_a_run(collection: Collection, tmp_path: Path) 
     assert all(message for _, message in stored.values())
 
 
-def test_failures_are_not_tried_again_unless_the_file_or_the_wish_changes(collection: Collection, tmp_path: Path) -> None:
+def test_failures_are_not_tried_again_unless_the_file_or_the_wish_changes(
+    collection: Collection, tmp_path: Path
+) -> None:
     meshes = tmp_path / "meshes"
     meshes.mkdir()
     bad = meshes / "bad.obj"
@@ -287,8 +301,8 @@ def test_hidden_files_and_folders_are_passed_over_unless_they_are_named(collecti
 AS_NOBODY = """
 import os, sys
 from pathlib import Path
-from mvretrieval.collection.collection import Collection, OpenOptions
-from mvretrieval.collection.indexing import IndexOptions
+from mvretrieval.api import Collection, OpenOptions
+from mvretrieval.ingest.indexing import IndexOptions
 folder, meshes = Path(sys.argv[1]), Path(sys.argv[2])
 def index():
     with Collection.open(folder, OpenOptions(workers=1), write=True) as collection:
@@ -366,9 +380,10 @@ def test_whitening_is_fitted_at_the_end_of_the_run_that_can(tmp_path: Path) -> N
         write_shapes(tmp_path / "m", range(6))
         wrong = collection.add_folder(tmp_path / "m", options=IndexOptions(fit_where="nothing = 1")).statistics
         assert "not fitted: no column 'nothing'" in wrong
-        assert "not fitted: there is nothing" in collection.add_folder(
-            tmp_path / "m", options=IndexOptions(fit_where="faces > 1e9")
-        ).statistics
+        assert (
+            "not fitted: there is nothing"
+            in collection.add_folder(tmp_path / "m", options=IndexOptions(fit_where="faces > 1e9")).statistics
+        )
         assert collection.add_folder(tmp_path / "m").statistics == "fitted on 18 views"
         assert collection.index().dim == 8
         write_shapes(tmp_path / "m", range(8))
@@ -382,7 +397,7 @@ def test_whitening_is_fitted_at_the_end_of_the_run_that_can(tmp_path: Path) -> N
 
 
 def _wait_for_objects(folder: Path, count: int, process: subprocess.Popen[str]) -> None:
-    from mvretrieval.collection.store import Store
+    from mvretrieval.store.store import Store
 
     end = time.monotonic() + 60
     while time.monotonic() < end:

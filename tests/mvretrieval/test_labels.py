@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mvretrieval.collection.labels import read_labels
 from mvretrieval.errors import LabelsError
+from mvretrieval.ingest.labels_csv import read_labels
 
 
 def _write(folder: Path, text: str | bytes) -> Path:
@@ -58,7 +58,7 @@ def test_files_are_relative_to_the_csv(tmp_path: Path) -> None:
         (["9223372036854775807", "1"], [9223372036854775807, 1]),
         (["9223372036854775808", "1"], ["9223372036854775808", "1"]),
         (["9" * 5000, "1"], ["9" * 5000, "1"]),
-        (["a chair ", "it's; \"x\""], ["a chair", "it's; \"x\""]),
+        (["a chair ", 'it\'s; "x"'], ["a chair", 'it\'s; "x"']),
     ],
 )
 def test_a_column_is_a_number_where_all_of_it_is(cells: list[str], values: list[Any], tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_any_cells_come_back_in_one_type(tmp_path: Path, cells: list[str]) -> No
 
 
 def test_quotes_newlines_and_a_byte_order_mark(tmp_path: Path) -> None:
-    path = _write(tmp_path, b"\xef\xbb\xbffile, label \r\n\"a,\n b.obj\",\"say \"\"hi\"\"\"\r\n")
+    path = _write(tmp_path, b'\xef\xbb\xbffile, label \r\n"a,\n b.obj","say ""hi"""\r\n')
     labels = read_labels(path)
     assert labels.rows == {f"{tmp_path}/a,\n b.obj": {"label": 'say "hi"'}}
 
@@ -112,7 +112,7 @@ def test_the_same_row_twice_is_one_row(tmp_path: Path) -> None:
         ("", "have no column 'file' (they have none)"),
         ("file;label\nx.obj;1\n", "separate the columns with commas"),
         ("file,a\n,1\n", "line 2: the cell 'file' is empty"),
-        ("file,a\nx.obj,1\n\"y\nz.obj\",2\n,3\n", "line 5: the cell 'file' is empty"),
+        ('file,a\nx.obj,1\n"y\nz.obj",2\n,3\n', "line 5: the cell 'file' is empty"),
         ("file,up\nx.obj,+w\n", "line 2: up is one of +y, -y, +z, -z, +x, -x, not '+w'"),
         ("file,a\nx.obj,1\nx.obj,2\n", "line 3: x.obj has other labels in another row"),
         ("file,Label,label\nx.obj,1,2\n", "the columns 'Label' and 'label'"),

@@ -24,10 +24,14 @@ def _collection(seed: int, n: int = 60, classes: int = 5) -> tuple[NDArray[np.fl
     rng = np.random.default_rng(seed)
     labels: list[Any] = [f"class {c}" for c in rng.integers(classes, size=n)]
     labels[0], labels[1], labels[2] = None, "alone", None
-    return unit(rng.standard_normal((n, 8)) + 0.6 * rng.standard_normal((classes + 1, 8))[rng.integers(classes, size=n)]), labels
+    return unit(
+        rng.standard_normal((n, 8)) + 0.6 * rng.standard_normal((classes + 1, 8))[rng.integers(classes, size=n)]
+    ), labels
 
 
-def _runs(vectors: NDArray[np.float32], labels: list[Any]) -> tuple[dict[str, dict[str, int]], dict[str, dict[str, float]]]:
+def _runs(
+    vectors: NDArray[np.float32], labels: list[Any]
+) -> tuple[dict[str, dict[str, int]], dict[str, dict[str, float]]]:
     """Judgements and rankings as pytrec_eval wants them; scores are ranks, as it breaks ties in its own way."""
     qrel: dict[str, dict[str, int]] = {}
     run: dict[str, dict[str, float]] = {}
@@ -147,7 +151,9 @@ def test_equal_scores_are_ranked_by_id_where_ids_are_known() -> None:
     evaluation = evaluate(task, cosines(np.ones((6, 1), np.float32)), ids="efghcd")
     # In order of id: y (4), y (5), x (0), y (1), y (2), x (3).
     assert evaluation.ids == tuple("efghcd")
-    assert dict(zip(evaluation.ids, evaluation.values["NN"], strict=True)) == dict(zip("efghcd", [0, 1, 1, 0, 1, 1], strict=True))
+    assert dict(zip(evaluation.ids, evaluation.values["NN"], strict=True)) == dict(
+        zip("efghcd", [0, 1, 1, 0, 1, 1], strict=True)
+    )
     assert evaluation.values["mAP"][0] == pytest.approx(1 / 5)
 
 
@@ -160,7 +166,9 @@ def test_the_order_of_the_objects_does_not_matter_where_ids_are_known() -> None:
     ids_moved, labels_moved = [ids[i] for i in moved], [labels[i] for i in moved]
     again = evaluate(leave_one_out_task(labels_moved, ids_moved), cosines(vectors[moved]), ids=ids_moved)
     assert base.ids is not None and again.ids is not None
-    assert dict(zip(base.ids, base.values["mAP"], strict=True)) == dict(zip(again.ids, again.values["mAP"], strict=True))
+    assert dict(zip(base.ids, base.values["mAP"], strict=True)) == dict(
+        zip(again.ids, again.values["mAP"], strict=True)
+    )
 
 
 @pytest.mark.parametrize(("n", "dim"), [(61, 1280), (905, 256), (300, 512)])

@@ -41,7 +41,10 @@ def _naive(relevant: list[bool], max_relevant: int) -> dict[str, float]:
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.lists(st.lists(st.booleans(), min_size=140, max_size=140).filter(any), min_size=1, max_size=4), st.integers(1, 140))
+@given(
+    st.lists(st.lists(st.booleans(), min_size=140, max_size=140).filter(any), min_size=1, max_size=4),
+    st.integers(1, 140),
+)
 def test_agrees_with_the_definitions(rankings: list[list[bool]], length: int) -> None:
     rankings = [ranking[:length] for ranking in rankings if any(ranking[:length])] or [[True]]
     relevant = np.array(rankings)
@@ -66,7 +69,9 @@ def test_a_cut_ranking_counts_what_is_missing_as_wrong() -> None:
     count = np.array([4])
     whole = os3dor_metrics(np.array([[True, False] + [False] * 8]), count, 4)
     cut = os3dor_metrics(np.array([[True, False]]), count, 4)
-    assert {name: values.tolist() for name, values in cut.items()} == {name: values.tolist() for name, values in whole.items()}
+    assert {name: values.tolist() for name, values in cut.items()} == {
+        name: values.tolist() for name, values in whole.items()
+    }
 
 
 # -- OS-ESB-core -------------------------------------------------------------------------------------------------------

@@ -16,11 +16,11 @@ from made_meshes import SMALL, shape, write_shapes
 from serving import served
 from tiny_clip import tiny_clip
 
-from mvretrieval.collection.collection import Collection, OpenOptions
-from mvretrieval.collection.indexing import IndexOptions
-from mvretrieval.collection.where import parse_where
+from mvretrieval.api import Collection, OpenOptions
 from mvretrieval.describe import DescriberConfig
+from mvretrieval.ingest.indexing import IndexOptions
 from mvretrieval.search.query import Query
+from mvretrieval.store.filters import parse_where
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
 pytest.importorskip("fastapi", reason="the service is not installed: pip install 'mvretrieval[serve]'")
@@ -29,8 +29,17 @@ from mvretrieval.service import app as service  # noqa: E402
 from mvretrieval.service.settings import ServiceSettings  # noqa: E402
 
 CHROMIUM = Path("/usr/bin/chromium")
-QUIET = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"]
-SOFTWARE_GL = ["--use-angle=swiftshader", "--enable-unsafe-swiftshader"]  # slow: only where something is looked at in 3D
+QUIET = [
+    "--no-sandbox",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+SOFTWARE_GL = [
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+]  # slow: only where something is looked at in 3D
 NO_GL = ["--disable-3d-apis"]
 VIEWER = service.PAGE / "vendor" / "model-viewer.min.js"
 REFUSED = "Failed to load resource"  # what a browser notes of every answer that is an error
@@ -78,7 +87,9 @@ class Visit:
 
     def outside(self) -> list[str]:
         """Addresses that were asked and are not the service's."""
-        return [request.url for request in self.requests if not request.url.startswith((self.address, "blob:", "data:"))]
+        return [
+            request.url for request in self.requests if not request.url.startswith((self.address, "blob:", "data:"))
+        ]
 
     def asked(self) -> list[dict[str, Any]]:
         """The questions that were sent since the page was loaded."""
@@ -118,7 +129,9 @@ def reading(tmp_path_factory: pytest.TempPathFactory, shapes: Path) -> Iterator[
     """The same shapes under an encoder that reads words."""
     encoder = tiny_clip(tmp_path_factory.mktemp("clip"))
     folder = tmp_path_factory.mktemp("reading") / "c"
-    with Collection.create(folder, DescriberConfig(encoder=encoder, rig="ring:3@30", size=64), OpenOptions(workers=1)) as made:
+    with Collection.create(
+        folder, DescriberConfig(encoder=encoder, rig="ring:3@30", size=64), OpenOptions(workers=1)
+    ) as made:
         made.add_folder(shapes)
         with served(made) as found:
             yield found
@@ -209,7 +222,11 @@ def test_words_with_minus_and_weights_stand_in_the_address(visit: Any, reading: 
 def test_the_box_says_what_its_terms_say(visit: Any, address: str) -> None:
     """Terms of any words, written into the box and read again, are the same."""
     terms = [
-        [{"text": "office chair", "minus": False}, {"text": "wooden", "minus": True}, {"text": "with arms", "minus": True}],
+        [
+            {"text": "office chair", "minus": False},
+            {"text": "wooden", "minus": True},
+            {"text": "with arms", "minus": True},
+        ],
         [{"text": "T-shirt", "minus": False}, {"text": "red thing", "minus": False}],
         [{"text": "-5 degrees", "minus": False}, {"text": "stuhl für größe", "minus": True}],
     ]
@@ -236,7 +253,15 @@ def test_conditions_are_filters_that_the_service_reads(visit: Any, address: str)
     for (column, operator, value), text in zip(conditions, made, strict=True):
         condition = parse_where(text, known)
         assert condition.sql.startswith(known[column])
-        wanted = () if "null" in operator else (f"%{value}%",) if operator == "like" else (-3.5,) if value == "-3.5" else (value,)
+        wanted = (
+            ()
+            if "null" in operator
+            else (f"%{value}%",)
+            if operator == "like"
+            else (-3.5,)
+            if value == "-3.5"
+            else (value,)
+        )
         assert condition.parameters == wanted
 
 
@@ -330,7 +355,9 @@ def test_without_the_3d_viewer_stored_views_are_turned(visit: Any, address: str)
     page.goto(f"{address}/#open=shape-002.ply")
     views = page.get_by_role("slider", name="Views of shape-002.ply")
     expect(views).to_have_attribute("aria-valuemax", "3")
-    expect(page.locator(".viewer-said")).to_contain_text("The 3D viewer is not installed with this service. Drag left or right")
+    expect(page.locator(".viewer-said")).to_contain_text(
+        "The 3D viewer is not installed with this service. Drag left or right"
+    )
     at = views.bounding_box()
     page.mouse.move(at["x"] + 200, at["y"] + 100)
     page.mouse.down()
@@ -372,7 +399,9 @@ def test_filters_are_chosen_or_written(visit: Any, address: str) -> None:
     expect(page.locator("#grid .name")).to_have_text(["shape-007.ply", "shape-011.ply"])
     page.get_by_label("Filter, as it is sent").fill("label = ")
     page.get_by_label("Filter, as it is sent").press("Enter")
-    expect(page.get_by_role("alert").first).to_have_text(re.compile(r"^Cannot read the filter at its end: label = \. .*\.$"))
+    expect(page.get_by_role("alert").first).to_have_text(
+        re.compile(r"^Cannot read the filter at its end: label = \. .*\.$")
+    )
     expect(page.locator("#grid .card")).to_have_count(0)
     page.go_back()
     expect(page.locator("#grid .card")).to_have_count(2)

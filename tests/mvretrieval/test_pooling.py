@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from mvretrieval.errors import ShapeError
-from mvretrieval.pooling.adam import AdamConfig, AdamPooling
-from mvretrieval.pooling.harmonics import N_HARMONICS, harmonics
-from mvretrieval.pooling.pooling import MaxPooling, MeanPooling
-from mvretrieval.pooling.rivals import ChunkPooling, ClipAdapterPooling
+from mvretrieval.weighting.adam import AdamConfig, AdamPooling
+from mvretrieval.weighting.baselines import ChunkPooling, ClipAdapterPooling
+from mvretrieval.weighting.pooling import MaxPooling, MeanPooling
+from mvretrieval.weighting.spherical_harmonics import N_HARMONICS, harmonics
 
 B, V, D = 3, 6, 16
 _Module = TypeVar("_Module", bound=nn.Module)
@@ -45,7 +45,9 @@ def _moved(module: _Module) -> _Module:
 def _all_poolings(ordered: bool = True) -> list[nn.Module]:
     adams = [
         _trained(instance_scores=i, dataset_scores=d, n_slots=V, adapter=a, average_softmaxes=s)
-        for i, d, a, s in itertools.product((True, False), ("directions", "slots", "none"), (True, False), (True, False))
+        for i, d, a, s in itertools.product(
+            (True, False), ("directions", "slots", "none"), (True, False), (True, False)
+        )
         if ordered or d != "slots"
     ]
     rings = [_moved(ChunkPooling(D))] if ordered else []
@@ -124,7 +126,9 @@ def test_untrained_adam_is_mean_pooling(instance: bool, dataset: str, adapter: b
     torch.testing.assert_close(weights, shares)
 
 
-@pytest.mark.parametrize("rival", [ClipAdapterPooling(D), ClipAdapterPooling(D, 0.9), ChunkPooling(D), ChunkPooling(D, 0.1)])
+@pytest.mark.parametrize(
+    "rival", [ClipAdapterPooling(D), ClipAdapterPooling(D, 0.9), ChunkPooling(D), ChunkPooling(D, 0.1)]
+)
 def test_untrained_rivals_are_mean_pooling_and_learn_from_there(rival: nn.Module) -> None:
     vectors, mask, _ = _random_views()
     expected, shares = MeanPooling()(vectors, mask)
@@ -204,7 +208,9 @@ def test_one_softmax_lets_a_worthless_view_fall_to_zero_and_two_do_not() -> None
     vectors, mask, directions = _random_views()
     mask[:] = True
     for average, least in ((False, 0.0), (True, 1 / (2 * V))):
-        pooling = AdamPooling(AdamConfig(D, instance_scores=False, dataset_scores="slots", n_slots=V, average_softmaxes=average))
+        pooling = AdamPooling(
+            AdamConfig(D, instance_scores=False, dataset_scores="slots", n_slots=V, average_softmaxes=average)
+        )
         with torch.no_grad():
             pooling.dataset[0] = -1e4
         _, weights = pooling(vectors, mask, directions)
@@ -242,8 +248,12 @@ def test_harmonics_are_orthonormal_over_the_sphere() -> None:
     area = (weights[:, None] * (2 * math.pi / 16)).expand(-1, 16).reshape(-1, 1)
     values = harmonics(points)
     assert values.shape == (128, N_HARMONICS)
-    torch.testing.assert_close(values.T @ (area * values), torch.eye(N_HARMONICS, dtype=torch.float64), atol=1e-7, rtol=0)
-    torch.testing.assert_close((area * values).sum(dim=0), torch.zeros(N_HARMONICS, dtype=torch.float64), atol=1e-9, rtol=0)
+    torch.testing.assert_close(
+        values.T @ (area * values), torch.eye(N_HARMONICS, dtype=torch.float64), atol=1e-7, rtol=0
+    )
+    torch.testing.assert_close(
+        (area * values).sum(dim=0), torch.zeros(N_HARMONICS, dtype=torch.float64), atol=1e-9, rtol=0
+    )
 
 
 def test_harmonics_turn_about_the_up_axis() -> None:

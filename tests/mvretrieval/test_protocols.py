@@ -77,7 +77,9 @@ def test_a_query_that_lost_its_like_is_skipped_and_counted() -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.text(), unique=True, max_size=5), st.integers(1, 9), st.integers(0, 2**40), st.integers(0, 9))
-def test_the_file_holds_the_draw(tmp_path_factory: pytest.TempPathFactory, ids: list[str], n: int, seed: int, m: int) -> None:
+def test_the_file_holds_the_draw(
+    tmp_path_factory: pytest.TempPathFactory, ids: list[str], n: int, seed: int, m: int
+) -> None:
     path = tmp_path_factory.mktemp("queries") / "new folder" / "queries.json"
     queries = OpenSetQueries(tuple(ids), n, seed, m)
     queries.write(path)
@@ -112,7 +114,12 @@ def test_a_file_that_is_not_there_or_cannot_be_written() -> None:
 def test_the_file_says_how_it_came_about(tmp_path: Path) -> None:
     draw_queries("aab", ["1", "2", "3"], 4, 7).write(tmp_path / "q.json")
     record = json.loads((tmp_path / "q.json").read_text())
-    assert (record["protocol"], record["seed"], record["queries_per_class"], record["short_classes"]) == ("open-set", 7, 4, 2)
+    assert (record["protocol"], record["seed"], record["queries_per_class"], record["short_classes"]) == (
+        "open-set",
+        7,
+        4,
+        2,
+    )
 
 
 # -- wrong use ---------------------------------------------------------------------------------------------------------

@@ -14,9 +14,9 @@ from made_meshes import box
 from numpy.typing import NDArray
 from PIL import Image
 
-from mvretrieval.collection.collection import Collection
+from mvretrieval.api import Collection
 from mvretrieval.errors import CollectionError, EncoderError, FilterError, QueryError
-from mvretrieval.search.pictures import load_picture
+from mvretrieval.images import load_picture
 from mvretrieval.search.query import Query, Term, resolve
 
 SIDE = 64
@@ -71,7 +71,9 @@ def test_of_a_bare_vector_the_best_view_is_the_one_that_lies_next_to_it(
 
 
 @pytest.mark.parametrize("weights", [(1.0, 1.0), (1.0, -0.5), (0.2, 3.0), (2.0, -2.0)])
-def test_a_mixture_is_the_weighted_sum_of_standardised_cosines(things: Collection, weights: tuple[float, float]) -> None:
+def test_a_mixture_is_the_weighted_sum_of_standardised_cosines(
+    things: Collection, weights: tuple[float, float]
+) -> None:
     terms = [Term("id", "shape-001.ply", weights[0]), Term("id", "shape-006.ply", weights[1])]
     hits = things.search(Query(terms=terms), k=100)
     ids, vectors = _vectors(things)
@@ -106,7 +108,9 @@ def test_a_hit_carries_its_best_view_and_its_view_weights(things: Collection, sh
     assert hit.view_weights.shape == (1, 3) and hit.view_weights.sum() == pytest.approx(1)
     assert hit.best_view["style"] == "texture" and hit.best_view["elevation_deg"] == 30
     assert hit.best_view["azimuth_deg"] == hit.best_view["view"] * 120
-    assert hit.best_view["query_view"] == hit.best_view["view"] and hit.best_view["similarity"] == pytest.approx(1, abs=1e-3)
+    assert hit.best_view["query_view"] == hit.best_view["view"] and hit.best_view["similarity"] == pytest.approx(
+        1, abs=1e-3
+    )
     number = things.number_of(hit.id)
     views, _ = things.views(number)
     ask = Term("vector", things.store.vector_of(number))
@@ -352,7 +356,9 @@ def test_the_view_of_a_known_object_is_told_by_its_own_number(things: Collection
         views, _ = collection.views(number)
         whole = collection.store.whole(number, views.shape)
         with collection.store.transaction():
-            collection.store.put(replace(whole, view_mask=np.array([False, True, True])), collection.store.next_change())
+            collection.store.put(
+                replace(whole, view_mask=np.array([False, True, True])), collection.store.next_change()
+            )
         for hit in collection.search(Query(id="shape-003.ply")):
             found, _ = collection.views(collection.number_of(hit.id))
             similarity = found[0, hit.best_view["view"]] @ views[0].T

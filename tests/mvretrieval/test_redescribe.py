@@ -10,8 +10,8 @@ import pytest
 import trimesh
 
 from mvretrieval import Collection, DescriberConfig, Query
-from mvretrieval.collection.redescribe import STAGING, redescribe
 from mvretrieval.errors import CollectionError, DescriberError
+from mvretrieval.ingest.reembed import STAGING, redescribe
 
 CONFIG = DescriberConfig(encoder="builtin:", rig="ring:3@30", size=64)
 
@@ -21,7 +21,12 @@ def things(tmp_path: Path) -> Path:
     meshes = tmp_path / "meshes"
     meshes.mkdir()
     for i, mesh in enumerate(
-        [trimesh.creation.box(), trimesh.creation.icosphere(), trimesh.creation.cone(1, 3), trimesh.creation.torus(1, 0.3)]
+        [
+            trimesh.creation.box(),
+            trimesh.creation.icosphere(),
+            trimesh.creation.cone(1, 3),
+            trimesh.creation.torus(1, 0.3),
+        ]
     ):
         mesh.export(meshes / f"{i}.glb")
     (tmp_path / "labels.csv").write_text("file,kind\n" + "".join(f"meshes/{i}.glb,{i % 2}\n" for i in range(4)))

@@ -21,21 +21,21 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mvrender.cameras import parse_rig
-from mvretrieval.adapters.adapter import Adapter
-from mvretrieval.adapters.config import AdapterConfig
-from mvretrieval.adapters.network import NetworkConfig
-from mvretrieval.collection.collection import Collection, OpenOptions
+from mvretrieval.api import Collection, OpenOptions
 from mvretrieval.errors import ShapeError
-from mvretrieval.evaluation import map2d, report
+from mvretrieval.evaluation.report import map2d, report
 from mvretrieval.evaluation.metrics import Evaluation, evaluate, leave_one_out
 from mvretrieval.evaluation.os3dor import os3dor_measure
 from mvretrieval.evaluation.protocols import Task, draw_queries, leave_one_out_task, open_set_task
 from mvretrieval.evaluation.ranking import cosines
-from mvretrieval.evaluation.report import ReportError, write_report
-from mvretrieval.evaluation.thumbnails import Thumbnails
-from mvretrieval.pooling.harmonics import harmonics
+from mvretrieval.evaluation.report.report import ReportError, write_report
+from mvretrieval.evaluation.report.thumbnails import Thumbnails
+from mvretrieval.weighting.adapter import Adapter
+from mvretrieval.weighting.config import AdapterConfig
+from mvretrieval.weighting.network import NetworkConfig
+from mvretrieval.weighting.spherical_harmonics import harmonics
 
-HOSTILE = '<img src=x onerror=alert(1)>&"\'</script><!--{{ 7*7 }}'
+HOSTILE = "<img src=x onerror=alert(1)>&\"'</script><!--{{ 7*7 }}"
 _VOID = {"meta", "img", "input", "wbr", "br", "link"}
 
 
@@ -76,7 +76,9 @@ class _Page(HTMLParser):
 
     @property
     def map_data(self) -> dict[str, Any]:
-        data: dict[str, Any] = json.loads("".join(data for tag, data in self.texts if tag == "script" and data.startswith('{"')))
+        data: dict[str, Any] = json.loads(
+            "".join(data for tag, data in self.texts if tag == "script" and data.startswith('{"'))
+        )
         return data
 
 
@@ -97,7 +99,11 @@ def _check_sound(page: _Page) -> None:
 
 @contextmanager
 def _made(
-    folder: Path, vectors: NDArray[np.float32], labels: Sequence[Any], ids: Sequence[str] | None = None, strips: bool = False
+    folder: Path,
+    vectors: NDArray[np.float32],
+    labels: Sequence[Any],
+    ids: Sequence[str] | None = None,
+    strips: bool = False,
 ) -> Iterator[Collection]:
     """A collection of objects with these vectors. No index is saved: they are shorter than the encoder's."""
     collection = Collection.create(folder, SMALL, OpenOptions(workers=1))
@@ -172,7 +178,9 @@ def test_shown_hits_are_the_ranking(tmp_path: Path) -> None:
         page, _ = _report(collection, labels, vectors, tmp_path / "out")
     marks = [attributes["class"] for attributes in page.named("li") if attributes.get("class") in ("right", "wrong")]
     hits = [attributes["title"] for attributes in page.named("figure") if "title" in attributes]
-    asked = [title for attributes in page.named("span") if (title := attributes.get("title") or "").startswith("object ")]
+    asked = [
+        title for attributes in page.named("span") if (title := attributes.get("title") or "").startswith("object ")
+    ]
     assert len(hits) == len(marks) == 8 * len(asked) == 80
     scores = vectors.astype(float) @ vectors.T.astype(float)
     for i, name in enumerate(asked):
@@ -188,7 +196,9 @@ def test_an_open_set_task_answers_from_its_gallery_alone(tmp_path: Path) -> None
     task = open_set_task(labels, ids, draw_queries(labels, ids, per_class=2))
     evaluation = evaluate(task, cosines(vectors), os3dor_measure(task.n_relevant), ids)
     with _made(tmp_path / "c", vectors, labels) as collection:
-        page, found = _report(collection, labels, vectors, tmp_path / "out", evaluation=evaluation, task=task, scope="open <set>")
+        page, found = _report(
+            collection, labels, vectors, tmp_path / "out", evaluation=evaluation, task=task, scope="open <set>"
+        )
     assert found["queries"] == 8 and found["means"] == pytest.approx(evaluation.means())
     assert {row["n"] for row in found["per_class"]} == {2}
     asked = {ids[q] for q in task.queries}
@@ -228,7 +238,9 @@ def test_names_stay_names(tmp_path: Path) -> None:
 )
 def test_any_collection_has_a_report(tmp_path: Path, labels: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(map2d, "_PCA_DIMENSIONS", 4)
-    vectors = unit(np.random.default_rng(1).standard_normal((len(labels), 6))) if labels else np.empty((0, 1), np.float32)
+    vectors = (
+        unit(np.random.default_rng(1).standard_normal((len(labels), 6))) if labels else np.empty((0, 1), np.float32)
+    )
     with _made(tmp_path / "c", vectors, labels) as collection:
         page, found = _report(collection, labels, vectors, tmp_path / "out")
     assert found["objects"] == len(labels) and found["labelled"] == sum(label is not None for label in labels)
@@ -237,7 +249,9 @@ def test_any_collection_has_a_report(tmp_path: Path, labels: list[Any], monkeypa
     else:
         assert "No object could be asked" in page.text and found["curve"] is None and found["means"]["mAP"] is None
     if labels:
-        assert len(page.named("use")) == len(labels) and page.map_data["ids"] == [f"object {i}" for i in range(len(labels))]
+        assert len(page.named("use")) == len(labels) and page.map_data["ids"] == [
+            f"object {i}" for i in range(len(labels))
+        ]
         assert not page.named("img") and not page.named("image")
 
 
@@ -317,7 +331,10 @@ def test_learnt_weights_and_seen_classes_are_shown(tmp_path: Path) -> None:
     for name in ("mean", "percentile_10", "percentile_90"):
         np.testing.assert_allclose(weights["styles"]["clay"][name], shares, atol=1e-4)
     assert {row["class"]: row["seen"] for row in found["per_class"]} == {"box": True, "ball": False}
-    assert f"Means of {shares.min():.2f} to {shares.max():.2f} times a fair share" in page.text and "learnt weights" in page.text
+    assert (
+        f"Means of {shares.min():.2f} to {shares.max():.2f} times a fair share" in page.text
+        and "learnt weights" in page.text
+    )
     assert len([a for a in page.named("svg") if a.get("class") == "chart round"]) == 2
 
 
@@ -328,7 +345,9 @@ def test_what_is_missing_is_named(things: Collection, tmp_path: Path, monkeypatc
     nothing = leave_one_out(np.empty((0, 1), np.float32), [])
     (tmp_path / "file").write_text("")
     with pytest.raises(ReportError, match="name another folder"):
-        write_report(things, np.empty(0, np.int64), [], np.empty((0, 1), np.float32), nothing, tmp_path / "file" / "out")
+        write_report(
+            things, np.empty(0, np.int64), [], np.empty((0, 1), np.float32), nothing, tmp_path / "file" / "out"
+        )
     with pytest.raises(ShapeError, match="1 objects have 2 labels"):
         write_report(things, np.array([1]), ["a", "b"], np.ones((1, 2), np.float32), nothing, tmp_path)
     with pytest.raises(ReportError, match="1 of 1 objects were removed"):

@@ -18,9 +18,11 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from mvrender.cameras import parse_rig
-from mvretrieval.collection.collection import Collection, OpenOptions
-from mvretrieval.evaluation import breakdown, view_weights
-from mvretrieval.evaluation.breakdown import (
+from mvretrieval.api import Collection, OpenOptions
+from mvretrieval.evaluation.protocols import leave_one_out_task
+from mvretrieval.evaluation.ranking import cosines
+from mvretrieval.evaluation.report import breakdown, view_weights
+from mvretrieval.evaluation.report.breakdown import (
     RECALL_LEVELS,
     answers_of,
     best_and_worst,
@@ -29,10 +31,8 @@ from mvretrieval.evaluation.breakdown import (
     curve_of,
     interpolated_precision,
 )
-from mvretrieval.evaluation.charts import is_ring, map_chart, on_map, plane_chart, rim, ring_chart
-from mvretrieval.evaluation.map2d import N_GROUPS, evenly, groups_of, place
-from mvretrieval.evaluation.protocols import leave_one_out_task
-from mvretrieval.evaluation.ranking import cosines
+from mvretrieval.evaluation.report.charts import is_ring, map_chart, on_map, plane_chart, rim, ring_chart
+from mvretrieval.evaluation.report.map2d import N_GROUPS, evenly, groups_of, place
 
 # -- curve -------------------------------------------------------------------------------------------------------------
 
@@ -63,7 +63,9 @@ def test_the_curve_agrees_with_trec_eval() -> None:
     qrel, run = {}, {}
     for q in task.queries:
         others = [i for i in range(70) if i != q]
-        order = sorted(others, key=lambda i, q=q: (-round(float(vectors[q].astype(float) @ vectors[i].astype(float)), 9), i))  # type: ignore[misc]
+        order = sorted(
+            others, key=lambda i, q=q: (-round(float(vectors[q].astype(float) @ vectors[i].astype(float)), 9), i)
+        )  # type: ignore[misc]
         qrel[f"{q}"] = {f"{i}": int(labels[i] == labels[q]) for i in others}
         run[f"{q}"] = {f"{i}": float(len(order) - rank) for rank, i in enumerate(order)}
         assert answers.first[q].tolist() == order[:8]
@@ -126,7 +128,9 @@ def test_best_and_worst_share_nothing_and_vary(pairs: list[tuple[float, int]]) -
     best, worst = best_and_worst(values, codes, np.ones(len(pairs), np.int64), 4, 6)
     assert not set(best) & set(worst)
     assert len(best) == min(4, (len(pairs) + 1) // 2) and len(worst) == min(6, len(pairs) // 2)
-    assert values[best].tolist() == sorted(values[best], reverse=True) and values[worst].tolist() == sorted(values[worst])
+    assert values[best].tolist() == sorted(values[best], reverse=True) and values[worst].tolist() == sorted(
+        values[worst]
+    )
     if worst:
         assert values[best].min() >= values[worst].max() and values[best[0]] == values.max()
         assert values[worst[0]] == values.min()
@@ -138,7 +142,9 @@ def test_best_and_worst_share_nothing_and_vary(pairs: list[tuple[float, int]]) -
 
 
 @contextmanager
-def _with_views(folder: Path, views: NDArray[np.float32], masks: NDArray[np.bool_], pooling: str) -> Iterator[Collection]:
+def _with_views(
+    folder: Path, views: NDArray[np.float32], masks: NDArray[np.bool_], pooling: str
+) -> Iterator[Collection]:
     collection = Collection.create(folder, replace(SMALL, pooling=pooling), OpenOptions(workers=1))
     with collection.store.transaction():
         for i, (own, mask) in enumerate(zip(views, masks, strict=True)):
@@ -199,7 +205,10 @@ def test_a_ring_chart_points_where_the_cameras_are() -> None:
     rig = parse_rig("ring:4@30")
     mean = np.array([1.0, 2.0, 0.5, 0.5])
     svg = ring_chart(rig, mean, mean, mean, 2.0, rim(rig, [f"data:{v}" for v in range(4)]))
-    places = {m[0]: (float(m[1]), float(m[2])) for m in re.findall(r'<image href="data:(\d)" x="([-\d.]+)" y="([-\d.]+)"', svg)}
+    places = {
+        m[0]: (float(m[1]), float(m[2]))
+        for m in re.findall(r'<image href="data:(\d)" x="([-\d.]+)" y="([-\d.]+)"', svg)
+    }
     # Front at the bottom (y down), +X on the right.
     assert places["0"][1] > 100 and places["1"][0] > 100 and places["2"][1] < -100 and places["3"][0] < -100
     reaches = [

@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 from commands import Mvr, runner
 
+from mvretrieval.api import Collection
 from mvretrieval.cli import eval_table
-from mvretrieval.collection.collection import Collection
-from mvretrieval.collection.redescribe import redescribe
 from mvretrieval.errors import EvaluationError
 from mvretrieval.evaluation.feature_file import measure_features
-from mvretrieval.evaluation.reproduction import Row, parse_table, read_table, table_names
+from mvretrieval.evaluation.reproduce.reproduce import Row, parse_table, read_table, table_names
+from mvretrieval.ingest.reembed import redescribe
 
 ROW = Row("r", "d", "c", "eval", "e", "mAP", 50.0, 1.0, "s", False, factor=100)
 
@@ -75,11 +75,15 @@ def test_the_commands_of_a_table_are_ones_that_there_are(name: str, capsys: pyte
     assert used == set(table.data)
     for row in table.rows:
         files = [option.removeprefix("{dir}/data/") for option in row.options if option.startswith("{dir}/data/")]
-        assert all(file.split("/")[0] in table.data and file.endswith(("/queries.json", "/unseen-classes.txt")) for file in files)
+        assert all(
+            file.split("/")[0] in table.data and file.endswith(("/queries.json", "/unseen-classes.txt"))
+            for file in files
+        )
 
 
 @pytest.mark.parametrize(
-    ("value", "verdict"), [(50, "reproduced"), (51, "reproduced"), (48.9, "close"), (53, "close"), (53.1, "not"), (0, "not")]
+    ("value", "verdict"),
+    [(50, "reproduced"), (51, "reproduced"), (48.9, "close"), (53, "close"), (53.1, "not"), (0, "not")],
 )
 def test_verdicts(value: float, verdict: str) -> None:
     assert ROW.judge(value) == verdict
@@ -126,7 +130,9 @@ def test_a_table_as_it_stands(mvr: Mvr) -> None:
     code, out, _ = mvr("--list")
     assert code == 0 and all(name in out for name in table_names())
     listed = json.loads(mvr("--list", "--json")[1])["tables"]
-    assert {table["name"]: table["run"] for table in listed} == {n: sum(r.run for r in read_table(n).rows) for n in table_names()}
+    assert {table["name"]: table["run"] for table in listed} == {
+        n: sum(r.run for r in read_table(n).rows) for n in table_names()
+    }
     code, out, _ = mvr("open-set")
     assert code == 0 and "never run here" in out and "was run here" in out
     for arguments, ended, said in (
@@ -214,7 +220,10 @@ def test_what_is_left_to_do_is_all_that_is_missing_in_order(mvr: Mvr, tmp_path: 
     assert make("psb-mobilenet-whitened") == [script, index, copy, whiten]
     assert make("psb-mobilenet-whitened", "--row", "psb-whitened") == [script, index, copy, whiten]
     said = mvr("psb", "--collections", tmp_path, "--row", "psb-mobilenet-nn")[1]
-    assert f"{tmp_path}/psb-mobilenet is not there; it is made by\n  {script}\n  # mobilenet_v2_imagenet.safetensors" in said
+    assert (
+        f"{tmp_path}/psb-mobilenet is not there; it is made by\n  {script}\n  # mobilenet_v2_imagenet.safetensors"
+        in said
+    )
     (tmp_path / "data/psb").mkdir(parents=True)
     assert make("psb-mobilenet") == [script, index]  # the script was stopped
     (tmp_path / "data/psb/labels.csv").touch()
@@ -224,7 +233,9 @@ def test_what_is_left_to_do_is_all_that_is_missing_in_order(mvr: Mvr, tmp_path: 
     (tmp_path / "psb-mobilenet-whitened").mkdir()
     assert make("psb-mobilenet-whitened", "--row", "psb-whitened") == [script]
     said = mvr("psb", "--collections", tmp_path, "--row", "psb-whitened")
-    assert said[0] == 0 and f"{tmp_path}/data/psb/unseen-classes.txt is not there; it is made by\n  {script}\n" in said[1]
+    assert (
+        said[0] == 0 and f"{tmp_path}/data/psb/unseen-classes.txt is not there; it is made by\n  {script}\n" in said[1]
+    )
     (tmp_path / "data/psb/unseen-classes.txt").touch()
     assert make("psb-mobilenet-adam")[0].startswith("mvr train")
     code, out, err = mvr("psb", "--collections", tmp_path, "--row", "psb-whitened", "--json")

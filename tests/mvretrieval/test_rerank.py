@@ -15,14 +15,14 @@ from made_meshes import SMALL, new_object, unit, write_shapes
 from numpy.typing import NDArray
 from PIL import Image
 
-from mvretrieval.collection.batches import original_vectors, view_vectors
-from mvretrieval.collection.collection import Collection
+from mvretrieval.api import Collection
+from mvretrieval.augmentation import blend
 from mvretrieval.errors import QueryError, ShapeError
-from mvretrieval.search.answers import Hit
+from mvretrieval.search.options import Refinement
+from mvretrieval.search.pipeline import Hit
 from mvretrieval.search.query import Query, Term, resolve
-from mvretrieval.search.refinement import Refinement
 from mvretrieval.search.rerank import view_match
-from mvretrieval.search.smoothing import blend
+from mvretrieval.store.batches import original_vectors, view_vectors
 
 Array = NDArray[Any]
 ALL = Refinement(match_views=1000, match_weight=1.0)
@@ -307,7 +307,10 @@ def test_each_plus_term_is_expanded_by_itself_and_no_minus_term(two_styles: Coll
     gallery = np.stack([_vector_of(two_styles, i) for i in _ids(two_styles)]).astype(float)
     for hit in hits:
         assert hit.parts == pytest.approx([_vector_of(two_styles, hit.id) @ v for v in (plus, minus)], abs=1e-5)
-        z = [(part - (gallery @ v).mean()) / (gallery @ v).std() for part, v in zip(hit.parts, (plus, minus), strict=True)]
+        z = [
+            (part - (gallery @ v).mean()) / (gallery @ v).std()
+            for part, v in zip(hit.parts, (plus, minus), strict=True)
+        ]
         assert hit.score == pytest.approx(z[0] - 0.5 * z[1], abs=1e-3)
 
 
@@ -315,7 +318,7 @@ def test_in_a_smoothed_collection_what_is_found_is_smoothed(tmp_path: Path, coll
     paths = write_shapes(tmp_path, range(8))
     collection.add_folder(tmp_path)
     collection.smooth(2)
-    from mvretrieval.collection.smoothed import searched_vectors
+    from mvretrieval.store.augmented import searched_vectors
 
     own = _vector_of(collection, paths[1].name)
     numbers = [collection.number_of(hit.id) for hit in collection.search(Query(id=paths[1].name), k=3)]

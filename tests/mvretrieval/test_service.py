@@ -26,11 +26,11 @@ from made_meshes import SMALL, shape, write_shapes
 from PIL import Image
 from serving import served
 
+from mvretrieval.api import Collection, OpenOptions
 from mvretrieval.client import Client
-from mvretrieval.collection.collection import Collection, OpenOptions
 from mvretrieval.errors import ServiceError, UnknownObjectError
+from mvretrieval.search.options import Refinement
 from mvretrieval.search.query import Query, Term
-from mvretrieval.search.refinement import Refinement
 from mvretrieval.service.settings import UPLOAD_LIMITS, ServiceSettings
 
 TOKEN = "a secret"
@@ -53,7 +53,9 @@ def meshes(tmp_path: Path) -> Path:
 @pytest.fixture
 def own(tmp_path: Path, meshes: Path) -> Iterator[Collection]:
     """A collection of four that may be changed, open as a service opens it."""
-    with Collection.create(tmp_path / "own", SMALL, OpenOptions(workers=2, limits=UPLOAD_LIMITS, shared=True)) as collection:
+    with Collection.create(
+        tmp_path / "own", SMALL, OpenOptions(workers=2, limits=UPLOAD_LIMITS, shared=True)
+    ) as collection:
         collection.add_folder(meshes)
         yield collection
 
@@ -69,7 +71,9 @@ def problem(answer: httpx.Response) -> tuple[int, str]:
     return answer.status_code, told["code"]
 
 
-def test_the_client_finds_what_the_collection_finds(things: Collection, reading: str, shapes: Path, tmp_path: Path) -> None:
+def test_the_client_finds_what_the_collection_finds(
+    things: Collection, reading: str, shapes: Path, tmp_path: Path
+) -> None:
     Image.fromarray(np.full((40, 60, 3), 200, np.uint8)).save(tmp_path / "grey.png")
     picture = tmp_path / "ball.png"
     from mvretrieval.search.page import view_picture
@@ -85,7 +89,13 @@ def test_the_client_finds_what_the_collection_finds(things: Collection, reading:
         Query(images=picture, background="keep"),
         Query(id="shape-002.ply"),
         Query(vector=vector),
-        Query(terms=[Term("mesh", shapes / "shape-001.ply"), Term("id", "shape-002.ply", -0.5), Term("images", [picture], 0.3)]),
+        Query(
+            terms=[
+                Term("mesh", shapes / "shape-001.ply"),
+                Term("id", "shape-002.ply", -0.5),
+                Term("images", [picture], 0.3),
+            ]
+        ),
     ]
     refinement = Refinement(expand=2, match_views=4, match_weight=0.3)
     with Client(reading) as client:
@@ -142,7 +152,12 @@ def test_an_object_is_added_replaced_labelled_and_removed(own: Collection, meshe
             client.get("another")
         with pytest.raises(UnknownObjectError):
             client.add(new, id="another", replace=True)
-        assert {found["id"] for found in client.objects()} == {"shape-001.ply", "shape-002.ply", "shape-003.ply", new.name}
+        assert {found["id"] for found in client.objects()} == {
+            "shape-001.ply",
+            "shape-002.ply",
+            "shape-003.ply",
+            new.name,
+        }
     # Files that were uploaded go with their objects; those that were there before stay.
     assert len(list((own.folder / "uploads").iterdir())) == 1
     assert (meshes / "shape-000.ply").exists()
@@ -153,7 +168,9 @@ def test_what_a_mesh_names_comes_along(own: Collection, tmp_path: Path) -> None:
     (home / "textures").mkdir(parents=True)
     Image.fromarray(np.tile(np.uint8([[[255, 0, 0]]]), (8, 8, 1))).save(home / "textures" / "red.png")
     (home / "a.mtl").write_text("newmtl m\nmap_Kd textures/red.png\n")
-    (home / "a.obj").write_text("mtllib a.mtl\nusemtl m\nv 0 0 0\nv 1 0 0\nv 0 1 0\nvt 0 0\nvt 1 0\nvt 0 1\nf 1/1 2/2 3/3\n")
+    (home / "a.obj").write_text(
+        "mtllib a.mtl\nusemtl m\nv 0 0 0\nv 1 0 0\nv 0 1 0\nvt 0 0\nvt 1 0\nvt 0 1\nf 1/1 2/2 3/3\n"
+    )
     with served(own, settings()) as url, Client(url, TOKEN) as client:
         client.add(home / "a.obj")
         assert client.get("a.obj")["facts"]["textured"] and client.get("a.obj")["notes"] == []
@@ -239,7 +256,9 @@ def test_too_many_at_once_are_told_to_come_again(own: Collection, meshes: Path) 
     with served(own, crowded) as url, ThreadPoolExecutor(12) as many:
 
         def ask(_: int) -> httpx.Response:
-            return httpx.post(f"{url}/api/search/upload", data=query, files={"files": (file.name, file.read_bytes())}, timeout=60)
+            return httpx.post(
+                f"{url}/api/search/upload", data=query, files={"files": (file.name, file.read_bytes())}, timeout=60
+            )
 
         answers = list(many.map(ask, range(48)))
         # Those who know a vector or an id are answered all the while.
@@ -278,7 +297,9 @@ def test_nobody_learns_where_files_lie(own: Collection, meshes: Path, tmp_path: 
             httpx.post(f"{url}/api/search", json={"terms": [{"text": "chair"}]}),
             *[
                 httpx.post(
-                    f"{url}/api/search/upload", data={"query": json.dumps({"terms": [{"images": ["a.png"]}]})}, files={"files": f}
+                    f"{url}/api/search/upload",
+                    data={"query": json.dumps({"terms": [{"images": ["a.png"]}]})},
+                    files={"files": f},
                 )
                 for f in [("a.png", b"\x89PNG\r\n\x1a\n" + bytes(40))]
             ],
@@ -404,7 +425,11 @@ def test_uploaded_files_come_along_when_a_collection_is_moved(own: Collection, m
     moved.parent.mkdir()
     shutil.move(own.folder, moved)
     options = OpenOptions(workers=1, limits=UPLOAD_LIMITS, shared=True)
-    with Collection.open(moved, options) as collection, served(collection, settings()) as url, Client(url, TOKEN) as client:
+    with (
+        Collection.open(moved, options) as collection,
+        served(collection, settings()) as url,
+        Client(url, TOKEN) as client,
+    ):
         shutil.rmtree(moved / "models", ignore_errors=True)
         assert client.model("mine")
         assert Path(collection.get("mine").path).is_relative_to(moved)
@@ -426,7 +451,9 @@ def test_a_request_that_stalls_is_given_up(own: Collection, monkeypatch: pytest.
         asked = {"url": f"{url}/api/search", "headers": {"Content-Type": "application/json"}, "timeout": 10}
         assert httpx.post(**asked, content=slowly(0.1, 0.1, 0.1, 0.1, 0.1)).status_code == 200
         with socket.create_connection(("127.0.0.1", int(url.rsplit(":", 1)[1])), timeout=10) as raw:
-            raw.sendall(b"POST /api/search HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{")
+            raw.sendall(
+                b"POST /api/search HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{"
+            )
             answer = raw.makefile("rb").read()  # to the end: the connection is closed
     assert answer.startswith(b"HTTP/1.1 408") and b"too_slow" in answer
 
@@ -466,14 +493,19 @@ def test_numbers_for_prometheus(own: Collection) -> None:
     assert "mvr_objects 4.0" in text and "mvr_ready 1.0" in text
 
 
-def test_an_encoder_that_cannot_be_had_is_told_and_ids_still_work(own: Collection, tmp_path: Path, meshes: Path) -> None:
+def test_an_encoder_that_cannot_be_had_is_told_and_ids_still_work(
+    own: Collection, tmp_path: Path, meshes: Path
+) -> None:
     folder = tmp_path / "copy"
     own.save_index()
     shutil.copytree(own.folder, folder)
     with Collection.open(folder) as collection:
         moved = replace(collection.describer.config, encoder="image_only:mobilenet_v2@/nowhere.safetensors").to_json()
         collection.store.set_meta("describer", moved)
-    with Collection.open(folder, OpenOptions(workers=1, shared=True)) as collection, served(collection, ServiceSettings()) as url:
+    with (
+        Collection.open(folder, OpenOptions(workers=1, shared=True)) as collection,
+        served(collection, ServiceSettings()) as url,
+    ):
         answer = httpx.get(f"{url}/ready")
         while "being opened" in answer.text:
             answer = httpx.get(f"{url}/ready")
@@ -496,18 +528,31 @@ def test_every_operation_keeps_to_its_description(own: Collection, meshes: Path)
     pytest.importorskip("schemathesis")
     configuration = Path(__file__).parents[2] / "benchmarks" / "schemathesis.toml"
     with served(own, settings(folders={"meshes": meshes})) as url:
-        command = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(configuration), "run", f"{url}/openapi.json"]
+        command = [
+            sys.executable,
+            "-m",
+            "schemathesis.cli",
+            "--config-file",
+            str(configuration),
+            "run",
+            f"{url}/openapi.json",
+        ]
         options = ["-H", f"Authorization: {BEARER['Authorization']}", "--phases", "coverage"]
         done = subprocess.run([*command, *options], capture_output=True, text=True, check=False, cwd=own.folder.parent)
     assert done.returncode == 0, done.stdout[-3000:]
     assert int(re.search(r"(\d+) generated, \1 passed", done.stdout)[1]) > 100  # type: ignore[index]
 
 
-def test_hits_say_how_sure_they_are_where_the_collection_can_tell(things: Collection, shapes: Path, tmp_path: Path) -> None:
+def test_hits_say_how_sure_they_are_where_the_collection_can_tell(
+    things: Collection, shapes: Path, tmp_path: Path
+) -> None:
     pytest.importorskip("sklearn")
     things.save_index()
     shutil.copytree(things.folder, tmp_path / "sure")
-    with Collection.open(tmp_path / "sure", OpenOptions(workers=1, shared=True)) as sure, served(sure, ServiceSettings()) as url:
+    with (
+        Collection.open(tmp_path / "sure", OpenOptions(workers=1, shared=True)) as sure,
+        served(sure, ServiceSettings()) as url,
+    ):
         query = Query(mesh=shapes / "shape-004.ply")
         with Client(url) as client:
             assert client.about()["calibrated"] is None and client.search(query)[0].confidence is None
@@ -538,7 +583,11 @@ def test_hits_say_how_sure_they_are_where_the_collection_can_tell(things: Collec
     ],
 )
 def test_a_service_that_makes_no_sense_is_not_started(
-    things: Collection, arguments: list[str], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    things: Collection,
+    arguments: list[str],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.delenv("MVR_TOKEN", raising=False)
     code, _, err = runner(monkeypatch, capsys, "serve")(things.folder, "--workers", "1", *arguments)
@@ -546,7 +595,9 @@ def test_a_service_that_makes_no_sense_is_not_started(
 
 
 @pytest.mark.parametrize("spelling", ["dots", "symlink", "moved"])
-def test_uploads_stay_whatever_the_collection_is_called(own: Collection, meshes: Path, tmp_path: Path, spelling: str) -> None:
+def test_uploads_stay_whatever_the_collection_is_called(
+    own: Collection, meshes: Path, tmp_path: Path, spelling: str
+) -> None:
     with served(own, settings()) as url, Client(url, TOKEN) as client:
         client.add(meshes / "shape-001.ply", id="uploaded")
     own.save_index()
@@ -558,7 +609,10 @@ def test_uploads_stay_whatever_the_collection_is_called(own: Collection, meshes:
     if spelling == "moved":
         shutil.copytree(own.folder, folder)
     own._writer.release()
-    with Collection.open(folder, OpenOptions(workers=1, shared=True), write=True) as again, served(again, settings()) as url:
+    with (
+        Collection.open(folder, OpenOptions(workers=1, shared=True), write=True) as again,
+        served(again, settings()) as url,
+    ):
         assert len(list((again.folder / "uploads").iterdir())) == 1
         with Client(url, TOKEN) as client:
             assert client.remove("uploaded") == 1
@@ -571,7 +625,9 @@ def test_no_question_keeps_all_others_waiting(own: Collection, meshes: Path) -> 
 
         def ask(*terms: Any) -> tuple[int, str]:
             files = {"files": (file.name, file.read_bytes())}
-            return problem(httpx.post(f"{url}/api/search/upload", data={"query": json.dumps({"terms": terms})}, files=files))
+            return problem(
+                httpx.post(f"{url}/api/search/upload", data={"query": json.dumps({"terms": terms})}, files=files)
+            )
 
         assert ask({"mesh": file.name}, {"mesh": file.name}) == (422, "bad_query")
         assert ask({"images": [file.name] * 64}) == (422, "bad_query")
@@ -600,7 +656,10 @@ def test_what_no_address_or_database_can_name_is_refused(own: Collection, meshes
     with served(own, settings()) as url, httpx.Client(base_url=url, headers=BEARER) as http:
         for name in ("a\nb", "../a", "a/./b", " ", "a//b"):
             assert problem(http.post("/api/objects", data={"id": name}, files=file)) == (422, "bad_id")
-        assert problem(http.patch("/api/objects/shape-001.ply", json={"metadata": {"Q": 1, "q": 2}})) == (422, "bad_labels")
+        assert problem(http.patch("/api/objects/shape-001.ply", json={"metadata": {"Q": 1, "q": 2}})) == (
+            422,
+            "bad_labels",
+        )
         given = {"metadata": '{"x": 1e999}'}
         assert problem(http.post("/api/objects", data=given, files=file)) == (422, "bad_request")
         assert http.get("/api/collection").json()["objects"] == 4

@@ -20,16 +20,22 @@ def _exact(differences: list[float]) -> float:
     """Share of all sign flips that are as far from zero as what was seen."""
     observed = abs(sum(differences)) - 1e-9
     flips = list(itertools.product((-1, 1), repeat=len(differences)))
-    return sum(abs(sum(s * d for s, d in zip(signs, differences, strict=True))) >= observed for signs in flips) / len(flips)
+    return sum(abs(sum(s * d for s, d in zip(signs, differences, strict=True))) >= observed for signs in flips) / len(
+        flips
+    )
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.lists(st.sampled_from([-1.0, -0.4, -0.1, 0.0, 0.1, 0.3, 0.7, 1.0]), min_size=1, max_size=9), st.integers(0, 99))
+@given(
+    st.lists(st.sampled_from([-1.0, -0.4, -0.1, 0.0, 0.1, 0.3, 0.7, 1.0]), min_size=1, max_size=9), st.integers(0, 99)
+)
 def test_agrees_with_exact_enumeration(differences: list[float], seed: int) -> None:
     draws = 4000
     exact = _exact(differences)
     found = float(randomisation_p(np.array(differences)[:, None], seed, draws)[0])
-    assert found == pytest.approx((draws * exact + 1) / (draws + 1), abs=5 * math.sqrt(exact * (1 - exact) / draws) + 1e-9)
+    assert found == pytest.approx(
+        (draws * exact + 1) / (draws + 1), abs=5 * math.sqrt(exact * (1 - exact) / draws) + 1e-9
+    )
 
 
 def test_metrics_see_the_same_draws_whatever_the_block(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,14 +17,14 @@ from hypothesis import strategies as st
 from made_meshes import SMALL, new_object, unit, write_shapes
 from numpy.typing import NDArray
 
-from mvretrieval.collection.collection import Collection
-from mvretrieval.collection.redescribe import redescribe
-from mvretrieval.collection.smoothed import Smoothing, is_up_to_date, searched_since, smoothing_of
-from mvretrieval.collection.smoother import ORIGINALS
-from mvretrieval.collection.vectors import IndexKind
+from mvretrieval.api import Collection
+from mvretrieval.augmentation import blend, smooth
 from mvretrieval.errors import CollectionError, DescriberError
+from mvretrieval.index.augmenter import ORIGINALS
+from mvretrieval.index.vector_index import IndexKind
+from mvretrieval.ingest.reembed import redescribe
 from mvretrieval.search.query import Query, Term
-from mvretrieval.search.smoothing import blend, smooth
+from mvretrieval.store.augmented import Smoothing, is_up_to_date, searched_since, smoothing_of
 
 DIM = 1024  # of the built-in encoder
 Vectors = NDArray[np.float32]
@@ -57,7 +57,9 @@ def _originals(collection: Collection) -> tuple[list[int], Vectors]:
 
 
 def _searched(collection: Collection) -> dict[int, Vectors]:
-    return {int(n): v for some, vectors in searched_since(collection.store, -1) for n, v in zip(some, vectors, strict=True)}
+    return {
+        int(n): v for some, vectors in searched_since(collection.store, -1) for n, v in zip(some, vectors, strict=True)
+    }
 
 
 def _found(collection: Collection, query: Vectors) -> dict[int, float]:
@@ -207,7 +209,9 @@ def test_a_refresh_after_few_changes_equals_one_of_everything(
     looked_at: list[int] = []
     index = collection.smoother._originals()
     real = type(index).search
-    monkeypatch.setattr(type(index), "search", lambda self, q, *more: (looked_at.append(len(q)), real(self, q, *more))[1])
+    monkeypatch.setattr(
+        type(index), "search", lambda self, q, *more: (looked_at.append(len(q)), real(self, q, *more))[1]
+    )
     changes = (
         lambda: _add(collection, "a", "b", seed=3),
         lambda: collection.remove("o03"),
@@ -293,8 +297,8 @@ _KILLS = {  # what is being done, and what is there afterwards
 _KILLER = """
 import os, sys
 sys.path.insert(0, {tests!r})
-from mvretrieval.collection import smoother
-from mvretrieval.collection.collection import Collection
+from mvretrieval.index import augmenter as smoother
+from mvretrieval.api import Collection
 import test_smoothed as t
 die = lambda *a, **k: os.kill(os.getpid(), 9)
 for folder, program in {todo!r}:
@@ -344,7 +348,7 @@ def test_a_kill_leaves_the_old_or_the_new(
 
 
 def test_the_index_of_the_originals_is_derived(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mvretrieval.collection.vectors._FEWEST_WITH_CODES", 5)
+    monkeypatch.setattr("mvretrieval.index.vector_index._FEWEST_WITH_CODES", 5)
     folder = tmp_path / "c"
     with Collection.create(folder, SMALL, index="approximate") as collection:
         _add(collection, *_names(12))
@@ -428,7 +432,8 @@ def test_a_mixture_in_a_smoothed_collection_is_standardised_over_what_is_searche
         total += term.weight * (cosines - cosines.mean()) / cosines.std()
     expected = dict(zip(searched, total, strict=True))
     assert {collection.number_of(hit.id): hit.score for hit in hits} == pytest.approx(
-        {n: s for n, s in expected.items() if n not in (collection.number_of("o01"), collection.number_of("o06"))}, abs=1e-3
+        {n: s for n, s in expected.items() if n not in (collection.number_of("o01"), collection.number_of("o06"))},
+        abs=1e-3,
     )
     own = collection.store.vector_of(collection.number_of("o01"))
     assert hits[0].parts[0] == pytest.approx(float(searched[collection.number_of(hits[0].id)] @ own), abs=1e-5)

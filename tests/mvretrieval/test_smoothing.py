@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from made_meshes import unit
 from numpy.typing import NDArray
 
+from mvretrieval.augmentation import blend, expand, scores_without_query, smooth
 from mvretrieval.errors import ShapeError
-from mvretrieval.search.smoothing import blend, expand, scores_without_query, smooth
 
 Vectors = NDArray[np.float32]
 
@@ -54,7 +54,9 @@ def test_smoothing_and_expansion_equal_their_twins(n: int, how: tuple[int, float
 
 @settings(max_examples=25, deadline=None)
 @given(n=st.integers(1, 14), how=settings_of_smoothing, expand_k=st.integers(0, 16), seed=st.integers(0, 9))
-def test_a_question_asks_a_gallery_that_has_never_seen_it(n: int, how: tuple[int, float], expand_k: int, seed: int) -> None:
+def test_a_question_asks_a_gallery_that_has_never_seen_it(
+    n: int, how: tuple[int, float], expand_k: int, seed: int
+) -> None:
     vectors = _vectors(n, seed=seed)
     scores = scores_without_query(vectors, *how, expand_k=expand_k, expand_alpha=2.0)
     for q in range(n):
@@ -68,7 +70,9 @@ def test_some_questions_alone_get_the_same_scores() -> None:
     vectors = _vectors(40)
     some = np.array([7, 3, 39])
     np.testing.assert_allclose(
-        scores_without_query(vectors, 4, expand_k=3, queries=some), scores_without_query(vectors, 4, expand_k=3)[some], atol=1e-6
+        scores_without_query(vectors, 4, expand_k=3, queries=some),
+        scores_without_query(vectors, 4, expand_k=3)[some],
+        atol=1e-6,
     )
 
 
@@ -79,8 +83,8 @@ def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         return smooth(vectors, 5), expand(queries, vectors, 5), scores_without_query(vectors, 5, expand_k=2)
 
     whole = everything()
-    monkeypatch.setattr("mvretrieval.search.smoothing._BLOCK", 7)
-    monkeypatch.setattr("mvretrieval.search.smoothing._GATHERED", 11)
+    monkeypatch.setattr("mvretrieval.augmentation._BLOCK", 7)
+    monkeypatch.setattr("mvretrieval.augmentation._GATHERED", 11)
     for mine, its in zip(everything(), whole, strict=True):
         np.testing.assert_allclose(mine, its, atol=1e-6)
 

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from mvretrieval.errors import DescriberError
-from mvretrieval.statistics import Statistics, StatisticsFit
+from mvretrieval.weighting.whitening import Statistics, StatisticsFit
 
 S, N, D = 2, 200, 12
 

@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 from made_meshes import new_object
 
-from mvretrieval.collection.blobs import widened
-from mvretrieval.collection.store import FILE, VERSION, Store
 from mvretrieval.errors import CollectionError, LabelsError
+from mvretrieval.store.blobs import widened
+from mvretrieval.store.store import FILE, VERSION, Store
 
 
 @pytest.fixture
@@ -189,7 +189,7 @@ def test_names_of_labels_come_to_an_end(store: Store) -> None:
         store.set_metadata(number, {"label 3": 4, "one": 1, "two": 2})
     with store.transaction():
         assert store.set_metadata(number, {"label 3": 5})
-    assert store.select("\"label 3\" = 5").tolist() == [number]
+    assert store.select('"label 3" = 5').tolist() == [number]
 
 
 def test_setting_the_type_of_a_label_anew_is_a_change(store: Store) -> None:
@@ -276,7 +276,7 @@ import os, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from pathlib import Path
 from made_meshes import new_object
-from mvretrieval.collection.store import Store
+from mvretrieval.store.store import Store
 store = Store.create(Path({str(tmp_path)!r}))
 with store.transaction():
     store.put(new_object("a"), store.next_change())
@@ -325,7 +325,10 @@ def _noise(path: Path, start: int = 0) -> None:
 @pytest.mark.parametrize(
     ("harm", "said"),
     [
-        (lambda p: _sql(p, f"PRAGMA user_version = {VERSION + 1}"), f"has version {VERSION + 1}, this mvretrieval reads {VERSION}"),
+        (
+            lambda p: _sql(p, f"PRAGMA user_version = {VERSION + 1}"),
+            f"has version {VERSION + 1}, this mvretrieval reads {VERSION}",
+        ),
         (lambda p: _sql(p, "PRAGMA application_id = 5"), "not a collection's database"),
         (_noise, "is damaged"),
         (lambda p: p.write_bytes(b""), "half deleted"),
@@ -337,7 +340,9 @@ def _noise(path: Path, start: int = 0) -> None:
     ],
     ids=["version", "other program", "noise", "empty", "cut", "table gone", "deleted", "half deleted", "folder gone"],
 )
-def test_what_cannot_be_opened_says_why_and_what_to_do(harm: Callable[[Path], object], said: str, tmp_path: Path) -> None:
+def test_what_cannot_be_opened_says_why_and_what_to_do(
+    harm: Callable[[Path], object], said: str, tmp_path: Path
+) -> None:
     (tmp_path / "c").mkdir()
     harm(_close(tmp_path / "c"))
     with pytest.raises(CollectionError, match=re.escape(said)):
@@ -357,7 +362,7 @@ def test_creating_is_all_or_nothing(tmp_path: Path) -> None:
     program = f"""
 import os, sqlite3
 from pathlib import Path
-from mvretrieval.collection import store
+from mvretrieval.store import store
 os.replace = lambda *names: os.kill(os.getpid(), 9)
 store.Store.create(Path({str(tmp_path)!r}))
 """

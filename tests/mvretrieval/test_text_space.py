@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from made_meshes import SMALL, unit
 from tiny_clip import tiny_clip
 
-from mvretrieval.adapters.adapter import Adapter
-from mvretrieval.adapters.config import AdapterConfig
-from mvretrieval.adapters.text_space import TextSpace, plain_name
 from mvretrieval.describe import Describer, DescriberConfig
 from mvretrieval.errors import EncoderError
-from mvretrieval.statistics import Statistics, StatisticsFit, prepare
+from mvretrieval.weighting.adapter import Adapter
+from mvretrieval.weighting.config import AdapterConfig
+from mvretrieval.weighting.text_embeddings import TextSpace, plain_name
+from mvretrieval.weighting.whitening import Statistics, StatisticsFit, prepare
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,11 @@ def test_plain_names_of_ascii_are_letters_and_digits(text: str) -> None:
 def test_a_name_that_says_nothing_is_no_name() -> None:
     space = replace(_space(), names=("???", "Sofa", "(none)", "椅子"))
     assert len(space) == 2 and space.direction_of("!") is None and space.direction_of("") is None
-    assert space.nearest_name("***") is None and space.nearest_name("s") is None and space.nearest_name("家具/椅子") == "椅子"
+    assert (
+        space.nearest_name("***") is None
+        and space.nearest_name("s") is None
+        and space.nearest_name("家具/椅子") == "椅子"
+    )
     assert space.direction_of("椅子") is not None
     with pytest.raises(EncoderError, match="not among the 2 names"):
         space.object_direction("***")
@@ -189,7 +193,14 @@ def _statistics() -> Statistics:
 
 def _adapter(describer: Describer, text: str, trained: bool = True) -> Adapter:
     config = AdapterConfig(
-        describer.view_fingerprint, "open_clip:", "ring:3@30", ("texture", "clay"), 64, 3, 12, text=text  # type: ignore[arg-type]
+        describer.view_fingerprint,
+        "open_clip:",
+        "ring:3@30",
+        ("texture", "clay"),
+        64,
+        3,
+        12,
+        text=text,  # type: ignore[arg-type]
     )
     adapter = Adapter.untrained(config, _statistics())
     torch.manual_seed(1)
@@ -249,13 +260,17 @@ def test_training_against_the_names_own_vectors(reader: Describer) -> None:
         return calls[-1]
 
     losses: list[float] = []
-    config = TrainConfig(loss="text", whiten=12, folds=0, max_steps=30, evaluate_every=1, learning_rate=0.01, min_views=0)
+    config = TrainConfig(
+        loss="text", whiten=12, folds=0, max_steps=30, evaluate_every=1, learning_rate=0.01, min_views=0
+    )
     trained = train(features, config, text_vectors=texts, log=lambda record: losses.append(record["loss"]))
     assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5]), losses
     # The targets are what a search by these words asks with, but for the templates' mean.
     frozen = Adapter(_adapter(reader, "frozen").config, trained.statistics, trained.network)
     describer = reader.with_adapter(frozen)
-    found = trained.network(torch.from_numpy(prepare(views, trained.statistics)), torch.ones(20, 3, dtype=torch.bool), None)
+    found = trained.network(
+        torch.from_numpy(prepare(views, trained.statistics)), torch.ones(20, 3, dtype=torch.bool), None
+    )
     cosines = found[0].detach().numpy() @ calls[0].T
     assert [sorted(classes)[i] for i in cosines.argmax(axis=1)] == list(features.labels)
     raw = reader.encoder.encode_text([template.format("dog") for template in TEMPLATES]).mean(axis=0, keepdims=True)

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from mvretrieval.encoders.batching import TogetherEncoder
 from mvretrieval.encoders.builtin import BuiltinEncoder
-from mvretrieval.encoders.together import TogetherEncoder
 from mvretrieval.errors import EncoderError
 
 

@@ -95,7 +95,9 @@ def test_the_order_of_the_objects_does_not_matter(method: Method) -> None:
     similarity = _similarity(2)[:23, :23]  # without equal similarities, which the order decides
     moved = np.random.default_rng(0).permutation(23)
     np.testing.assert_allclose(
-        transductive(method, similarity[np.ix_(moved, moved)]), transductive(method, similarity)[np.ix_(moved, moved)], atol=1e-5
+        transductive(method, similarity[np.ix_(moved, moved)]),
+        transductive(method, similarity)[np.ix_(moved, moved)],
+        atol=1e-5,
     )
 
 

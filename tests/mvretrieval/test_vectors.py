@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from made_meshes import unit
 from numpy.typing import NDArray
 
-from mvretrieval.collection.nearest import nearest
-from mvretrieval.collection.rows import Rows
-from mvretrieval.collection.vectors import EXACT_UP_TO, IndexKind, VectorIndex, resolve_kind
+from mvretrieval.index.exact import nearest
+from mvretrieval.index.rows import Rows
+from mvretrieval.index.vector_index import EXACT_UP_TO, IndexKind, VectorIndex, resolve_kind
 
 DIM = 8
 MANY = 4000  # enough that codes are searched
@@ -31,7 +31,9 @@ def _empty(kind: IndexKind = "exact") -> VectorIndex:
 
 def _full(kind: IndexKind, n: int = 300) -> VectorIndex:
     numbers = np.arange(1, n + 1)
-    return VectorIndex.build(kind, DIM, 0, 1, [(numbers[:100], _vectors(n)[:100]), (numbers[100:], _vectors(n)[100:])], n)
+    return VectorIndex.build(
+        kind, DIM, 0, 1, [(numbers[:100], _vectors(n)[:100]), (numbers[100:], _vectors(n)[100:])], n
+    )
 
 
 def _brute_force(
@@ -41,7 +43,9 @@ def _brute_force(
     return sorted(kept, key=lambda n: (-float(truth[n] @ query), n))[:k]
 
 
-def _assert_equal(index: VectorIndex, truth: dict[int, NDArray[np.float32]], allowed: Sequence[int] | None = None) -> None:
+def _assert_equal(
+    index: VectorIndex, truth: dict[int, NDArray[np.float32]], allowed: Sequence[int] | None = None
+) -> None:
     queries = _vectors(3, seed=99)
     for k in (1, 4, 10_000):
         wanted = None if allowed is None else np.array(allowed, np.int64)
@@ -305,10 +309,15 @@ def test_auto_follows_the_size() -> None:
     k=st.integers(1, 60),
     size=st.integers(1, 200),
 )
-def test_blocks_of_any_size_give_the_best_with_ties_by_number(seed: int, n: int, n_queries: int, k: int, size: int) -> None:
+def test_blocks_of_any_size_give_the_best_with_ties_by_number(
+    seed: int, n: int, n_queries: int, k: int, size: int
+) -> None:
     rng = np.random.default_rng(seed)
     # Few different scores, so that ties lie across blocks and at the edge.
-    vectors, queries = rng.integers(-1, 2, (n, 3)).astype(np.float32), rng.integers(-1, 2, (n_queries, 3)).astype(np.float32)
+    vectors, queries = (
+        rng.integers(-1, 2, (n, 3)).astype(np.float32),
+        rng.integers(-1, 2, (n_queries, 3)).astype(np.float32),
+    )
     numbers, counts = rng.permutation(n), rng.random(n) < 0.8
     parts = [slice(start, start + size) for start in range(0, n, size)]
     found = nearest(queries, ((numbers[p], vectors[p], counts[p] if seed % 2 else None) for p in parts), k)

@@ -23,13 +23,13 @@ from PIL import Image
 
 from mvrender.cameras import RIG_EXAMPLES, parse_rig
 from mvrender.pool import Job, Rendered, RenderPool, RenderSpec
-from mvretrieval.collection.collection import Collection, OpenOptions
-from mvretrieval.collection.indexing import IndexOptions, IndexReport
-from mvretrieval.collection.redescribe import redescribe
-from mvretrieval.collection.store import FILE, Store
-from mvretrieval.collection.views_csv import read_views, rig_of
+from mvretrieval.api import Collection, OpenOptions
 from mvretrieval.errors import DescriberError, TrainingError, ViewsError
+from mvretrieval.ingest.indexing import IndexOptions, IndexReport
+from mvretrieval.ingest.reembed import redescribe
+from mvretrieval.ingest.view_manifest import read_views, rig_of
 from mvretrieval.search.query import Query
+from mvretrieval.store.store import FILE, Store
 
 RIG = "ring:12@30"
 CONFIG = replace(SMALL, rig=RIG)
@@ -54,7 +54,9 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 Image.fromarray(image).save(base / file)
                 rows.append([f"views/{path.stem}", file, f"{30 * v}", "30"])
     write_rows(base / "views.csv", rows)
-    write_rows(base / "labels.csv", [["file", "label"], *([f"views/{p.stem}", KINDS[i % 4]] for i, p in enumerate(paths))])
+    write_rows(
+        base / "labels.csv", [["file", "label"], *([f"views/{p.stem}", KINDS[i % 4]] for i, p in enumerate(paths))]
+    )
     return base
 
 
@@ -130,7 +132,9 @@ def test_rigs_have_the_names_of_known_ones(tmp_path: Path) -> None:
         rig = parse_rig(name)
         elevations = np.degrees(np.arcsin(rig.directions[:, 1]))
         angles = zip(rig.azimuths_deg, elevations, strict=True)
-        rows = [["a", f"{i}.png", f"{azimuth:.3f}", f"{elevation:.3f}"] for i, (azimuth, elevation) in enumerate(angles)]
+        rows = [
+            ["a", f"{i}.png", f"{azimuth:.3f}", f"{elevation:.3f}"] for i, (azimuth, elevation) in enumerate(angles)
+        ]
         write_rows(tmp_path / "v.csv", [["id", "file", "azimuth_deg", "elevation_deg"], *order(rows)])
         found = rig_of(read_views(tmp_path / "v.csv"))
         again = parse_rig(found.name)
@@ -147,7 +151,9 @@ def test_rigs_have_the_names_of_known_ones(tmp_path: Path) -> None:
     assert rig_for("random:5@1").startswith("views:")
 
 
-def test_missing_views_are_masked_and_rows_may_stand_in_any_order(views: Path, pictures: Collection, tmp_path: Path) -> None:
+def test_missing_views_are_masked_and_rows_may_stand_in_any_order(
+    views: Path, pictures: Collection, tmp_path: Path
+) -> None:
     full = views_by_stem_of(views, tmp_path / "full")
     head, *rows = read_rows(views / "views.csv")
     kept = [row for row in rows if not (row[0].endswith("002") and row[2] in ("60", "330"))]
@@ -166,7 +172,7 @@ def views_by_stem_of(views: Path, folder: Path) -> dict[str, tuple[np.ndarray, n
 
 
 def test_the_frame_is_kept_transparency_is_white_and_views_share_a_scale(views: Path, pictures: Collection) -> None:
-    from mvretrieval.collection.view_folders import PictureReader, ViewJob
+    from mvretrieval.ingest.view_images import PictureReader, ViewJob
 
     folder = views / "made"
     folder.mkdir()
@@ -184,7 +190,7 @@ def test_the_frame_is_kept_transparency_is_white_and_views_share_a_scale(views: 
 
 
 def test_formats_and_orientations(views: Path) -> None:
-    from mvretrieval.collection.view_folders import PictureReader, ViewJob
+    from mvretrieval.ingest.view_images import PictureReader, ViewJob
 
     folder = views / "made"
     folder.mkdir()
@@ -201,7 +207,9 @@ def test_formats_and_orientations(views: Path) -> None:
     Image.fromarray(grey).save(folder / "deep.png")
     names = ["plain.png", "photo.jpg", "turned.jpg", "palette.png", "deep.png"]
     reader = PictureReader(parse_rig("views:5"), 64, 1)
-    job = ViewJob(folder, views / "views.csv", None, "x", tuple((i, str(folder / name)) for i, name in enumerate(names)))
+    job = ViewJob(
+        folder, views / "views.csv", None, "x", tuple((i, str(folder / name)) for i, name in enumerate(names))
+    )
     (read,) = reader.run([job], lambda _: True)
     assert isinstance(read, Rendered) and read.views is not None and read.views.mask.all()
     images = read.views.images[0].astype(int)
@@ -353,7 +361,10 @@ def test_an_object_that_breaks_keeps_its_earlier_views(views: Path, pictures: Co
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("id,azimuth_deg,elevation_deg\na,0,0\n", r"no column 'file' \(they have id, azimuth_deg, elevation_deg\): give"),
+        (
+            "id,azimuth_deg,elevation_deg\na,0,0\n",
+            r"no column 'file' \(they have id, azimuth_deg, elevation_deg\): give",
+        ),
         ("id;file\na;b\n", "no column 'id'.*commas between"),
         ("id,file,azimuth_deg\na,b.png,0\n", "'azimuth_deg' alone: give"),
         ("id,file\n,b.png\n", "line 2: the cell 'id' is empty"),
@@ -418,7 +429,9 @@ def test_described_anew_from_stored_vectors_or_from_the_pictures(views: Path, pi
     redescribe(pictures, replace(CONFIG, whiten=8))
     assert pictures.index().dim == 8
     for change, name in (({"rig": "ring:6@30"}, "rig ring:6@30"), ({"styles": ("clay",)}, "styles")):
-        with pytest.raises(DescriberError, match=rf"{N} objects .* came as pictures.*{name}.*index the meshes into a new"):
+        with pytest.raises(
+            DescriberError, match=rf"{N} objects .* came as pictures.*{name}.*index the meshes into a new"
+        ):
             redescribe(pictures, replace(CONFIG, **change))  # type: ignore[arg-type]
     (views / "views/shape-000/04.png").rename(views / "aside.png")
     failed = redescribe(pictures, replace(CONFIG, size=96), drop_missing=True)
@@ -469,7 +482,7 @@ def test_commands(
         code, _, err = mvr(*wrong)
         assert code == 1 and said in err and "Traceback" not in err
     assert not (tmp_path / "new").exists()
-    from mvtrain.pictures import of_collection
+    from mvtrain.images import of_collection
 
     with Collection.open(c) as collection, pytest.raises(TrainingError, match="tuning draws its views from meshes"):
         of_collection(collection, "label", None)
@@ -494,14 +507,19 @@ def test_labels_of_meshes_are_labels_of_their_rendered_views(
         numbers = [int(n) for n in collection.store.select(None)]
         records = collection.store.records(numbers)
         labels = collection.store.column_values("label", numbers)
-    assert dict(zip((records[n].id for n in numbers), labels, strict=True)) == {file: file.split("/")[0] for file in files}
+    assert dict(zip((records[n].id for n in numbers), labels, strict=True)) == {
+        file: file.split("/")[0] for file in files
+    }
 
 
 def test_commands_without_directions(
     given: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     table = tmp_path / "views.csv"
-    write_rows(table, [[row[0], row[1] if i == 0 else str(given / row[1])] for i, row in enumerate(read_rows(given / "views.csv"))])
+    write_rows(
+        table,
+        [[row[0], row[1] if i == 0 else str(given / row[1])] for i, row in enumerate(read_rows(given / "views.csv"))],
+    )
     c, mvr = tmp_path / "c", runner(monkeypatch, capsys)
     for arguments in (
         ["index", c, "--views", table, "--encoder", "builtin:", "--size", "64"],
@@ -511,7 +529,9 @@ def test_commands_without_directions(
         ["train", c, "--by", "label", "--out", tmp_path / "adapter", *QUICK],
         ["reindex", c, "--adapter", tmp_path / "adapter"],
     ):
-        write_rows(tmp_path / "labels.csv", [["file", "label"], *([f"views/shape-{n:03d}", KINDS[n % 4]] for n in range(N))])
+        write_rows(
+            tmp_path / "labels.csv", [["file", "label"], *([f"views/shape-{n:03d}", KINDS[n % 4]] for n in range(N))]
+        )
         code, _, err = mvr(*arguments)
         assert code == 0, err
     (page,) = (path.read_text() for path in (tmp_path / "report").glob("*.html"))

@@ -13,12 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_meshes import SMALL, unit
 
-from mvretrieval.adapters.adapter import Adapter
-from mvretrieval.adapters.config import AdapterConfig
-from mvretrieval.adapters.network import NetworkConfig
 from mvretrieval.describe import Describer
 from mvretrieval.errors import ShapeError
-from mvretrieval.evaluation.view_scores import (
+from mvretrieval.evaluation.zero_shot.view_fusion import (
     clearest,
     entropies,
     entropy_weights,
@@ -28,7 +25,10 @@ from mvretrieval.evaluation.view_scores import (
     view_vectors,
     weighted_vectors,
 )
-from mvretrieval.statistics import StatisticsFit
+from mvretrieval.weighting.adapter import Adapter
+from mvretrieval.weighting.config import AdapterConfig
+from mvretrieval.weighting.network import NetworkConfig
+from mvretrieval.weighting.whitening import StatisticsFit
 
 N, V, C = 4, 5, 3
 
@@ -80,8 +80,12 @@ def test_weights_that_cannot_be() -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(0, 10_000), st.permutations(range(V)), st.permutations(range(C)), st.sampled_from(["logits", "after"]))
-def test_the_order_of_views_and_classes_changes_nothing(seed: int, views: list[int], classes: list[int], how: Any) -> None:
+@given(
+    st.integers(0, 10_000), st.permutations(range(V)), st.permutations(range(C)), st.sampled_from(["logits", "after"])
+)
+def test_the_order_of_views_and_classes_changes_nothing(
+    seed: int, views: list[int], classes: list[int], how: Any
+) -> None:
     scores, mask = _scores(seed)
 
     def answer(scores: Any, mask: Any) -> Any:
@@ -98,7 +102,9 @@ def test_masked_views_may_hold_anything() -> None:
     weights = normalised(np.ones((N, V)), mask)
     damaged = np.where(mask[..., None], scores, np.nan)
     for how in ("logits", "after"):
-        np.testing.assert_array_equal(pooled_scores(damaged, weights, how, 0.1), pooled_scores(scores, weights, how, 0.1))  # type: ignore[arg-type]
+        np.testing.assert_array_equal(
+            pooled_scores(damaged, weights, how, 0.1), pooled_scores(scores, weights, how, 0.1)
+        )  # type: ignore[arg-type]
 
 
 def _describer(network: NetworkConfig | None = None, statistics: bool = True, trained: bool = True) -> Describer:
@@ -108,7 +114,9 @@ def _describer(network: NetworkConfig | None = None, statistics: bool = True, tr
     fitted = fit.result(6) if statistics else None
     if network is None:
         return describer.with_fitted(fitted)
-    config = AdapterConfig("", "builtin:", SMALL.rig, ("texture", "clay"), SMALL.size, 3, 6 if statistics else 10, network)
+    config = AdapterConfig(
+        "", "builtin:", SMALL.rig, ("texture", "clay"), SMALL.size, 3, 6 if statistics else 10, network
+    )
     adapter = Adapter.untrained(config, fitted)
     torch.manual_seed(0)
     for parameter in adapter.network.parameters():

@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from made_meshes import new_object
 
-from mvretrieval.collection.store import Store
-from mvretrieval.collection.where import parse_where
 from mvretrieval.errors import FilterError
+from mvretrieval.store.filters import parse_where
+from mvretrieval.store.store import Store
 
 COLUMNS = {"label": 'm."label"', "faces": "o.faces", "price (EUR)": 'm."price (EUR)"'}
 WORDS = ["chair", "Chair", "armchair", "it's", "", "100%", "a_b", "ä ö", 'say "so"', "5", "\n"]
@@ -79,7 +79,9 @@ def ascii_lower(text: str) -> str:
     return "".join(c.lower() if c.isascii() else c for c in text)
 
 
-literals = st.one_of(st.sampled_from(WORDS), st.sampled_from(NUMBERS), st.floats(-1e6, 1e6), st.integers(-(10**30), 10**30))
+literals = st.one_of(
+    st.sampled_from(WORDS), st.sampled_from(NUMBERS), st.floats(-1e6, 1e6), st.integers(-(10**30), 10**30)
+)
 names = st.sampled_from(["label", "size", "mixed"])
 
 
@@ -136,7 +138,9 @@ def test_and_binds_tighter_than_or_and_not_tightest(store: Store) -> None:
         store.select("label = 'chair' or size = 1 and mixed = 'zzz'"),
         store.select("label = 'chair' or (size = 1 and mixed = 'zzz')"),
     )
-    assert np.array_equal(store.select("not label = 'chair' and size > 0"), store.select("(not (label = 'chair')) and size > 0"))
+    assert np.array_equal(
+        store.select("not label = 'chair' and size > 0"), store.select("(not (label = 'chair')) and size > 0")
+    )
 
 
 def test_facts_can_be_asked_for(store: Store) -> None:
@@ -157,8 +161,11 @@ def test_a_string_becomes_a_parameter_and_no_sql(text: str) -> None:
 @given(
     st.one_of(
         st.text(),
-        st.lists(st.sampled_from(["label", "=", "'", "''", '"', "or", "not", "(", ")", ";", "--", "1", ",", "in", "like", "\x00"]))
-        .map(" ".join),
+        st.lists(
+            st.sampled_from(
+                ["label", "=", "'", "''", '"', "or", "not", "(", ")", ";", "--", "1", ",", "in", "like", "\x00"]
+            )
+        ).map(" ".join),
     )
 )
 def test_any_text_selects_or_is_refused_and_changes_nothing(store: Store, text: str) -> None:

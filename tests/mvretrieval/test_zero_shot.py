@@ -14,17 +14,17 @@ from made_meshes import SMALL, new_object, unit
 from PIL import Image
 from tiny_clip import tiny_clip
 
-from mvretrieval.adapters.adapter import Adapter
-from mvretrieval.adapters.config import AdapterConfig
-from mvretrieval.adapters.network import NetworkConfig
-from mvretrieval.adapters.text_space import TextSpace
+from mvretrieval.api import Collection, OpenOptions
 from mvretrieval.cli.main import SUBCOMMANDS
-from mvretrieval.collection.collection import Collection, OpenOptions
 from mvretrieval.describe import DescriberConfig
 from mvretrieval.errors import EvaluationError
-from mvretrieval.evaluation.learnt import learnt_names
-from mvretrieval.evaluation.templates import DEFAULT, IMAGENET, SETS, named_or_file
-from mvretrieval.evaluation.words import class_words, text_matrix
+from mvretrieval.evaluation.seen_classes import learnt_names
+from mvretrieval.evaluation.zero_shot.templates import DEFAULT, IMAGENET, SETS, named_or_file
+from mvretrieval.evaluation.zero_shot.text_queries import class_words, text_matrix
+from mvretrieval.weighting.adapter import Adapter
+from mvretrieval.weighting.config import AdapterConfig
+from mvretrieval.weighting.network import NetworkConfig
+from mvretrieval.weighting.text_embeddings import TextSpace
 
 NAMES = ("chair", "dog", "airplane", "table lamp")
 LABELS = ("furniture/chair", "Dog", "an airplane", "table_lamp")
@@ -71,7 +71,9 @@ def named_things(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rng = np.random.default_rng(0)
     vectors = rng.standard_normal((3, 7)).astype(np.float32)
     projection = rng.standard_normal((7, dim)).astype(np.float32)
-    config = AdapterConfig(fingerprint, "builtin:", SMALL.rig, SMALL.styles, SMALL.size, 3, dim, NetworkConfig(), "named")
+    config = AdapterConfig(
+        fingerprint, "builtin:", SMALL.rig, SMALL.styles, SMALL.size, 3, dim, NetworkConfig(), "named"
+    )
     adapter = Adapter.untrained(config, None)
     middles = [np.zeros(n, np.float32) for n in (dim, 7)]
     adapter.text_space = TextSpace(("a chair", "dog", "airplane"), vectors, projection, *middles)
@@ -95,7 +97,9 @@ def test_objects_that_look_like_their_names_are_called_by_them(mvr: Mvr, clip_th
     assert [one["class"] for one in result["per_class"]] == sorted(NAMES)
     for views in ("before", "logits", "after"):
         for weights in ("equal", "entropy"):
-            again = as_json(mvr("zero-shot", clip_things, "--json", "--views", views, "--weights", weights, "--keep-views", 1))
+            again = as_json(
+                mvr("zero-shot", clip_things, "--json", "--views", views, "--weights", weights, "--keep-views", 1)
+            )
             assert again["top1"] == 1, (views, weights)
     code, out, err = mvr("zero-shot", clip_things, "--per-class")
     assert code == 0 and "8 objects of 4 classes" in out and "table lamp" in out and "1 object without a label" in err
@@ -152,14 +156,15 @@ def test_classes_that_were_learnt_from_are_no_zero_shot(mvr: Mvr, named_things: 
     adapter.config = replace(adapter.config, classes=("animal/dog", "zebra"))
     with Collection.create(learnt, SMALL, adapter=adapter) as things, things.store.transaction():
         for label in LABELS[:3]:
-            _put(things, f"{label}.ply", np.tile(adapter.text_space.object_direction(label), (1, 2, 1)), {"label": label})
+            _put(
+                things, f"{label}.ply", np.tile(adapter.text_space.object_direction(label), (1, 2, 1)), {"label": label}
+            )
     code, _, err = mvr("zero-shot", learnt)
     assert code == 0 and "was trained on objects of 1 class asked for here (dog): no zero-shot" in err
     assert as_json(mvr("zero-shot", learnt, "--json"))["classes_learnt_from"] == ["dog"]
     for options in (["--where", "label != 'Dog'"], ["--seen", "label = 'Dog'"]):
         assert as_json(mvr("zero-shot", learnt, "--json", *options))["classes_learnt_from"] == []
         assert "note:" not in mvr("zero-shot", learnt, *options)[2]
-
 
     found = as_json(mvr("text-to-3d", learnt, "--json"))
     assert found["classes_learnt_from"] == ["dog"] and "asked for here (dog)" in mvr("text-to-3d", learnt)[2]
@@ -177,7 +182,13 @@ def test_an_encoder_says_how_far_words_are_spread(clip_things: Path) -> None:
 def test_names_ask_for_their_objects(mvr: Mvr, clip_things: Path, tmp_path: Path) -> None:
     found = as_json(mvr("text-to-3d", clip_things, "--json", "--by", "label"))
     assert (found["questions"], found["objects"]) == (4, 9)
-    assert (found["found@1"], found["recall@1"], found["recall@5"], found["median_rank"], found["mAP"]) == (1, 0.5, 1, 1, 1)
+    assert (found["found@1"], found["recall@1"], found["recall@5"], found["median_rank"], found["mAP"]) == (
+        1,
+        0.5,
+        1,
+        1,
+        1,
+    )
     captions = tmp_path / "captions.csv"
     captions.write_text("id,text\n1-1.ply,dog\n2-0.ply,an airplane\nnowhere.ply,a car\n")
     found = as_json(mvr("text-to-3d", clip_things, "--json", "--captions", captions))
@@ -186,7 +197,9 @@ def test_names_ask_for_their_objects(mvr: Mvr, clip_things: Path, tmp_path: Path
     assert code == 0 and "median rank" in out and "left out: 1 text without a right object" in err
 
 
-def test_labels_that_say_nothing_are_none_and_other_alphabets_are_names(mvr: Mvr, clip_things: Path, tmp_path: Path) -> None:
+def test_labels_that_say_nothing_are_none_and_other_alphabets_are_names(
+    mvr: Mvr, clip_things: Path, tmp_path: Path
+) -> None:
     copy = tmp_path / "things"
     shutil.copytree(clip_things, copy)
     with Collection.open(copy, write=True) as things, things.store.transaction():
@@ -201,7 +214,11 @@ def test_labels_that_say_nothing_are_none_and_other_alphabets_are_names(mvr: Mvr
     found = as_json(mvr("text-to-3d", copy, "--json", "--where", "split = 'more'"))
     assert (found["questions"], found["objects"], found["unlabelled"], found["unknown_texts"]) == (3, 6, 2, [])
     code, _, err = mvr("text-to-3d", copy)
-    assert code == 0 and "3 objects of 15 without a 'label' that says something count" in err and "'label is not null'" in err
+    assert (
+        code == 0
+        and "3 objects of 15 without a 'label' that says something count" in err
+        and "'label is not null'" in err
+    )
     (tmp_path / "captions.csv").write_text("id,text\nmore-0.ply,dog\n")
     assert as_json(mvr("text-to-3d", copy, "--json", "--captions", tmp_path / "captions.csv"))["unlabelled"] == 0
     for command in ("zero-shot", "text-to-3d"):
@@ -218,7 +235,7 @@ def test_pictures_ask_for_their_objects(mvr: Mvr, clip_things: Path, tmp_path: P
     picture[16:48, 20:44] = (200, 30, 60)
     Image.fromarray(picture).save(tmp_path / "red.png")
     with Collection.open(copy, OpenOptions(device="cpu", precision="float32"), write=True) as things:
-        from mvretrieval.search.pictures import load_picture
+        from mvretrieval.images import load_picture
 
         raw = things.describer.encoder.encode_views(load_picture(tmp_path / "red.png", 64)[None])
         with things.store.transaction():

@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvrender.cameras import parse_rig
-from mvretrieval.adapters.adapter import Adapter
-from mvretrieval.adapters.config import AdapterConfig
-from mvretrieval.adapters.network import NetworkConfig
-from mvretrieval.statistics import Statistics, prepare
+from mvretrieval.weighting.adapter import Adapter
+from mvretrieval.weighting.config import AdapterConfig
+from mvretrieval.weighting.network import NetworkConfig
+from mvretrieval.weighting.whitening import Statistics, prepare
 from mvtrain.features import Features
 from mvtrain.train import Trained
 
@@ -21,7 +21,9 @@ def unit(rows: NDArray[np.floating]) -> NDArray[np.float32]:
     return (rows / np.linalg.norm(rows, axis=-1, keepdims=True)).astype(np.float32)
 
 
-def made_features(n_classes: int = 12, per_class: int = 6, styles: int = 1, seed: int = 0, nuisance: float = 1.5) -> Features:
+def made_features(
+    n_classes: int = 12, per_class: int = 6, styles: int = 1, seed: int = 0, nuisance: float = 1.5
+) -> Features:
     """Classes differ in the first `TELLING` dimensions alone; the others tell objects apart, and tell nothing of classes."""
     rng = np.random.default_rng(seed)
     n = n_classes * per_class
@@ -73,7 +75,9 @@ def pooled(features: Features, adapter: Adapter) -> NDArray[np.float32]:
     return adapter.pool(features.views.astype(np.float32), features.mask, features.directions)[0]
 
 
-def plain_mean(views: NDArray[np.floating], mask: NDArray[np.bool_], statistics: Statistics | None) -> NDArray[np.float32]:
+def plain_mean(
+    views: NDArray[np.floating], mask: NDArray[np.bool_], statistics: Statistics | None
+) -> NDArray[np.float32]:
     """Whitened and normalised views, averaged: the slow readable twin of an untrained adapter."""
     prepared = prepare(views.astype(np.float32), statistics)
     objects = [

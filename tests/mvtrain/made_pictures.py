@@ -12,7 +12,7 @@ from PIL import Image
 from mvrender.cameras import parse_rig
 from mvretrieval.encoders.network import NetworkEncoder
 from mvretrieval.encoders.registry import open_encoder
-from mvtrain.pictures import Pictures
+from mvtrain.images import Pictures
 
 CLIP = "ViT-tiny-for-tests"
 _CONFIG = {

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mvretrieval.adapters.text_space import TextSpace
 from mvretrieval.errors import EncoderError, TrainingError
+from mvretrieval.weighting.text_embeddings import TextSpace
 from mvtrain.names import fit_names
 
 WORDS = [f"thing {chr(97 + i // 26)}{chr(97 + i % 26)}" for i in range(80)]
@@ -62,7 +62,9 @@ def test_the_map_does_not_depend_on_how_often_a_class_is_there() -> None:
 
 def test_labels_without_a_known_name_are_left_out() -> None:
     space, vectors, labels = _world(noise=0.1)
-    spoilt = [f"un{label.replace(' ', '')}" if i % 3 == 0 else f"Shelf/{label.title()}" for i, label in enumerate(labels)]
+    spoilt = [
+        f"un{label.replace(' ', '')}" if i % 3 == 0 else f"Shelf/{label.title()}" for i, label in enumerate(labels)
+    ]
     kept = [i for i, label in enumerate(spoilt) if label.startswith("Shelf")]
     fit = fit_names(space, vectors, spoilt)
     wanted = fit_names(space, vectors[kept], [spoilt[i] for i in kept])

@@ -12,15 +12,17 @@ import torch
 from made_features import DIM, TELLING, VIEWS, adapter_of, made_features, plain_mean, pooled, unit, with_noise
 from numpy.typing import NDArray
 
-from mvretrieval.adapters.network import NetworkConfig
 from mvretrieval.errors import AdapterError, TrainingError
 from mvretrieval.evaluation.metrics import leave_one_out
-from mvretrieval.statistics import Statistics
+from mvretrieval.weighting.network import NetworkConfig
+from mvretrieval.weighting.whitening import Statistics
 from mvtrain.config import LossName, TrainConfig
 from mvtrain.features import Features
 from mvtrain.train import PASSES, Trained, train
 
-FEW = TrainConfig(whiten=0, folds=0, max_steps=30, evaluate_every=1, classes_per_batch=12, learning_rate=3e-3, min_views=2)
+FEW = TrainConfig(
+    whiten=0, folds=0, max_steps=30, evaluate_every=1, classes_per_batch=12, learning_rate=3e-3, min_views=2
+)
 
 
 def _losses(features: Features, config: TrainConfig, **more: Any) -> list[float]:

@@ -13,11 +13,11 @@ from made_features import DIM, VIEWS, made_features, unit
 from numpy.typing import NDArray
 
 import mvretrieval.describe
-from mvretrieval.adapters.adapter import Adapter
+from mvretrieval.api import Collection
 from mvretrieval.cli.main import _run
-from mvretrieval.collection.collection import Collection
-from mvretrieval.collection.store import NewObject
 from mvretrieval.describe import DescriberConfig
+from mvretrieval.store.store import NewObject
+from mvretrieval.weighting.adapter import Adapter
 from mvtrain.config import TrainConfig
 from mvtrain.features import from_collection
 from mvtrain.train import train
@@ -57,7 +57,9 @@ def things(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
                 views, mask = features.views[row], features.mask[row]
                 vector = collection.describer.pool(views[None].astype(np.float32), mask[None])[0][0]
                 facts = {"format": "ply", "faces": 1, "vertices": 3, "textured": False, "up": "+y"}
-                new = NewObject(object_id, f"/m/{object_id}", object_id, "[[1, 2]]", facts, (), vector, views, mask, b"")
+                new = NewObject(
+                    object_id, f"/m/{object_id}", object_id, "[[1, 2]]", facts, (), vector, views, mask, b""
+                )
                 number = collection.store.put(new, 1)
                 if i < len(features):
                     values = {"label": features.labels[i], "split": "train" if i < 20 else "test"}
@@ -245,7 +247,9 @@ def test_words_for_an_encoder_that_reads_none(
     monkeypatch.setattr(Reader, "encode_text", lambda self, texts: pytest.fail("asked for words"))
     with Collection.open(things) as collection:
         describer = collection.describer.with_adapter(adapter)
-        np.testing.assert_array_equal(describer.describe_text("a class 03"), adapter.text_space.object_direction("Class-03"))
+        np.testing.assert_array_equal(
+            describer.describe_text("a class 03"), adapter.text_space.object_direction("Class-03")
+        )
     np.savez(tmp_path / "other.npz", names=np.array(["x", "y"]), vectors=np.eye(2))
     assert mvr(things, "--out", tmp_path / "b", *FEW, "--names", tmp_path / "other.npz") == 1
     assert "knows 0 of the 8 class names" in capsys.readouterr().err

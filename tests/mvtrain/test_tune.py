@@ -16,22 +16,22 @@ from made_pictures import VIEWS, made_pictures, opened, write_clip
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from mvretrieval.adapters.adapter import Adapter
 from mvretrieval.describe import Describer, DescriberConfig
 from mvretrieval.encoders.blocks import MeanOverPlaces
 from mvretrieval.encoders.network import NetworkEncoder
 from mvretrieval.encoders.registry import absolute_encoder, open_encoder, public_encoder
 from mvretrieval.encoders.tuned import read_config
 from mvretrieval.errors import EncoderError, TrainingError, WeightsError
+from mvretrieval.weighting.adapter import Adapter
 from mvtrain.checkpoint import FILE as CHECKPOINT
 from mvtrain.checkpoint import load_checkpoint
-from mvtrain.judging import held_out, mean_view_ap
+from mvtrain.images import Pictures
 from mvtrain.lora import LowRank, attach, low_rank_tensors, merge
-from mvtrain.pictures import Pictures
 from mvtrain.tunable import check_tunable, make_tunable
 from mvtrain.tune import tune
 from mvtrain.tune_config import TuneConfig
 from mvtrain.tune_output import write_tuned
+from mvtrain.validation import held_out, mean_view_ap
 
 FEW: dict[str, Any] = {
     "rank": 3, "classes_per_batch": 4, "objects_per_class": 2, "views_per_object": 3, "max_steps": 3, "held_out": 0.0,
@@ -155,7 +155,11 @@ def test_it_is_what_peft_computes(clip_id: str, pictures: Pictures) -> None:
     [
         ("clip_id", {"method": "lora"}, r"nothing"),
         ("clip_id", {"method": "lora", "bias": True}, r"tuned_bias"),
-        ("clip_id", {"method": "last-blocks", "last_blocks": 1}, r"visual\.(transformer\.resblocks\.2\.|ln_post\.|proj$)"),
+        (
+            "clip_id",
+            {"method": "last-blocks", "last_blocks": 1},
+            r"visual\.(transformer\.resblocks\.2\.|ln_post\.|proj$)",
+        ),
         ("timm_id", {"method": "last-blocks", "last_blocks": 2}, r"(blocks\.[45]|norm|fc_norm|attn_pool)\."),
         ("mobilenet_id", {"method": "last-blocks", "last_blocks": 2}, r"features\.(16|17|18)\."),
     ],
@@ -299,7 +303,9 @@ def test_views_attend_to_one_another_only_where_they_are_said_to_be_of_one_objec
     order = np.random.default_rng(0).permutation(len(images))
     np.testing.assert_allclose(joined.encode_views(images[order], groups[order]), together[order], atol=1e-5)
     fewer = np.arange(2, len(images))
-    np.testing.assert_allclose(joined.encode_views(images[fewer], groups[fewer])[VIEWS - 2 :], together[VIEWS:], atol=1e-6)
+    np.testing.assert_allclose(
+        joined.encode_views(images[fewer], groups[fewer])[VIEWS - 2 :], together[VIEWS:], atol=1e-6
+    )
     assert joined.encode_views(images[:0], groups[:0]).shape == (0, joined.dim)
 
 
@@ -331,7 +337,9 @@ def tuned_folder(clip_id: str, pictures: Pictures, tmp_path_factory: pytest.Temp
     config = TuneConfig(**FEW, bias=True)
     tuned = tune(encoder, pictures, config)
     write_tuned(folder, config, encoder, "base's", pictures, tuned, {"options": {}})
-    np.savez(folder.parent / "expected.npz", views=encoder.encode_views(pictures.of(0)[0]), words=encoder.encode_text(["a"]))
+    np.savez(
+        folder.parent / "expected.npz", views=encoder.encode_views(pictures.of(0)[0]), words=encoder.encode_text(["a"])
+    )
     return folder
 
 
@@ -348,7 +356,9 @@ def test_a_tuned_encoder_is_an_encoder_like_any_other(tuned_folder: Path, clip_i
     assert public_encoder(encoder.id) == "tuned:t"
     assert encoder.fingerprint != base.fingerprint == opened(clip_id).fingerprint
     config = json.loads((tuned_folder / "config.json").read_text())
-    assert config["base_fingerprint"] == "base's" and config["method"] == "lora" and config["classes"] == pictures.classes
+    assert (
+        config["base_fingerprint"] == "base's" and config["method"] == "lora" and config["classes"] == pictures.classes
+    )
     assert config["preprocessing"] == json.loads(json.dumps(asdict(base.preprocessing)))
     for path in tuned_folder.rglob("*.json"):  # where it was made is nobody's business
         for place in (tuned_folder.parent, Path(clip_id.partition("@")[2]).parent):
@@ -447,7 +457,9 @@ def _random(folder: Path, name: str) -> str:
 def test_networks_that_cannot_be_tuned_like_that(
     clip_id: str, mobilenet_id: str, pictures: Pictures, tmp_path: Path
 ) -> None:
-    with pytest.raises(TrainingError, match="no attention that low-rank tuning could change: take --method last-blocks"):
+    with pytest.raises(
+        TrainingError, match="no attention that low-rank tuning could change: take --method last-blocks"
+    ):
         tune(opened(mobilenet_id), pictures, TuneConfig(**FEW))
     with pytest.raises(TrainingError, match="has 3 blocks; --last-blocks 9 is more"):
         tune(opened(clip_id), pictures, TuneConfig(**FEW, method="last-blocks", last_blocks=9))
@@ -460,7 +472,10 @@ def test_networks_that_cannot_be_tuned_like_that(
         check_tunable(relative, TuneConfig(**FEW, cross_view=1))
     assert not hasattr(relative.network, "together") and relative.encode_views(pictures.of(0)[0]).shape == (VIEWS, 384)
     with pytest.raises(TrainingError, match=r"blocks of this network \(DenseNet\) are not known"):
-        check_tunable(opened("image_only:densenet121@" + _random(tmp_path, "densenet121")), TuneConfig(**FEW, method="last-blocks"))
+        check_tunable(
+            opened("image_only:densenet121@" + _random(tmp_path, "densenet121")),
+            TuneConfig(**FEW, method="last-blocks"),
+        )
     with pytest.raises(TrainingError, match="1 class cannot be told from others"):
         tune(opened(clip_id), pictures.of_classes(["class-0"]), TuneConfig(**FEW))
     with pytest.raises(TrainingError, match="reads no words, which the text loss compares with"):

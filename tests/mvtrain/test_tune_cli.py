@@ -17,14 +17,14 @@ from made_pictures import write_clip
 
 from mvrender.cameras import parse_rig
 from mvrender.pool import RenderSpec
-from mvretrieval.adapters.adapter import Adapter
+from mvretrieval.api import Collection, OpenOptions
 from mvretrieval.cli.main import _run
-from mvretrieval.collection.collection import Collection, OpenOptions
-from mvretrieval.collection.indexing import IndexOptions
 from mvretrieval.describe import DescriberConfig
-from mvretrieval.evaluation.learnt import learnt_names
+from mvretrieval.evaluation.seen_classes import learnt_names
+from mvretrieval.ingest.indexing import IndexOptions
+from mvretrieval.weighting.adapter import Adapter
 from mvtrain.features import from_collection
-from mvtrain.pictures import of_collection, of_folder, render
+from mvtrain.images import of_collection, of_folder, render
 
 FEW: list[object] = [
     "--max-steps", 2, "--rank", 2, "--classes-per-batch", 2, "--objects-per-class", 2, "--views-per-object", 2, "--held-out", 0,
@@ -64,9 +64,7 @@ def things(meshes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_from_a_collection_to_a_tuned_one(
-    things: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_from_a_collection_to_a_tuned_one(things: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     encoder, out = write_clip(tmp_path), tmp_path / "secret" / "t"
     options = ["--by", "kind", "--where", "split = 'train'", "--encoder", encoder, "--views", tmp_path / "views", *FEW]
     assert mvr("tune", things, "--out", out, *options) == 0
@@ -128,7 +126,9 @@ def test_a_stopped_command_goes_on(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(mvtrain.tune_output, "save_tuned", stop)  # at the worst moment: when all is done but for the encoder
+        patched.setattr(
+            mvtrain.tune_output, "save_tuned", stop
+        )  # at the worst moment: when all is done but for the encoder
         assert mvr("tune", things, "--out", tmp_path / "t", *options) == 130
     assert "run the same command again to go on" in capsys.readouterr().err
     assert not (tmp_path / "t" / "config.json").exists()
@@ -155,7 +155,18 @@ def test_what_is_there_is_replaced_at_the_end_alone(
     assert mvr("tune", things, "--out", out, "--encoder", encoder, *options, "--overwrite", "--cross-view", 9) == 1
     assert {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()} == before
     # Stopped and run again, as the message says: it goes on, and the folder is what it was until the end.
-    anew = ["--encoder", encoder, *options, "--method", "last-blocks", "--max-steps", 4, "--save-every", 1, "--overwrite"]
+    anew = [
+        "--encoder",
+        encoder,
+        *options,
+        "--method",
+        "last-blocks",
+        "--max-steps",
+        4,
+        "--save-every",
+        1,
+        "--overwrite",
+    ]
     take = mvtrain.tune._Run._take
 
     def stop(run: mvtrain.tune._Run, *more: Any) -> float:
@@ -194,7 +205,9 @@ def test_processes_that_follow_end_with_the_first(things: Path, tmp_path: Path) 
     main = [sys.executable, "-m", "mvretrieval", "tune", things, "--out", tmp_path]
     pipe = subprocess.PIPE
     both = [
-        subprocess.Popen([*map(str, main), "--device", "cpu"], env=os.environ | shared | ranks, stdout=pipe, stderr=pipe, text=True)
+        subprocess.Popen(
+            [*map(str, main), "--device", "cpu"], env=os.environ | shared | ranks, stdout=pipe, stderr=pipe, text=True
+        )
         for ranks in ({"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in (0, 1))
     ]
     said = [process.communicate(timeout=120)[1] for process in both]
@@ -206,7 +219,18 @@ def test_processes_that_follow_end_with_the_first(things: Path, tmp_path: Path) 
 def test_from_a_folder_of_meshes(meshes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out, views = tmp_path / "t", ["--rig", "ring:3@30", "--size", 64]
     labels = ["--labels", meshes / "labels.csv", "--by", "kind", "--encoder", write_clip(tmp_path)]
-    other = ["--method", "last-blocks", "--last-blocks", 1, "--styles", "texture,clay", "--loss", "text", "--cross-view", 1]
+    other = [
+        "--method",
+        "last-blocks",
+        "--last-blocks",
+        1,
+        "--styles",
+        "texture,clay",
+        "--loss",
+        "text",
+        "--cross-view",
+        1,
+    ]
     assert mvr("tune", meshes, "--out", out, *labels, *views, *other, *FEW, "--held-out", 0.2) == 0
     printed = capsys.readouterr().out
     assert f"next: mvr index things/ {meshes} --encoder tuned:{out}" in printed
@@ -222,7 +246,10 @@ def test_from_a_folder_of_meshes(meshes: Path, tmp_path: Path, capsys: pytest.Ca
     assert mvr("eval zero-shot", tmp_path / "things", "--by", "kind", "--views", "after", "--json") == 0
     printed = capsys.readouterr()
     assert json.loads(printed.out)["classes_learnt_from"] == ["ball", "box"]
-    assert "views of an object attend to one another" in printed.err and "2 classes asked for here (ball, box)" in printed.err
+    assert (
+        "views of an object attend to one another" in printed.err
+        and "2 classes asked for here (ball, box)" in printed.err
+    )
     assert mvr("eval zero-shot", tmp_path / "things", "--by", "kind", "--seen", "kind = 'ball'") == 0
     printed = capsys.readouterr()
     assert "attend to one another" not in printed.err and "1 class asked for here (box)" in printed.err

@@ -17,8 +17,8 @@ from made_pictures import VIEWS, made_pictures, opened, write_clip
 from safetensors.torch import load_file
 from torch import Tensor
 
-from mvretrieval.adapters.network import AdapterNetwork, NetworkConfig
 from mvretrieval.errors import TrainingError
+from mvretrieval.weighting.network import AdapterNetwork, NetworkConfig
 from mvtrain.checkpoint import FILE
 from mvtrain.tune import tune
 from mvtrain.tune_config import TuneConfig
@@ -34,7 +34,9 @@ def _start(folder: Path, out: Path, *more: object, **environment: str) -> subpro
     out.mkdir(exist_ok=True)
     arguments = [sys.executable, DRIVER, folder, out, json.dumps(CONFIG), *more]
     pipe = subprocess.PIPE
-    return subprocess.Popen(list(map(str, arguments)), env=os.environ | environment, stdout=pipe, stderr=pipe, text=True)
+    return subprocess.Popen(
+        list(map(str, arguments)), env=os.environ | environment, stdout=pipe, stderr=pipe, text=True
+    )
 
 
 def _weights(folder: Path, out: Path, rank: int = 0) -> dict[str, Tensor]:
@@ -74,7 +76,9 @@ def test_a_killed_tuning_goes_on_to_the_same_weights(
     steps: list[int] = []
     encoder = opened(write_clip(folder))
     config = TuneConfig(**CONFIG)
-    tuned = tune(encoder, made_pictures(folder), config, tmp_path / "out", log=lambda entry: steps.append(entry["step"]))
+    tuned = tune(
+        encoder, made_pictures(folder), config, tmp_path / "out", log=lambda entry: steps.append(entry["step"])
+    )
     assert steps == [5, 6, 7, 8, 9]
     resumed = dict(encoder.network.state_dict()) | {f"pooling.{n}": t for n, t in tuned.pooling.state_dict().items()}
     assert _largest_difference(resumed, undisturbed) < 1e-5

@@ -9,10 +9,10 @@ import pytest
 import torch
 from made_features import adapter_of, made_features, pooled
 
-from mvretrieval.adapters.adapter import Adapter
-from mvretrieval.adapters.network import NetworkConfig
+from benchmarks.model_soup import average, carry
 from mvretrieval.errors import AdapterError
-from mvtrain.weight_space import average, carry
+from mvretrieval.weighting.adapter import Adapter
+from mvretrieval.weighting.network import NetworkConfig
 
 FEATURES = made_features(4)
 
@@ -60,7 +60,12 @@ def test_adapters_that_mean_different_things_are_refused() -> None:
     with pytest.raises(AdapterError, match="whiten views differently"):
         average([adapter, looks_elsewhere])
     with pytest.raises(AdapterError, match="whiten views differently"):
-        average([_adapter(0, whiten=0), Adapter(_adapter(0, whiten=0).config, FEATURES.statistics(32), _adapter(0, 0).network)])
+        average(
+            [
+                _adapter(0, whiten=0),
+                Adapter(_adapter(0, whiten=0).config, FEATURES.statistics(32), _adapter(0, 0).network),
+            ]
+        )
     with pytest.raises(AdapterError, match="different kinds"):
         average([adapter, adapter_of(FEATURES, network=NetworkConfig("mean"), whiten=8)])
     # Without statistics nothing but the views' fingerprint tells encoders apart.

@@ -15,7 +15,7 @@ from typing import Any
 from made_pictures import made_pictures, opened, write_clip
 from safetensors.torch import save_file
 
-from mvtrain.ranks import join_ranks
+from mvtrain.distributed import join_ranks
 from mvtrain.tune import tune
 from mvtrain.tune_config import TuneConfig
 
@@ -34,7 +34,9 @@ def main() -> None:
         tuned = tune(encoder, made_pictures(folder), config, out, log=log, ranks=ranks)
         pooling = {f"pooling.{name}": tensor for name, tensor in tuned.pooling.state_dict().items()}
         tensors = dict(encoder.network.state_dict()) | pooling
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, out / f"weights-{ranks.rank}.safetensors")
+        save_file(
+            {name: tensor.contiguous() for name, tensor in tensors.items()}, out / f"weights-{ranks.rank}.safetensors"
+        )
 
 
 if __name__ == "__main__":

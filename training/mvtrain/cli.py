@@ -9,16 +9,16 @@ from typing import Any
 
 import tyro
 
-from mvretrieval.adapters.adapter import Adapter
-from mvretrieval.adapters.config import AdapterConfig
-from mvretrieval.adapters.hub import HUB, push
-from mvretrieval.adapters.network import NetworkConfig, PoolingKind
-from mvretrieval.adapters.text_space import TextSpace
-from mvretrieval.cli.common import counted, progress, run_record, say
-from mvretrieval.collection.collection import Collection
+from mvretrieval.api import Collection
+from mvretrieval.console import counted, progress, run_record, say
 from mvretrieval.encoders.registry import public_encoder
 from mvretrieval.errors import AdapterError, TrainingError
-from mvretrieval.pooling.adam import DatasetScores
+from mvretrieval.weighting.adam import DatasetScores
+from mvretrieval.weighting.adapter import Adapter
+from mvretrieval.weighting.config import AdapterConfig
+from mvretrieval.weighting.hub import HUB, push
+from mvretrieval.weighting.network import NetworkConfig, PoolingKind
+from mvretrieval.weighting.text_embeddings import TextSpace
 from mvtrain.config import LossName, TrainConfig
 
 _DEFAULTS = TrainConfig()
@@ -199,7 +199,10 @@ def learn(options: Options) -> dict[str, Any]:
                     # The last stage may be shorter: how many steps it takes is what the others find out.
                     before = (len(stages) - 1) * config.max_steps
                     folds = config.folds if stages[0].startswith("fold") else 0
-                    step(before + entry["step"], before + entry["of"] if len(stages) > folds else (folds + 1) * config.max_steps)
+                    step(
+                        before + entry["step"],
+                        before + entry["of"] if len(stages) > folds else (folds + 1) * config.max_steps,
+                    )
 
                 trained = train(features, config, device, texts, record, start)
             metrics: dict[str, Any] = {"steps": trained.steps, **trained.metrics}
@@ -250,4 +253,3 @@ def _classes(options: Options, own: list[str], start: Adapter | None) -> tuple[s
     """All that the weights have seen, the start's classes too."""
     before = () if start is None else start.config.classes
     return tuple(sorted({*before, *(() if options.unlabelled else own)}))
-

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from mvretrieval.adapters.network import NetworkConfig
 from mvretrieval.errors import TrainingError, did_you_mean
+from mvretrieval.weighting.network import NetworkConfig
 
 LossName = Literal["supcon", "multi-similarity", "prototypes", "text"]
 
@@ -60,7 +60,9 @@ class TrainConfig:
             if not getattr(self, name) > 0:
                 raise TrainingError(f"{name} has to be above 0, not {getattr(self, name)}")
         at_least = {"classes_per_batch": 2, "objects_per_class": 2, "max_steps": 1, "evaluate_every": 1}
-        for name, least in (at_least | {"whiten": 0, "weight_decay": 0, "tolerance": 0, "min_views": 0, "folds": 0}).items():
+        for name, least in (
+            at_least | {"whiten": 0, "weight_decay": 0, "tolerance": 0, "min_views": 0, "folds": 0}
+        ).items():
             if getattr(self, name) < least:
                 raise TrainingError(f"{name} has to be at least {least}, not {getattr(self, name)}")
         if self.loss == "multi-similarity" and self.temperature != type(self).temperature:

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from mvretrieval.collection.collection import Collection
+from mvretrieval.api import Collection
 from mvretrieval.encoders.tuned import tuning_of
 from mvretrieval.errors import TrainingError
-from mvretrieval.statistics import Statistics, StatisticsFit
+from mvretrieval.weighting.whitening import Statistics, StatisticsFit
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ class TrainingLog:
                 from torch.utils.tensorboard import SummaryWriter
             except ImportError as error:
                 raise TrainingError("TensorBoard is not installed: pip install 'mvretrieval[train]'") from error
-            self._writer = SummaryWriter(str(folder / "tensorboard")) 
+            self._writer = SummaryWriter(str(folder / "tensorboard"))
 
     def __call__(self, record: dict[str, Any]) -> None:
         """Add one record."""

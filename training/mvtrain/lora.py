@@ -68,7 +68,9 @@ def attention_weights(network: nn.Module) -> list[tuple[str, nn.Module, str]]:
         for owner, weight in _weights(module)
     ]
     if not found:
-        raise TrainingError("this network has no attention that low-rank tuning could change: take --method last-blocks")
+        raise TrainingError(
+            "this network has no attention that low-rank tuning could change: take --method last-blocks"
+        )
     return found
 
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from mvretrieval.adapters.text_space import TextSpace, plain_name
 from mvretrieval.describe import Describer
 from mvretrieval.errors import TrainingError
-from mvretrieval.evaluation.templates import DEFAULT, SETS
-from mvretrieval.statistics import Statistics
-from mvretrieval.unit_norm import unit
+from mvretrieval.evaluation.zero_shot.templates import DEFAULT, SETS
+from mvretrieval.normalize import unit
+from mvretrieval.weighting.text_embeddings import TextSpace, plain_name
+from mvretrieval.weighting.whitening import Statistics
 
 # What is said around a class's name when it is asked for is what was said in training.
 TEMPLATES = SETS[DEFAULT]

@@ -18,11 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mvretrieval.adapters.adapter import Adapter
-from mvretrieval.adapters.network import AdapterNetwork
 from mvretrieval.errors import TrainingError
 from mvretrieval.evaluation.metrics import leave_one_out
-from mvretrieval.statistics import Statistics, prepare
+from mvretrieval.weighting.adapter import Adapter
+from mvretrieval.weighting.network import AdapterNetwork
+from mvretrieval.weighting.whitening import Statistics, prepare
 from mvtrain.config import TrainConfig
 from mvtrain.features import Features
 from mvtrain.losses import make_loss
@@ -222,7 +222,15 @@ def _best_number_of_steps(
             if step % config.evaluate_every and step != config.max_steps:
                 continue
             curve[step] = look()
-            log({"stage": f"fold {number} of {len(folds)}", "step": step, "of": config.max_steps, "loss": loss, "mAP": curve[step]})
+            log(
+                {
+                    "stage": f"fold {number} of {len(folds)}",
+                    "step": step,
+                    "of": config.max_steps,
+                    "loss": loss,
+                    "mAP": curve[step],
+                }
+            )
         curves.append(curve)
     mean = {step: float(np.mean([curve[step] for curve in curves])) for step in curves[0]}
     # Never so long that classes which were not seen are found less well than without training.

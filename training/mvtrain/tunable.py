@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mvretrieval.adapters.network import AdapterNetwork
 from mvretrieval.encoders.blocks import MeanOverPlaces, after_blocks, blocks_of
 from mvretrieval.encoders.cross_view import sees_together, set_together, try_joining
 from mvretrieval.encoders.encoder import Precision
 from mvretrieval.encoders.network import Architecture, NetworkEncoder
 from mvretrieval.encoders.tuned import extend
 from mvretrieval.errors import EncoderError, TrainingError
+from mvretrieval.weighting.network import AdapterNetwork
 from mvtrain.lora import LowRank, attach, attention_weights
 from mvtrain.tune_config import TuneConfig
 
@@ -38,7 +38,9 @@ def check_tunable(encoder: NetworkEncoder, config: TuneConfig) -> None:
             raise TrainingError(f"the network has {blocks} blocks; --last-blocks {config.last_blocks} is more")
         if architecture.cross_view and not sees_together(encoder.network):
             size = encoder.image_size
-            try_joining(encoder.network, architecture.cross_view, encoder.pixels(np.zeros((2, size, size, 3), np.uint8)))
+            try_joining(
+                encoder.network, architecture.cross_view, encoder.pixels(np.zeros((2, size, size, 3), np.uint8))
+            )
     except EncoderError as error:
         raise TrainingError(f"{encoder.id} cannot be tuned like that: {error}") from error
 

@@ -22,17 +22,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from mvretrieval.adapters.network import AdapterNetwork
 from mvretrieval.encoders.network import NetworkEncoder
 from mvretrieval.errors import EvaluationError, TrainingError
+from mvretrieval.weighting.network import AdapterNetwork
 from mvtrain.checkpoint import load_checkpoint, optimiser_tensors, read_record, restore_optimiser, save_checkpoint
-from mvtrain.judging import held_out, mean_view_ap, view_vectors
+from mvtrain.distributed import Ranks
+from mvtrain.images import Pictures
 from mvtrain.losses import make_loss
-from mvtrain.pictures import Pictures
-from mvtrain.ranks import Ranks
 from mvtrain.sampling import balanced_batches
 from mvtrain.tunable import Pupil, checkpoint_activations, make_tunable
 from mvtrain.tune_config import TuneConfig
+from mvtrain.validation import held_out, mean_view_ap, view_vectors
 
 Log = Callable[[dict[str, Any]], None]
 
@@ -78,7 +78,9 @@ def tune(
         TrainingError: too few classes, a network that cannot be tuned like that, or a checkpoint of another tuning.
     """
     if len(pictures.classes) < 2:
-        raise TrainingError(f"{len(pictures.classes)} class cannot be told from others: label objects of 2 classes or more")
+        raise TrainingError(
+            f"{len(pictures.classes)} class cannot be told from others: label objects of 2 classes or more"
+        )
     run = _Run(encoder, pictures, config, folder, texts, ranks or Ranks(0, 1, str(encoder.device)), known)
     for record in run.steps():
         (log or (lambda entry: None))(record)
@@ -140,12 +142,16 @@ class _Run:
         classes = self.pictures.classes
         self.codes = torch.tensor([classes.index(label) for label in self.pictures.labels])
         own = None if texts is None else torch.from_numpy(texts[[pictures.classes.index(name) for name in classes]])
-        self.losses = nn.ModuleList(make_loss(config.of_loss(), len(classes), encoder.dim, own) for _ in range(n_styles))
+        self.losses = nn.ModuleList(
+            make_loss(config.of_loss(), len(classes), encoder.dim, own) for _ in range(n_styles)
+        )
         self.losses.to(encoder.device)
         self.learnt = self.pupil.learnt()
         self.mean = {name: parameter.detach().clone() for name, parameter in self.learnt.items()}
         weights = [p for name, p in self.learnt.items() if name.startswith("network.")]
-        others = [p for name, p in self.learnt.items() if not name.startswith("network.")] + list(self.losses.parameters())
+        others = [p for name, p in self.learnt.items() if not name.startswith("network.")] + list(
+            self.losses.parameters()
+        )
         self.rates = [config.learning_rate, config.pooling_rate] if others else [config.learning_rate]
         groups = [{"params": group} for group in (weights, others) if group]
         self.optimiser = torch.optim.AdamW(groups, weight_decay=config.weight_decay)
@@ -188,7 +194,9 @@ class _Run:
         for group, rate in zip(self.optimiser.param_groups, self.rates, strict=True):
             group["lr"] = rate * _schedule(self.step, self.config.max_steps)
         device = self.encoder.device
-        vectors = model(self.encoder.pixels(shown.images), shown.mask.to(device), self.directions[shown.views.to(device)])
+        vectors = model(
+            self.encoder.pixels(shown.images), shown.mask.to(device), self.directions[shown.views.to(device)]
+        )
         by_style = self.ranks.gather(vectors).reshape(len(rows), len(self.losses), -1)
         by_style = nn.functional.normalize(by_style, dim=2)
         codes = self.codes[rows].to(device)

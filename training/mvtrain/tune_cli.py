@@ -13,22 +13,22 @@ import tyro
 
 from mvrender.renderer import BackendName, choose
 from mvrender.shading import parse_styles
-from mvretrieval.adapters.network import NetworkConfig, PoolingKind
-from mvretrieval.cli.common import counted, progress, run_record, say
-from mvretrieval.collection.collection import Collection
-from mvretrieval.collection.schema import FILE as COLLECTION_FILE
+from mvretrieval.api import Collection
+from mvretrieval.console import counted, progress, run_record, say
 from mvretrieval.describe import DescriberConfig
 from mvretrieval.encoders.encoder import Precision
 from mvretrieval.encoders.registry import parse_encoder, public_encoder
 from mvretrieval.errors import TrainingError
+from mvretrieval.store.schema import FILE as COLLECTION_FILE
+from mvretrieval.weighting.network import NetworkConfig, PoolingKind
 from mvtrain.checkpoint import FILE as CHECKPOINT_FILE
 from mvtrain.config import LossName
 from mvtrain.tune_config import Method, TuneConfig
 
 if TYPE_CHECKING:
     from mvretrieval.encoders.network import NetworkEncoder
-    from mvtrain.pictures import Pictures
-    from mvtrain.ranks import Ranks
+    from mvtrain.distributed import Ranks
+    from mvtrain.images import Pictures
 
 _DEFAULTS = TuneConfig()
 
@@ -135,7 +135,7 @@ def run(options: Options) -> int:
     import json
 
     from mvretrieval.encoders.device import choose_device
-    from mvtrain.ranks import join_ranks
+    from mvtrain.distributed import join_ranks
 
     started = time.monotonic()
     with join_ranks(str(choose_device(options.device))) as ranks:
@@ -156,7 +156,11 @@ def run(options: Options) -> int:
         print(
             f"  mAP on held-out classes, mean of the views: {metrics['held_out_mAP']:.4f} after {metrics['steps']} steps, "
             f"{'better' if helped else 'NOT better'} than {metrics['untrained_mAP']:.4f} before. "
-            + (advice if helped else "The encoder as it was is as good: use that, or try a lower --learning-rate or more classes")
+            + (
+                advice
+                if helped
+                else "The encoder as it was is as good: use that, or try a lower --learning-rate or more classes"
+            )
         )
     elif options.held_out:
         print(
@@ -167,7 +171,9 @@ def run(options: Options) -> int:
     print(f"  rendered views are kept in {_views_folder(options)}; where no more is tuned, they may be deleted")
     source = "reindex" if _is_collection(options) else "index things/"
     print(f"  next: mvr {source} {options.meshes} --encoder tuned:{options.out}")
-    print(f"  then: mvr train COLLECTION --by {options.by}   (view weights by themselves, with more views and whitening)")
+    print(
+        f"  then: mvr train COLLECTION --by {options.by}   (view weights by themselves, with more views and whitening)"
+    )
     print(f"    or: mvr reindex COLLECTION --adapter {options.out / 'adapter'}   (those that were trained jointly)")
     return 0
 
@@ -186,7 +192,9 @@ def _check_out(options: Options) -> None:
         with tempfile.TemporaryFile(dir=options.out):
             pass
     except OSError as error:
-        raise TrainingError(f"{options.out} cannot be written: {error.strerror or error}; name another --out") from error
+        raise TrainingError(
+            f"{options.out} cannot be written: {error.strerror or error}; name another --out"
+        ) from error
 
 
 def _go_on(options: Options, identity: dict[str, Any]) -> bool:
@@ -270,7 +278,7 @@ def _pictures(options: Options, ranks: Ranks, described: DescriberConfig) -> Pic
     """The first process renders; the others read what it wrote down."""
     import json
 
-    from mvtrain.pictures import Pictures
+    from mvtrain.images import Pictures
 
     listed = options.out / "objects.json"
 
@@ -293,7 +301,7 @@ def _views_folder(options: Options) -> Path:
 def _rendered(options: Options, described: DescriberConfig) -> Pictures:
     from mvrender.cameras import parse_rig
     from mvrender.pool import RenderSpec
-    from mvtrain.pictures import of_collection, of_folder, render
+    from mvtrain.images import of_collection, of_folder, render
 
     if _is_collection(options):
         with Collection.open(options.meshes) as collection:

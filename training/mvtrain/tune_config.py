@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from mvretrieval.adapters.network import NetworkConfig
 from mvretrieval.encoders.encoder import Precision
 from mvretrieval.errors import TrainingError, did_you_mean
+from mvretrieval.weighting.network import NetworkConfig
 from mvtrain.config import LossName, TrainConfig
 
 Method = Literal["lora", "last-blocks"]
@@ -87,7 +87,9 @@ class TuneConfig:
         if not 0 <= self.held_out <= 0.5:
             raise TrainingError(f"held_out is a share of the classes from 0 to 0.5, not {self.held_out:g}")
         if self.network.by_slot or self.network.kind == "chunk":
-            raise TrainingError("steps show other views each time: take a view weighting that is not tied to slots or order")
+            raise TrainingError(
+                "steps show other views each time: take a view weighting that is not tied to slots or order"
+            )
         self.of_loss()
 
     def of_loss(self) -> TrainConfig:

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mvretrieval.adapters.adapter import Adapter
-from mvretrieval.adapters.config import AdapterConfig
 from mvretrieval.describe import Describer, DescriberConfig
 from mvretrieval.encoders.network import NetworkEncoder
 from mvretrieval.encoders.registry import public_encoder
 from mvretrieval.encoders.tuned import TunedConfig, save_tuned, tuned_fingerprint, weights_of
+from mvretrieval.weighting.adapter import Adapter
+from mvretrieval.weighting.config import AdapterConfig
 from mvtrain.checkpoint import FILE as CHECKPOINT
+from mvtrain.images import Pictures
 from mvtrain.lora import low_rank_tensors, merge
-from mvtrain.pictures import Pictures
 from mvtrain.tune_config import TuneConfig
 
 if TYPE_CHECKING:

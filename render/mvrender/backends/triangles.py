@@ -222,7 +222,10 @@ def _cover(screen: Screen, faces: Ints, order: Ints, samples: Samples) -> None:
             continue
         ceiling = max(inverse[a], inverse[b], inverse[c])
         if right - left < 2 and bottom - top < 2:  # where faces are dense, half of them end here, behind others
-            upper, lower = min(farthest[top, left], farthest[top, right]), min(farthest[bottom, left], farthest[bottom, right])
+            upper, lower = (
+                min(farthest[top, left], farthest[top, right]),
+                min(farthest[bottom, left], farthest[bottom, right]),
+            )
             if ceiling <= min(upper, lower):
                 continue
         ux, uy, vx, vy = (y2 - y0) / area, (x0 - x2) / area, (y0 - y1) / area, (x1 - x0) / area
@@ -232,7 +235,11 @@ def _cover(screen: Screen, faces: Ints, order: Ints, samples: Samples) -> None:
         for k in range(_N):
             du[k], dv[k], dz[k] = _X[k] * ux + _Y[k] * uy, _X[k] * vx + _Y[k] * vy, _X[k] * zx + _Y[k] * zy
             dw[k] = -du[k] - dv[k]
-        u_reach, v_reach, w_reach = _REACH * (abs(ux) + abs(uy)), _REACH * (abs(vx) + abs(vy)), _REACH * (abs(wx) + abs(wy))
+        u_reach, v_reach, w_reach = (
+            _REACH * (abs(ux) + abs(uy)),
+            _REACH * (abs(vx) + abs(vy)),
+            _REACH * (abs(wx) + abs(wy)),
+        )
         z_reach = _REACH * (abs(zx) + abs(zy))
         dx = f4(left) + _HALF - x0
         for row in range(top, bottom + 1):
@@ -257,7 +264,9 @@ def _cover(screen: Screen, faces: Ints, order: Ints, samples: Samples) -> None:
                     least = _FAR_OFF
                     for k in range(_N):
                         now = z + dz[k]
-                        if (whole or (u + du[k] >= 0 and v + dv[k] >= 0 and w + dw[k] >= 0)) and now > nearest[row, column, k]:
+                        if (whole or (u + du[k] >= 0 and v + dv[k] >= 0 and w + dw[k] >= 0)) and now > nearest[
+                            row, column, k
+                        ]:
                             nearest[row, column, k], face[row, column, k] = now, f
                         least = min(least, nearest[row, column, k])
                     farthest[row, column] = least
@@ -391,7 +400,14 @@ def _together(samples: Samples, row: int, column: int, k: int) -> tuple[f4, f4, 
 
 @compiled
 def _paint(
-    mesh: Triangles, looks: Looks, light: Light, screen: Screen, samples: Samples, camera: Camera, styles: Ints, images: Bytes
+    mesh: Triangles,
+    looks: Looks,
+    light: Light,
+    screen: Screen,
+    samples: Samples,
+    camera: Camera,
+    styles: Ints,
+    images: Bytes,
 ) -> bool:
     """Fill pictures (S, size, size, 3), which hold the background; tells whether anything is seen.
 
@@ -439,7 +455,9 @@ def _paint(
                     else:
                         red, green, blue = clay[0], clay[1], clay[2]
                         if style == TEXTURE and looks.colored:
-                            red, green, blue = _own_color(mesh, looks, screen, f, at_column, at_row, depth, camera.pixel)
+                            red, green, blue = _own_color(
+                                mesh, looks, screen, f, at_column, at_row, depth, camera.pixel
+                            )
                         red, green, blue = red * falls, green * falls, blue * falls
                         total[s, 0] += share * min(red, knee + slope * (red - knee))
                         total[s, 1] += share * min(green, knee + slope * (green - knee))
@@ -455,7 +473,14 @@ def _paint(
 
 @compiled
 def draw(
-    mesh: Triangles, looks: Looks, light: Light, cameras: Floats, tan_half_fov: f4, distance: f4, styles: Ints, images: Bytes
+    mesh: Triangles,
+    looks: Looks,
+    light: Light,
+    cameras: Floats,
+    tan_half_fov: f4,
+    distance: f4,
+    styles: Ints,
+    images: Bytes,
 ) -> NDArray[np.bool_]:
     """Draw every view into images (V, S, size, size, 3), which hold the background; (V,) whether anything is seen."""
     n, size = len(mesh.vertices), images.shape[2]

@@ -1,1 +1,0 @@
-"""What is learnt from labelled objects: view weights and a linear layer on top of frozen view vectors."""

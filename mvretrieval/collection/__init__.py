@@ -1,1 +1,0 @@
-"""Objects on disk: the store, the index, and what fills them."""

@@ -1,0 +1,1 @@
+"""Vector indexes over object vectors, derived from the store."""

@@ -1,0 +1,44 @@
+"""Bringing an index up to what the store holds: loaded, caught up with, or built anew."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mvretrieval.index.vector_index import IndexKind, VectorIndex
+from mvretrieval.store.store import Store
+
+Parts = Iterable[tuple[NDArray[np.int64], NDArray[np.float32]]]
+
+
+def caught_up(
+    index: VectorIndex | None, store: Store, folder: Path, since: Callable[[int], Parts], dim: Callable[[], int]
+) -> VectorIndex:
+    """The index of what the store holds now, to be called in a snapshot.
+
+    Args:
+        index: as it was last; None at first.
+        store: the truth.
+        folder: where one may have been saved.
+        since: numbers and vectors changed after a change, in parts; all of them for -1.
+        dim: D, asked for where the index is built.
+    """
+    change, epoch = int(store.get_meta("change", 0)), int(store.get_meta("epoch", 0))
+    kind: IndexKind = store.get_meta("index", "auto")
+
+    loaded = index is None or index.epoch != epoch
+    if loaded:
+        index = VectorIndex.load(folder, epoch) if folder.is_dir() else None
+    if index is not None and index.change < change:
+        index.drop(store.deleted_since(index.change))
+        for numbers, vectors in since(index.change):
+            index.put(numbers, vectors)
+        index.change = change
+    # Not with every search: among a million objects, counting takes some milliseconds.
+    is_another = index is not None and loaded and len(index) != store.count()
+    if index is None or index.change > change or is_another or index.is_worn(kind):
+        return VectorIndex.build(kind, dim(), change, epoch, since(-1), store.count())
+    return index

@@ -1,0 +1,88 @@
+"""The search index of an open collection, always of what its store holds now."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mvretrieval.index.catch_up import caught_up
+from mvretrieval.index.vector_index import VectorIndex
+from mvretrieval.store.augmented import searched_since
+from mvretrieval.store.store import Store
+
+
+class CurrentIndex:
+    """Searches the vectors that the store holds now, smoothed where the collection is.
+
+    Its lock is taken before the store's (see `Smoother` for the one between them).
+    """
+
+    def __init__(self, folder: Path, store: Store, dim: Callable[[], int]) -> None:
+        """Nothing is loaded before the first search.
+
+        Args:
+            folder: where an index may have been saved.
+            store: the truth.
+            dim: D, asked for where the index is built.
+        """
+        self._folder = folder
+        self._store = store
+        self._dim = dim
+        self._index: VectorIndex | None = None
+        # Held while searching too: catching up moves the vectors under a search in another thread.
+        self._lock = threading.RLock()
+
+    def get(self) -> VectorIndex:
+        """The index, brought up to what the store holds now."""
+        # A snapshot: a describer that another process swaps in between would mix vectors of two meanings.
+        with self.reading():
+            since = partial(searched_since, self._store)
+            self._index = caught_up(self._index, self._store, self._folder, since, self._dim)
+            return self._index
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """What is searched and read inside is one state of index and store, whatever is written meanwhile."""
+        with self._lock, self._store.snapshot():
+            yield
+
+    @contextmanager
+    def handing_over(self) -> Iterator[None]:
+        """Nobody searches inside; the index is loaded or built anew afterwards, since what it holds has another use."""
+        with self._lock:
+            try:
+                yield
+            finally:
+                self._index = None
+
+    def search(
+        self, vector: NDArray[np.float32], k: int, allowed: NDArray[np.int64] | None
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Cosines, falling, and numbers of the k objects nearest to a vector (D,), among the `allowed` ones if given."""
+        with self._lock:
+            return self.get().search(vector[None], k, allowed)[0]
+
+    def sample(self, limit: int) -> NDArray[np.float32]:
+        """(n, D) vectors of at most `limit` objects."""
+        with self._lock:
+            return self.get().sample(limit)
+
+    def close(self) -> None:
+        """Let go of the files that are mapped."""
+        with self._lock:
+            self._index = None
+
+    def save(self) -> None:
+        """Write the index, brought up to what the store holds now.
+
+        Raises:
+            OSError, RuntimeError: the disk is full or read-only.
+        """
+        with self._lock:  # whoever searched meanwhile would add to vectors that are being written
+            self.get().save(self._folder)

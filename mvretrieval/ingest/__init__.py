@@ -1,0 +1,1 @@
+"""From files to stored objects: scanning, rendering, encoding, re-embedding."""

@@ -1,0 +1,120 @@
+"""Labels from a CSV: a `file` column with paths relative to the CSV, and any others."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mvrender.mesh import UP_AXES
+from mvretrieval.errors import LabelsError
+
+_MISSING = {"", "nan", "null", "none", "n/a"}
+# '007' is a part number, not seven; '1_000' is a number in Python alone.
+_INTEGER = re.compile(r"[+-]?(0|[1-9][0-9]{0,18})")
+_DECIMAL = re.compile(r"[+-]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_MAX_COLUMNS = 1000  # SQLite takes 2000
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Labels by absolute path of the file.
+
+    Attributes:
+        rows: typed values; empty cells are left out as None.
+        up: up axis of the files for which the CSV states one.
+        columns: names of the labels.
+    """
+
+    rows: dict[str, dict[str, Any]]
+    up: dict[str, str]
+    columns: tuple[str, ...]
+
+
+def read_labels(path: Path) -> Labels:
+    """Read a CSV. A column is a number where all of its cells are, and text otherwise.
+
+    Raises:
+        LabelsError: the file cannot be read, has no `file` column, or says two things about one file.
+    """
+    names, rows = _read(path)
+    casts = {name: _type_of([row.get(name) for _, row in rows]) for name in names if name not in ("file", "up")}
+    found: dict[str, dict[str, Any]] = {}
+    up: dict[str, str] = {}
+    for line, row in rows:
+        if not row.get("file"):
+            raise LabelsError(f"labels {path}, line {line}: the cell 'file' is empty")
+        file = os.path.abspath(path.parent / row["file"])  # noqa: PTH100 - the scan does not resolve links either
+        values = {name: _value(row.get(name), cast) for name, cast in casts.items()}
+        if found.get(file, values) != values:
+            raise LabelsError(
+                f"labels {path}, line {line}: {row['file']} has other labels in another row; keep one of them"
+            )
+        found[file] = values
+        axis = (row.get("up") or "").strip().lower()
+        if axis:
+            if axis not in UP_AXES:
+                raise LabelsError(f"labels {path}, line {line}: up is one of {', '.join(UP_AXES)}, not '{axis}'")
+            up[file] = axis
+    return Labels(found, up, tuple(casts))
+
+
+def _read(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+    """Names of the columns, and (line, row) of each row."""
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+        if "\0" in text:
+            raise LabelsError(f"labels {path} hold NUL characters: save them as UTF-8 text")
+        reader = csv.DictReader(io.StringIO(text, newline=""))
+        reader.fieldnames = [name.strip() for name in reader.fieldnames or []]
+        rows = [(reader.line_num, row) for row in reader]
+    except UnicodeDecodeError as error:
+        raise LabelsError(f"labels {path} cannot be read: {error}; save them as UTF-8") from error
+    except (OSError, csv.Error) as error:
+        raise LabelsError(f"labels {path} cannot be read: {error}") from error
+    names = [name for name in reader.fieldnames if name]
+    if "file" not in names:
+        separated = len(names) == 1 and re.search(r"[;\t|]", names[0])
+        way_out = "separate the columns with commas" if separated else "name the mesh files there"
+        raise LabelsError(
+            f"labels {path} have no column 'file' (they have {', '.join(names[:20]) or 'none'}): {way_out}"
+        )
+    if len(names) > _MAX_COLUMNS:
+        raise LabelsError(f"labels {path} have {len(names)} columns: leave {_MAX_COLUMNS} or fewer")
+    known: dict[str, str] = {}
+    for name in names:
+        if name.casefold() in known:
+            raise LabelsError(
+                f"labels {path}: the columns '{known[name.casefold()]}' and '{name}' cannot be told apart; rename one of them"
+            )
+        known[name.casefold()] = name
+    return names, rows
+
+
+def _type_of(cells: list[str | None]) -> type:
+    values = [cell.strip() for cell in cells if cell is not None and cell.strip().lower() not in _MISSING]
+    if not values:
+        return str
+    if all(_INTEGER.fullmatch(value) and -(1 << 63) <= int(value) < 1 << 63 for value in values):
+        return int
+    if all(
+        _DECIMAL.fullmatch(value) and math.isfinite(float(value)) and not _is_long_integer(value) for value in values
+    ):
+        return float
+    return str
+
+
+def _is_long_integer(value: str) -> bool:
+    """Whether a value is a number by its digits, such as an article's, that a float would round."""
+    return value.lstrip("+-").isdigit() and len(value.lstrip("+-")) > 15
+
+
+def _value(cell: str | None, cast: type) -> Any:
+    if cell is None or cell.strip().lower() in _MISSING:
+        return None
+    return cast(cell.strip())

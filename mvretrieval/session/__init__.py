@@ -1,0 +1,1 @@
+"""State of an open collection."""

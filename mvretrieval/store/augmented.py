@@ -1,0 +1,151 @@
+"""Smoothed vectors in the store, beside the originals: each object's averaged with its nearest neighbours'.
+
+Where smoothing is on, the index holds the smoothed vectors; neighbours are looked for among the originals, so that
+averages are never averaged again. The table `smoothed` is made anew whenever smoothing is turned on. A row counts while it is as
+new as its object: one that was described anew without being smoothed is searched by its original vector.
+
+`index.augmenter` keeps the table right.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mvretrieval.augmentation import ALPHA
+from mvretrieval.errors import DescriberError
+from mvretrieval.store.batches import original_vectors, rows_of, stacked
+from mvretrieval.store.store import Store
+
+_PAGE = 8192
+_TABLE = """
+CREATE TABLE smoothed (
+    number INTEGER PRIMARY KEY REFERENCES objects ON DELETE CASCADE,
+    change INTEGER NOT NULL,
+    edge REAL,     -- cosine of the furthest neighbour, where there are k
+    nearest BLOB,  -- numbers of the neighbours; NULL until all objects have been there to be neighbours
+    vector BLOB NOT NULL
+)"""
+_SEARCHED = (
+    "SELECT v.number, COALESCE(CASE WHEN s.change >= o.change THEN s.vector END, v.vector)"
+    " FROM vectors v JOIN objects o USING (number) LEFT JOIN smoothed s USING (number) WHERE v.number IN"
+)
+
+
+@dataclass(frozen=True)
+class Smoothing:
+    """How a collection's vectors are smoothed (see `augmentation`).
+
+    Attributes:
+        k: neighbours.
+        alpha: power of the cosine that weighs them.
+    """
+
+    k: int
+    alpha: float = ALPHA
+
+    def __post_init__(self) -> None:
+        if self.k < 1:
+            raise DescriberError(f"smoothing takes a number of neighbours from 1 (0 turns it off), not {self.k}")
+        if not (math.isfinite(self.alpha) and self.alpha >= 0):
+            raise DescriberError(f"the power of the similarity is a number from 0, not {self.alpha:g}")
+
+    @classmethod
+    def of(cls, k: int, alpha: float | None = None) -> Smoothing | None:
+        """Smoothing with k neighbours; None for 0."""
+        return None if k == 0 else cls(k, ALPHA if alpha is None else alpha)
+
+    def __str__(self) -> str:
+        return f"{self.k} neighbours, similarity to the power {self.alpha:g}"
+
+
+def smoothing_of(store: Store) -> Smoothing | None:
+    """How the collection is smoothed; None where it is not."""
+    text = store.get_meta("smoothing")
+    return None if text is None else Smoothing(**json.loads(text))
+
+
+def is_up_to_date(store: Store) -> bool:
+    """Whether nothing was added, replaced or removed since all objects were smoothed."""
+    return bool(store.get_meta("smoothed_at") == store.get_meta("change", 0))
+
+
+# -- what is searched --------------------------------------------------------------------------------------------------
+
+
+def searched_vectors(store: Store, numbers: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The vectors (n, D) that are searched, smoothed where the collection is, in the order of `numbers`.
+
+    Returns:
+        The numbers (n,) of those that are there, and their vectors.
+    """
+    if smoothing_of(store) is None:
+        return original_vectors(store, numbers)
+    return stacked(rows_of(store, _SEARCHED, numbers), numbers)
+
+
+def smoothed_vector(store: Store, number: int) -> NDArray[np.float32] | None:
+    """(D,) smoothed vector of an object; None where the collection is not smoothed."""
+    return None if smoothing_of(store) is None else searched_vectors(store, [number])[1][0]
+
+
+def searched_since(store: Store, change: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+    """Numbers (n,) and searched vectors (n, D) of the objects whose vector changed after `change`, in parts."""
+    if smoothing_of(store) is None:
+        yield from store.vectors_since(change)
+        return
+    # Each number once, and by the indices on `change`: a scan of a large collection for one change takes too long.
+    rows = store.db.all(
+        "SELECT number FROM objects WHERE change > ? UNION SELECT number FROM smoothed WHERE change > ? ORDER BY number",
+        (change, change),
+    )
+    for start in range(0, len(rows), _PAGE):
+        yield searched_vectors(store, [row[0] for row in rows[start : start + _PAGE]])
+
+
+# -- the table, in transactions of the caller's ------------------------------------------------------------------------
+
+
+def start_anew(store: Store, setting: Smoothing | None) -> None:
+    """Remember the setting, and forget what was smoothed by another."""
+    store.db.run("DROP TABLE IF EXISTS smoothed")
+    store.db.run(_TABLE)
+    store.db.run("CREATE INDEX smoothed_by_change ON smoothed (change)")
+    store.set_meta("smoothing", json.dumps(asdict(setting)) if setting else None)
+
+
+def put_smoothed(
+    store: Store, number: int, change: int, vector: NDArray[np.float32], nearest: NDArray[np.int64], edge: float
+) -> None:
+    """Set an object's smoothed vector (D,), its neighbours' numbers (k,), and the cosine of the last of them."""
+    store.db.run(
+        "INSERT OR REPLACE INTO smoothed VALUES (?, ?, ?, ?, ?)",
+        (number, change, edge, nearest.astype("<i8").tobytes(), vector.astype("<f4").tobytes()),
+    )
+
+
+def neighbourhoods(store: Store, numbers: NDArray[np.int64], k: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Neighbours of objects when all were last smoothed.
+
+    Returns:
+        Numbers (n, k), -1 where there were fewer, and cosines (n,) that another object has to reach to be one of them: -inf
+        where there were fewer, or where an object has not been smoothed with all others since it came or changed.
+    """
+    select = (
+        "SELECT s.number, s.edge, s.nearest FROM smoothed s JOIN objects o USING (number)"
+        " WHERE s.change >= o.change AND s.number IN"
+    )
+    rows = rows_of(store, select, numbers.tolist())
+    nearest, edges = np.full((len(numbers), k), -1, np.int64), np.full(len(numbers), -np.inf)
+    for i, number in enumerate(numbers.tolist()):
+        row = rows.get(number)
+        if row is not None and row[2] is not None:
+            found = np.frombuffer(row[2], "<i8")
+            nearest[i, : len(found)] = found
+            edges[i] = row[1] if len(found) == k else -np.inf
+    return nearest, edges

@@ -1,0 +1,134 @@
+"""One object of a collection: what is written for it, and what is read back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mvretrieval.store import blobs
+from mvretrieval.store.database import Database
+from mvretrieval.store.label_columns import label_names, quoted
+
+_FACTS = ("format", "faces", "vertices", "textured", "up")
+_AT_ONCE = 500
+
+
+@dataclass(frozen=True)
+class ObjectRecord:
+    """One object of a collection.
+
+    Attributes:
+        number: internal, never reused.
+        id: stable name.
+        path: its file.
+        content_hash: of all that its looks depend on.
+        facts: format, faces, vertices, textured, up.
+        notes: what was left out while loading.
+        metadata: labels.
+    """
+
+    number: int
+    id: str
+    path: str
+    content_hash: str
+    facts: dict[str, Any]
+    notes: tuple[str, ...] = ()
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class NewObject:
+    """What is written for one object."""
+
+    id: str
+    path: str
+    content_hash: str
+    stat: str
+    facts: Mapping[str, Any]
+    notes: Sequence[str]
+    vector: NDArray[np.float32]  # (D,)
+    view_vectors: NDArray[np.float16]  # (S, V, D')
+    view_mask: NDArray[np.bool_]  # (V,)
+    strip: bytes = b""
+    root: str = ""
+    smoothed: NDArray[np.float32] | None = None  # (D,) where the collection is (see `store.augmented`)
+
+
+def put_object(db: Database, new: NewObject, change: int) -> int:
+    """Add an object, or replace the one at its path, whose id and number then stay. Returns the number."""
+    number = _put_row(db, new, change)
+    blobs.put_vector(db, number, new.vector)
+    if new.smoothed is not None:
+        blobs.put_smoothed_vector(db, number, change, new.smoothed)
+    blobs.put_views(db, number, new.view_vectors, new.view_mask)
+    if new.strip:
+        blobs.put_strip(db, number, new.strip)
+    db.run("DELETE FROM failures WHERE path = ?", (new.path,))
+    return number
+
+
+def _put_row(db: Database, new: NewObject, change: int) -> int:
+    facts = [new.facts.get(name) for name in _FACTS]
+    notes = json.dumps(list(new.notes))
+    row = db.one("SELECT number FROM objects WHERE path = ?", (new.path,))
+    if row is None:
+        cursor = db.run(
+            "INSERT INTO objects"
+            " (id, path, content_hash, stat, root, format, faces, vertices, textured, up, notes, change)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (new.id, new.path, new.content_hash, new.stat, new.root, *facts, notes, change),
+        )
+        number = int(cursor.lastrowid or 0)
+        db.run("INSERT INTO metadata (number) VALUES (?)", (number,))
+        return number
+    number = int(row[0])
+    db.run(
+        "UPDATE objects SET content_hash = ?, stat = ?, root = ?, format = ?, faces = ?, vertices = ?, textured = ?,"
+        " up = ?, notes = ?, change = ? WHERE number = ?",
+        (new.content_hash, new.stat, new.root, *facts, notes, change, number),
+    )
+    return number
+
+
+def read_records(db: Database, numbers: Sequence[int]) -> dict[int, ObjectRecord]:
+    """Objects by number, without those that are not there."""
+    labels = label_names(db)
+    chosen = "".join(f", m.{quoted(name)}" for name in labels)
+    found = {}
+    for start in range(0, len(numbers), _AT_ONCE):
+        some = [int(n) for n in numbers[start : start + _AT_ONCE]]
+        for row in db.all(
+            "SELECT o.number, o.id, o.path, o.content_hash, o.format, o.faces, o.vertices, o.textured, o.up, o.notes"
+            f"{chosen} FROM objects o JOIN metadata m USING (number) WHERE o.number IN ({','.join('?' * len(some))})",
+            some,
+        ):
+            facts = dict(zip(_FACTS, row[4:9], strict=True))
+            metadata = {k: v for k, v in zip(labels, row[10:], strict=True) if v is not None}
+            notes = tuple(json.loads(row[9])) if row[9] != "[]" else ()  # few objects have any
+            found[row[0]] = ObjectRecord(row[0], row[1], row[2], row[3], facts, notes, metadata)
+    return found
+
+
+def read_whole(db: Database, number: int, view_shape: tuple[int, ...]) -> NewObject:
+    """Everything about one object, ready to be put into another store; `view_shape` is (S, V, D)."""
+    record = read_records(db, [number])[number]
+    views, mask = blobs.views_of(db, number)
+    stat, root = db.one("SELECT stat, root FROM objects WHERE number = ?", (number,))
+    return NewObject(
+        id=record.id,
+        path=record.path,
+        content_hash=record.content_hash,
+        stat=stat,
+        facts=record.facts,
+        notes=record.notes,
+        vector=blobs.vector_of(db, number),
+        view_vectors=views.reshape(view_shape).astype(np.float16),
+        view_mask=mask,
+        strip=blobs.strip_of(db, number) or b"",
+        root=root,
+    )

@@ -1,0 +1,282 @@
+"""The truth of a collection: one SQLite file in WAL mode. Everything else is derived from it.
+
+What stands where: the file and its tables in `schema`, one object in `records`, its arrays in `blobs`, labels and filters in
+`label_columns`, transactions and errors in `database`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mvretrieval.store import blobs, label_columns
+from mvretrieval.store.database import Database
+from mvretrieval.store.records import NewObject, ObjectRecord, put_object, read_records, read_whole
+from mvretrieval.store.schema import FILE, VERSION, make_file, open_file
+
+__all__ = ["FILE", "VERSION", "NewObject", "ObjectRecord", "Store"]
+
+
+class Store:
+    """SQL behind a collection. One instance may be used from several threads; calls are serialised."""
+
+    def __init__(self, db: Database) -> None:
+        """Use `Store.create` or `Store.open`."""
+        self.db = db
+
+    @classmethod
+    def create(cls, folder: Path, meta: Mapping[str, Any] | None = None) -> Store:
+        """Make the file of a new collection, with all of `meta` in it or, after a kill, not at all.
+
+        Raises:
+            CollectionError: there is one, or the folder cannot be written.
+        """
+        make_file(folder, meta or {})
+        return cls.open(folder)
+
+    @classmethod
+    def open(cls, folder: Path) -> Store:
+        """Open the file of a collection.
+
+        Raises:
+            CollectionError: there is none, it is damaged, or of another version.
+        """
+        return cls(open_file(folder))
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self.db.path
+
+    def close(self) -> None:
+        """Close the file."""
+        self.db.close()
+
+    def transaction(self) -> AbstractContextManager[None]:
+        """All or nothing. A full disk or a kill leaves what was there before."""
+        return self.db.transaction()
+
+    def snapshot(self) -> AbstractContextManager[None]:
+        """What is read inside is one state, whatever other processes write meanwhile."""
+        return self.db.snapshot()
+
+    # -- meta ---------------------------------------------------------------------------------------------------------
+
+    def get_meta(self, key: str, default: Any = None) -> Any:
+        """Value under `key`."""
+        row = self.db.steady("SELECT value FROM meta WHERE key = ?", key)
+        return default if row is None else row[0]
+
+    def set_meta(self, key: str, value: Any) -> None:
+        """Set a value (text, number or bytes)."""
+        self.db.run("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
+    def next_change(self) -> int:
+        """Number of a new change, to be called in a transaction."""
+        change = int(self.get_meta("change", 0)) + 1
+        self.set_meta("change", change)
+        return change
+
+    def add_run(self, started: str, configuration: Mapping[str, Any]) -> None:
+        """Remember what a command was asked for, and with which versions."""
+        self.db.run("INSERT INTO runs VALUES (?, ?)", (started, json.dumps(configuration, default=str)))
+
+    # -- objects ------------------------------------------------------------------------------------------------------
+
+    def put(self, new: NewObject, change: int) -> int:
+        """Add an object, or replace the one at its path, whose id and number then stay. Returns the number."""
+        return put_object(self.db, new, change)
+
+    def put_vector(self, number: int, vector: NDArray[np.float32]) -> None:
+        """Set an object's vector (D,) alone."""
+        blobs.put_vector(self.db, number, vector)
+
+    def touch_all(self, change: int) -> None:
+        """Mark every object as changed."""
+        self.db.run("UPDATE objects SET change = ?", (change,))
+
+    def move(self, number: int, path: str, stat: str, root: str) -> None:
+        """Give an object a new path."""
+        self.db.run("UPDATE objects SET path = ?, stat = ?, root = ? WHERE number = ?", (path, stat, root, number))
+        self.drop_failures([path])
+
+    def set_stat(self, number: int, stat: str) -> None:
+        """Remember size and time of an object's files."""
+        self.db.run("UPDATE objects SET stat = ? WHERE number = ?", (stat, number))
+
+    def delete(self, ids: Sequence[str], change: int) -> int:
+        """Remove objects; returns how many there were."""
+        count = 0
+        for object_id in ids:
+            number = self.number_of(object_id)
+            if number is not None:
+                self.db.run("DELETE FROM objects WHERE number = ?", (number,))
+                self.db.run("INSERT OR REPLACE INTO deleted VALUES (?, ?)", (number, change))
+                count += 1
+        return count
+
+    def deleted_since(self, change: int) -> list[int]:
+        """Numbers of the objects removed after `change`."""
+        return [row[0] for row in self.db.all("SELECT number FROM deleted WHERE change > ?", (change,))]
+
+    def count(self) -> int:
+        """Number of objects."""
+        return int(self.db.one("SELECT count(*) FROM objects")[0])
+
+    def count_of_format(self, name: str) -> int:
+        """Number of objects whose files have that format."""
+        return int(self.db.one("SELECT count(*) FROM objects WHERE format = ?", (name,))[0])
+
+    def stat_of(self, number: int) -> str:
+        """What `set_stat` remembered of an object."""
+        return str(self.db.one("SELECT stat FROM objects WHERE number = ?", (number,))[0])
+
+    def records(self, numbers: Sequence[int]) -> dict[int, ObjectRecord]:
+        """Objects by number, without those that are not there."""
+        return read_records(self.db, numbers)
+
+    def whole(self, number: int, view_shape: tuple[int, ...]) -> NewObject:
+        """Everything about one object, ready to be put into another store; `view_shape` is (S, V, D)."""
+        return read_whole(self.db, number, view_shape)
+
+    def by_path(self, path: str) -> tuple[int, str, str, str] | None:
+        """(number, content hash, stat, up) of the object at `path`."""
+        row: tuple[int, str, str, str] | None = self.db.one(
+            "SELECT number, content_hash, stat, up FROM objects WHERE path = ?", (path,)
+        )
+        return row
+
+    def by_content(self, content_hash: str) -> list[tuple[int, str]]:
+        """(number, path) of the objects with that content."""
+        return self.db.all("SELECT number, path FROM objects WHERE content_hash = ? ORDER BY number", (content_hash,))
+
+    def paths_under(self, folder: str) -> Iterator[tuple[str, str]]:
+        """(id, path) of the objects whose files lie in `folder`."""
+        prefix = folder.rstrip("/") + "/"
+        yield from self.db.all("SELECT id, path FROM objects WHERE substr(path, 1, ?) = ?", (len(prefix), prefix))
+
+    def paths_with(self, part: str) -> list[tuple[int, str]]:
+        """(number, path) of the objects whose path holds a text."""
+        return self.db.all("SELECT number, path FROM objects WHERE instr(path, ?) > 0", (part,))
+
+    def paths_of_root(self, root: str) -> Iterator[tuple[str, str]]:
+        """(id, path) of the objects that were found from `root`."""
+        yield from self.db.all("SELECT id, path FROM objects WHERE root = ?", (root,))
+
+    def root_of(self, number: int) -> str:
+        """Folder that the references of an object's file may not leave."""
+        row = self.db.one("SELECT root FROM objects WHERE number = ?", (number,))
+        return "" if row is None else str(row[0])
+
+    def number_of(self, object_id: str) -> int | None:
+        """Number of the object called `object_id`."""
+        row = self.db.one("SELECT number FROM objects WHERE id = ?", (object_id,))
+        return None if row is None else int(row[0])
+
+    def free_id(self, wanted: str) -> str:
+        """`wanted`, or with ~2, ~3, ... where another object has it."""
+        candidate, n = wanted, 1
+        while self.number_of(candidate) is not None:
+            n += 1
+            candidate = f"{wanted}~{n}"
+        return candidate
+
+    def some_ids(self, limit: int = 2000) -> list[str]:
+        """Some ids, for suggestions."""
+        return [row[0] for row in self.db.all("SELECT id FROM objects LIMIT ?", (limit,))]
+
+    # -- arrays -------------------------------------------------------------------------------------------------------
+
+    def vector_of(self, number: int) -> NDArray[np.float32]:
+        """(D,) vector of one object."""
+        return blobs.vector_of(self.db, number)
+
+    def vectors_since(self, change: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        """Numbers (n,) and vectors (n, D) of the objects changed after `change`, in parts."""
+        return blobs.vectors_since(self.db, change)
+
+    def views_of(self, number: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Raw view vectors (S * V * D,) flat and mask (V,) of one object."""
+        return blobs.views_of(self.db, number)
+
+    def strip_of(self, number: int) -> bytes | None:
+        """WebP strip of an object's views."""
+        return blobs.strip_of(self.db, number)
+
+    # -- labels -------------------------------------------------------------------------------------------------------
+
+    def set_metadata(self, number: int, values: Mapping[str, Any]) -> bool:
+        """Set labels of an object; columns are made as needed. Tells whether anything changed.
+
+        Raises:
+            LabelsError: a value is neither text nor a number.
+        """
+        return label_columns.set_labels(self.db, number, values)
+
+    def metadata_columns(self) -> list[str]:
+        """Names of the labels."""
+        return label_columns.label_names(self.db)
+
+    def columns(self) -> dict[str, str]:
+        """What `--where` may name: labels, and the objects' own facts where no label hides them."""
+        return label_columns.columns(self.db)
+
+    def check_column(self, name: str) -> None:
+        """Refuse a label or fact that no object has.
+
+        Raises:
+            FilterError: there is none of that name.
+        """
+        label_columns.check_column(self.db, name)
+
+    def column_values(self, column: str, numbers: Sequence[int]) -> list[Any]:
+        """One label or fact of several objects, in the order of `numbers`."""
+        return label_columns.column_values(self.db, column, numbers)
+
+    def select(self, where: str | None) -> NDArray[np.int64]:
+        """Numbers of the objects that an expression keeps, in order; all without one.
+
+        Raises:
+            FilterError: the expression cannot be understood.
+        """
+        return label_columns.select(self.db, where)
+
+    # -- failures -----------------------------------------------------------------------------------------------------
+
+    def put_failure(self, path: str, code: str, message: str, stat: str) -> None:
+        """Remember that a file could not be indexed."""
+        self.db.run("INSERT OR REPLACE INTO failures VALUES (?, ?, ?, ?)", (path, code, message, stat))
+
+    def drop_failures(self, paths: Iterable[str]) -> None:
+        """Forget failures of files that are gone."""
+        for path in paths:
+            self.db.run("DELETE FROM failures WHERE path = ?", (path,))
+
+    def failure(self, path: str) -> tuple[str, str] | None:
+        """(code, stat) of the failure at `path`."""
+        row: tuple[str, str] | None = self.db.one("SELECT code, stat FROM failures WHERE path = ?", (path,))
+        return row
+
+    def failures(self) -> list[tuple[str, str, str]]:
+        """(path, code, message) of all failures, by code."""
+        return self.db.all("SELECT path, code, message FROM failures ORDER BY code, path")
+
+    def failed_paths_under(self, folder: str) -> list[str]:
+        """Paths of failures in `folder`, and of itself; not of objects that a CSV named, whose texts begin with its path."""
+        prefix = folder.rstrip("/") + "/"
+        rows = self.db.all(
+            "SELECT path FROM failures WHERE (substr(path, 1, ?) = ? OR path = ?) AND substr(stat, 1, 2) <> '[\"'",
+            (len(prefix), prefix, folder),
+        )
+        return [row[0] for row in rows]
+
+    def failed_paths_by_stat(self, start: str) -> list[str]:
+        """Paths of failures whose text of sizes and times begins with `start`."""
+        rows = self.db.all("SELECT path FROM failures WHERE substr(stat, 1, ?) = ?", (len(start), start))
+        return [row[0] for row in rows]

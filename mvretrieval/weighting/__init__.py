@@ -1,0 +1,1 @@
+"""From view vectors to object vectors: whitening, view weighting, adapters and baselines."""
