@@ -116,9 +116,9 @@ def _transductive(p: Psb, method: Method, vectors: NDArray[np.float32]) -> Row:
 
 def _untrained(p: Psb, whiten: int, network: NetworkConfig) -> Adapter:
     seen = p.features.take(np.flatnonzero(p.train))
-    statistics = seen.statistics(whiten)
-    dim = seen.views.shape[3] if statistics is None else statistics.dim
-    return Adapter.untrained(replace(p.config, network=network, dim=dim), statistics)
+    whitening = seen.whitening(whiten)
+    dim = seen.views.shape[3] if whitening is None else whitening.dim
+    return Adapter.untrained(replace(p.config, network=network, dim=dim), whitening)
 
 
 def _trained(p: Psb, config: TrainConfig) -> list[Adapter]:

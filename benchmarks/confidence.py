@@ -21,7 +21,7 @@ from benchmarks.psb import folder, psb
 from mvretrieval.api import Collection
 from mvretrieval.confidence.calibration import calibration_of
 from mvretrieval.confidence.calibration_queries import HITS, Labelled, asked_with_pictures
-from mvretrieval.confidence.curve import Curve, expected_calibration_error, reach_of
+from mvretrieval.confidence.curve import Curve, cohort_size, expected_calibration_error
 from mvretrieval.store.batches import original_vectors
 from mvtrain.config import TrainConfig
 
@@ -98,10 +98,10 @@ def _adapted() -> dict[str, tuple[_Vectors, Curve]]:
     shutil.copytree(folder(), path)
     with Collection.open(path, write=True) as collection:
         collection.repool(collection.describer.with_adapter(p.learn(TrainConfig(), met)))
-        numbers = collection.store.select(None).tolist()
+        row_ids = collection.store.select(None).tolist()
         with collection.store.transaction():
-            for number, own in zip(numbers, met.tolist(), strict=True):
-                collection.store.set_metadata(number, {"met": int(own)})
+            for row_id, own in zip(row_ids, met.tolist(), strict=True):
+                collection.store.set_metadata(row_id, {"met": int(own)})
     vectors = _vectors(path)
     _mvr("remove", path, "--where", "split = 'test'")
     found = {}
@@ -159,7 +159,7 @@ def _hits(
         own = vectors[there] @ vectors[i]
         order = np.argsort(-own, kind="stable")
         size = len(own) + (0 if without_own else 1)
-        heights.append(own[order[: reach_of(size)]].mean())
+        heights.append(own[order[: cohort_size(size)]].mean())
         cosines.append(own[order[:k]])
         same.append(labels[there][order[:k]] == labels[i])
     return np.stack(cosines), np.stack(same), np.array(heights, np.float64)
@@ -177,9 +177,9 @@ def _error_of_pictures(curve: Curve, unseen: NDArray[np.bool_]) -> float:
     shutil.copytree(folder(), path)
     with Collection.open(path, write=True) as collection:
         collection.remove(*[name for name, kept in zip(psb().features.ids, unseen.tolist(), strict=True) if not kept])
-        numbers = collection.store.select(None)
-        codes = np.unique(collection.store.column_values("label", numbers.tolist()), return_inverse=True)[1]
-        asked = asked_with_pictures(collection, Labelled(numbers, codes, True), np.random.default_rng(0))
+        row_ids = collection.store.select(None)
+        codes = np.unique(collection.store.column_values("label", row_ids.tolist()), return_inverse=True)[1]
+        asked = asked_with_pictures(collection, Labelled(row_ids, codes, True), np.random.default_rng(0))
     return expected_calibration_error(curve(asked.cosines, asked.heights), asked.same)
 
 

@@ -28,10 +28,10 @@ def collection_of(count: int, name: str, encoder: str) -> Path:
     with Collection.create(folder, DescriberConfig(encoder)) as collection:
         collection.add_folder(data.fixed_psb(_MESHES))
         store, rig = collection.store, collection.describer.rig
-        originals = [store.whole(int(number), (1, rig.n_views, collection.dim)) for number in store.select(None)]
+        originals = [store.whole(int(row_id), (1, rig.n_views, collection.dim)) for row_id in store.select(None)]
         for start in range(0, count - len(originals), 1000):
             with store.transaction():
-                change = store.next_change()
+                change = store.next_sequence()
                 for i in range(start, min(start + 1000, count - len(originals))):
                     original = originals[i % len(originals)]
                     moved = original.vector + rng.normal(0, 0.02, len(original.vector)).astype(np.float32)

@@ -46,7 +46,7 @@ def mobilenet() -> str:
     return f"image_only:mobilenet_v2@{shared() / 'mobilenet_v2_imagenet.safetensors'}"
 
 
-def text_space() -> Path:
+def text_embeddings() -> Path:
     """Names of LVIS, Objects365 and COCO with their CLIP ViT-B/32 text vectors, as the .npz file that `mvr train --names` reads.
 
     Synonyms and the halves of `Cabinet/shelf` are names of the same vector.

@@ -178,11 +178,11 @@ def few_shot() -> dict[str, float]:
             config = TrainConfig(seed=seed)
             if k == 0:
                 untrained = replace(p.config, network=NetworkConfig(kind="mean", linear=False), dim=config.whiten)
-                adapter = Adapter.untrained(untrained, seen.statistics(config.whiten))
+                adapter = Adapter.untrained(untrained, seen.whitening(config.whiten))
             else:
                 # Whitening needs no labels: it is fitted on all objects of the split, as an owner would have them.
                 start = Adapter.untrained(
-                    replace(p.config, network=config.network, dim=config.whiten), seen.statistics(config.whiten)
+                    replace(p.config, network=config.network, dim=config.whiten), seen.whitening(config.whiten)
                 )
                 adapter = p.adapter(train(seen.shots(k, seed), config, start=start), config)
             rows.append({f"k{k}": p.mean_ap(p.vectors(adapter))["unseen"]})

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mvretrieval.errors import AdapterError
 from mvretrieval.weighting.adapter import Adapter
-from mvretrieval.weighting.whitening import Statistics
+from mvretrieval.weighting.whitening import Whitening
 
 
 def average(adapters: Sequence[Adapter], shares: Sequence[float] | None = None) -> Adapter:
@@ -63,14 +63,14 @@ def _check_alike(adapters: Sequence[Adapter]) -> None:
                 "adapters of different kinds have no weights in common: train them with the same options"
             )
         first.config.check_fits(other.config.views)
-        if not _same(first.statistics, other.statistics):
+        if not _same(first.whitening, other.whitening):
             raise AdapterError(
                 "the adapters whiten views differently, so their weights mean different things: train them with --start "
                 "from one adapter, or on the same objects"
             )
 
 
-def _same(a: Statistics | None, b: Statistics | None) -> bool:
+def _same(a: Whitening | None, b: Whitening | None) -> bool:
     if a is None or b is None:
         return a is b
     transforms = (a.transform is None) == (b.transform is None) and (
@@ -85,6 +85,6 @@ def _with_weights(parts: Sequence[Adapter], weights: dict[str, Tensor]) -> Adapt
     classes = tuple(sorted({name for part in parts for name in part.config.classes}))
     text = "adapted" if first.config.text == "named" else first.config.text
     config = replace(first.config, metrics={}, training={}, classes=classes, text=text)
-    made = Adapter.untrained(config, first.statistics)
+    made = Adapter.untrained(config, first.whitening)
     made.network.load_state_dict(weights)
     return made

@@ -58,7 +58,7 @@ def _carried() -> None:
         # Instance scores meet views of another domain; the comparison is about the linear layer.
         config = replace(config, network=NetworkConfig(kind="mean"))
         before = Adapter.untrained(
-            replace(p.config, network=config.network, dim=config.whiten), seen.statistics(config.whiten)
+            replace(p.config, network=config.network, dim=config.whiten), seen.whitening(config.whiten)
         )
         tuned = p.adapter(train(seen, config, start=before), config)
         alone = replace(variants, labels=variants.ids)

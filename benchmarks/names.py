@@ -17,7 +17,7 @@ from benchmarks.figures import Figure
 from benchmarks.learning import adapters, vectors
 from benchmarks.psb import base_meshes, psb, spread
 from mvretrieval.api import Collection
-from mvretrieval.weighting.text_embeddings import TextSpace, plain_name
+from mvretrieval.weighting.text_embeddings import TextEmbeddings, plain_name
 from mvtrain.features import from_collection
 from mvtrain.names import fit_names
 
@@ -46,7 +46,7 @@ def _starting(prefix: str) -> dict[str, float]:
 @cache
 def _measured() -> dict[str, float]:
     p, rows = psb(), []
-    space = TextSpace.load(data.text_space())
+    space = TextEmbeddings.load(data.text_embeddings())
     with Collection.open(base_meshes()) as collection:
         meshes = from_collection(collection, "name")
     own_names = [plain_name(re.sub(r"\d+", "", name)) for name in meshes.labels]
@@ -61,7 +61,9 @@ def _measured() -> dict[str, float]:
     return spread(rows)
 
 
-def _by_name(space: TextSpace, found: NDArray[np.float32], labels: list[str], taught: set[str]) -> dict[str, float]:
+def _by_name(
+    space: TextEmbeddings, found: NDArray[np.float32], labels: list[str], taught: set[str]
+) -> dict[str, float]:
     known = sorted({label for label in labels if space.direction_of(label) is not None})
     rows = [i for i, label in enumerate(labels) if label in known]
     scores = space.name_scores(found[rows], known)
@@ -75,7 +77,7 @@ def _by_name(space: TextSpace, found: NDArray[np.float32], labels: list[str], ta
     }  # fmt: skip
 
 
-def _recall(space: TextSpace, found: NDArray[np.float32], names: list[str], taught: set[str]) -> dict[str, float]:
+def _recall(space: TextEmbeddings, found: NDArray[np.float32], names: list[str], taught: set[str]) -> dict[str, float]:
     recalls: dict[str, float] = {}
     for name in sorted(set(names)):
         if space.direction_of(name) is None:

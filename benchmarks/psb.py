@@ -76,8 +76,8 @@ class Psb:
 
     def adapter(self, trained: Trained, config: TrainConfig) -> Adapter:
         """As `mvr train` would write it."""
-        dim = self.features.views.shape[3] if trained.statistics is None else trained.statistics.dim
-        return Adapter(replace(self.config, dim=dim, network=config.network), trained.statistics, trained.network)
+        dim = self.features.views.shape[3] if trained.whitening is None else trained.whitening.dim
+        return Adapter(replace(self.config, dim=dim, network=config.network), trained.whitening, trained.network)
 
     def learn(self, config: TrainConfig, rows: NDArray[np.bool_] | None = None) -> Adapter:
         """Train on the train split, or on some of it."""
@@ -122,8 +122,8 @@ def psb(styles: str = "texture", rig: str = RING) -> Psb:
     """PSB's view vectors."""
     with Collection.open(folder(styles, rig)) as collection:
         features = from_collection(collection, "label")
-        numbers = [int(n) for n in collection.store.select(None)]
-        splits = np.array(collection.store.column_values("split", numbers))
+        row_ids = [int(n) for n in collection.store.select(None)]
+        splits = np.array(collection.store.column_values("split", row_ids))
         config = collection.describer.config
         fingerprint: Any = collection.store.get_meta("view_fingerprint")
     labels = np.array(features.labels)

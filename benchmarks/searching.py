@@ -26,7 +26,7 @@ from benchmarks.vectors import DIM, collection_of, gallery, new_object, question
 from mvretrieval.api import Collection
 from mvretrieval.index.exact import nearest, rows_at_once
 from mvretrieval.index.vector_index import IndexKind, VectorIndex
-from mvretrieval.normalize import unit
+from mvretrieval.normalize import l2_normalize
 from mvretrieval.search.query import Query
 
 MILLION = 1_000_000
@@ -54,7 +54,7 @@ def _index(n: int, kind: IndexKind) -> tuple[VectorIndex, float]:
 
 
 def _numbers(found: Sequence[tuple[Vectors, NDArray[np.int64]]]) -> list[list[int]]:
-    return [numbers.tolist() for _, numbers in found]
+    return [row_ids.tolist() for _, row_ids in found]
 
 
 def _recall(truth: Sequence[Sequence[int]], found: Sequence[Sequence[int]]) -> float:
@@ -118,7 +118,7 @@ def search_filtered() -> dict[str, float]:
             kept = store.select(where)
             best = kept[np.argsort(-(vectors[kept - 1] @ query), kind="stable")[:_K]]
             if [
-                collection.number_of(hit.id) for hit in collection.search(Query(vector=query), _K, where)
+                collection.row_id_of(hit.id) for hit in collection.search(Query(vector=query), _K, where)
             ] != best.tolist():
                 raise RuntimeError(f"the search with {where} and brute force do not agree")
         whole, select = milliseconds(
@@ -170,7 +170,7 @@ def update_million() -> dict[str, float]:
 
         def add(i: int) -> None:
             with store.transaction():
-                store.put(new_object("new.off", queries[i], 1), store.next_change())
+                store.put(new_object("new.off", queries[i], 1), store.next_sequence())
             if collection.search(Query(vector=queries[i]), 1)[0].id != "new.off":
                 raise RuntimeError("an object that was added is not found")
 
@@ -203,8 +203,8 @@ def gpu_index() -> dict[str, float]:
         vectors = np.empty((n, DIM), np.float32)
         for start in range(0, n, 1 << 16):
             some = vectors[start : start + (1 << 16)]
-            some[:] = unit(rng.standard_normal(some.shape, np.float32))
-        queries = unit(vectors[:_BATCH] + 0.1 * unit(rng.standard_normal((_BATCH, DIM), np.float32)))
+            some[:] = l2_normalize(rng.standard_normal(some.shape, np.float32))
+        queries = l2_normalize(vectors[:_BATCH] + 0.1 * l2_normalize(rng.standard_normal((_BATCH, DIM), np.float32)))
         (cpu,) = milliseconds(3, lambda _, v=vectors, q=queries: _search_blocks(v, q))  # type: ignore[misc]
         values[f"cpu_{name}"] = 1000 * _BATCH / cpu
         for dtype in (torch.float32, torch.float16):
@@ -222,9 +222,9 @@ def gpu_index() -> dict[str, float]:
 
 
 def _search_blocks(vectors: Vectors, queries: Vectors) -> object:
-    numbers, size = np.arange(len(vectors)), rows_at_once(len(queries))
+    row_ids, size = np.arange(len(vectors)), rows_at_once(len(queries))
     starts = range(0, len(vectors), size)
-    return nearest(queries, ((numbers[s : s + size], vectors[s : s + size], None) for s in starts), _K)
+    return nearest(queries, ((row_ids[s : s + size], vectors[s : s + size], None) for s in starts), _K)
 
 
 def _figure(name: str, what: str, measure: Any, full: bool = False, at_most: bool = True, **targets: float) -> Figure:

@@ -38,7 +38,7 @@ def main() -> None:
         started = time.monotonic()
         for batch in described:
             with collection.store.transaction():
-                change = collection.store.next_change()
+                change = collection.store.next_sequence()
                 for new in batch:
                     collection.store.put(new, change)
         write = time.monotonic() - started

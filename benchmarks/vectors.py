@@ -24,7 +24,7 @@ from benchmarks import data
 from benchmarks.psb import psb
 from mvretrieval.api import Collection
 from mvretrieval.describe import DescriberConfig
-from mvretrieval.normalize import unit
+from mvretrieval.normalize import l2_normalize
 from mvretrieval.store.store import NewObject
 
 DIM = 512
@@ -40,13 +40,13 @@ Vectors = NDArray[np.float32]
 @cache
 def real() -> tuple[Vectors, Vectors]:
     """Views that the gallery is made of, and those of held-out objects."""
-    views = unit(psb().features.views[:, 0].astype(np.float32))
+    views = l2_normalize(psb().features.views[:, 0].astype(np.float32))
     order = np.random.default_rng(0).permutation(len(views))
     n_held = int(_HELD_OUT * len(views))
     held, kept = (views[some].reshape(-1, views.shape[-1]) for some in (order[:n_held], order[n_held:]))
     middle = kept.mean(axis=0)
     axes = np.linalg.eigh(np.cov(kept, rowvar=False))[1][:, ::-1][:, :DIM].astype(np.float32)
-    return unit((kept - middle) @ axes), unit((held - middle) @ axes)
+    return l2_normalize((kept - middle) @ axes), l2_normalize((held - middle) @ axes)
 
 
 @cache
@@ -80,7 +80,7 @@ def gallery(n: int) -> Vectors:
             b = near[a, rng.integers(_NEAR, size=size)]
             t = rng.uniform(0, 0.5, (size, 1)).astype(np.float32)
             noise = _JITTER * deviation * rng.standard_normal((size, DIM), np.float32)
-            out[start : start + size] = unit((1 - t) * kept[a] + t * kept[b] + noise)
+            out[start : start + size] = l2_normalize((1 - t) * kept[a] + t * kept[b] + noise)
         out.flush()
         part.rename(path)
     return np.asarray(np.load(path, mmap_mode="r"))
@@ -118,9 +118,9 @@ def collection_of(n: int, n_views: int) -> Path:
         store.set_meta("view_dim", DIM)
         for start in range(0, n, _AT_ONCE):
             with store.transaction():
-                change = store.next_change()
+                sequence = store.next_sequence()
                 for i in range(start, min(n, start + _AT_ONCE)):
-                    number = store.put(new_object(f"object-{i:07}.off", vectors[i], n_views), change)
-                    store.set_metadata(number, {"label": f"class {labels[i]}"})
+                    row_id = store.put(new_object(f"object-{i:07}.off", vectors[i], n_views), sequence)
+                    store.set_metadata(row_id, {"label": f"class {labels[i]}"})
     part.rename(folder)
     return folder

@@ -1,7 +1,7 @@
 """A collection of objects: the store and the index together, and who may write.
 
 What is done stands in rooms of its own: `making` a new one, `adding` and `indexing` (files become objects), `description` (the
-describer, and what the store keeps of it), `repooling` (vectors anew from stored views), `smoother`, `current_index`.
+describer, and what the store keeps of it), `repooling` (vectors anew from stored views), `augmenter`, `current_index`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mvrender.mesh import Limits
 from mvrender.pool import Rendered, RenderPool
 from mvretrieval.describe import Describer, DescriberConfig
 from mvretrieval.errors import CollectionError, UnknownObjectError, did_you_mean
-from mvretrieval.index.augmenter import ORIGINALS, Smoother
+from mvretrieval.index.augmenter import ORIGINALS, Augmenter
 from mvretrieval.index.current import CurrentIndex
 from mvretrieval.index.vector_index import IndexKind, VectorIndex
 from mvretrieval.ingest import add as adding
@@ -28,16 +28,16 @@ from mvretrieval.ingest import repool as repooling
 from mvretrieval.session.create import make_collection
 from mvretrieval.session.render_pools import RenderPools
 from mvretrieval.session.stored_describer import Description, OpenOptions, open_describer
-from mvretrieval.store.augmented import Smoothing
+from mvretrieval.store.augmented import AugmentationConfig
 from mvretrieval.store.records import NewObject, ObjectRecord
 from mvretrieval.store.store import Store
 from mvretrieval.store.writer_lock import WriterLock
-from mvretrieval.weighting.whitening import Statistics
+from mvretrieval.weighting.whitening import Whitening
 
 if TYPE_CHECKING:
     from mvretrieval.confidence.calibration import Calibration
     from mvretrieval.ingest.indexing import IndexOptions, IndexReport
-    from mvretrieval.ingest.view_manifest import GivenViews
+    from mvretrieval.ingest.view_manifest import ViewManifest
     from mvretrieval.search.options import Refinement
     from mvretrieval.search.pipeline import Hit
     from mvretrieval.search.query import Query
@@ -62,7 +62,7 @@ class Collection:
         self.folder = folder
         self.store = store
         self.options = options
-        self.smoother = Smoother(self)
+        self.augmenter = Augmenter(self)
         self._description = Description(folder, store, options)
         self._index = CurrentIndex(folder, store, lambda: self.dim)
         self._pools = pools or RenderPools()
@@ -128,7 +128,7 @@ class Collection:
             if collection.options.start_workers:
                 collection.pool().warm_up()
         except BaseException:
-            collection._let_go()
+            collection._release()
             raise
         return collection
 
@@ -140,9 +140,9 @@ class Collection:
         """
         if not self._writer.held:
             self._writer.take()
-            change, epoch = int(self.store.get_meta("change", 0)), int(self.store.get_meta("epoch", 0))
+            sequence, generation = int(self.store.get_meta("change", 0)), int(self.store.get_meta("epoch", 0))
             for folder in (self.folder, self.folder / ORIGINALS):
-                VectorIndex.forget_later(folder, change, epoch)
+                VectorIndex.discard_newer(folder, sequence, generation)
 
     def close(self) -> None:
         """Save the index if this process wrote, and let go of everything."""
@@ -150,13 +150,13 @@ class Collection:
             if self._writer.held:
                 self.save_index()
         finally:
-            self._let_go()
+            self._release()
 
-    def _let_go(self) -> None:
+    def _release(self) -> None:
         self._pools.close()
         self._writer.release()
         self._index.close()
-        self.smoother.close()
+        self.augmenter.close()
         self.store.close()
 
     def __enter__(self) -> Collection:
@@ -168,7 +168,7 @@ class Collection:
         if error is None:
             self.close()
         else:  # what went wrong matters more than the index, which is rebuilt when next opened
-            self._let_go()
+            self._release()
 
     def __len__(self) -> int:
         return self.store.count()
@@ -213,12 +213,12 @@ class Collection:
         return index_folders(self, [Path(folder) for folder in folders], options)
 
     def add_views(
-        self, views: str | Path | GivenViews, options: IndexOptions | None = None, in_rig_order: bool = False
+        self, views: str | Path | ViewManifest, options: IndexOptions | None = None, in_rig_order: bool = False
     ) -> IndexReport:
         """Add every object whose pictures a CSV names; what is there and unchanged is skipped (see `ingest.view_images`).
 
         Args:
-            views: the CSV, or what `views_csv.read_views` made of it; `views_csv.rig_of` names the rig of a new collection.
+            views: the CSV, or what `views_csv.read_view_manifest` made of it; `views_csv.rig_of` names the rig of a new collection.
             options: labels and the like; what is about meshes is left aside.
             in_rig_order: where the CSV has no directions, each object's pictures are the rig's views in order.
         """
@@ -261,7 +261,7 @@ class Collection:
         """
         self.lock_for_writing()
         with self.store.transaction():
-            self.store.set_metadata(self.number_of(object_id), values)
+            self.store.set_metadata(self.row_id_of(object_id), values)
 
     def remove(self, *ids: str) -> int:
         """Remove objects. They are gone from searches at once.
@@ -271,7 +271,7 @@ class Collection:
         """
         self.lock_for_writing()
         with self.store.transaction():
-            return self.store.delete(ids, self.store.next_change())
+            return self.store.delete(ids, self.store.next_sequence())
 
     def smooth(self, k: int, alpha: float | None = None) -> None:
         """Average each object's vector with its k nearest neighbours' from now on (see `store.augmented`); 0 for none.
@@ -286,7 +286,7 @@ class Collection:
             DescriberError: k or alpha is negative.
         """
         self.lock_for_writing()
-        self.smoother.set(Smoothing.of(k, alpha))
+        self.augmenter.set(AugmentationConfig.of(k, alpha))
 
     def calibrate(self, by: str | None = None, where: str | None = None, seed: int = 0) -> Calibration:
         """Learn how sure a cosine makes, so that hits carry a confidence from now on (see `confidence.calibrate`).
@@ -306,9 +306,9 @@ class Collection:
 
     def new_objects(self, rendered: Sequence[Rendered], ids: Sequence[str]) -> list[NewObject]:
         """Encode and pool rendered files. Not in a transaction: the index may have to catch up with what is there."""
-        return adding.describe_rendered(self, rendered, ids)
+        return adding.embed_rendered(self, rendered, ids)
 
-    def fit_statistics(self, where: str | None = None, describer: Describer | None = None) -> Statistics:
+    def fit_whitening(self, where: str | None = None, describer: Describer | None = None) -> Whitening:
         """Fit the centring or whitening that the describer asks for on the collection's views, and pool all anew.
 
         Args:
@@ -318,7 +318,7 @@ class Collection:
         Raises:
             DescriberError: too few views for so many dimensions, or none.
         """
-        return repooling.fit_statistics(self, where, describer)
+        return repooling.fit_whitening(self, where, describer)
 
     def repool(self, describer: Describer) -> None:
         """Compute every object vector anew from the stored views, in one transaction.
@@ -334,24 +334,24 @@ class Collection:
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
-    def views(self, number: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    def views(self, row_id: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Raw view vectors (S, V, D) and mask (V,) of an object."""
-        flat, mask = self.store.views_of(number)
+        flat, mask = self.store.views_of(row_id)
         return flat.reshape(self.describer.n_styles, len(mask), -1), mask
 
-    def number_of(self, object_id: str) -> int:
+    def row_id_of(self, object_id: str) -> int:
         """Number of the object called `object_id`.
 
         Raises:
             UnknownObjectError: there is none.
         """
-        number = self.store.number_of(object_id)
-        if number is None:
+        row_id = self.store.row_id_of(object_id)
+        if row_id is None:
             raise UnknownObjectError(
                 f"no object '{object_id}' in {self.folder}: {did_you_mean(object_id, self.store.some_ids())}"
                 "an id is the path relative to the indexed folder"
             )
-        return number
+        return row_id
 
     def get(self, object_id: str) -> ObjectRecord:
         """The object called `object_id`.
@@ -360,8 +360,8 @@ class Collection:
             UnknownObjectError: there is none.
         """
         with self.store.snapshot():  # nobody removes it in between
-            number = self.number_of(object_id)
-            return self.store.records([number])[number]
+            row_id = self.row_id_of(object_id)
+            return self.store.records([row_id])[row_id]
 
     def index(self) -> VectorIndex:
         """The search index, brought up to what the store holds now."""
@@ -371,9 +371,9 @@ class Collection:
         """What is searched and read inside is one state of index and store, whatever is written meanwhile."""
         return self._index.reading()
 
-    def handing_over_index(self) -> AbstractContextManager[None]:
+    def exclusive_index(self) -> AbstractContextManager[None]:
         """Nobody searches inside; the index is loaded or built anew afterwards, since what it holds has another use."""
-        return self._index.handing_over()
+        return self._index.exclusive()
 
     @property
     def dim(self) -> int:
@@ -384,7 +384,7 @@ class Collection:
         """Write the index beside the store, so that opening needs no rebuild."""
         try:
             self._index.save()
-            self.smoother.save()
+            self.augmenter.save()
         except (OSError, RuntimeError) as error:  # faiss knows no other error
             warnings.warn(
                 f"the index of {self.folder} was not saved ({error}); it is rebuilt when next opened", stacklevel=2

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvretrieval.errors import ShapeError
-from mvretrieval.normalize import unit
+from mvretrieval.normalize import l2_normalize
 
 # Chosen on PSB's train split: near the best for raw and for whitened vectors (benchmarks/NOTES.md).
 ALPHA = 3.0
@@ -42,7 +42,7 @@ def smooth(vectors: NDArray[np.float32], k: int, alpha: float = ALPHA) -> NDArra
     if k == 0:
         return np.array(vectors, np.float32)
     nearest, cosines = _neighbours(vectors, vectors, k, own=True)
-    return unit(_sums(vectors, vectors, nearest, _weights(cosines, alpha)))
+    return l2_normalize(_sums(vectors, vectors, nearest, _weights(cosines, alpha)))
 
 
 def expand(
@@ -66,12 +66,14 @@ def expand(
     if k == 0:
         return np.array(queries, np.float32)
     nearest, cosines = _neighbours(queries, gallery, k, own=False)
-    return unit(_sums(queries, gallery, nearest, _weights(cosines, alpha)))
+    return l2_normalize(_sums(queries, gallery, nearest, _weights(cosines, alpha)))
 
 
-def blend(vector: NDArray[np.float32], neighbours: NDArray[np.float32], alpha: float = ALPHA) -> NDArray[np.float32]:
+def average_neighbours(
+    vector: NDArray[np.float32], neighbours: NDArray[np.float32], alpha: float = ALPHA
+) -> NDArray[np.float32]:
     """One vector (D,) averaged with neighbours (k, D) that were found for it; unit norm."""
-    return unit(vector + _weights(neighbours @ vector, alpha) @ neighbours)
+    return l2_normalize(vector + _weights(neighbours @ vector, alpha) @ neighbours)
 
 
 def scores_without_query(
@@ -112,7 +114,8 @@ def scores_without_query(
         if expand_k:
             found = _top(out, expand_k)
             expanded = [
-                blend(vectors[q], gallery.vectors(q, near), expand_alpha) for q, near in zip(some, found, strict=True)
+                average_neighbours(vectors[q], gallery.vectors(q, near), expand_alpha)
+                for q, near in zip(some, found, strict=True)
             ]
             out[:] = gallery.scores(some, np.stack(expanded))
     return scores
@@ -129,7 +132,7 @@ class _GalleryWithoutQuery:
         self._nearest, cosines = _neighbours(vectors, vectors, min(k + 1, others), own=True)
         self._weights = _weights(cosines, alpha)
         self._sums = _sums(vectors, vectors, self._nearest[:, : self._k], self._weights[:, : self._k])
-        self._smoothed = unit(self._sums)
+        self._smoothed = l2_normalize(self._sums)
         # Places (row * k + rank) in the neighbours' table, by whom they hold: `_first[q]` is where those of q begin.
         held = self._nearest[:, : self._k].ravel()
         self._places = np.argsort(held, kind="stable")
@@ -144,7 +147,7 @@ class _GalleryWithoutQuery:
         sums = self._sums[rows] - self._weights[rows, ranks, None] * self._given[q]
         if self._nearest.shape[1] > self._k:
             sums += self._weights[rows, self._k, None] * self._given[self._nearest[rows, self._k]]
-        return rows, unit(sums)
+        return rows, l2_normalize(sums)
 
     def scores(self, asked: NDArray[np.int64], queries: NDArray[np.float32]) -> NDArray[np.float32]:
         """(n, N) cosines of the questions (n, D) that `asked` (n,) ask, each with the gallery without it."""

@@ -28,7 +28,7 @@ def counted(n: int, noun: str) -> str:
     return f"{n} {noun[:-1]}ies" if noun.endswith("ry") else f"{n} {noun}{'es' if noun.endswith('s') else 's'}"
 
 
-def say_learnt(classes: Sequence[str], way_out: str) -> None:
+def warn_seen_classes(classes: Sequence[str], way_out: str) -> None:
     """Say which classes an evaluation asks for that are not new to what it measures."""
     if classes:
         some = ", ".join(classes[:5]) + (", ..." if len(classes) > 5 else "")

@@ -16,8 +16,8 @@ from mvrender.renderer import BackendName, check_size
 from mvrender.shading import VIEWS_VERSION, Style, check_style
 from mvretrieval.encoders.registry import DEFAULT_ENCODER, absolute_encoder, open_encoder
 from mvretrieval.errors import DescriberError, did_you_mean
-from mvretrieval.normalize import unit
-from mvretrieval.weighting.whitening import Statistics, prepare
+from mvretrieval.normalize import l2_normalize
+from mvretrieval.weighting.whitening import Whitening, whiten_and_normalize
 
 if TYPE_CHECKING:
     from mvretrieval.encoders.device import PrecisionChoice
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 PoolingChoice = Literal["mean", "max"]
 # Styles in which a photo or a drawing may be compared with renders; depth and normal maps look like nothing else.
-PICTURE_STYLES: tuple[Style, ...] = ("texture", "clay")
+IMAGE_STYLES: tuple[Style, ...] = ("texture", "clay")
 _COMMON_NAMES = (
     "airplane apple bag basket bed bench bicycle bird boat book bottle bowl box bridge building bus cabinet camera candle "
     "car cat chair clock computer cow cup desk dog door drum fish flower fork frog gun guitar hammer hat helicopter horse "
@@ -82,7 +82,7 @@ class DescriberConfig:
             raise DescriberError("an adapter brings its own whitening and pooling: name one or the other")
 
     @property
-    def wants_statistics(self) -> bool:
+    def wants_whitening(self) -> bool:
         """Whether view vectors are centred or whitened before pooling."""
         return self.center or self.whiten > 0
 
@@ -103,7 +103,7 @@ class Describer:
     def __init__(
         self,
         config: DescriberConfig,
-        fitted: Statistics | Adapter | None = None,
+        fitted: Whitening | Adapter | None = None,
         device: str = "auto",
         precision: PrecisionChoice = "auto",
         backend: BackendName | None = None,
@@ -136,9 +136,9 @@ class Describer:
         encoder = open_encoder(self.config.encoder, self.device, self.precision)
         if not self.shared:
             return encoder
-        from mvretrieval.encoders.batching import TogetherEncoder
+        from mvretrieval.encoders.batching import BatchingEncoder
 
-        return TogetherEncoder(encoder)
+        return BatchingEncoder(encoder)
 
     @cached_property
     def rig(self) -> Rig:
@@ -148,12 +148,12 @@ class Describer:
     @property
     def adapter(self) -> Adapter | None:
         """The adapter, if there is one."""
-        return None if self.fitted is None or isinstance(self.fitted, Statistics) else self.fitted
+        return None if self.fitted is None or isinstance(self.fitted, Whitening) else self.fitted
 
     @property
-    def statistics(self) -> Statistics | None:
+    def whitening(self) -> Whitening | None:
         """What view vectors are centred and whitened by, the adapter's own included."""
-        return self.fitted if isinstance(self.fitted, Statistics) or self.fitted is None else self.fitted.statistics
+        return self.fitted if isinstance(self.fitted, Whitening) or self.fitted is None else self.fitted.whitening
 
     @property
     def n_styles(self) -> int:
@@ -175,11 +175,11 @@ class Describer:
         if self.adapter is not None:
             text = f"{self.view_fingerprint} adapter={self.adapter.fingerprint}"
         else:
-            statistics = hashlib.sha256(self.statistics.to_bytes()).hexdigest() if self.statistics else "none"
-            text = f"{self.view_fingerprint} statistics={statistics} pooling={self.config.pooling}"
+            whitening = hashlib.sha256(self.whitening.to_bytes()).hexdigest() if self.whitening else "none"
+            text = f"{self.view_fingerprint} statistics={whitening} pooling={self.config.pooling}"
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-    def with_fitted(self, fitted: Statistics | Adapter | None) -> Describer:
+    def with_fitted(self, fitted: Whitening | Adapter | None) -> Describer:
         """The same with other statistics or another adapter; shares the opened encoder."""
         other = Describer(self.config, fitted, self.device, self.precision, self.backend, self.shared)
         if "encoder" in self.__dict__:
@@ -252,8 +252,8 @@ class Describer:
         with torch.inference_mode():
             for s in range(view_vectors.shape[1]):
                 own = np.ascontiguousarray(view_vectors[:, s])
-                if self.statistics is not None:
-                    own = self.statistics.apply(own, s)
+                if self.whitening is not None:
+                    own = self.whitening.apply(own, s)
                 pooled, weight = pool(torch.from_numpy(own), mask)
                 vectors.append(pooled.numpy())
                 weights.append(weight.numpy())
@@ -269,18 +269,18 @@ class Describer:
 
     def matched_views(self, views: NDArray[np.float32]) -> NDArray[np.float32]:
         """(B, S, V, D) raw view vectors as views are compared one by one: centred, whitened, adapted; (B, S, V, K) unit norm."""
-        return prepare(views, self.statistics) if self.adapter is None else self.adapter.adapt_views(views)
+        return whiten_and_normalize(views, self.whitening) if self.adapter is None else self.adapter.adapt_views(views)
 
-    def describe_pictures(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def embed_images(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Object vector (S * K,) of pictures (N, H, W, 3) that show one object from unknown directions.
 
         Pictures are compared with the styles that look like pictures (texture, clay), if the describer has any.
         """
         raw = self._encode_together(images, len(images))
-        vector: NDArray[np.float32] = self.pool_pictures(raw[None], np.ones((1, len(raw)), bool))[0]
+        vector: NDArray[np.float32] = self.pool_images(raw[None], np.ones((1, len(raw)), bool))[0]
         return vector
 
-    def pool_pictures(self, raw: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+    def pool_images(self, raw: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
         """Object vectors (B, S * K) of raw view vectors (B, n, D) of pictures, those in the mask (B, n)."""
         views = np.repeat(raw[:, None], self.n_styles, axis=1)
         vectors, _ = self.pool(views, mask, known_directions=False)
@@ -288,29 +288,29 @@ class Describer:
 
     @property
     def reads_words(self) -> bool:
-        """Whether `describe_text` works."""
-        return self.encoder.has_text or (self.adapter is not None and self.adapter.text_space is not None)
+        """Whether `embed_text` works."""
+        return self.encoder.has_text or (self.adapter is not None and self.adapter.text_embeddings is not None)
 
-    def describe_text(self, text: str) -> NDArray[np.float32]:
+    def embed_text(self, text: str) -> NDArray[np.float32]:
         """Object vector (S * K,) of words.
 
         Where views are centred, words are centred by the mean of common names: text and pictures lie apart in CLIP's
         space, and each has its own middle. An adapter may bring words to an encoder that reads none.
 
         Raises:
-            NoWordsError: the encoder reads no words, or the adapter knows others.
+            NoTextError: the encoder reads no words, or the adapter knows others.
         """
-        if self.adapter is not None and self.adapter.text_space is not None:
-            return self.adapter.text_space.object_direction(text)
+        if self.adapter is not None and self.adapter.text_embeddings is not None:
+            return self.adapter.text_embeddings.object_direction(text)
         return self._in_picture_styles(self.text_vectors(self.encoder.encode_text([text]))[0])
 
     def text_vectors(self, raw: NDArray[np.float32]) -> NDArray[np.float32]:
         """(N, D) vectors of the text encoder as (N, S * K) unit vectors in the space of object vectors."""
-        if self.statistics is None:
+        if self.whitening is None:
             parts = [raw] * self.n_styles
         else:
-            parts = [self.statistics.apply(raw, s, mean=self._text_mean) for s in range(self.n_styles)]
-        units = [unit(part) for part in parts]
+            parts = [self.whitening.apply(raw, s, mean=self._text_mean) for s in range(self.n_styles)]
+        units = [l2_normalize(part) for part in parts]
         if self.adapter is not None and self.adapter.config.text == "adapted":
             # A text is a view of unknown direction.
             one = np.stack(units, axis=1)[:, :, None].astype(np.float32)
@@ -322,7 +322,7 @@ class Describer:
         return np.asarray(self.encoder.encode_text([f"a {name}" for name in _COMMON_NAMES]).mean(axis=0), np.float32)
 
     def _in_picture_styles(self, vector: NDArray[np.float32]) -> NDArray[np.float32]:
-        kept = [style in PICTURE_STYLES for style in self.config.styles]
+        kept = [style in IMAGE_STYLES for style in self.config.styles]
         if not any(kept):
             return vector
         parts = vector.reshape(self.n_styles, -1) * np.array(kept, np.float32)[:, None]

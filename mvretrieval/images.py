@@ -20,7 +20,7 @@ _PLAIN = 24.0
 _MARGIN = 0.08
 
 
-def load_picture(path: Path, size: int, background: Background = "auto") -> NDArray[np.uint8]:
+def load_image(path: Path, size: int, background: Background = "auto") -> NDArray[np.uint8]:
     """One picture as (size, size, 3) uint8.
 
     Args:

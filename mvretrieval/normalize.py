@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 _Float = TypeVar("_Float", bound=np.floating)
 
 
-def unit(vectors: NDArray[_Float]) -> NDArray[_Float]:
+def l2_normalize(vectors: NDArray[_Float]) -> NDArray[_Float]:
     """Vectors (..., D) at length 1, in the type that they have; a vector of zeros stays one."""
     lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
     scaled: NDArray[_Float] = vectors / np.maximum(lengths, 1e-12)

@@ -16,10 +16,10 @@ import tyro
 from mvretrieval.api import Collection
 from mvretrieval.confidence.calibration import Calibration, calibration_of, put_calibration
 from mvretrieval.confidence.curve import Curve
-from mvretrieval.console import run_record, say, say_learnt, table
+from mvretrieval.console import run_record, say, table, warn_seen_classes
 from mvretrieval.errors import CalibrationError
-from mvretrieval.evaluation.seen_classes import learnt_classes
-from mvretrieval.store.augmented import smoothing_of
+from mvretrieval.evaluation.seen_classes import seen_classes
+from mvretrieval.store.augmented import augmentation_of
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def run(options: Options) -> int:
         collection.store.add_run(record["time"], record)
         if options.by is not None:
             _say_met(collection, options.by, options.where)
-        if smoothing_of(collection.store) is not None:
+        if augmentation_of(collection.store) is not None:
             say(
                 "note: the collection is smoothed, objects from elsewhere are surer to be of a kind than their confidence says"
             )
@@ -76,10 +76,12 @@ def _remove(collection: Collection) -> int:
 
 def _say_met(collection: Collection, by: str, where: str | None) -> None:
     """What is learnt on classes that adapter or encoder know by heart does not hold for others."""
-    met = learnt_classes(collection.describer)
+    met = seen_classes(collection.describer)
     if met:
         there = set(map(str, collection.store.column_values(by, collection.store.select(where).tolist())))
-        say_learnt(sorted(met & there), "confidence is too high for classes new to it; calibrate on others (--where)")
+        warn_seen_classes(
+            sorted(met & there), "confidence is too high for classes new to it; calibrate on others (--where)"
+        )
 
 
 def _print(folder: Path, calibration: Calibration) -> None:

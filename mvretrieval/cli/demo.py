@@ -75,9 +75,9 @@ def run(options: Options) -> int:
 def _lead(collection: Collection, labelled: bool) -> str:
     text = f"Left: the question. Right: the nearest of {len(collection)} objects, the view of each that matched best, its cosine."
     if labelled:
-        numbers = [int(n) for n in collection.store.select(None)]
-        vectors = np.stack([collection.store.vector_of(n) for n in numbers])
-        means = leave_one_out(vectors, collection.store.column_values("label", numbers)).means()
+        row_ids = [int(n) for n in collection.store.select(None)]
+        vectors = np.stack([collection.store.vector_of(n) for n in row_ids])
+        means = leave_one_out(vectors, collection.store.column_values("label", row_ids)).means()
         text += f" Over all objects the first answer is of the same kind in {means['NN']:.0%} of cases (mAP {means['mAP']:.2f})."
     return text
 
@@ -87,7 +87,7 @@ def _rows(collection: Collection, options: Options) -> list[Row]:
     chosen = _one_of_each(collection)
     queries = [Query(id=object_id) for object_id in chosen]
     for object_id in chosen[1:10:6]:
-        picture = view_picture(collection, collection.number_of(object_id), 1)
+        picture = view_picture(collection, collection.row_id_of(object_id), 1)
         if picture is not None:
             # A picture as somebody might hand it in: another size, on grey paper, off the middle.
             paper = Image.new("RGB", (400, 300), (222, 222, 222))
@@ -109,12 +109,12 @@ def _rows(collection: Collection, options: Options) -> list[Row]:
 
 def _one_of_each(collection: Collection, limit: int = 12) -> list[str]:
     """One object of each label, or evenly spread ones where there are no labels."""
-    numbers = [int(n) for n in collection.store.select(None)]
-    records = collection.store.records(numbers)
+    row_ids = [int(n) for n in collection.store.select(None)]
+    records = collection.store.records(row_ids)
     if "label" in collection.store.metadata_columns():
         kinds: dict[str, list[str]] = defaultdict(list)
-        for number in numbers:
-            kinds[str(records[number].metadata.get("label"))].append(records[number].id)
+        for row_id in row_ids:
+            kinds[str(records[row_id].metadata.get("label"))].append(records[row_id].id)
         return [ids[len(ids) // 3] for ids in list(kinds.values())[:limit]]
-    picked = np.linspace(0, len(numbers) - 1, min(limit, len(numbers))).astype(int)
-    return [records[numbers[i]].id for i in picked]
+    picked = np.linspace(0, len(row_ids) - 1, min(limit, len(row_ids))).astype(int)
+    return [records[row_ids[i]].id for i in picked]

@@ -14,17 +14,17 @@ import tyro
 
 from mvretrieval.api import Collection
 from mvretrieval.augmentation import ALPHA
-from mvretrieval.console import counted, run_record, say, say_learnt, table
+from mvretrieval.console import counted, run_record, say, table, warn_seen_classes
 from mvretrieval.errors import EvaluationError
 from mvretrieval.evaluation.comparison import evaluate_other
-from mvretrieval.evaluation.evaluation_set import Selection, Subject, subject_of
+from mvretrieval.evaluation.evaluation_set import EvaluationSet, Selection, evaluation_set_of
 from mvretrieval.evaluation.metrics import Evaluation, Measure, evaluate
 from mvretrieval.evaluation.multistage import Refining, refined
 from mvretrieval.evaluation.os3dor import FAMILIES, FamilyName
 from mvretrieval.evaluation.per_query import write_per_query
 from mvretrieval.evaluation.protocols import OpenSetQueries, Task, draw_queries, leave_one_out_task, open_set_task
 from mvretrieval.evaluation.ranking import Scores, cosines, given
-from mvretrieval.evaluation.seen_classes import learnt_classes
+from mvretrieval.evaluation.seen_classes import seen_classes
 from mvretrieval.evaluation.significance import Difference, compare
 from mvretrieval.evaluation.transductive import Method, check_count, transductive
 from mvretrieval.evaluation.trec import affordable_depth, write_qrels, write_run
@@ -115,29 +115,33 @@ def run(options: Options) -> int:
 
         check_extra()
     with Collection.open(options.collection) as collection, collection.reading():
-        subject = subject_of(collection, Selection(options.by, options.where, options.classes))
-        if subject.unknown_note:
-            say(f"note: {subject.unknown_note}")
-        task, queries = _task(options, subject)
+        evaluation_set = evaluation_set_of(collection, Selection(options.by, options.where, options.classes))
+        if evaluation_set.unknown_note:
+            say(f"note: {evaluation_set.unknown_note}")
+        task, queries = _task(options, evaluation_set)
         measure = FAMILIES[options.metrics](task.n_relevant)
-        met = sorted({str(subject.labels[i]) for i in task.queries} & learnt_classes(collection.describer))
-        say_learnt(met, "no open set; to leave them out, --where or --classes")
-        scores, how = refined(collection, subject, task, options.refining())
+        met = sorted({str(evaluation_set.labels[i]) for i in task.queries} & seen_classes(collection.describer))
+        warn_seen_classes(met, "no open set; to leave them out, --where or --classes")
+        scores, how = refined(collection, evaluation_set, task, options.refining())
         if how:
             say(how)
-        evaluation = evaluate(task, scores, measure, subject.ids)
+        evaluation = evaluate(task, scores, measure, evaluation_set.ids)
         if not len(task.queries):
-            say(f"nothing was measured: no two of the {len(subject.ids)} objects have the same '{options.by}'")
+            say(f"nothing was measured: no two of the {len(evaluation_set.ids)} objects have the same '{options.by}'")
         kind = {"protocol": options.protocol, "metrics": options.metrics}
-        counts = {"queries": len(evaluation.queries), "objects": len(subject.ids), "unlabelled": subject.unlabelled}
+        counts = {
+            "queries": len(evaluation.queries),
+            "objects": len(evaluation_set.ids),
+            "unlabelled": evaluation_set.unlabelled,
+        }
         result: dict[str, Any] = {**counts, "classes_learnt_from": met, **kind, **_means(evaluation)}
         if options.transductive is not None:
-            result["transductive"] = _transductive(options.transductive, subject, task, measure)
-        differences = _compared(options, subject, task, queries, evaluation)
+            result["transductive"] = _transductive(options.transductive, evaluation_set, task, measure)
+        differences = _compared(options, evaluation_set, task, queries, evaluation)
         if differences:
             result["compare"] = {name: asdict(difference) for name, difference in differences.items()}
-        _report(options, collection, subject, task, evaluation, scores)
-    _write(options, subject, task, evaluation, result, scores)
+        _report(options, collection, evaluation_set, task, evaluation, scores)
+    _write(options, evaluation_set, task, evaluation, result, scores)
     if options.json:
         print(json.dumps(result))
     else:
@@ -145,14 +149,15 @@ def run(options: Options) -> int:
     return 0
 
 
-def _task(options: Options, subject: Subject) -> tuple[Task, OpenSetQueries | None]:
-    if subject.unlabelled and subject.unlabelled < len(subject.ids):
+def _task(options: Options, evaluation_set: EvaluationSet) -> tuple[Task, OpenSetQueries | None]:
+    if evaluation_set.unlabelled and evaluation_set.unlabelled < len(evaluation_set.ids):
         say(
-            f"{counted(subject.unlabelled, 'object')} of {len(subject.ids)} without a '{options.by}' would count as wrong answers; "
+            f"{counted(evaluation_set.unlabelled, 'object')} of {len(evaluation_set.ids)} without a '{options.by}' would count as "
+            "wrong answers; "
             f"to leave them out: --where {shlex.quote(f'{column_in_words(options.by)} is not null')}"
         )
     if options.protocol == "leave-one-out":
-        task = leave_one_out_task(subject.labels, subject.ids)
+        task = leave_one_out_task(evaluation_set.labels, evaluation_set.ids)
         if task.skipped:
             say(f"not asked: {counted(task.skipped, 'object')}, alone with a label")
         return task, None
@@ -161,7 +166,7 @@ def _task(options: Options, subject: Subject) -> tuple[Task, OpenSetQueries | No
         queries = OpenSetQueries.read(file)
         say(f"{counted(len(queries.ids), 'query')} from {file}: {queries.per_class} of each class, seed {queries.seed}")
     else:
-        queries = draw_queries(subject.labels, subject.ids, options.queries_per_class, options.seed)
+        queries = draw_queries(evaluation_set.labels, evaluation_set.ids, options.queries_per_class, options.seed)
         if file is not None:
             queries.write(file)
             say(f"{counted(len(queries.ids), 'query')} written to {file}")
@@ -170,7 +175,7 @@ def _task(options: Options, subject: Subject) -> tuple[Task, OpenSetQueries | No
             f"{counted(queries.short_classes, 'class')} with at most {queries.per_class} objects asked with fewer: one has to be "
             "left to find"
         )
-    task = open_set_task(subject.labels, subject.ids, queries)
+    task = open_set_task(evaluation_set.labels, evaluation_set.ids, queries)
     if task.skipped:
         say(f"not asked: {counted(task.skipped, 'query')}, alone with a label")
     return task, queries
@@ -181,20 +186,20 @@ def _means(evaluation: Evaluation) -> dict[str, float | None]:
     return {name: None if math.isnan(mean) else mean for name, mean in evaluation.means().items()}
 
 
-def _transductive(method: Method, subject: Subject, task: Task, measure: Measure) -> dict[str, Any]:
-    check_count(len(subject.ids))
-    everything = np.arange(len(subject.ids))
-    scores = transductive(method, cosines(subject.vectors)(everything, everything))
+def _transductive(method: Method, evaluation_set: EvaluationSet, task: Task, measure: Measure) -> dict[str, Any]:
+    check_count(len(evaluation_set.ids))
+    everything = np.arange(len(evaluation_set.ids))
+    scores = transductive(method, cosines(evaluation_set.vectors)(everything, everything))
     return {"method": method, **_means(evaluate(task, given(scores), measure))}
 
 
 def _compared(
-    options: Options, subject: Subject, task: Task, queries: OpenSetQueries | None, evaluation: Evaluation
+    options: Options, evaluation_set: EvaluationSet, task: Task, queries: OpenSetQueries | None, evaluation: Evaluation
 ) -> dict[str, Difference]:
     if options.compare is None:
         return {}
     second, notes = evaluate_other(
-        options.compare, subject, task, queries, FAMILIES[options.metrics], options.refining()
+        options.compare, evaluation_set, task, queries, FAMILIES[options.metrics], options.refining()
     )
     for note in notes:
         say(note)
@@ -202,21 +207,31 @@ def _compared(
 
 
 def _report(
-    options: Options, collection: Collection, subject: Subject, task: Task, evaluation: Evaluation, scores: Scores
+    options: Options,
+    collection: Collection,
+    evaluation_set: EvaluationSet,
+    task: Task,
+    evaluation: Evaluation,
+    scores: Scores,
 ) -> None:
     if options.report is None:
         return
     from mvretrieval.evaluation.report.report import write_report
 
     page = write_report(
-        collection, subject.numbers, subject.labels, subject.vectors, evaluation, options.report,
-        task=task, scores=scores, label_name=options.by, scope=subject.selection.in_words, run=run_record("eval", options),
+        collection, evaluation_set.row_ids, evaluation_set.labels, evaluation_set.vectors, evaluation, options.report,
+        task=task, scores=scores, label_name=options.by, scope=evaluation_set.selection.in_words, run=run_record("eval", options),
     )  # fmt: skip
     say(f"report: {page}")
 
 
 def _write(
-    options: Options, subject: Subject, task: Task, evaluation: Evaluation, result: dict[str, Any], scores: Scores
+    options: Options,
+    evaluation_set: EvaluationSet,
+    task: Task,
+    evaluation: Evaluation,
+    result: dict[str, Any],
+    scores: Scores,
 ) -> None:
     """The files that are asked for, and beside each how it came about."""
     if options.trec is not None:
@@ -225,11 +240,11 @@ def _write(
             say(
                 f"run.txt holds the first {depth} answers to each query, whole rankings would be too long: its mAP is lower"
             )
-        write_qrels(options.trec / "qrels.txt", task, subject.ids)
-        write_run(options.trec / "run.txt", task, scores, subject.ids, depth)
+        write_qrels(options.trec / "qrels.txt", task, evaluation_set.ids)
+        write_run(options.trec / "run.txt", task, scores, evaluation_set.ids, depth)
         _record(options, result, options.trec / "eval.json")
     if options.per_query is not None:
-        write_per_query(options.per_query, evaluation, subject.labels)
+        write_per_query(options.per_query, evaluation, evaluation_set.labels)
         _record(options, result, options.per_query.with_name(options.per_query.name + ".json"))
 
 

@@ -14,7 +14,7 @@ from mvretrieval.api import Collection
 from mvretrieval.cli.eval_text_to_3d import print_found
 from mvretrieval.console import counted, progress, say
 from mvretrieval.errors import EvaluationError, QueryError
-from mvretrieval.evaluation.evaluation_set import Selection, subject_of
+from mvretrieval.evaluation.evaluation_set import Selection, evaluation_set_of
 from mvretrieval.evaluation.zero_shot.cross_modal import (
     Question,
     check_known,
@@ -23,8 +23,8 @@ from mvretrieval.evaluation.zero_shot.cross_modal import (
     read_questions,
     summary,
 )
-from mvretrieval.images import Background, load_picture
-from mvretrieval.store.augmented import searched_vectors
+from mvretrieval.images import Background, load_image
+from mvretrieval.store.augmented import search_vectors
 
 
 @dataclass(frozen=True)
@@ -69,10 +69,14 @@ def measure(options: Options) -> dict[str, Any]:
     questions, key = read_questions(options.queries, "image", ["id", "label"])
     with Collection.open(options.collection) as collection, collection.reading():
         by_id = key == "id"
-        subject = subject_of(collection, Selection("faces" if by_id else options.by, options.where))
-        objects = searched_vectors(collection.store, subject.numbers.tolist())[1]
-        keys = list(subject.ids) if by_id else [None if label is None else str(label) for label in subject.labels]
-        task, asking = cross_modal_task(questions, keys, subject.ids)
+        evaluation_set = evaluation_set_of(collection, Selection("faces" if by_id else options.by, options.where))
+        objects = search_vectors(collection.store, evaluation_set.row_ids.tolist())[1]
+        keys = (
+            list(evaluation_set.ids)
+            if by_id
+            else [None if label is None else str(label) for label in evaluation_set.labels]
+        )
+        task, asking = cross_modal_task(questions, keys, evaluation_set.ids)
         check_known(task, questions, keys, "id" if by_id else options.by)
         collection.check_encoder()
         vectors = np.zeros((len(questions), objects.shape[1]), np.float32)
@@ -89,11 +93,11 @@ def measure(options: Options) -> dict[str, Any]:
             f"{len(unreadable)} of {len(asking)} pictures cannot be asked with, the first: {unreadable[0]}; mend or remove their "
             f"rows in {options.queries}"
         )
-    found: dict[str, Any] = {"task": "image-to-3d", "questions": len(task.queries), "objects": len(subject.ids)}
+    found: dict[str, Any] = {"task": "image-to-3d", "questions": len(task.queries), "objects": len(evaluation_set.ids)}
     return found | summary(measure_found(task, vectors, objects)) | {"without_right_object": task.skipped}
 
 
 def _vector(collection: Collection, options: Options, question: Question) -> Any:
     describer = collection.describer
     path = options.queries.parent / question.asked
-    return describer.describe_pictures(load_picture(path, describer.encoder.image_size, options.background)[None])
+    return describer.embed_images(load_image(path, describer.encoder.image_size, options.background)[None])

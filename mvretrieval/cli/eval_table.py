@@ -20,7 +20,7 @@ from mvretrieval.encoders.registry import public_encoder
 from mvretrieval.errors import EvaluationError, MvrError
 from mvretrieval.evaluation.feature_file import measure_features
 from mvretrieval.evaluation.reproduce.reproduce import Row, Table, read_table, table_names
-from mvretrieval.store.augmented import smoothing_of
+from mvretrieval.store.augmented import augmentation_of
 
 _MVR = [sys.executable, "-m", "mvretrieval"]
 
@@ -124,7 +124,7 @@ def _check_made_for(row: Row, place: Path) -> None:
         MvrError: it was, or cannot be opened.
     """
     with Collection.open(place) as collection:
-        describer, smoothing = collection.describer, smoothing_of(collection.store)
+        describer, smoothing = collection.describer, augmentation_of(collection.store)
     encoder = public_encoder(describer.config.encoder)
     beyond = (
         ["an adapter" if describer.adapter is not None else "whitening or centring"]

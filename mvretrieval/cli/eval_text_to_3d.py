@@ -11,10 +11,10 @@ from typing import Any
 import tyro
 
 from mvretrieval.api import Collection
-from mvretrieval.console import counted, say, say_learnt, table
+from mvretrieval.console import counted, say, table, warn_seen_classes
 from mvretrieval.errors import EvaluationError
-from mvretrieval.evaluation.evaluation_set import Selection, subject_of
-from mvretrieval.evaluation.seen_classes import learnt_names
+from mvretrieval.evaluation.evaluation_set import Selection, evaluation_set_of
+from mvretrieval.evaluation.seen_classes import seen_names
 from mvretrieval.evaluation.zero_shot.candidates import candidate_names
 from mvretrieval.evaluation.zero_shot.cross_modal import (
     Question,
@@ -26,7 +26,7 @@ from mvretrieval.evaluation.zero_shot.cross_modal import (
 )
 from mvretrieval.evaluation.zero_shot.templates import DEFAULT, named_or_file
 from mvretrieval.evaluation.zero_shot.text_queries import class_name, directions
-from mvretrieval.store.augmented import searched_vectors
+from mvretrieval.store.augmented import search_vectors
 from mvretrieval.store.filters import column_in_words
 
 
@@ -58,7 +58,7 @@ class Options:
 def run(options: Options) -> int:
     """Measure and print."""
     found = measure(options)
-    say_learnt(found["classes_learnt_from"], "their names are not new to it; leave them out with --where")
+    warn_seen_classes(found["classes_learnt_from"], "their names are not new to it; leave them out with --where")
     if options.json:
         print(json.dumps(found))
         return 0
@@ -87,20 +87,22 @@ def measure(options: Options) -> dict[str, Any]:
     by = options.by or "label"
     with Collection.open(options.collection) as collection, collection.reading():
         # Any column will do where captions name objects.
-        subject = subject_of(collection, Selection("faces" if options.captions is not None else by, options.where))
-        objects = searched_vectors(collection.store, subject.numbers.tolist())[1]
+        evaluation_set = evaluation_set_of(
+            collection, Selection("faces" if options.captions is not None else by, options.where)
+        )
+        objects = search_vectors(collection.store, evaluation_set.row_ids.tolist())[1]
         if options.captions is not None:
             questions, name = read_questions(options.captions, "text", ["id"])
-            keys: list[Any] = list(subject.ids)
+            keys: list[Any] = list(evaluation_set.ids)
         else:
             name = by
-            keys = [class_name(label) or None for label in subject.labels]
-            questions = [Question(key, key) for key in candidate_names(subject.labels)]
+            keys = [class_name(label) or None for label in evaluation_set.labels]
+            questions = [Question(key, key) for key in candidate_names(evaluation_set.labels)]
             if not questions:
                 raise EvaluationError(
                     f"no object has a label '{by}' that could ask: give another --by or --where, or --captions"
                 )
-        learnt = learnt_names(collection.describer) if options.captions is None else set()
+        learnt = seen_names(collection.describer) if options.captions is None else set()
         known = directions(collection, [question.asked for question in questions], templates)
     questions = [questions[i] for i in known.kept]
     if not questions:
@@ -108,9 +110,9 @@ def measure(options: Options) -> dict[str, Any]:
             f"none of the {len(known.unknown)} texts is known, the first is '{known.unknown[0]}': an adapter's own words are "
             "names alone; for free words use a collection with a CLIP encoder"
         )
-    task, asking = cross_modal_task(questions, keys, subject.ids)
+    task, asking = cross_modal_task(questions, keys, evaluation_set.ids)
     check_known(task, questions, keys, name)
-    found: dict[str, Any] = {"task": "text-to-3d", "questions": len(task.queries), "objects": len(subject.ids)}
+    found: dict[str, Any] = {"task": "text-to-3d", "questions": len(task.queries), "objects": len(evaluation_set.ids)}
     found |= summary(measure_found(task, known.vectors, objects))
     found["classes_learnt_from"] = sorted({questions[i].asked for i in asking} & learnt)
     left_out = {"unknown_texts": list(known.unknown), "without_right_object": task.skipped}

@@ -12,16 +12,16 @@ import numpy as np
 import tyro
 
 from mvretrieval.api import Collection
-from mvretrieval.console import counted, say, say_learnt, table
+from mvretrieval.console import counted, say, table, warn_seen_classes
 from mvretrieval.encoders.tuned import tuning_of
 from mvretrieval.errors import EvaluationError
-from mvretrieval.evaluation.evaluation_set import Selection, read_classes, subject_of
-from mvretrieval.evaluation.seen_classes import learnt_names
-from mvretrieval.evaluation.zero_shot.candidates import Naming, candidate_names, naming_task
+from mvretrieval.evaluation.evaluation_set import Selection, evaluation_set_of, read_classes
+from mvretrieval.evaluation.seen_classes import seen_names
+from mvretrieval.evaluation.zero_shot.candidates import ZeroShotTask, candidate_names, naming_task
 from mvretrieval.evaluation.zero_shot.classification import (
     TOP,
     Accuracy,
-    Looking,
+    ViewFusion,
     WeightKind,
     accuracy,
     object_scores,
@@ -84,13 +84,13 @@ class Options:
             )
         self.looking()
 
-    def looking(self) -> Looking:
+    def looking(self) -> ViewFusion:
         """How the views are asked.
 
         Raises:
             EvaluationError: a value is out of range.
         """
-        return Looking(self.views, self.weights, self.keep_views, self.temperature)
+        return ViewFusion(self.views, self.weights, self.keep_views, self.temperature)
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class Measured:
     """
 
     found: Accuracy
-    naming: Naming
+    naming: ZeroShotTask
     words: Words
     apart: Generalised | None
     met: tuple[str, ...]
@@ -138,9 +138,9 @@ def measure(options: Options) -> Measured:
     classes = None if options.classes_file is None else sorted(read_classes(options.classes_file))
     with Collection.open(options.collection) as collection, collection.reading():
         options.looking().check_fits(collection)
-        subject = subject_of(collection, Selection(options.by, options.where))
+        evaluation_set = evaluation_set_of(collection, Selection(options.by, options.where))
         seen_labels: list[Any] = []
-        learnt = np.zeros(len(subject.ids), bool)
+        learnt = np.zeros(len(evaluation_set.ids), bool)
         if options.seen is not None:
             seen_numbers = collection.store.select(options.seen)
             seen_labels = collection.store.column_values(options.by, [int(n) for n in seen_numbers])
@@ -148,23 +148,27 @@ def measure(options: Options) -> Measured:
                 raise EvaluationError(
                     f"--seen {options.seen}: it keeps no object with a '{options.by}'; what was learnt from?"
                 )
-            learnt = np.isin(subject.numbers, seen_numbers)
-        words = class_words(collection, candidate_names(subject.labels, classes, seen_labels), templates)
-        naming = naming_task(subject.labels, words, seen_labels=seen_labels, learnt=learnt, by=options.by)
+            learnt = np.isin(evaluation_set.row_ids, seen_numbers)
+        words = class_words(collection, candidate_names(evaluation_set.labels, classes, seen_labels), templates)
+        naming = naming_task(evaluation_set.labels, words, seen_labels=seen_labels, learnt=learnt, by=options.by)
         rows = naming.rows
-        scores = object_scores(collection, subject.numbers[rows], subject.vectors[rows], words, options.looking())
-        learnt_from, tuning = learnt_names(collection.describer), tuning_of(collection.describer.config.encoder)
+        scores = object_scores(
+            collection, evaluation_set.row_ids[rows], evaluation_set.vectors[rows], words, options.looking()
+        )
+        learnt_from, tuning = seen_names(collection.describer), tuning_of(collection.describer.config.encoder)
     bias = options.bias or 0.0
     found = accuracy(verdicts((scores - bias * naming.is_seen).round(9), naming.own), naming.own, naming.names)
     apart = None if options.seen is None else generalised(scores, naming.own, naming.is_seen, bias)
     asked = {naming.names[i] for i in np.unique(naming.own) if not naming.is_seen[i]}
     met = tuple(sorted(asked & learnt_from))
-    objectless = tuple(sorted(set(candidate_names((), classes or ())) - set(candidate_names(subject.labels))))
+    objectless = tuple(sorted(set(candidate_names((), classes or ())) - set(candidate_names(evaluation_set.labels))))
     return Measured(found, naming, words, apart, met, objectless, tuning is None or not tuning.architecture.cross_view)
 
 
 def _warn(options: Options, measured: Measured) -> None:
-    say_learnt(measured.met, "no zero-shot; leave them out with --where, or say with --seen what was learnt from")
+    warn_seen_classes(
+        measured.met, "no zero-shot; leave them out with --where, or say with --seen what was learnt from"
+    )
     if measured.objectless:
         some = ", ".join(measured.objectless[:5]) + (", ..." if len(measured.objectless) > 5 else "")
         say(
@@ -212,7 +216,7 @@ def _plain(options: Options, measured: Measured) -> dict[str, Any]:
     return plain
 
 
-def _tell(naming: Naming, words: Words) -> None:
+def _tell(naming: ZeroShotTask, words: Words) -> None:
     if naming.unknown_objects or naming.unknown_names:
         some = ", ".join(naming.unknown_names[:5]) + (", ..." if len(naming.unknown_names) > 5 else "")
         say(

@@ -22,7 +22,7 @@ from mvretrieval.errors import DescriberError, ViewsError
 from mvretrieval.index.vector_index import IndexKind
 from mvretrieval.ingest.indexing import IndexOptions, IndexReport
 from mvretrieval.ingest.labels_csv import read_labels
-from mvretrieval.ingest.view_manifest import GivenViews, read_views, rig_of
+from mvretrieval.ingest.view_manifest import ViewManifest, read_view_manifest, rig_of
 from mvretrieval.store.schema import FILE
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ def _how(options: Options, step: Callable[[int, int], None]) -> IndexOptions:
     )
 
 
-def _views(options: Options) -> GivenViews | None:
+def _views(options: Options) -> ViewManifest | None:
     """What the CSV of views says, if one is named, and whether the other options go with it."""
     if options.views is None:
         if not options.folders:
@@ -167,10 +167,10 @@ def _views(options: Options) -> GivenViews | None:
         raise ViewsError(f"--up {options.up} is about meshes, and --views names pictures: leave one of them out")
     if options.styles and len(parse_styles(options.styles)) > 1:
         raise ViewsError(f"--styles {options.styles}: pictures are of one style; name the one that they are")
-    return read_views(options.views)
+    return read_view_manifest(options.views)
 
 
-def _config(options: Options, adapter: AdapterConfig | None, views: GivenViews | None) -> DescriberConfig:
+def _config(options: Options, adapter: AdapterConfig | None, views: ViewManifest | None) -> DescriberConfig:
     """What is not named is as the adapter wants it, or as by default; rig and style of pictures are their own."""
     default: AdapterConfig | DescriberConfig = adapter or DescriberConfig()
     if options.adapter is not None and (options.pooling or options.whiten or options.center):
@@ -230,7 +230,7 @@ def _check_same(collection: Collection, options: Options) -> None:
             )
 
 
-def _announce(collection: Collection, options: Options, views: GivenViews | None) -> None:
+def _announce(collection: Collection, options: Options, views: ViewManifest | None) -> None:
     describer = collection.describer
     config = describer.config
     looks = f"views: {describer.rig.short_name}, {', '.join(config.styles)}, {config.size} px"
@@ -291,8 +291,8 @@ def _summary(report: IndexReport, count: int, options: Options) -> str:
     if report.gone > report.removed:
         how = "kept, since their folder is empty or gone" if options.prune else "--prune removes them"
         lines.append(f"  the files of {counted(report.gone - report.removed, 'object')} are gone; {how}")
-    if report.statistics:
-        lines.append(f"  whitening {report.statistics}")
+    if report.whitening:
+        lines.append(f"  whitening {report.whitening}")
     if report.smoothed:
         lines.append(f"  {counted(report.smoothed, 'object')} smoothed with present neighbours")
     if report.notes:

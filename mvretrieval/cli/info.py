@@ -14,7 +14,7 @@ from mvretrieval.api import Collection
 from mvretrieval.confidence.calibration import calibration_of, is_outdated
 from mvretrieval.console import table
 from mvretrieval.ingest.view_images import FORMAT
-from mvretrieval.store.augmented import is_up_to_date, smoothing_of
+from mvretrieval.store.augmented import augmentation_of, is_up_to_date
 
 
 @dataclass(frozen=True)
@@ -58,16 +58,16 @@ def run(options: Options) -> int:
 def _facts(collection: Collection) -> dict[str, Any]:
     describer, store = collection.describer, collection.store
     config = describer.config
-    statistics = describer.statistics
+    whitening = describer.whitening
     adapter = describer.adapter
     if adapter is not None:
         parts = (
             f"adapter {adapter.fingerprint} ({adapter.config.network.kind}, {len(adapter.config.classes)} classes seen)"
         )
-        adapted = parts if adapter.text_space is None else f"{parts}, knows {len(adapter.text_space)} names"
-    elif config.wants_statistics:
+        adapted = parts if adapter.text_embeddings is None else f"{parts}, knows {len(adapter.text_embeddings)} names"
+    elif config.wants_whitening:
         wanted = f"whitened to {config.whiten} dimensions" if config.whiten else "centred"
-        adapted = f"{wanted}, fitted on {statistics.n_views} views" if statistics else f"to be {wanted}: not fitted yet"
+        adapted = f"{wanted}, fitted on {whitening.n_views} views" if whitening else f"to be {wanted}: not fitted yet"
     else:
         adapted = "raw"
     if adapter is None:
@@ -96,7 +96,7 @@ def _given(collection: Collection) -> str:
 
 
 def _smoothing(collection: Collection) -> str:
-    setting = smoothing_of(collection.store)
+    setting = augmentation_of(collection.store)
     if setting is None:
         return "none"
     outdated = (
@@ -115,6 +115,6 @@ def _confidence(collection: Collection) -> str:
 
 
 def _notes(collection: Collection) -> list[tuple[str, str]]:
-    numbers = [int(n) for n in collection.store.select(None)]
-    records = collection.store.records(numbers)
-    return [(records[n].id, note) for n in numbers for note in records[n].notes]
+    row_ids = [int(n) for n in collection.store.select(None)]
+    records = collection.store.records(row_ids)
+    return [(records[n].id, note) for n in row_ids for note in records[n].notes]

@@ -17,8 +17,8 @@ from mvretrieval.confidence.estimator import outdated_notice
 from mvretrieval.console import progress, run_record, say
 from mvretrieval.describe import DescriberConfig, PoolingChoice
 from mvretrieval.errors import AdapterError, DescriberError
-from mvretrieval.ingest.reembed import redescribe, same_views
-from mvretrieval.store.augmented import Smoothing
+from mvretrieval.ingest.reembed import reembed, same_views
+from mvretrieval.store.augmented import AugmentationConfig
 from mvretrieval.weighting.adapter import Adapter
 
 
@@ -86,16 +86,16 @@ def run(options: Options) -> int:
         for notice in _notices(collection, options, config, adapter):
             say(f"note: {notice}")
         unchanged = config == collection.describer.config and same_views(collection, config)
-        if unchanged and not config.wants_statistics:
+        if unchanged and not config.wants_whitening:
             raise DescriberError(f"{options.collection} is described like that already; name what should change")
         record = run_record("reindex", options)
         collection.store.add_run(record["time"], record)
         with progress("mesh") as step, _way_out(adapter), _confidence_lost(collection):
-            failed = redescribe(collection, config, options.fit_where, options.drop_missing, step, adapter)
+            failed = reembed(collection, config, options.fit_where, options.drop_missing, step, adapter)
         for object_id, code, message in failed:
             say(f"removed {object_id}: {message} ({code})")
-        statistics = collection.describer.statistics
-        fitted = f", statistics of {statistics.n_views} views" if statistics else ""
+        whitening = collection.describer.whitening
+        fitted = f", statistics of {whitening.n_views} views" if whitening else ""
         fitted += f", adapter {config.adapter}" if config.adapter else ""
         print(f"{options.collection}: {len(collection)} objects, {collection.index().dim} dimensions{fitted}")
         if options.smooth is not None:
@@ -135,15 +135,15 @@ def _confidence_lost(collection: Collection) -> Iterator[None]:
         say(f"note: hits carry no confidence any more: {notice}")
 
 
-def _smoothing(options: Options) -> Smoothing | None:
+def _smoothing(options: Options) -> AugmentationConfig | None:
     if options.smooth_alpha is not None and not options.smooth:
         raise DescriberError("--smooth-alpha says how neighbours are weighed: say with --smooth how many there are")
-    return Smoothing.of(options.smooth or 0, options.smooth_alpha)
+    return AugmentationConfig.of(options.smooth or 0, options.smooth_alpha)
 
 
-def _smooth(collection: Collection, smoothing: Smoothing | None) -> None:
+def _smooth(collection: Collection, smoothing: AugmentationConfig | None) -> None:
     with progress("object") as step:
-        collection.smoother.set(smoothing, step)
+        collection.augmenter.set(smoothing, step)
     print(
         f"{collection.folder}: {len(collection)} objects, "
         + (f"smoothed: {smoothing}" if smoothing else "not smoothed")

@@ -32,7 +32,7 @@ def run(options: Options) -> int:
         raise CollectionError("nothing to remove: name ids, or objects by --where")
     with Collection.open(options.collection, write=True) as collection:
         for object_id in options.ids:
-            collection.number_of(object_id)
+            collection.row_id_of(object_id)
         ids = list(options.ids)
         if options.where:
             numbers = [int(n) for n in collection.store.select(options.where)]

@@ -24,7 +24,7 @@ from mvrender.renderer import BackendName, choose
 from mvrender.shading import Style, parse_styles
 from mvretrieval.console import say
 from mvretrieval.ingest.scan import find_meshes
-from mvretrieval.ingest.view_manifest import read_views
+from mvretrieval.ingest.view_manifest import read_view_manifest
 
 _SHEET_VIEW = 160
 _MAX_SHEET_ROWS = 50
@@ -158,7 +158,7 @@ class _Table:
             path.parent.mkdir(parents=True, exist_ok=True)
             if not path.exists():
                 return cls(path, {})
-            known = read_views(path)
+            known = read_view_manifest(path)
         except OSError as error:
             raise MvrenderError(
                 f"{path.parent} cannot be used: {error.strerror or error}; name another --out"

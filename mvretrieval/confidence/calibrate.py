@@ -19,10 +19,10 @@ from mvretrieval.confidence.calibration_queries import (
 )
 from mvretrieval.confidence.curve import Curve
 from mvretrieval.confidence.fit import Asked, check_extra, fit_curve
-from mvretrieval.describe import PICTURE_STYLES
+from mvretrieval.describe import IMAGE_STYLES
 from mvretrieval.errors import CalibrationError, EncoderError
 from mvretrieval.evaluation.zero_shot.text_queries import class_name
-from mvretrieval.store.augmented import smoothing_of
+from mvretrieval.store.augmented import augmentation_of
 
 if TYPE_CHECKING:
     from mvretrieval.api import Collection
@@ -62,8 +62,8 @@ def calibrate(collection: Collection, by: str | None = None, where: str | None =
                 if name == "objects":
                     raise
                 left_out[name] = str(error)
-        epoch = int(collection.store.get_meta("epoch", 0))
-        calibration = Calibration(by, where, epoch, curves, left_out)
+        generation = int(collection.store.get_meta("epoch", 0))
+        calibration = Calibration(by, where, generation, curves, left_out)
     with collection.store.transaction():
         put_calibration(collection.store, calibration)
     return calibration
@@ -71,19 +71,19 @@ def calibrate(collection: Collection, by: str | None = None, where: str | None =
 
 def _unlabelled(collection: Collection, where: str | None, seed: int) -> tuple[dict[str, Asked], dict[str, str]]:
     """Pairs for each kind of question, and why there are none for others: objects known again by their other views."""
-    if smoothing_of(collection.store) is not None:
+    if augmentation_of(collection.store) is not None:
         raise CalibrationError(
             f"{collection.folder} is smoothed, and half of an object's views is not: calibrate by a label (--by), or end "
             f"smoothing with 'mvr reindex {collection.folder} --smooth 0'"
         )
-    numbers = collection.store.select(where)
-    _check_enough(collection, len(numbers), where)
+    row_ids = collection.store.select(where)
+    _check_enough(collection, len(row_ids), where)
     left_out = {"words": "words are compared with labels: give --by"}
-    asked = {"objects": asked_with_halves(collection, numbers, np.random.default_rng(seed), pictures=False)}
+    asked = {"objects": asked_with_halves(collection, row_ids, np.random.default_rng(seed), pictures=False)}
     if reason := _no_pictures(collection):
         left_out["pictures"] = reason
     else:
-        asked["pictures"] = asked_with_halves(collection, numbers, np.random.default_rng(seed), pictures=True)
+        asked["pictures"] = asked_with_halves(collection, row_ids, np.random.default_rng(seed), pictures=True)
     return asked, left_out
 
 
@@ -108,8 +108,8 @@ def _objects(collection: Collection, by: str, where: str | None) -> tuple[Labell
     """Objects that have the label, and the names of its classes."""
     store = collection.store
     store.check_column(by)
-    numbers = store.select(where)
-    values = store.column_values(by, numbers.tolist())
+    row_ids = store.select(where)
+    values = store.column_values(by, row_ids.tolist())
     kept = [i for i, value in enumerate(values) if value is not None]
     _check_enough(collection, len(kept), where, f" with a label '{by}'")
     counts = Counter(values[i] for i in kept)
@@ -126,7 +126,7 @@ def _objects(collection: Collection, by: str, where: str | None) -> tuple[Labell
     names = sorted(counts, key=str)
     code = {name: i for i, name in enumerate(names)}
     codes = np.array([code[values[i]] for i in kept], np.int64)
-    return Labelled(numbers[kept], codes, len(kept) == len(collection)), names
+    return Labelled(row_ids[kept], codes, len(kept) == len(collection)), names
 
 
 def _check_enough(collection: Collection, count: int, where: str | None, what: str = "") -> None:
@@ -140,7 +140,7 @@ def _check_enough(collection: Collection, count: int, where: str | None, what: s
 
 def _no_pictures(collection: Collection) -> str:
     """Why stored views cannot stand for pictures; empty where they can."""
-    if not set(collection.describer.config.styles) & set(PICTURE_STYLES):
+    if not set(collection.describer.config.styles) & set(IMAGE_STYLES):
         return f"no view looks like a picture (there are {', '.join(collection.describer.config.styles)})"
     return ""
 
@@ -150,7 +150,7 @@ def _names_as_vectors(
 ) -> tuple[tuple[NDArray[np.float32], list[int]] | None, str]:
     """Classes' names (Q, D) as questions in words, with their codes (Q,); or None, and why."""
     describer = collection.describer
-    by_adapter = describer.adapter is not None and describer.adapter.text_space is not None
+    by_adapter = describer.adapter is not None and describer.adapter.text_embeddings is not None
     try:
         if not by_adapter and not describer.encoder.has_text:
             return None, "the encoder reads no words"
@@ -162,7 +162,7 @@ def _names_as_vectors(
         if not name:
             continue
         try:
-            vectors.append(describer.describe_text(name))
+            vectors.append(describer.embed_text(name))
         except EncoderError:  # an adapter does not know every name
             continue
         codes.append(code)

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from mvretrieval.confidence.curve import reach_of
+from mvretrieval.confidence.curve import cohort_size
 from mvretrieval.confidence.fit import Asked
-from mvretrieval.describe import PICTURE_STYLES
+from mvretrieval.describe import IMAGE_STYLES
 from mvretrieval.store.batches import original_vectors, view_vectors
 
 if TYPE_CHECKING:
@@ -35,22 +35,22 @@ class Labelled:
     """Objects that may ask and be found.
 
     Attributes:
-        numbers: (n,) ascending.
+        row_ids: (n,) ascending.
         codes: (n,) class of each.
         everything: whether these are all objects of the collection.
     """
 
-    numbers: NDArray[np.int64]
+    row_ids: NDArray[np.int64]
     codes: NDArray[np.int64]
     everything: bool
 
     def draw(self, rng: np.random.Generator) -> NDArray[np.int64]:
         """Rows of at most `MOST_QUESTIONS` of them, ascending."""
-        return np.sort(rng.permutation(len(self.numbers))[:MOST_QUESTIONS])
+        return np.sort(rng.permutation(len(self.row_ids))[:MOST_QUESTIONS])
 
-    def codes_of(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+    def codes_of(self, row_ids: NDArray[np.int64]) -> NDArray[np.int64]:
         """Classes of objects that are among them."""
-        return self.codes[np.searchsorted(self.numbers, numbers)]
+        return self.codes[np.searchsorted(self.row_ids, row_ids)]
 
 
 def asked_with_objects(collection: Collection, labelled: Labelled, rng: np.random.Generator) -> Asked:
@@ -60,7 +60,7 @@ def asked_with_objects(collection: Collection, labelled: Labelled, rng: np.rando
     def parts() -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
         for start in range(0, len(rows), _AT_ONCE):
             some = rows[start : start + _AT_ONCE]
-            yield some, original_vectors(collection.store, labelled.numbers[some].tolist())[1]
+            yield some, original_vectors(collection.store, labelled.row_ids[some].tolist())[1]
 
     return _asked(collection, labelled, parts())
 
@@ -68,18 +68,18 @@ def asked_with_objects(collection: Collection, labelled: Labelled, rng: np.rando
 def asked_with_pictures(collection: Collection, labelled: Labelled, rng: np.random.Generator) -> Asked:
     """One to three of an object's views, as if they were pictures of unknown direction."""
     describer, rows = collection.describer, labelled.draw(rng)
-    style = next(s for s, name in enumerate(describer.config.styles) if name in PICTURE_STYLES)
+    style = next(s for s, name in enumerate(describer.config.styles) if name in IMAGE_STYLES)
 
     def parts() -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
         for start in range(0, len(rows), _AT_ONCE):
             some = rows[start : start + _AT_ONCE]
-            _, views, masks = view_vectors(collection.store, labelled.numbers[some].tolist(), describer.n_styles)
+            _, views, masks = view_vectors(collection.store, labelled.row_ids[some].tolist(), describer.n_styles)
             pictures = np.zeros((len(some), _MOST_PICTURES, views.shape[3]), np.float32)
             shown = np.zeros((len(some), _MOST_PICTURES), bool)
             for i, mask in enumerate(masks):
                 picked = rng.permutation(np.flatnonzero(mask))[: rng.integers(1, _MOST_PICTURES + 1)]
                 pictures[i, : len(picked)], shown[i, : len(picked)] = views[i, style, picked], True
-            yield some, describer.pool_pictures(pictures, shown)
+            yield some, describer.pool_images(pictures, shown)
 
     return _asked(collection, labelled, parts())
 
@@ -93,23 +93,23 @@ def asked_with_words(
 
 
 def asked_with_halves(
-    collection: Collection, numbers: NDArray[np.int64], rng: np.random.Generator, pictures: bool
+    collection: Collection, row_ids: NDArray[np.int64], rng: np.random.Generator, pictures: bool
 ) -> Asked:
     """Without labels: some views of an object ask for the rest of it, among all other objects.
 
     Args:
         collection: not smoothed.
-        numbers: (n,) of the objects.
+        row_ids: (n,) of the objects.
         rng: draws objects and views.
         pictures: ask with one to three views as if they were pictures; otherwise with half of them.
     """
     store, describer = collection.store, collection.describer
-    everything = Labelled(numbers, np.arange(len(numbers)), len(numbers) == len(collection))
+    everything = Labelled(row_ids, np.arange(len(row_ids)), len(row_ids) == len(collection))
     rows = everything.draw(rng)
     parts = []
     for start in range(0, len(rows), _AT_ONCE):
         some = rows[start : start + _AT_ONCE]
-        own, views, masks = view_vectors(store, numbers[some].tolist(), describer.n_styles)
+        own, views, masks = view_vectors(store, row_ids[some].tolist(), describer.n_styles)
         asking, rest = masks.copy(), masks.copy()
         for i, mask in enumerate(masks):
             seen = rng.permutation(np.flatnonzero(mask))
@@ -120,8 +120,8 @@ def asked_with_halves(
         if not len(own):
             continue
         if pictures:
-            style = next(s for s, name in enumerate(describer.config.styles) if name in PICTURE_STYLES)
-            vectors = describer.pool_pictures(views[:, style], asking)
+            style = next(s for s, name in enumerate(describer.config.styles) if name in IMAGE_STYLES)
+            vectors = describer.pool_images(views[:, style], asking)
         else:
             vectors, _ = describer.pool(views, asking)
         others, _ = describer.pool(views, rest)
@@ -139,7 +139,7 @@ def _asked(
 ) -> Asked:
     """Pairs of questions of labelled objects, in parts of rows (q,) and vectors (q, D)."""
     answers = [
-        (labelled.codes[rows], *_found(collection, vectors, labelled.numbers[rows], labelled))
+        (labelled.codes[rows], *_found(collection, vectors, labelled.row_ids[rows], labelled))
         for rows, vectors in parts
     ]
     return _pairs(answers, labelled)
@@ -154,20 +154,20 @@ def _found(
         Cosines (Q, HITS), -inf where there are fewer, and numbers (Q, HITS), -1 there; heights (Q,) in the whole collection.
     """
     index = collection.index()
-    reach = reach_of(len(index))
-    cosines, numbers = np.full((len(vectors), HITS), -np.inf), np.full((len(vectors), HITS), -1)
+    reach = cohort_size(len(index))
+    cosines, row_ids = np.full((len(vectors), HITS), -np.inf), np.full((len(vectors), HITS), -1)
     heights = np.zeros(len(vectors))
     for start in range(0, len(vectors), _AT_ONCE):
         some = vectors[start : start + _AT_ONCE]
         wide = index.search(some, max(reach, HITS) + 1)
-        near = wide if labelled.everything else index.search(some, HITS + 1, labelled.numbers)
+        near = wide if labelled.everything else index.search(some, HITS + 1, labelled.row_ids)
         for q, ((wide_cosines, wide_numbers), (hit_cosines, hit_numbers)) in enumerate(
             zip(wide, near, strict=True), start
         ):
             heights[q] = wide_cosines[wide_numbers != own[q]][:reach].mean()
             others = np.flatnonzero(hit_numbers != own[q])[:HITS]
-            cosines[q, : len(others)], numbers[q, : len(others)] = hit_cosines[others], hit_numbers[others]
-    return cosines, numbers, heights
+            cosines[q, : len(others)], row_ids[q, : len(others)] = hit_cosines[others], hit_numbers[others]
+    return cosines, row_ids, heights
 
 
 def _pairs(
@@ -178,7 +178,7 @@ def _pairs(
     if not answers:
         empty = np.empty(0)
         return Asked(empty, empty, empty.astype(bool), empty.astype(np.int64), 0)
-    codes, cosines, numbers, heights = (np.concatenate(part) for part in zip(*answers, strict=True))
-    q, h = np.nonzero(numbers >= 0)
-    same = labelled.codes_of(numbers[q, h]) == codes[q]
+    codes, cosines, row_ids, heights = (np.concatenate(part) for part in zip(*answers, strict=True))
+    q, h = np.nonzero(row_ids >= 0)
+    same = labelled.codes_of(row_ids[q, h]) == codes[q]
     return Asked(cosines[q, h], heights[q], same, codes[q], len(codes))

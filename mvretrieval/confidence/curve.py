@@ -63,7 +63,7 @@ class Curve:
         return cls(**values | {name: tuple(values[name]) for name in ("knots", "confidences")})
 
 
-def reach_of(n_objects: int) -> int:
+def cohort_size(n_objects: int) -> int:
     """How many nearest objects make a question's height."""
     return min(max(round(math.sqrt(n_objects)), 1), _FARTHEST)
 

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvretrieval.confidence.calibration import ASKING, calibration_of, is_outdated
-from mvretrieval.confidence.curve import Curve, reach_of
+from mvretrieval.confidence.curve import Curve, cohort_size
 from mvretrieval.errors import QueryError
-from mvretrieval.store.augmented import searched_vectors
+from mvretrieval.store.augmented import search_vectors
 
 if TYPE_CHECKING:
     from mvretrieval.api import Collection
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Judge:
+class ConfidenceEstimator:
     """The curve of a question and what it is compared with.
 
     Attributes:
@@ -42,16 +42,16 @@ class Judge:
         """The same where what was searched was something else: a filter's objects, or the expanded question's."""
         if self.curve.share == 0:
             return 0.0
-        cosines, numbers = collection.search_vector(self.source.vector, self.reach + (self.source.number is not None))
-        return self.height(cosines[numbers != self.source.number] if self.source.number is not None else cosines)
+        cosines, row_ids = collection.search_vector(self.source.vector, self.reach + (self.source.row_id is not None))
+        return self.height(cosines[row_ids != self.source.row_id] if self.source.row_id is not None else cosines)
 
-    def confidences(self, collection: Collection, numbers: Sequence[int], height: float) -> list[float]:
+    def confidences(self, collection: Collection, row_ids: Sequence[int], height: float) -> list[float]:
         """Of hits, in their order, by their plain cosines with the question."""
-        vectors = searched_vectors(collection.store, numbers)[1]
+        vectors = search_vectors(collection.store, row_ids)[1]
         return [float(value) for value in self.curve(vectors @ self.source.vector, height)]
 
 
-def judge_of(collection: Collection, sources: Sequence[Source]) -> tuple[Judge | None, str]:
+def confidence_estimator(collection: Collection, sources: Sequence[Source]) -> tuple[ConfidenceEstimator | None, str]:
     """The judge of a question's hits; or None, and why with the next step.
 
     A mixture's hits carry no confidence: its score is a sum of standardised cosines, and what its parts say is neither
@@ -74,7 +74,7 @@ def judge_of(collection: Collection, sources: Sequence[Source]) -> tuple[Judge |
         reason = calibration.left_out.get(asking, "")
         known = ", ".join(calibration.curves) + (f" ({reason})" if reason else "")
         return None, f"{folder} is not calibrated for questions asked with {asking}, only with {known}"
-    return Judge(curve, sources[0], reach_of(len(collection.index()))), ""
+    return ConfidenceEstimator(curve, sources[0], cohort_size(len(collection.index()))), ""
 
 
 def outdated_notice(collection: Collection) -> str:
@@ -98,12 +98,12 @@ def check_threshold(min_confidence: float | None) -> None:
         raise QueryError(f"the least confidence is between 0 and 1, not {min_confidence:g}")
 
 
-def sure_enough(hits: Sequence[Hit], min_confidence: float) -> list[Hit]:
+def filter_by_confidence(hits: Sequence[Hit], min_confidence: float) -> list[Hit]:
     """The hits that are at least so sure, in their order."""
     return [hit for hit in hits if hit.confidence is not None and hit.confidence >= min_confidence]
 
 
-def nothing_looks_like_it(hits: Sequence[Hit], where: str | None = None) -> str:
+def no_match_message(hits: Sequence[Hit], where: str | None = None) -> str:
     """What an empty answer says, of the hits that were not sure enough."""
     best = max((hit.confidence for hit in hits if hit.confidence is not None), default=None)
     kept = f" where {where}" if where else ""

@@ -31,7 +31,7 @@ class _Request:
         return self.images.shape[1:] == other.images.shape[1:] and (self.objects is None) == (other.objects is None)
 
 
-class TogetherEncoder:
+class BatchingEncoder:
     """A `ViewEncoder` that may be called from several threads; what it does not do itself, the encoder inside does.
 
     All encoding happens in one thread. Each thread that torch computes in keeps threads and memory of its own for that, and as

@@ -30,7 +30,7 @@ class MeanOverPlaces(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, size, size) to (N, D)."""
         if not torch.is_grad_enabled() and images.device.type == "cpu" and fused.available(images.dtype):
-            return fused.mean_over_places(self.features, images)
+            return fused.global_avg_pool(self.features, images)
         maps, still = images, self.still if torch.is_grad_enabled() else 0
         if still:
             # A few pictures at a time: the large early maps then fit the cache, which takes half the time.

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from mvretrieval.encoders.encoder import Precision, reads_no_words
+from mvretrieval.encoders.encoder import Precision, no_text_error
 
 _SIZE = 224
 _SEED = 0
@@ -92,9 +92,9 @@ class BuiltinEncoder:
         """See `ViewEncoder.encode_text`.
 
         Raises:
-            NoWordsError: always.
+            NoTextError: always.
         """
-        raise reads_no_words(self.id)
+        raise no_text_error(self.id)
 
 
 def describe(pixels: Tensor) -> tuple[Tensor, Tensor]:

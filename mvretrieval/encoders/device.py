@@ -65,7 +65,7 @@ def cpu_bfloat16() -> str | None:
     return "AVX512-BF16" if "avx512_bf16" in flags else None
 
 
-def keep_freed_memory() -> None:
+def tune_malloc() -> None:
     """Tell glibc to keep large freed blocks instead of returning them to the system after each layer.
 
     Activations of a batch are tens of megabytes; fetching them anew costs a page fault for every 4 kB. Measured on

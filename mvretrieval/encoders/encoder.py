@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mvretrieval.errors import NoWordsError
+from mvretrieval.errors import NoTextError
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -56,14 +56,14 @@ class ViewEncoder(Protocol):
         """Vectors of words, (N, D), unit norm.
 
         Raises:
-            NoWordsError: the encoder has no text tower.
+            NoTextError: the encoder has no text tower.
         """
         ...
 
 
-def reads_no_words(encoder_id: str) -> NoWordsError:
+def no_text_error(encoder_id: str) -> NoTextError:
     """What an encoder without a text tower raises."""
-    return NoWordsError(
+    return NoTextError(
         f"{encoder_id} reads no words: ask with a mesh or a picture, or index with an encoder that has a text tower, such as "
         "open_clip:ViT-B-32/laion2b_s34b_b79k"
     )

@@ -82,7 +82,7 @@ def available(kind: torch.dtype) -> bool:
     return bool((clipped == 6).all() and (added == 10).all())
 
 
-def mean_over_places(features: nn.Sequential, images: Tensor) -> Tensor:
+def global_avg_pool(features: nn.Sequential, images: Tensor) -> Tensor:
     """What the blocks of MobileNetV2 and the mean over places give: (N, 3, size, size) to (N, D).
 
     The layers are put together anew each time, in a millisecond: nobody has to say when weights have changed.

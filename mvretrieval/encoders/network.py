@@ -13,8 +13,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from mvretrieval.encoders.cross_view import seen_together
-from mvretrieval.encoders.device import keep_freed_memory
-from mvretrieval.encoders.encoder import Precision, reads_no_words
+from mvretrieval.encoders.device import tune_malloc
+from mvretrieval.encoders.encoder import Precision, no_text_error
 
 Family = Literal["open_clip", "image_only"]
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -84,7 +84,7 @@ class NetworkEncoder:
     whole: nn.Module | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        keep_freed_memory()
+        tune_malloc()
         if self.device.type == "cuda":
             self.batch_size = 512
         self.network = self.network.eval().requires_grad_(False).to(self.device, _DTYPES[self.precision])
@@ -146,7 +146,7 @@ class NetworkEncoder:
     def encode_text(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """See `ViewEncoder.encode_text`."""
         if self.embed_text is None:
-            raise reads_no_words(self.id)
+            raise no_text_error(self.id)
         with torch.inference_mode():
             vectors = self.embed_text(texts)
             return np.asarray(nn.functional.normalize(vectors.float(), dim=1).cpu().numpy(), np.float32)

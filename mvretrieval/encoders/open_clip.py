@@ -57,7 +57,7 @@ def open_clip_encoder(
     # Some published weights were trained with another GELU than their architecture's file says; open_clip only warns.
     quick_gelu = bool(tag and not is_hub and (open_clip.get_pretrained_cfg(architecture, tag) or {}).get("quick_gelu"))
     try:
-        with _Undrawn():
+        with _SkipInit():
             model = open_clip.create_model(
                 architecture,
                 pretrained=str(checkpoint) if checkpoint else tag,
@@ -118,7 +118,7 @@ def bare_model(architecture: Architecture) -> nn.Module:
     return model.eval()
 
 
-class _Undrawn(TorchFunctionMode):
+class _SkipInit(TorchFunctionMode):
     """Networks are made without drawing the random numbers that their weights replace at once.
 
     Drawing takes longer than reading the weights. NaN stands at the head of each tensor instead, for `_check_weights` to find.

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvretrieval.api import Collection
-from mvretrieval.evaluation.evaluation_set import Subject, subject_of
+from mvretrieval.evaluation.evaluation_set import EvaluationSet, evaluation_set_of
 from mvretrieval.evaluation.metrics import Evaluation, Measure, evaluate
 from mvretrieval.evaluation.multistage import Refining, refined
 from mvretrieval.evaluation.protocols import OpenSetQueries, Task, leave_one_out_task, open_set_task
@@ -18,7 +18,7 @@ from mvretrieval.evaluation.trec import evaluate_run, qrels_of, read_run
 
 def evaluate_other(
     other: Path,
-    subject: Subject,
+    evaluation_set: EvaluationSet,
     task: Task,
     queries: OpenSetQueries | None,
     family: Callable[[NDArray[np.int64]], Measure],
@@ -28,7 +28,7 @@ def evaluate_other(
 
     Args:
         other: folder of a collection, or a TREC run file.
-        subject: the objects of this run.
+        evaluation_set: the objects of this run.
         task: of this run.
         queries: of an open-set protocol; None is leave-one-out.
         family: of metrics, see `os3dor.FAMILIES`.
@@ -42,15 +42,15 @@ def evaluate_other(
         EvaluationError: the run cannot be read, or the queries are not among the other's objects.
     """
     if other.is_file():
-        return _run(other, task, subject.ids, family(task.n_relevant))
+        return _run(other, task, evaluation_set.ids, family(task.n_relevant))
     with Collection.open(other) as collection, collection.reading():
-        theirs = subject_of(collection, subject.selection)
+        theirs = evaluation_set_of(collection, evaluation_set.selection)
         if queries is None:
             their_task = leave_one_out_task(theirs.labels, theirs.ids)
         else:
             their_task = open_set_task(theirs.labels, theirs.ids, queries)
         scores, how = refined(collection, theirs, their_task, refining)
-    different = len(set(subject.ids) ^ set(theirs.ids))
+    different = len(set(evaluation_set.ids) ^ set(theirs.ids))
     notes = [f"{different} objects are in one of both collections alone, and in its gallery alone"] if different else []
     notes += [f"{other} is {how}"] if how else []
     return evaluate(their_task, scores, family(their_task.n_relevant), theirs.ids), notes

@@ -38,12 +38,12 @@ class Selection:
 
 
 @dataclass(frozen=True)
-class Subject:
+class EvaluationSet:
     """Objects with vectors, and what is said of each.
 
     Attributes:
         selection: that they are.
-        numbers: (N,) of the objects in the collection.
+        row_ids: (N,) of the objects in the collection.
         ids: N.
         labels: N; None for an object without one.
         vectors: (N, D), unit norm.
@@ -52,7 +52,7 @@ class Subject:
     """
 
     selection: Selection
-    numbers: NDArray[np.int64]
+    row_ids: NDArray[np.int64]
     ids: tuple[str, ...]
     labels: list[Any]
     vectors: NDArray[np.float32]
@@ -65,7 +65,7 @@ class Subject:
         return sum(label is None for label in self.labels)
 
 
-def subject_of(collection: Collection, selection: Selection) -> Subject:
+def evaluation_set_of(collection: Collection, selection: Selection) -> EvaluationSet:
     """Read the objects that are asked and searched, as they are at one moment.
 
     Args:
@@ -87,22 +87,22 @@ def subject_of(collection: Collection, selection: Selection) -> Subject:
                 f"{collection.folder} is empty: index something with 'mvr index {collection.folder} FOLDER'"
             )
         store.check_column(by)
-        numbers = store.select(selection.where)
-        labels = store.column_values(by, [int(n) for n in numbers])
+        row_ids = store.select(selection.where)
+        labels = store.column_values(by, [int(n) for n in row_ids])
         if kept is not None:
             there = {str(label) for label in labels if label is not None}
             unknown = tuple(sorted(kept - there))
             note = _note(selection, unknown, there)
-            if len(numbers) and not kept & there:
+            if len(row_ids) and not kept & there:
                 problem = note or f"{selection.classes} names no class"
                 raise LabelsError(f"{problem}; write one '{by}' a line, as the collection has it")
             chosen = [i for i, label in enumerate(labels) if label is not None and str(label) in kept]
-            numbers, labels = numbers[chosen], [labels[i] for i in chosen]
-        vectors = [store.vector_of(int(n)) for n in numbers]
-        records = store.records([int(n) for n in numbers])
-    ids = tuple(records[int(n)].id for n in numbers)
+            row_ids, labels = row_ids[chosen], [labels[i] for i in chosen]
+        vectors = [store.vector_of(int(n)) for n in row_ids]
+        records = store.records([int(n) for n in row_ids])
+    ids = tuple(records[int(n)].id for n in row_ids)
     stacked = np.stack(vectors) if vectors else np.empty((0, 1), np.float32)
-    return Subject(selection, numbers, ids, labels, stacked, unknown, note)
+    return EvaluationSet(selection, row_ids, ids, labels, stacked, unknown, note)
 
 
 def _note(selection: Selection, unknown: tuple[str, ...], there: set[str]) -> str:

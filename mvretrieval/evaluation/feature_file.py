@@ -11,7 +11,7 @@ from mvretrieval.evaluation.metrics import evaluate
 from mvretrieval.evaluation.os3dor import os3dor_measure
 from mvretrieval.evaluation.protocols import OpenSetQueries, open_set_task
 from mvretrieval.evaluation.ranking import cosines
-from mvretrieval.normalize import unit
+from mvretrieval.normalize import l2_normalize
 from mvretrieval.npz_file import read_arrays
 
 
@@ -44,4 +44,4 @@ def measure_features(path: str | Path, column: str) -> dict[str, float]:
     asking, features = query[chosen], features[chosen].astype(np.float32)
     queries = OpenSetQueries(tuple(name for name, asks in zip(names, asking, strict=True) if asks))
     task = open_set_task(labels, names, queries)
-    return evaluate(task, cosines(unit(features)), os3dor_measure(task.n_relevant)).means()
+    return evaluate(task, cosines(l2_normalize(features)), os3dor_measure(task.n_relevant)).means()

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from mvretrieval.api import Collection
 from mvretrieval.augmentation import ALPHA, expand, scores_without_query, smooth
 from mvretrieval.errors import EvaluationError
-from mvretrieval.evaluation.evaluation_set import Subject
+from mvretrieval.evaluation.evaluation_set import EvaluationSet
 from mvretrieval.evaluation.protocols import Task
 from mvretrieval.evaluation.ranking import Scores, cosines, given
-from mvretrieval.store.augmented import smoothing_of
+from mvretrieval.store.augmented import augmentation_of
 from mvretrieval.store.batches import view_vectors
 
 _MOST = 20_000
@@ -51,31 +51,33 @@ class Refining:
             raise EvaluationError(f"the share of view matching is between 0 and 1, not {self.match:g}")
 
 
-def refined(collection: Collection, subject: Subject, task: Task, refining: Refining) -> tuple[Scores, str]:
+def refined(
+    collection: Collection, evaluation_set: EvaluationSet, task: Task, refining: Refining
+) -> tuple[Scores, str]:
     """Scores for a task, and in words what they are; plain cosines where nothing is refined.
 
     Raises:
         EvaluationError: the collection is too large for it.
     """
-    smoothing = smoothing_of(collection.store)
+    smoothing = augmentation_of(collection.store)
     k, alpha = refining.smooth, refining.smooth_alpha
     if k is None:
         k, alpha = (smoothing.k, smoothing.alpha) if smoothing else (0, alpha)
     if not k and not refining.expand and not refining.match:
-        return cosines(subject.vectors), ""
-    numbers = [int(n) for n in collection.store.select(None)]
-    if len(numbers) > _MOST:
+        return cosines(evaluation_set.vectors), ""
+    row_ids = [int(n) for n in collection.store.select(None)]
+    if len(row_ids) > _MOST:
         raise EvaluationError(
-            f"smoothing, expansion and matching are evaluated on up to {_MOST} objects, not {len(numbers)}: add --smooth 0, "
+            f"smoothing, expansion and matching are evaluated on up to {_MOST} objects, not {len(row_ids)}: add --smooth 0, "
             "or evaluate a smaller collection"
         )
-    row_of = {number: row for row, number in enumerate(numbers)}
-    rows = np.array([row_of[int(n)] for n in subject.numbers], np.int64)
-    vectors = np.stack([collection.store.vector_of(number) for number in numbers])
+    row_of = {row_id: row for row, row_id in enumerate(row_ids)}
+    rows = np.array([row_of[int(n)] for n in evaluation_set.row_ids], np.int64)
+    vectors = np.stack([collection.store.vector_of(row_id) for row_id in row_ids])
     outside = np.setdiff1d(task.queries, task.gallery)
     scores = np.zeros((len(rows), len(rows)), np.float32)
     if len(outside):
-        graph = np.setdiff1d(np.arange(len(numbers)), rows[outside])
+        graph = np.setdiff1d(np.arange(len(row_ids)), rows[outside])
         place = np.searchsorted(graph, rows[task.gallery])
         smoothed = smooth(vectors[graph], k, alpha)
         asking = expand(vectors[rows[task.queries]], smoothed, refining.expand, refining.expand_alpha)
@@ -84,7 +86,7 @@ def refined(collection: Collection, subject: Subject, task: Task, refining: Refi
         every = scores_without_query(vectors, k, alpha, refining.expand, refining.expand_alpha, rows)
         scores = np.where(np.isfinite(every[:, rows]), every[:, rows], 0).astype(np.float32)
     if refining.match:
-        scores = (1 - refining.match) * scores + refining.match * matches(collection, subject)
+        scores = (1 - refining.match) * scores + refining.match * matches(collection, evaluation_set)
     parts = [
         f"smoothed with {k} neighbours, power {alpha:g}" if k else "",
         f"expanded with {refining.expand}, power {refining.expand_alpha:g}" if refining.expand else "",
@@ -94,14 +96,14 @@ def refined(collection: Collection, subject: Subject, task: Task, refining: Refi
     return given(scores.round(6)), "; ".join(part for part in parts if part)
 
 
-def matches(collection: Collection, subject: Subject) -> NDArray[np.float32]:
+def matches(collection: Collection, evaluation_set: EvaluationSet) -> NDArray[np.float32]:
     """(N, N) view matches of the subject's objects with each other (see `search.rerank`)."""
     describer = collection.describer
-    numbers = [int(n) for n in subject.numbers]
+    row_ids = [int(n) for n in evaluation_set.row_ids]
     parts, masks = [], []
-    for start in range(0, len(numbers), 256):
-        found, raw, mask = view_vectors(collection.store, numbers[start : start + 256], describer.n_styles)
-        if len(found) < len(numbers[start : start + 256]):
+    for start in range(0, len(row_ids), 256):
+        found, raw, mask = view_vectors(collection.store, row_ids[start : start + 256], describer.n_styles)
+        if len(found) < len(row_ids[start : start + 256]):
             raise EvaluationError("objects were removed while they were evaluated: evaluate again")
         parts.append(describer.matched_views(raw).astype(np.float16))
         masks.append(mask)

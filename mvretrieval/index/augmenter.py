@@ -1,7 +1,7 @@
 """Keeping smoothed vectors right: when smoothing is turned on, when objects come, and at the end of a run of indexing.
 
 A new object is smoothed when it is written, with the neighbours that are there by then. That it now is a neighbour of
-others, and that a removed one no longer is, is taken in by `Smoother.refresh`; until then these others stay as they were.
+others, and that a removed one no longer is, is taken in by `Augmenter.refresh`; until then these others stay as they were.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from mvretrieval.augmentation import blend
+from mvretrieval.augmentation import average_neighbours
 from mvretrieval.index.catch_up import caught_up
 from mvretrieval.index.vector_index import VectorIndex
 from mvretrieval.store.augmented import (
-    Smoothing,
+    AugmentationConfig,
+    augmentation_of,
     is_up_to_date,
     neighbourhoods,
-    put_smoothed,
-    searched_vectors,
-    smoothing_of,
-    start_anew,
+    put_augmented,
+    reset_augmentation,
+    search_vectors,
 )
 from mvretrieval.store.batches import original_vectors
 
@@ -52,7 +52,7 @@ class _News:
     gone: NDArray[np.int64]
 
 
-class Smoother:
+class Augmenter:
     """Keeps the smoothed vectors of an open collection right. Does nothing where smoothing is off."""
 
     def __init__(self, collection: Collection) -> None:
@@ -71,18 +71,18 @@ class Smoother:
             vectors: (n, D) of the objects.
             paths: n; what an object looked like before is none of its neighbours.
         """
-        setting = smoothing_of(self._store)
+        setting = augmentation_of(self._store)
         if setting is None:
             return [None for _ in paths]
         known = [self._store.by_path(path) for path in paths]
         with self._lock:
             found = self._originals().search(vectors, setting.k + 1)
         return [
-            self._blend(vector, _others(numbers, own[0] if own else None, setting.k), setting)
-            for vector, own, (_, numbers) in zip(vectors, known, found, strict=True)
+            self._blend(vector, _others(row_ids, own[0] if own else None, setting.k), setting)
+            for vector, own, (_, row_ids) in zip(vectors, known, found, strict=True)
         ]
 
-    def set(self, setting: Smoothing | None, progress: Progress | None = None) -> None:
+    def set(self, setting: AugmentationConfig | None, progress: Progress | None = None) -> None:
         """Smooth all objects from now on, or search their original vectors again, in one transaction.
 
         Args:
@@ -90,26 +90,26 @@ class Smoother:
             progress: called with (done, total).
         """
         store = self._store
-        with self._collection.handing_over_index(), self._lock:
+        with self._collection.exclusive_index(), self._lock:
             index = None
             if setting is not None:
                 # Where smoothing is off, what is searched are the originals.
-                index = self._collection.index() if smoothing_of(store) is None else self._originals()
+                index = self._collection.index() if augmentation_of(store) is None else self._originals()
             with store.transaction():
-                epoch = int(store.get_meta("epoch")) + 1
-                start_anew(store, setting)
-                store.set_meta("epoch", epoch)
+                generation = int(store.get_meta("epoch")) + 1
+                reset_augmentation(store, setting)
+                store.set_meta("epoch", generation)
                 if index is not None:
                     self._write(index, None, progress)
             if index is not None:  # it held the originals before, and goes on to
-                index.epoch, index.saved_as = epoch, ""
+                index.generation, index.saved_as = generation, ""
             self._index = index
         if setting is None:
             shutil.rmtree(self._collection.folder / ORIGINALS, ignore_errors=True)
 
     def refresh(self) -> int:
         """Bring all objects up to the neighbours that they have now; returns how many changed."""
-        if smoothing_of(self._store) is None or is_up_to_date(self._store):
+        if augmentation_of(self._store) is None or is_up_to_date(self._store):
             return 0
         with self._lock:
             index = self._originals()
@@ -118,7 +118,7 @@ class Smoother:
 
     def renew(self) -> None:
         """Smooth all objects anew, in a transaction of the caller's that has given each of them another vector."""
-        if smoothing_of(self._store) is None:
+        if augmentation_of(self._store) is None:
             return
         parts = self._store.vectors_since(-1)
         first = next(parts, None)
@@ -135,7 +135,7 @@ class Smoother:
             OSError, RuntimeError: the disk is full or read-only.
         """
         with self._lock:
-            if self._index is not None and self._index.kind != "exact" and smoothing_of(self._store) is not None:
+            if self._index is not None and self._index.kind != "exact" and augmentation_of(self._store) is not None:
                 folder = self._collection.folder / ORIGINALS
                 folder.mkdir(exist_ok=True)
                 self._index.save(folder)
@@ -160,7 +160,7 @@ class Smoother:
             return None
         gone = np.array(self._store.deleted_since(smoothed_at), np.int64)
         parts = list(self._store.vectors_since(smoothed_at))
-        changed = np.concatenate([numbers for numbers, _ in parts]) if parts else np.empty(0, np.int64)
+        changed = np.concatenate([row_ids for row_ids, _ in parts]) if parts else np.empty(0, np.int64)
         if len(changed) + len(gone) > _FEW * self._store.count():
             return None
         vectors = (
@@ -179,53 +179,55 @@ class Smoother:
         Returns:
             Number of vectors that changed.
         """
-        store, setting = self._store, smoothing_of(self._store)
+        store, setting = self._store, augmentation_of(self._store)
         assert setting is not None
-        change, total = int(store.get_meta("change", 0)) + 1, store.count()
+        sequence, total = int(store.get_meta("change", 0)) + 1, store.count()
         rewritten = changed = done = 0
-        for numbers, vectors in store.vectors_since(-1):
-            done += len(numbers)
-            known, edges = neighbourhoods(store, numbers, setting.k)
+        for row_ids, vectors in store.vectors_since(-1):
+            done += len(row_ids)
+            known, edges = neighbourhoods(store, row_ids, setting.k)
             if news is not None:
-                concerned = _concerned(numbers, vectors, known, edges, news)
-                numbers, vectors, known = numbers[concerned], vectors[concerned], known[concerned]
-            present = searched_vectors(store, numbers.tolist())[1]
-            found = index.search(vectors, setting.k + 1) if len(numbers) else []
-            for i, (own, vector, (cosines, near)) in enumerate(zip(numbers, vectors, found, strict=True)):
+                concerned = _concerned(row_ids, vectors, known, edges, news)
+                row_ids, vectors, known = row_ids[concerned], vectors[concerned], known[concerned]
+            present = search_vectors(store, row_ids.tolist())[1]
+            found = index.search(vectors, setting.k + 1) if len(row_ids) else []
+            for i, (own, vector, (cosines, near)) in enumerate(zip(row_ids, vectors, found, strict=True)):
                 nearest = _others(near, int(own), setting.k)
                 fresh = self._blend(vector, nearest, setting)
                 differs = bool(np.abs(fresh - present[i]).max() > _ROUNDING)
                 if differs or set(nearest) != set(known[i][known[i] >= 0]):
                     edge = float(cosines[np.isin(near, nearest)].min(initial=1.0))
-                    put_smoothed(store, int(own), change, fresh, np.array(nearest, np.int64), edge)
+                    put_augmented(store, int(own), sequence, fresh, np.array(nearest, np.int64), edge)
                     rewritten += 1
                 changed += differs
             if progress is not None:
                 progress(done, total)
         if rewritten:
-            store.next_change()
+            store.next_sequence()
         store.set_meta("smoothed_at", store.get_meta("change", 0))
         return changed
 
-    def _blend(self, vector: NDArray[np.float32], nearest: Sequence[int], setting: Smoothing) -> NDArray[np.float32]:
+    def _blend(
+        self, vector: NDArray[np.float32], nearest: Sequence[int], setting: AugmentationConfig
+    ) -> NDArray[np.float32]:
         # By the vectors in the store, not by the index's scores: those of a compressed index would be approximate.
         neighbours = original_vectors(self._store, nearest)[1]
-        return blend(vector, neighbours, setting.alpha) if len(neighbours) else vector
+        return average_neighbours(vector, neighbours, setting.alpha) if len(neighbours) else vector
 
 
-def _others(numbers: NDArray[np.int64], own: int | None, k: int) -> list[int]:
-    return [int(number) for number in numbers if number != own][:k]
+def _others(row_ids: NDArray[np.int64], own: int | None, k: int) -> list[int]:
+    return [int(row_id) for row_id in row_ids if row_id != own][:k]
 
 
 def _concerned(
-    numbers: NDArray[np.int64],
+    row_ids: NDArray[np.int64],
     vectors: NDArray[np.float32],
     nearest: NDArray[np.int64],
     edges: NDArray[np.float64],
     news: _News,
 ) -> NDArray[np.bool_]:
     """(n,) which objects' neighbours may be others now: one of them changed or went, or one that changed is as near."""
-    concerned = np.isin(numbers, news.changed) | np.isin(nearest, np.concatenate([news.changed, news.gone])).any(axis=1)
+    concerned = np.isin(row_ids, news.changed) | np.isin(nearest, np.concatenate([news.changed, news.gone])).any(axis=1)
     for start in range(0, len(news.changed), _COMPARED):
         cosines = vectors @ news.vectors[start : start + _COMPARED].T
         concerned |= cosines.max(axis=1) >= edges - _ROUNDING

@@ -26,19 +26,19 @@ def caught_up(
         since: numbers and vectors changed after a change, in parts; all of them for -1.
         dim: D, asked for where the index is built.
     """
-    change, epoch = int(store.get_meta("change", 0)), int(store.get_meta("epoch", 0))
+    sequence, generation = int(store.get_meta("change", 0)), int(store.get_meta("epoch", 0))
     kind: IndexKind = store.get_meta("index", "auto")
 
-    loaded = index is None or index.epoch != epoch
+    loaded = index is None or index.generation != generation
     if loaded:
-        index = VectorIndex.load(folder, epoch) if folder.is_dir() else None
-    if index is not None and index.change < change:
-        index.drop(store.deleted_since(index.change))
-        for numbers, vectors in since(index.change):
-            index.put(numbers, vectors)
-        index.change = change
+        index = VectorIndex.load(folder, generation) if folder.is_dir() else None
+    if index is not None and index.sequence < sequence:
+        index.drop(store.deleted_since(index.sequence))
+        for row_ids, vectors in since(index.sequence):
+            index.put(row_ids, vectors)
+        index.sequence = sequence
     # Not with every search: among a million objects, counting takes some milliseconds.
     is_another = index is not None and loaded and len(index) != store.count()
-    if index is None or index.change > change or is_another or index.is_worn(kind):
-        return VectorIndex.build(kind, dim(), change, epoch, since(-1), store.count())
+    if index is None or index.sequence > sequence or is_another or index.needs_rebuild(kind):
+        return VectorIndex.build(kind, dim(), sequence, generation, since(-1), store.count())
     return index

@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 
 from mvretrieval.index.catch_up import caught_up
 from mvretrieval.index.vector_index import VectorIndex
-from mvretrieval.store.augmented import searched_since
+from mvretrieval.store.augmented import search_vectors_since
 from mvretrieval.store.store import Store
 
 
 class CurrentIndex:
     """Searches the vectors that the store holds now, smoothed where the collection is.
 
-    Its lock is taken before the store's (see `Smoother` for the one between them).
+    Its lock is taken before the store's (see `Augmenter` for the one between them).
     """
 
     def __init__(self, folder: Path, store: Store, dim: Callable[[], int]) -> None:
@@ -42,7 +42,7 @@ class CurrentIndex:
         """The index, brought up to what the store holds now."""
         # A snapshot: a describer that another process swaps in between would mix vectors of two meanings.
         with self.reading():
-            since = partial(searched_since, self._store)
+            since = partial(search_vectors_since, self._store)
             self._index = caught_up(self._index, self._store, self._folder, since, self._dim)
             return self._index
 
@@ -53,7 +53,7 @@ class CurrentIndex:
             yield
 
     @contextmanager
-    def handing_over(self) -> Iterator[None]:
+    def exclusive(self) -> Iterator[None]:
         """Nobody searches inside; the index is loaded or built anew afterwards, since what it holds has another use."""
         with self._lock:
             try:

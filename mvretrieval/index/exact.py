@@ -45,13 +45,13 @@ def nearest(
     """
     best = _Best(len(queries), k)
     room = np.empty((len(queries), 0), np.float32)
-    for numbers, vectors, counts in blocks:
+    for row_ids, vectors, counts in blocks:
         if room.shape[1] != len(vectors):  # fresh memory for each block costs a twentieth of the time
             room = np.empty((len(queries), len(vectors)), np.float32)
         scores = np.matmul(queries, vectors.T, out=room)
         if counts is not None:
             scores[:, ~counts] = -np.inf
-        best.take(scores, numbers)
+        best.take(scores, row_ids)
     return best.result()
 
 
@@ -65,7 +65,7 @@ class _Best:
         self._parts: list[tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]] = []
         self._pending = 0
 
-    def take(self, scores: NDArray[np.float32], numbers: NDArray[np.int64]) -> None:
+    def take(self, scores: NDArray[np.float32], row_ids: NDArray[np.int64]) -> None:
         """Scores (Q, n) of the objects with these numbers (n,)."""
         n, k = scores.shape[1], self._k
         # The first block would have all its scores sorted, and others most where vectors come in order of their likeness.
@@ -79,7 +79,7 @@ class _Best:
         if len(found) == 0:
             return
         rows, columns = np.divmod(found, n)
-        self._parts.append((rows, scores[rows, columns], numbers[columns]))
+        self._parts.append((rows, scores[rows, columns], row_ids[columns]))
         self._pending += len(rows)
         if self._pending > k * self._n_queries:
             self._settle()
@@ -89,21 +89,21 @@ class _Best:
         self._settle()
         if not self._parts:
             return [(np.empty(0, np.float32), np.empty(0, np.int64)) for _ in range(self._n_queries)]
-        rows, scores, numbers = self._parts[0]
+        rows, scores, row_ids = self._parts[0]
         ends = np.searchsorted(rows, np.arange(1, self._n_queries))
-        return list(zip(np.split(scores, ends), np.split(numbers, ends), strict=True))
+        return list(zip(np.split(scores, ends), np.split(row_ids, ends), strict=True))
 
     def _settle(self) -> None:
         """Keep the k best of each question, and raise the edges to the last of them."""
         if not self._parts:
             return
-        rows, scores, numbers = (np.concatenate(column) for column in zip(*self._parts, strict=True))
-        order = np.lexsort((numbers, -scores, rows))
-        rows, scores, numbers = rows[order], scores[order], numbers[order]
+        rows, scores, row_ids = (np.concatenate(column) for column in zip(*self._parts, strict=True))
+        order = np.lexsort((row_ids, -scores, rows))
+        rows, scores, row_ids = rows[order], scores[order], row_ids[order]
         starts = np.searchsorted(rows, np.arange(self._n_queries))
         ranks = np.arange(len(rows)) - starts[rows]
         last = ranks == self._k - 1
         self._edges[rows[last], 0] = np.maximum(self._edges[rows[last], 0], scores[last])
         kept = ranks < self._k
-        self._parts = [(rows[kept], scores[kept], numbers[kept])]
+        self._parts = [(rows[kept], scores[kept], row_ids[kept])]
         self._pending = 0

@@ -23,11 +23,11 @@ _SEARCHED_SHARE = 1 / 16
 _FEWEST_SEARCHED = 32
 
 
-class Codes:
+class IvfRaBitQIndex:
     """Codes of vectors by slot."""
 
     def __init__(self, faiss_index: Any) -> None:
-        """Use `Codes.trained` or `Codes.open`."""
+        """Use `IvfRaBitQIndex.trained` or `IvfRaBitQIndex.open`."""
         self._index = faiss_index
         n_lists = int(faiss_index.nlist)
         self._index.nprobe = min(n_lists, max(_FEWEST_SEARCHED, round(n_lists * _SEARCHED_SHARE)))
@@ -43,7 +43,7 @@ class Codes:
         return min(count, _SAMPLE_PER_LIST * cls.n_lists_for(count))
 
     @classmethod
-    def trained(cls, sample: NDArray[np.float32], count: int) -> Codes:
+    def trained(cls, sample: NDArray[np.float32], count: int) -> IvfRaBitQIndex:
         """No vectors yet, but lists for `count` of them, learnt from a sample (n, D)."""
         n_lists, dim = cls.n_lists_for(count), sample.shape[1]
         quantizer = faiss.IndexFlatIP(dim)
@@ -56,7 +56,7 @@ class Codes:
         return cls(index)
 
     @classmethod
-    def open(cls, path: Path) -> Codes:
+    def open(cls, path: Path) -> IvfRaBitQIndex:
         """Codes of a file.
 
         Raises:

@@ -23,7 +23,7 @@ from mvretrieval.index.exact import nearest, query_parts, rows_at_once
 from mvretrieval.index.rows import Rows, grown
 
 if TYPE_CHECKING:
-    from mvretrieval.index.ivf_rabitq import Codes
+    from mvretrieval.index.ivf_rabitq import IvfRaBitQIndex
 
 IndexKind = Literal["auto", "exact", "approximate"]
 
@@ -63,10 +63,10 @@ class VectorIndex:
 
     Attributes:
         dim: D.
-        change: of the store, up to which it has caught up.
-        epoch: of the store; vectors of another epoch have another meaning.
+        sequence: of the store, up to which it has caught up.
+        generation: of the store; vectors of another epoch have another meaning.
         rows: vectors by slot.
-        numbers: of each slot, with room to grow.
+        row_ids: of each slot, with room to grow.
         alive: which slots hold an object, with room to grow.
         slot_of: by number, -1 where there is none.
         codes: of the living slots, where it searches through them.
@@ -74,13 +74,13 @@ class VectorIndex:
     """
 
     dim: int
-    change: int
-    epoch: int
+    sequence: int
+    generation: int
     rows: Rows
-    numbers: NDArray[np.int64]
+    row_ids: NDArray[np.int64]
     alive: NDArray[np.bool_]
     slot_of: NDArray[np.int64]
-    codes: Codes | None = None
+    codes: IvfRaBitQIndex | None = None
     saved_as: str = ""
     n_unsaved: int = 0
 
@@ -92,26 +92,26 @@ class VectorIndex:
         cls,
         kind: IndexKind,
         dim: int,
-        change: int,
-        epoch: int,
+        sequence: int,
+        generation: int,
         parts: Iterable[tuple[NDArray[np.int64], NDArray[np.float32]]],
         count: int,
     ) -> VectorIndex:
         """Index of `count` vectors that come in parts."""
         rows = Rows(dim, room=count)
         index = cls(
-            dim, change, epoch, rows, np.empty(count, np.int64), np.empty(count, bool), np.full(16, -1, np.int64)
+            dim, sequence, generation, rows, np.empty(count, np.int64), np.empty(count, bool), np.full(16, -1, np.int64)
         )
-        for numbers, vectors in parts:
-            index.put(numbers, vectors)
+        for row_ids, vectors in parts:
+            index.put(row_ids, vectors)
         if resolve_kind(kind, len(index)) == "approximate":
             index._learn_codes()
         return index
 
     def _learn_codes(self) -> None:
-        from mvretrieval.index.ivf_rabitq import Codes
+        from mvretrieval.index.ivf_rabitq import IvfRaBitQIndex
 
-        self.codes = codes = Codes.trained(self.sample(Codes.sample_size(len(self))), len(self))
+        self.codes = codes = IvfRaBitQIndex.trained(self.sample(IvfRaBitQIndex.sample_size(len(self))), len(self))
         slots = self._living()
         for start in range(0, len(slots), _ADDED_AT_ONCE):
             some = slots[start : start + _ADDED_AT_ONCE]
@@ -131,7 +131,7 @@ class VectorIndex:
         """Slots in use, dead ones too."""
         return len(self.rows)
 
-    def is_worn(self, kind: IndexKind) -> bool:
+    def needs_rebuild(self, kind: IndexKind) -> bool:
         """Whether a rebuild pays: many slots are dead, or there are too many objects, or far too few, for how it searches."""
         count = len(self)
         if self.n_slots > 1000 and count < (1 - _MAX_DEAD_SHARE) * self.n_slots:
@@ -141,34 +141,34 @@ class VectorIndex:
         # Not at once where it was built: a collection of that size would be rebuilt with every object that comes or goes.
         return resolve_kind(kind, 2 * count) == "exact" or self.codes.outgrown_by(count)
 
-    def put(self, numbers: NDArray[np.int64], vectors: NDArray[np.float32]) -> None:
+    def put(self, row_ids: NDArray[np.int64], vectors: NDArray[np.float32]) -> None:
         """Add objects, or replace those that are there."""
-        if len(numbers) == 0:
+        if len(row_ids) == 0:
             return
-        self.drop(numbers)
-        start, end = self.n_slots, self.n_slots + len(numbers)
+        self.drop(row_ids)
+        start, end = self.n_slots, self.n_slots + len(row_ids)
         slots = np.arange(start, end)
         self.rows.append(vectors)
-        self.numbers = grown(self.numbers, end, 0)
+        self.row_ids = grown(self.row_ids, end, 0)
         self.alive = grown(self.alive, end, False)
-        self.slot_of = grown(self.slot_of, int(numbers.max()) + 1, -1)
-        self.numbers[start:end] = numbers
+        self.slot_of = grown(self.slot_of, int(row_ids.max()) + 1, -1)
+        self.row_ids[start:end] = row_ids
         self.alive[start:end] = True
-        self.slot_of[numbers] = slots
+        self.slot_of[row_ids] = slots
         if self.codes is not None:
             self.codes.add(slots, vectors)
-        self._n_alive += len(numbers)
-        self.n_unsaved += len(numbers)
+        self._n_alive += len(row_ids)
+        self.n_unsaved += len(row_ids)
 
-    def drop(self, numbers: NDArray[np.int64] | list[int]) -> None:
+    def drop(self, row_ids: NDArray[np.int64] | list[int]) -> None:
         """Make objects unfindable."""
-        slots = np.unique(self._slots(np.asarray(numbers, np.int64)))
+        slots = np.unique(self._slots(np.asarray(row_ids, np.int64)))
         if len(slots) == 0:
             return
         if self.codes is not None:
             self.codes.remove(slots)
         self.alive[slots] = False
-        self.slot_of[self.numbers[slots]] = -1
+        self.slot_of[self.row_ids[slots]] = -1
         self._n_alive -= len(slots)
         self.n_unsaved += len(slots)
 
@@ -213,7 +213,7 @@ class VectorIndex:
         there = self.saved_as and (folder / f"{self.saved_as}.npz").exists()
         if there and self.n_unsaved <= _SAVED_LAG * self.n_slots:
             return
-        stem = f"index-{self.epoch}-{self.change}"
+        stem = f"index-{self.generation}-{self.sequence}"
         try:
             self._write(folder, stem)
         except (OSError, RuntimeError):
@@ -231,67 +231,67 @@ class VectorIndex:
         self.rows.write(folder / f"{stem}.vectors.part")
         if self.codes is not None:
             self.codes.write(folder / f"{stem}.codes.part")
-        header = np.array([self.epoch, self.change, self.dim, n, self.codes is not None])
+        header = np.array([self.generation, self.sequence, self.dim, n, self.codes is not None])
         with (folder / f"{stem}.npz.part").open("wb") as file:
-            np.savez(file, numbers=self.numbers[:n], alive=self.alive[:n], header=header)
+            np.savez(file, numbers=self.row_ids[:n], alive=self.alive[:n], header=header)
         for suffix in ("vectors", "codes", "npz") if self.codes is not None else ("vectors", "npz"):
             os.replace(folder / f"{stem}.{suffix}.part", folder / f"{stem}.{suffix}")  # noqa: PTH105
         self.rows = Rows.open(folder / f"{stem}.vectors")  # what was in this process's memory is the system's to keep
         self.saved_as, self.n_unsaved = stem, 0
 
     @classmethod
-    def load(cls, folder: Path, epoch: int) -> VectorIndex | None:
+    def load(cls, folder: Path, generation: int) -> VectorIndex | None:
         """Newest saved index of this epoch, or None where there is none that can be read."""
         for its_epoch, _, path in sorted(_saved(folder), reverse=True):
-            if its_epoch != epoch:
+            if its_epoch != generation:
                 continue
             try:
                 index = cls._read(path)
             except (OSError, ValueError, KeyError, RuntimeError, EOFError, MemoryError, zipfile.BadZipFile):
                 continue
-            if index.epoch == epoch:
+            if index.generation == generation:
                 return index
         return None
 
     @staticmethod
-    def forget_later(folder: Path, change: int, epoch: int) -> None:
+    def discard_newer(folder: Path, sequence: int, generation: int) -> None:
         """Delete saved indexes of states that the store has not come to: it was restored from a copy.
 
         The store will come to these numbers with other objects.
         """
         for its_epoch, its_change, path in _saved(folder):
-            if its_epoch > epoch or its_change > change:
+            if its_epoch > generation or its_change > sequence:
                 with contextlib.suppress(OSError):
                     path.unlink()
 
     @classmethod
     def _read(cls, path: Path) -> VectorIndex:
         with np.load(path, allow_pickle=False) as data:
-            epoch, change, dim, n, has_codes = (int(x) for x in data["header"])
-            numbers, alive = data["numbers"], data["alive"]
+            generation, sequence, dim, n, has_codes = (int(x) for x in data["header"])
+            row_ids, alive = data["numbers"], data["alive"]
         rows = Rows.open(path.with_suffix(".vectors"))
         slots = np.flatnonzero(alive)
         codes = None
         if has_codes:
-            from mvretrieval.index.ivf_rabitq import Codes
+            from mvretrieval.index.ivf_rabitq import IvfRaBitQIndex
 
-            codes = Codes.open(path.with_suffix(".codes"))
+            codes = IvfRaBitQIndex.open(path.with_suffix(".codes"))
             if (len(codes), codes.dim) != (len(slots), dim):
                 raise ValueError(f"{path} goes with other codes")
-        if (len(rows), rows.dim, len(numbers), len(alive)) != (n, dim, n, n):
+        if (len(rows), rows.dim, len(row_ids), len(alive)) != (n, dim, n, n):
             raise ValueError(f"{path} goes with other vectors")
-        slot_of = np.full(int(numbers.max(initial=0)) + 1, -1, np.int64)
-        slot_of[numbers[slots]] = slots
-        return cls(dim, change, epoch, rows, numbers, alive, slot_of, codes, path.stem)
+        slot_of = np.full(int(row_ids.max(initial=0)) + 1, -1, np.int64)
+        slot_of[row_ids[slots]] = slots
+        return cls(dim, sequence, generation, rows, row_ids, alive, slot_of, codes, path.stem)
 
     # -- plumbing -----------------------------------------------------------------------------------------------------
 
     def _living(self) -> NDArray[np.int64]:
         return np.flatnonzero(self.alive[: self.n_slots])
 
-    def _slots(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+    def _slots(self, row_ids: NDArray[np.int64]) -> NDArray[np.int64]:
         """Slots of those objects that are there."""
-        slots = self.slot_of[numbers[numbers < len(self.slot_of)]]
+        slots = self.slot_of[row_ids[row_ids < len(self.slot_of)]]
         return np.asarray(slots[slots >= 0])
 
     def _exact(self, queries: NDArray[np.float32], k: int, slots: NDArray[np.int64] | None) -> list[Found]:
@@ -311,7 +311,7 @@ class VectorIndex:
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32], None]]:
         for start in range(0, len(slots), size):
             some = slots[start : start + size]
-            yield self.numbers[some], self.rows.take(some), None
+            yield self.row_ids[some], self.rows.take(some), None
 
     def _scanned(
         self, slots: NDArray[np.int64] | None, size: int
@@ -322,9 +322,11 @@ class VectorIndex:
             counts[slots] = True
         for start, vectors in self.rows.blocks(size):
             end = start + len(vectors)
-            yield self.numbers[start:end], vectors, None if counts is None else counts[start:end]
+            yield self.row_ids[start:end], vectors, None if counts is None else counts[start:end]
 
-    def _approximate(self, codes: Codes, queries: NDArray[np.float32], k: int, n_candidates: int) -> list[Found]:
+    def _approximate(
+        self, codes: IvfRaBitQIndex, queries: NDArray[np.float32], k: int, n_candidates: int
+    ) -> list[Found]:
         found: list[Found] = []
         for query, candidates in zip(queries, codes.candidates(queries, n_candidates), strict=True):
             slots = np.sort(candidates[candidates >= 0])

@@ -31,22 +31,22 @@ def add_file(
     collection.check_encoder()
     path = Path(os.path.abspath(path))  # noqa: PTH100
     rendered = collection.pool().render(Job(path, path.parent, up))  # type: ignore[arg-type]
-    (new,) = describe_rendered(collection, [rendered], [id or path.name])
+    (new,) = embed_rendered(collection, [rendered], [id or path.name])
     store = collection.store
     with store.transaction():
-        number = store.number_of(new.id) if replace_id else None
-        if number is not None:
-            store.move(number, str(path), new.stat, new.root)
+        row_id = store.row_id_of(new.id) if replace_id else None
+        if row_id is not None:
+            store.move(row_id, str(path), new.stat, new.root)
         known = store.by_path(str(path))
         stays = None if known is None else store.records([known[0]])[known[0]].id
         new = replace(new, id=stays or store.free_id(new.id))
-        number = store.put(new, store.next_change())
+        row_id = store.put(new, store.next_sequence())
         if metadata:
-            store.set_metadata(number, metadata)
+            store.set_metadata(row_id, metadata)
     return new.id
 
 
-def describe_rendered(collection: Collection, rendered: Sequence[Rendered], ids: Sequence[str]) -> list[NewObject]:
+def embed_rendered(collection: Collection, rendered: Sequence[Rendered], ids: Sequence[str]) -> list[NewObject]:
     """See `Collection.new_objects`."""
     assert all(item.views is not None for item in rendered)
     images = np.stack([item.views.images for item in rendered if item.views is not None])
@@ -57,7 +57,7 @@ def describe_rendered(collection: Collection, rendered: Sequence[Rendered], ids:
     # Rounded as they are stored, so that a later re-pooling gives the same vectors.
     raw = raw.astype(np.float16)
     vectors, _ = describer.pool(raw.astype(np.float32), masks)
-    smoothed = collection.smoother.of_new(vectors, [str(item.opened.job.path) for item in rendered])
+    smoothed = collection.augmenter.of_new(vectors, [str(item.opened.job.path) for item in rendered])
     return [
         NewObject(
             id=object_id,

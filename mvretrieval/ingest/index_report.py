@@ -50,7 +50,7 @@ class IndexReport:
         notes: (path, sentence) of what was left out while loading.
         labelled: objects whose metadata changed.
         unmatched_labels: rows of the labels whose file is no object.
-        statistics: what was fitted, or why not.
+        whitening: what was fitted, or why not.
         smoothed: objects whose smoothed vector was brought up to the neighbours that they have now.
         seconds: wall time.
     """
@@ -68,6 +68,6 @@ class IndexReport:
     notes: list[tuple[str, str]] = field(default_factory=list)
     labelled: int = 0
     unmatched_labels: int = 0
-    statistics: str = ""
+    whitening: str = ""
     smoothed: int = 0
     seconds: float = 0.0

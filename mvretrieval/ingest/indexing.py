@@ -15,10 +15,10 @@ from mvretrieval.errors import DescriberError, FilterError
 from mvretrieval.ingest.index_report import IndexOptions, IndexReport
 from mvretrieval.ingest.labels_csv import Labels, read_labels
 from mvretrieval.ingest.scan import absolute, is_gone
-from mvretrieval.ingest.sources import MeshFolders, Source, fails_still, failure_stat_of, is_unchanged, stat_of
-from mvretrieval.ingest.view_images import ViewFolders, ViewJob
-from mvretrieval.ingest.view_manifest import GivenViews, read_views
-from mvretrieval.store.augmented import smoothed_vector
+from mvretrieval.ingest.sources import MeshFolders, Source, failure_stat_of, is_unchanged, stat_of, still_failing
+from mvretrieval.ingest.view_images import ViewImages, ViewJob
+from mvretrieval.ingest.view_manifest import ViewManifest, read_view_manifest
+from mvretrieval.store.augmented import augmented_vector
 from mvretrieval.store.records import NewObject
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def index_folders(collection: Collection, folders: list[Path], options: IndexOpt
 
 
 def index_views(
-    collection: Collection, views: GivenViews | Path, options: IndexOptions | None = None, in_rig_order: bool = False
+    collection: Collection, views: ViewManifest | Path, options: IndexOptions | None = None, in_rig_order: bool = False
 ) -> IndexReport:
     """Add every object whose pictures a CSV names; skip what is there and unchanged.
 
@@ -65,8 +65,8 @@ def index_views(
         ViewsError: the CSV cannot be used, or does not say where the collection's cameras stand.
     """
     options = replace(options or IndexOptions(), up=None)  # which is the meshes' matter
-    views = read_views(views) if isinstance(views, Path) else views
-    source = ViewFolders(collection, views, in_rig_order)
+    views = read_view_manifest(views) if isinstance(views, Path) else views
+    source = ViewImages(collection, views, in_rig_order)
     labels = _prepare(collection, options)
     if labels is not None and options.labels is not None:
         labels = _labels_of_views(labels, views, options.labels.parent)
@@ -81,7 +81,7 @@ def _prepare(collection: Collection, options: IndexOptions) -> Labels | None:
     return labels
 
 
-def _labels_of_views(labels: Labels, views: GivenViews, folder: Path) -> Labels:
+def _labels_of_views(labels: Labels, views: ViewManifest, folder: Path) -> Labels:
     """Labels by the paths of the objects, where a row may name an object's folder, its id or its first picture.
 
     Views of meshes lie elsewhere than these, and labels of meshes beside them: an id counts from the `folder` of the labels too.
@@ -120,7 +120,7 @@ class _Run:
     def report_of_all(self) -> IndexReport:
         """Do everything and tell what was done."""
         started = time.monotonic()
-        self._adopted = self.source.adopt()
+        self._adopted = self.source.rebind_paths()
         self.work()
         self.finish()
         self.report.seconds = time.monotonic() - started
@@ -159,7 +159,7 @@ class _Run:
                 continue
             failure = self.store.failure(path)
             if failure is not None and not self.options.retry and failure[0] not in _WORTH_RETRYING:
-                if fails_still(found, failure[1]):
+                if still_failing(found, failure[1]):
                     with self._lock:
                         self.report.failed[failure[0]] += 1
                         self._still_failing.add(path)
@@ -212,20 +212,20 @@ class _Run:
     def _write(self, batch: list[Rendered]) -> None:
         new = self.collection.new_objects(batch, ["" for _ in batch])
         with self.store.transaction():
-            change = self.store.next_change()
+            sequence = self.store.next_sequence()
             for item, rendered in zip(new, batch, strict=True):
-                self._put(item, rendered.opened, change)
+                self._put(item, rendered.opened, sequence)
         with self._lock:
             for rendered in batch:
                 self._in_flight.discard(rendered.opened.content_hash)
         self._step(len(batch))
 
-    def _put(self, item: NewObject, opened: Opened, change: int) -> None:
+    def _put(self, item: NewObject, opened: Opened, sequence: int) -> None:
         is_new = self.store.by_path(item.path) is None
         if is_new:
             item = replace(item, id=self.store.free_id(_id_of(opened.job)))
-        number = self.store.put(item, change)
-        self._label(number, item.path)
+        row_id = self.store.put(item, sequence)
+        self._label(row_id, item.path)
         if is_new:
             self.report.added += 1
         else:
@@ -254,14 +254,14 @@ class _Run:
                 else:
                     self.report.unchanged += 1
                 return
-            lost = next((number for number, place in holders if is_gone(place)), None)
+            lost = next((row_id for row_id, place in holders if is_gone(place)), None)
             if own is None and lost is not None:
                 self.store.move(lost, path, stat, str(opened.job.root or opened.job.path.parent))
                 self._label(lost, path)
                 self.report.moved += 1
                 return
-            number = holders[0][0]
-            views, mask = self.collection.views(number)
+            row_id = holders[0][0]
+            views, mask = self.collection.views(row_id)
             twin = NewObject(
                 id="",
                 path=path,
@@ -269,14 +269,14 @@ class _Run:
                 stat=stat,
                 facts={**opened.facts, "up": opened.up},
                 notes=opened.notes,
-                vector=self.store.vector_of(number),
+                vector=self.store.vector_of(row_id),
                 view_vectors=views.astype("float16"),
                 view_mask=mask,
-                strip=self.store.strip_of(number) or b"",
+                strip=self.store.strip_of(row_id) or b"",
                 root=str(opened.job.root or opened.job.path.parent),
-                smoothed=smoothed_vector(self.store, number),
+                smoothed=augmented_vector(self.store, row_id),
             )
-            self._put(twin, opened, self.store.next_change())
+            self._put(twin, opened, self.store.next_sequence())
             self.report.identical += own is None
 
     def _fail(self, job: Job, code: str, message: str) -> None:
@@ -293,9 +293,9 @@ class _Run:
         self.report.failures.append((path, code, message))
         self._step()
 
-    def _label(self, number: int, path: str) -> None:
+    def _label(self, row_id: int, path: str) -> None:
         if self.labels is not None and path in self.labels.rows:
-            self.report.labelled += self.store.set_metadata(number, self.labels.rows[path])
+            self.report.labelled += self.store.set_metadata(row_id, self.labels.rows[path])
 
     def _step(self, count: int = 1) -> None:
         self.done += count
@@ -309,7 +309,7 @@ class _Run:
         self._label_all()
         self._look_for_gone()
         self._fit()
-        self.report.smoothed = self.collection.smoother.refresh()
+        self.report.smoothed = self.collection.augmenter.refresh()
         self.collection.save_index()
 
     def _label_all(self) -> None:
@@ -330,20 +330,20 @@ class _Run:
         with self.store.transaction():
             self.store.drop_failures(mended)
             if self.options.prune and removable:
-                self.report.removed = self.store.delete(sorted(removable), self.store.next_change())
+                self.report.removed = self.store.delete(sorted(removable), self.store.next_sequence())
 
     def _fit(self) -> None:
         describer = self.collection.describer
-        if not describer.config.wants_statistics or describer.statistics is not None:
+        if not describer.config.wants_whitening or describer.whitening is not None:
             return
         if self.store.count() == 0:
             return
         try:
-            fitted = self.collection.fit_statistics(self.options.fit_where)
+            fitted = self.collection.fit_whitening(self.options.fit_where)
         except (DescriberError, FilterError) as error:
-            self.report.statistics = f"not fitted: {error}"
+            self.report.whitening = f"not fitted: {error}"
         else:
-            self.report.statistics = f"fitted on {fitted.n_views} views"
+            self.report.whitening = f"fitted on {fitted.n_views} views"
 
 
 def _id_of(job: Job) -> str:

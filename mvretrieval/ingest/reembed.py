@@ -17,7 +17,7 @@ from mvretrieval.api import Collection
 from mvretrieval.describe import Describer, DescriberConfig
 from mvretrieval.errors import CollectionError, DescriberError
 from mvretrieval.ingest.sources import is_unchanged
-from mvretrieval.ingest.view_images import FORMAT, PictureReader, ViewJob
+from mvretrieval.ingest.view_images import FORMAT, ViewImageReader, ViewJob
 from mvretrieval.store.schema import FILE
 from mvretrieval.store.store import Store
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 STAGING = "reindex"
 
 
-def redescribe(
+def reembed(
     collection: Collection,
     config: DescriberConfig,
     fit_where: str | None = None,
@@ -68,9 +68,9 @@ def redescribe(
                 f"{len(failed)} objects cannot be described anew ({shown}). Nothing was changed; bring their files back and "
                 "run this again, which goes on where it stopped, or give --drop-missing to remove them"
             )
-        if config.wants_statistics:
+        if config.wants_whitening:
             _copy_labels(collection, staging)
-            staging.fit_statistics(fit_where)
+            staging.fit_whitening(fit_where)
         _swap(collection, staging)
     finally:
         staging.close()
@@ -95,8 +95,8 @@ def _repool(collection: Collection, config: DescriberConfig, fit_where: str | No
     described = collection.describer.with_fitted(None).with_config(
         pooling=config.pooling, center=config.center, whiten=config.whiten, adapter=""
     )
-    if config.wants_statistics:
-        collection.fit_statistics(fit_where, described)
+    if config.wants_whitening:
+        collection.fit_whitening(fit_where, described)
     else:
         collection.repool(described)
 
@@ -133,7 +133,7 @@ def _fill(
     collection: Collection, staging: Collection, progress: Callable[[int, int], None] | None
 ) -> list[tuple[str, str, str]]:
     """Describe the old collection's objects in the new one, under the same ids."""
-    numbers = [int(n) for n in collection.store.select(None)]
+    row_ids = [int(n) for n in collection.store.select(None)]
     _drop_outdated(collection, staging)
     failed: list[tuple[str, str, str]] = []
     ids: dict[str, str] = {}
@@ -141,14 +141,14 @@ def _fill(
 
     def jobs(of_pictures: bool) -> Iterator[Job]:
         nonlocal done
-        for number in numbers:
-            record = collection.store.records([number])[number]
+        for row_id in row_ids:
+            record = collection.store.records([row_id])[row_id]
             if (record.facts["format"] == FORMAT) != of_pictures:
                 continue
             ids[record.path] = record.id
-            root = collection.store.root_of(number)
+            root = collection.store.root_of(row_id)
             if of_pictures:
-                job: Job = ViewJob.of_record(record, root, collection.store.stat_of(number))
+                job: Job = ViewJob.of_record(record, root, collection.store.stat_of(row_id))
             else:
                 job = Job(Path(record.path), Path(root) if root else None, record.facts["up"])
             known = staging.store.by_path(record.path)
@@ -159,11 +159,11 @@ def _fill(
 
     def looked_at() -> Iterator[Rendered | Failed]:
         given = collection.store.count_of_format(FORMAT)
-        if given < len(numbers):
+        if given < len(row_ids):
             yield from staging.pool().run(jobs(of_pictures=False))
         if given:
             described = staging.describer
-            reader = PictureReader(described.rig, described.config.size, staging.options.workers)
+            reader = ViewImageReader(described.rig, described.config.size, staging.options.workers)
             yield from reader.run(jobs(of_pictures=True), always)
 
     batch: list[Rendered] = []
@@ -171,9 +171,9 @@ def _fill(
     def flush() -> None:
         new = staging.new_objects(batch, [ids[str(item.opened.job.path)] for item in batch]) if batch else []
         with staging.store.transaction():
-            change = staging.store.next_change()
+            sequence = staging.store.next_sequence()
             for item in new:
-                staging.store.put(item, change)
+                staging.store.put(item, sequence)
         batch.clear()
 
     for result in looked_at():
@@ -187,18 +187,18 @@ def _fill(
             if len(batch) >= 4:
                 flush()
         if progress is not None:
-            progress(done, len(numbers))
+            progress(done, len(row_ids))
     flush()
     return failed
 
 
 def _drop_outdated(collection: Collection, staging: Collection) -> None:
     """Forget what was described before a stop, of objects that have moved, were turned or are gone since."""
-    numbers = [int(n) for n in staging.store.select(None)]
+    row_ids = [int(n) for n in staging.store.select(None)]
     outdated = []
-    for record in staging.store.records(numbers).values():
+    for record in staging.store.records(row_ids).values():
         now = collection.store.by_path(record.path)
-        if now is None or now[3] != record.facts["up"] or collection.store.number_of(record.id) != now[0]:
+        if now is None or now[3] != record.facts["up"] or collection.store.row_id_of(record.id) != now[0]:
             outdated.append(record.id)
     if outdated:
         staging.remove(*outdated)
@@ -206,12 +206,12 @@ def _drop_outdated(collection: Collection, staging: Collection) -> None:
 
 def _copy_labels(collection: Collection, staging: Collection) -> None:
     """A filter that says what statistics are fitted on may name labels."""
-    numbers = [int(n) for n in collection.store.select(None)]
+    row_ids = [int(n) for n in collection.store.select(None)]
     with staging.store.transaction():
-        for record in collection.store.records(numbers).values():
-            number = staging.store.number_of(record.id)
-            if number is not None and record.metadata:
-                staging.store.set_metadata(number, record.metadata)
+        for record in collection.store.records(row_ids).values():
+            row_id = staging.store.row_id_of(record.id)
+            if row_id is not None and record.metadata:
+                staging.store.set_metadata(row_id, record.metadata)
 
 
 def _swap(collection: Collection, staging: Collection) -> None:
@@ -219,18 +219,18 @@ def _swap(collection: Collection, staging: Collection) -> None:
     store: Store = collection.store
     described: Describer = staging.describer
     with store.transaction():
-        numbers = [int(n) for n in store.select(None)]
-        change = store.next_change()
-        for start in range(0, len(numbers), 500):
-            for record in store.records(numbers[start : start + 500]).values():
-                new_number = staging.store.number_of(record.id)
+        row_ids = [int(n) for n in store.select(None)]
+        sequence = store.next_sequence()
+        for start in range(0, len(row_ids), 500):
+            for record in store.records(row_ids[start : start + 500]).values():
+                new_number = staging.store.row_id_of(record.id)
                 if new_number is None:
-                    store.delete([record.id], change)
+                    store.delete([record.id], sequence)
                     continue
                 views, _ = staging.views(new_number)
-                store.put(staging.store.whole(new_number, views.shape), change)
-        store.touch_all(change)
+                store.put(staging.store.whole(new_number, views.shape), sequence)
+        store.bump_all(sequence)
         store.set_meta("epoch", int(store.get_meta("epoch")) + 1)
-        collection.smoother.renew()
+        collection.augmenter.renew()
         store.set_meta("view_fingerprint", None)
         collection.write_describer(described)

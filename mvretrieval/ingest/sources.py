@@ -22,11 +22,11 @@ class Source(Protocol):
         """Each of them, and why it cannot be looked at, as (code, message), or None."""
         ...
 
-    def run(self, jobs: Iterable[Job], wanted: Callable[[Opened], bool]) -> Iterator[Rendered | Failed]:
-        """Look at them; `wanted` says whether the views of one that was opened are needed."""
+    def run(self, jobs: Iterable[Job], needs_views: Callable[[Opened], bool]) -> Iterator[Rendered | Failed]:
+        """Look at them; `needs_views` says whether the views of one that was opened are needed."""
         ...
 
-    def adopt(self) -> set[str]:
+    def rebind_paths(self) -> set[str]:
         """Before a run: give objects that are known by their ids their new paths, which are returned."""
         ...
 
@@ -62,11 +62,11 @@ class MeshFolders:
         for found in find_meshes(self._folders):
             yield Job(found.path, found.root), found.problem
 
-    def run(self, jobs: Iterable[Job], wanted: Callable[[Opened], bool]) -> Iterator[Rendered | Failed]:
+    def run(self, jobs: Iterable[Job], needs_views: Callable[[Opened], bool]) -> Iterator[Rendered | Failed]:
         """See `Source`."""
-        return self._pool.run(jobs, wanted)
+        return self._pool.run(jobs, needs_views)
 
-    def adopt(self) -> set[str]:
+    def rebind_paths(self) -> set[str]:
         """See `Source`: a mesh is known by its content alone."""
         return set()
 
@@ -105,6 +105,6 @@ def failure_stat_of(job: Job) -> str:
     return job.failure_stat_text() if isinstance(job, ViewJob) else stat_text(job.path)
 
 
-def fails_still(job: Job, stored: str) -> bool:
+def still_failing(job: Job, stored: str) -> bool:
     """Whether nothing has changed since `stored` was made by `failure_stat_of`."""
     return stored == job.failure_stat_text() if isinstance(job, ViewJob) else still_the_same(job.path, stored)

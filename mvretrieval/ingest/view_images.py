@@ -27,7 +27,7 @@ from mvrender.strips import strip_of
 from mvretrieval.errors import DescriberError, ViewsError
 from mvretrieval.images import MAX_PIXELS, eight_bit, over_white
 from mvretrieval.ingest.scan import is_gone, size_and_time
-from mvretrieval.ingest.view_manifest import GivenViews, Slots
+from mvretrieval.ingest.view_manifest import Slots, ViewManifest
 from mvretrieval.session.render_pools import THUMBNAIL_SIZE
 from mvretrieval.store.records import ObjectRecord
 
@@ -88,7 +88,7 @@ class _BadView(Exception):
         self.code = code
 
 
-class PictureReader:
+class ViewImageReader:
     """Reads objects as `RenderPool` renders them, in threads: Pillow decodes without Python's lock."""
 
     def __init__(self, rig: Rig, size: int, workers: int | None = None) -> None:
@@ -103,14 +103,14 @@ class PictureReader:
         self._workers = workers or os.cpu_count() or 1
         self._cameras = rig.cam_to_world
 
-    def run(self, jobs: Iterable[Job], wanted: Callable[[Opened], bool]) -> Iterator[Rendered | Failed]:
-        """Read objects in order; `wanted` is asked with an object's content hash before its pictures are decoded."""
+    def run(self, jobs: Iterable[Job], needs_views: Callable[[Opened], bool]) -> Iterator[Rendered | Failed]:
+        """Read objects in order; `needs_views` is asked with an object's content hash before its pictures are decoded."""
         threads = ThreadPoolExecutor(self._workers, thread_name_prefix="views")
         waiting: deque[Future[Rendered | Failed]] = deque()
         try:
             for job in jobs:
                 assert isinstance(job, ViewJob)
-                waiting.append(threads.submit(self._read, job, wanted))
+                waiting.append(threads.submit(self._read, job, needs_views))
                 if len(waiting) > 2 * self._workers:
                     yield waiting.popleft().result()
             while waiting:
@@ -118,14 +118,14 @@ class PictureReader:
         finally:
             threads.shutdown(cancel_futures=True)
 
-    def _read(self, job: ViewJob, wanted: Callable[[Opened], bool]) -> Rendered | Failed:
+    def _read(self, job: ViewJob, needs_views: Callable[[Opened], bool]) -> Rendered | Failed:
         try:
             data = [_bytes_of(Path(name), job.root) for _, name in job.pictures]
             digest = hashlib.sha256(b"views of an object")
             for slot, _, own in sorted((slot, i, data[i]) for i, (slot, _) in enumerate(job.pictures)):
                 digest.update(f" {slot} {len(own)} ".encode() + own)
             opened = Opened(job, digest.hexdigest(), (), None, {"format": FORMAT}, ())  # type: ignore[arg-type]
-            if not wanted(opened):
+            if not needs_views(opened):
                 return Rendered(opened, None)
             views = self._views(job, data)
         except _BadView as error:
@@ -145,10 +145,10 @@ class PictureReader:
         return Views(images, mask, self._cameras)
 
 
-class ViewFolders:
+class ViewImages:
     """The objects of a CSV as what a collection is filled from (see `sources.Source`)."""
 
-    def __init__(self, collection: Collection, views: GivenViews, in_rig_order: bool = False) -> None:
+    def __init__(self, collection: Collection, views: ViewManifest, in_rig_order: bool = False) -> None:
         """Check that the collection has a place for them.
 
         Args:
@@ -176,7 +176,7 @@ class ViewFolders:
         self._collection, self._store = collection, collection.store
         self._views = views
         self._slots = Slots(rig, in_rig_order)
-        self._reader = PictureReader(rig, describer.config.size, collection.options.workers)
+        self._reader = ViewImageReader(rig, describer.config.size, collection.options.workers)
 
     def found(self) -> Iterator[tuple[ViewJob, tuple[str, str] | None]]:
         """Every object of the CSV, and why it cannot be used."""
@@ -188,24 +188,24 @@ class ViewFolders:
             else:
                 yield job(tuple(zip(slots, given.pictures, strict=True))), None
 
-    def run(self, jobs: Iterable[Job], wanted: Callable[[Opened], bool]) -> Iterator[Rendered | Failed]:
-        """See `PictureReader.run`."""
-        return self._reader.run(jobs, wanted)
+    def run(self, jobs: Iterable[Job], needs_views: Callable[[Opened], bool]) -> Iterator[Rendered | Failed]:
+        """See `ViewImageReader.run`."""
+        return self._reader.run(jobs, needs_views)
 
-    def adopt(self) -> set[str]:
+    def rebind_paths(self) -> set[str]:
         """Objects that the CSV has at another path than before keep their ids. Returns the new paths."""
         listed = {given.path for given in self._views.objects}
         csv = str(self._views.path)
         adopted: set[str] = set()
         with self._store.transaction():
             for given in self._views.objects:
-                number = None if self._store.by_path(given.path) else self._store.number_of(given.id)
-                if number is None:
+                row_id = None if self._store.by_path(given.path) else self._store.row_id_of(given.id)
+                if row_id is None:
                     continue
-                known = self._store.records([number])[number]
-                of_this = self._store.root_of(number) == csv or is_gone(known.path)
+                known = self._store.records([row_id])[row_id]
+                of_this = self._store.root_of(row_id) == csv or is_gone(known.path)
                 if known.facts["format"] == FORMAT and known.path not in listed and of_this:
-                    self._store.move(number, given.path, "[]", csv)
+                    self._store.move(row_id, given.path, "[]", csv)
                     adopted.add(given.path)
         return adopted
 
@@ -254,10 +254,10 @@ def _decoded(data: bytes, name: str, scale: float, size: int) -> NDArray[np.uint
             picture = ImageOps.exif_transpose(opened)
             wide = (picture.width > picture.height) == (width > height)
             across = (width, height) if wide else (height, width)
-            wanted = (max(1, round(across[0] * scale)), max(1, round(across[1] * scale)))
+            needs_views = (max(1, round(across[0] * scale)), max(1, round(across[1] * scale)))
             rgba = eight_bit(picture).convert("RGBA")
-            if rgba.size != wanted:
-                rgba = rgba.resize(wanted, Image.Resampling.BICUBIC, reducing_gap=3.0)
+            if rgba.size != needs_views:
+                rgba = rgba.resize(needs_views, Image.Resampling.BICUBIC, reducing_gap=3.0)
             pixels = np.rint(over_white(np.asarray(rgba, np.float32))).clip(0, 255).astype(np.uint8)
     except _DAMAGED as error:
         raise _unreadable(name, error) from None

@@ -26,7 +26,7 @@ Angles = tuple[tuple[float, float], ...]
 
 
 @dataclass(frozen=True)
-class GivenObject:
+class ManifestObject:
     """An object of the CSV.
 
     Attributes:
@@ -43,7 +43,7 @@ class GivenObject:
 
 
 @dataclass(frozen=True)
-class GivenViews:
+class ViewManifest:
     """What a CSV of views says.
 
     Attributes:
@@ -53,11 +53,11 @@ class GivenViews:
     """
 
     path: Path
-    objects: tuple[GivenObject, ...]
+    objects: tuple[ManifestObject, ...]
     has_directions: bool
 
 
-def read_views(path: str | Path) -> GivenViews:
+def read_view_manifest(path: str | Path) -> ViewManifest:
     """Read a CSV with the columns `id`, `file` (relative to the CSV), `azimuth_deg` and `elevation_deg`.
 
     Azimuth 0 looks at the object from the front (+Z), 90 from +X; elevation is above the horizon. Both columns may be left
@@ -93,11 +93,13 @@ def read_views(path: str | Path) -> GivenViews:
     if not pictures:
         raise ViewsError(f"views {path} have no rows: give one for each picture")
     paths = _paths(path, pictures)
-    objects = tuple(GivenObject(id, paths[id], tuple(own), tuple(angles.get(id, ()))) for id, own in pictures.items())
-    return GivenViews(path, objects, bool(stated))
+    objects = tuple(
+        ManifestObject(id, paths[id], tuple(own), tuple(angles.get(id, ()))) for id, own in pictures.items()
+    )
+    return ViewManifest(path, objects, bool(stated))
 
 
-def rig_of(views: GivenViews) -> Rig:
+def rig_of(views: ViewManifest) -> Rig:
     """The cameras that most objects of a CSV were seen from: a known rig where they are one, their list otherwise.
 
     Raises:
@@ -127,7 +129,7 @@ class Slots:
         self._in_rig_order = in_rig_order
         self._found: dict[Angles, tuple[int, ...] | str] = {}
 
-    def of(self, given: GivenObject) -> tuple[int, ...] | str:
+    def of(self, given: ManifestObject) -> tuple[int, ...] | str:
         """Index of each picture's view in the rig, or what is wrong with them."""
         n = len(given.pictures)
         if n > self._rig.n_views:
@@ -193,9 +195,9 @@ def _angle(row: dict[str, str], name: str, where: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value) or (name == "elevation_deg" and not -90 <= value <= 90):
-        wanted = "degrees from -90 to 90" if name == "elevation_deg" else "degrees"
+        needs_views = "degrees from -90 to 90" if name == "elevation_deg" else "degrees"
         raise ViewsError(
-            f"{where}: {name} is a number of {wanted}, not '{cell}'; mend it, or leave both columns of angles out"
+            f"{where}: {name} is a number of {needs_views}, not '{cell}'; mend it, or leave both columns of angles out"
         )
     return value
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mvrender.cameras import parse_rig
 from mvretrieval.errors import CollectionError
-from mvretrieval.normalize import unit
+from mvretrieval.normalize import l2_normalize
 from mvretrieval.search.rerank import prepared_views, styles_of
 from mvretrieval.store.batches import view_vectors
 
@@ -36,9 +36,9 @@ class Reasons:
 
 
 def explain(
-    collection: Collection, numbers: Sequence[int], sources: Sequence[Source], matched: bool = False
+    collection: Collection, row_ids: Sequence[int], sources: Sequence[Source], matched: bool = False
 ) -> list[Reasons]:
-    """Best views of objects for a question, and their view weights, in the order of `numbers`, of which there is one at least.
+    """Best views of objects for a question, and their view weights, in the order of `row_ids`, of which there is one at least.
 
     A view's worth is the weighted sum over the sources of its best similarity with any of the source's views, in the raw
     space of the encoder, or after matching views in the space where they were matched; views of a mesh are compared within
@@ -49,9 +49,9 @@ def explain(
         CollectionError: an object has no views.
     """
     describer = collection.describer
-    found, views, masks = view_vectors(collection.store, numbers, describer.n_styles)
-    if len(found) < len(numbers):
-        (lost, *_) = set(numbers) - set(found.tolist())
+    found, views, masks = view_vectors(collection.store, row_ids, describer.n_styles)
+    if len(found) < len(row_ids):
+        (lost, *_) = set(row_ids) - set(found.tolist())
         raise CollectionError(f"object {lost} has no views; index its file again")
     worth, query_views = _worth(describer, views, sources, matched)
     worth = np.where(masks[:, None], worth, -np.inf)
@@ -76,7 +76,7 @@ def _worth(
     named = False
     for source in sources:
         if bare:
-            similarity = _similarity(prepared, unit(source.vector.reshape(n_styles, 1, -1)))
+            similarity = _similarity(prepared, l2_normalize(source.vector.reshape(n_styles, 1, -1)))
         elif source.views.size == 0:
             continue
         elif matched and source.term.kind != "text":

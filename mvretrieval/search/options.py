@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from mvretrieval.augmentation import ALPHA, blend
+from mvretrieval.augmentation import ALPHA, average_neighbours
 from mvretrieval.errors import QueryError
-from mvretrieval.store.augmented import searched_vectors
+from mvretrieval.store.augmented import search_vectors
 
 if TYPE_CHECKING:
     from mvretrieval.api import Collection
@@ -36,9 +36,9 @@ class Refinement:
     match_weight: float = 0.5
 
     def __post_init__(self) -> None:
-        for what, number in (("expanding", self.expand), ("matching views", self.match_views)):
-            if number < 0:
-                raise QueryError(f"{what} takes a number of objects from 0, not {number}")
+        for what, row_id in (("expanding", self.expand), ("matching views", self.match_views)):
+            if row_id < 0:
+                raise QueryError(f"{what} takes a number of objects from 0, not {row_id}")
         if not (math.isfinite(self.expand_alpha) and self.expand_alpha >= 0):
             raise QueryError(f"the power of the similarity is a number from 0, not {self.expand_alpha:g}")
         if not 0 <= self.match_weight <= 1:
@@ -54,14 +54,14 @@ def expanded(collection: Collection, sources: Sequence[Source], refinement: Refi
     """
     if refinement.expand == 0:
         return list(sources)
-    asked = {source.number for source in sources if source.number is not None}
+    asked = {source.row_id for source in sources if source.row_id is not None}
     result = []
     for source in sources:
         if source.term.weight > 0:
-            _, numbers = collection.search_vector(source.vector, refinement.expand + len(asked))
-            near = [int(number) for number in numbers if number not in asked][: refinement.expand]
+            _, row_ids = collection.search_vector(source.vector, refinement.expand + len(asked))
+            near = [int(row_id) for row_id in row_ids if row_id not in asked][: refinement.expand]
             if near:
-                _, vectors = searched_vectors(collection.store, near)
-                source = replace(source, vector=blend(source.vector, vectors, refinement.expand_alpha))
+                _, vectors = search_vectors(collection.store, near)
+                source = replace(source, vector=average_neighbours(source.vector, vectors, refinement.expand_alpha))
         result.append(source)
     return result

@@ -107,9 +107,9 @@ def write_page(path: Path, title: str, rows: Sequence[Row], lead: str = "") -> N
         raise QueryError(f"the page cannot be written to {path}: {error.strerror}") from error
 
 
-def view_picture(collection: Collection, number: int, view: int) -> Image.Image | None:
+def view_picture(collection: Collection, row_id: int, view: int) -> Image.Image | None:
     """Thumbnail of one view of an object."""
-    strip = collection.store.strip_of(number)
+    strip = collection.store.strip_of(row_id)
     if strip is None:
         return None
     with Image.open(io.BytesIO(strip)) as opened:
@@ -122,14 +122,14 @@ def _source_cell(collection: Collection, source: Source, query_view: int) -> Sou
     picture = None
     if source.pictures is not None:
         picture = Image.fromarray(source.pictures[min(query_view, len(source.pictures) - 1)])
-    elif source.number is not None:
-        picture = view_picture(collection, source.number, query_view)
+    elif source.row_id is not None:
+        picture = view_picture(collection, source.row_id, query_view)
     return SourceCell(source.term.label, None if picture is None else data_address(picture), source.term.weight < 0)
 
 
 def _hit_cell(collection: Collection, hit: Hit) -> HitCell:
-    number = collection.number_of(hit.id)
-    picture = view_picture(collection, number, hit.best_view["view"])
+    row_id = collection.row_id_of(hit.id)
+    picture = view_picture(collection, row_id, hit.best_view["view"])
     labels = ", ".join(f"{name}: {value}" for name, value in hit.metadata.items())
     view = place_of(hit.best_view)
     sure = "" if hit.confidence is None else f"{hit.confidence:.0%} sure"

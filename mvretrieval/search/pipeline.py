@@ -9,13 +9,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mvretrieval.confidence.estimator import check_threshold, judge_of, nothing_looks_like_it, sure_enough
+from mvretrieval.confidence.estimator import (
+    check_threshold,
+    confidence_estimator,
+    filter_by_confidence,
+    no_match_message,
+)
 from mvretrieval.errors import FilterError, QueryError
 from mvretrieval.search.explain import explain
 from mvretrieval.search.options import Refinement, expanded
 from mvretrieval.search.query import Query, Source, resolve
 from mvretrieval.search.rerank import Ranked, check_matchable, rerank
-from mvretrieval.store.augmented import searched_vectors
+from mvretrieval.store.augmented import search_vectors
 
 if TYPE_CHECKING:
     from mvretrieval.api import Collection
@@ -164,12 +169,12 @@ def answer_sources(
     """
     if min_confidence is None:
         return Answer(sources, search_sources(collection, sources, k, where, refine))
-    judge, reason = judge_of(collection, sources)
+    judge, reason = confidence_estimator(collection, sources)
     if judge is None:
         raise QueryError(f"no confidence to go by: {reason}")
     found = search_sources(collection, sources, k, where, refine)
-    hits = sure_enough(found, min_confidence)
-    return Answer(sources, hits, nothing_looks_like_it(found, where) if found and not hits else "")
+    hits = filter_by_confidence(found, min_confidence)
+    return Answer(sources, hits, no_match_message(found, where) if found and not hits else "")
 
 
 def search_sources(
@@ -183,56 +188,56 @@ def search_sources(
     refine = refine or Refinement()
     if refine.match_views:
         check_matchable(sources)
-    asked = [source.number for source in sources if source.number is not None]
+    asked = [source.row_id for source in sources if source.row_id is not None]
     n = max(k, refine.match_views)
     with collection.reading():
-        judge, _ = judge_of(collection, sources)
+        judge, _ = confidence_estimator(collection, sources)
         sources = expanded(collection, sources, refine)
         # The question's height is read off its own search where that goes over all objects.
         reach = judge.reach if judge is not None and judge.curve.share and where is None and refine.expand == 0 else 0
         factors, offset = standardise(collection, sources)
         vector = np.sum([np.float32(f) * source.vector for f, source in zip(factors, sources, strict=True)], axis=0)
-        scores, numbers = collection.search_vector(vector, max(n, reach) + len(asked), where)
-        others = np.flatnonzero(~np.isin(numbers, asked)) if asked else np.arange(len(numbers))
+        scores, row_ids = collection.search_vector(vector, max(n, reach) + len(asked), where)
+        others = np.flatnonzero(~np.isin(row_ids, asked)) if asked else np.arange(len(row_ids))
         height = 0.0
         if judge is not None:
             height = judge.height(scores[others]) if reach else judge.ask_height(collection)
         others = others[:n]
-        ranked = Ranked(scores[others].astype(np.float64) + offset, numbers[others])
+        ranked = Ranked(scores[others].astype(np.float64) + offset, row_ids[others])
         if refine.match_views:
             ranked = rerank(collection, sources, factors, ranked, refine.match_weight)
         hits = _hits(collection, sources, ranked, k)
         if judge is None or not hits:
             return hits
-        sure = judge.confidences(collection, ranked.numbers[:k].tolist(), height)
+        sure = judge.confidences(collection, ranked.row_ids[:k].tolist(), height)
         return [replace(hit, confidence=confidence) for hit, confidence in zip(hits, sure, strict=True)]
 
 
 def _hits(collection: Collection, sources: Sequence[Source], ranked: Ranked, k: int) -> list[Hit]:
     """The first k of them, explained."""
-    numbers = ranked.numbers[:k].tolist()
-    records = collection.store.records(numbers)
-    if not numbers:
+    row_ids = ranked.row_ids[:k].tolist()
+    records = collection.store.records(row_ids)
+    if not row_ids:
         return []
-    reasons = explain(collection, numbers, sources, ranked.matches is not None)
-    parts = np.empty((len(numbers), 0), np.float32)
+    reasons = explain(collection, row_ids, sources, ranked.matches is not None)
+    parts = np.empty((len(row_ids), 0), np.float32)
     if len(sources) > 1:
-        vectors = searched_vectors(collection.store, numbers)[1]
+        vectors = search_vectors(collection.store, row_ids)[1]
         parts = np.stack([vectors @ source.vector for source in sources], axis=1)
     return [
         Hit(
             rank=i + 1,
-            id=records[number].id,
-            path=records[number].path,
+            id=records[row_id].id,
+            path=records[row_id].path,
             score=float(ranked.scores[i]),
             best_view=reasons[i].best_view,
             view_weights=reasons[i].view_weights,
-            metadata=records[number].metadata,
-            facts=records[number].facts,
+            metadata=records[row_id].metadata,
+            facts=records[row_id].facts,
             parts=tuple(parts[i].tolist()),
             matches=() if ranked.matches is None else _known(ranked.matches[i]),
         )
-        for i, number in enumerate(numbers)
+        for i, row_id in enumerate(row_ids)
     ]
 
 

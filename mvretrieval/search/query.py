@@ -15,7 +15,7 @@ from mvrender.errors import MeshError
 from mvrender.mesh import UpAxis
 from mvrender.pool import Job
 from mvretrieval.errors import QueryError, did_you_mean
-from mvretrieval.images import Background, load_picture
+from mvretrieval.images import Background, load_image
 
 if TYPE_CHECKING:
     from mvretrieval.api import Collection
@@ -50,8 +50,8 @@ class Term:
         if self.kind not in _VALUES:
             near = did_you_mean(str(self.kind), _VALUES)
             raise QueryError(f"no kind of source is called '{self.kind}': {near}there are {', '.join(_VALUES)}")
-        wanted, said = _VALUES[self.kind]
-        if not isinstance(self.value, wanted):
+        needs_views, said = _VALUES[self.kind]
+        if not isinstance(self.value, needs_views):
             raise QueryError(f"a source of kind '{self.kind}' is {said}, not {type(self.value).__name__}")
 
     @property
@@ -137,7 +137,7 @@ class Source:
         vector: (D,) object vector.
         views: (S or 1, n, D') raw view vectors of the question, to find the view that matches; empty for a bare vector.
         pictures: what was looked at, (n, H, W, 3), for the page.
-        number: of the object, for an id.
+        row_id: of the object, for an id.
         view_numbers: which of that object's views `views` are.
     """
 
@@ -145,7 +145,7 @@ class Source:
     vector: NDArray[np.float32]
     views: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 0, 0), np.float32))
     pictures: NDArray[np.uint8] | None = None
-    number: int | None = None
+    row_id: int | None = None
     view_numbers: NDArray[np.int64] | None = None
 
 
@@ -182,24 +182,22 @@ def _unit(value: object, dim: int) -> NDArray[np.float32]:
 
 def _source(collection: Collection, query: Query, term: Term) -> Source:
     if term.kind == "id":
-        number = collection.number_of(term.value)
-        views, mask = collection.views(number)
-        vector = collection.store.vector_of(number)
-        return Source(term, vector, views[:, mask], number=number, view_numbers=np.flatnonzero(mask))
+        row_id = collection.row_id_of(term.value)
+        views, mask = collection.views(row_id)
+        vector = collection.store.vector_of(row_id)
+        return Source(term, vector, views[:, mask], row_id=row_id, view_numbers=np.flatnonzero(mask))
     if term.kind == "vector":
         return Source(term, _unit(term.value, collection.dim))
     describer = collection.describer
     if term.kind == "text":
-        vector = describer.describe_text(term.value)
+        vector = describer.embed_text(term.value)
         if not describer.encoder.has_text:  # an adapter's own words: no view can be compared with them
             return Source(term, vector)
         return Source(term, vector, describer.encoder.encode_text([term.value])[None])
     if term.kind == "images":
         size = describer.encoder.image_size
-        pictures = np.stack([load_picture(Path(path), size, query.background) for path in term.value])
-        return Source(
-            term, describer.describe_pictures(pictures), describer.encoder.encode_views(pictures)[None], pictures
-        )
+        pictures = np.stack([load_image(Path(path), size, query.background) for path in term.value])
+        return Source(term, describer.embed_images(pictures), describer.encoder.encode_views(pictures)[None], pictures)
     path = Path(term.value).absolute()
     try:
         rendered = collection.pool().render(Job(path, path.parent, query.up))

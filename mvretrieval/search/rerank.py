@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from mvretrieval.describe import PICTURE_STYLES
+from mvretrieval.describe import IMAGE_STYLES
 from mvretrieval.errors import QueryError, ShapeError
-from mvretrieval.store.augmented import searched_vectors
+from mvretrieval.store.augmented import search_vectors
 from mvretrieval.store.batches import view_vectors
 
 if TYPE_CHECKING:
@@ -37,12 +37,12 @@ class Ranked:
 
     Attributes:
         scores: (n,), falling.
-        numbers: (n,) of the objects.
+        row_ids: (n,) of the objects.
         matches: (n, T) match with each source, NaN for those that are not matched; None before matching.
     """
 
     scores: NDArray[np.float64]
-    numbers: NDArray[np.int64]
+    row_ids: NDArray[np.int64]
     matches: NDArray[np.float64] | None = None
 
 
@@ -131,27 +131,27 @@ def rerank(
         weight: share of the views.
     """
     describer = collection.describer
-    numbers, raw, masks = view_vectors(collection.store, ranked.numbers.tolist(), describer.n_styles)
-    matches = np.full((len(numbers), len(sources)), np.nan)
-    if len(numbers) == 0:
-        return Ranked(ranked.scores[:0], numbers, matches)
-    scores = ranked.scores[np.isin(ranked.numbers, numbers)]
+    row_ids, raw, masks = view_vectors(collection.store, ranked.row_ids.tolist(), describer.n_styles)
+    matches = np.full((len(row_ids), len(sources)), np.nan)
+    if len(row_ids) == 0:
+        return Ranked(ranked.scores[:0], row_ids, matches)
+    scores = ranked.scores[np.isin(ranked.row_ids, row_ids)]
     views = describer.matched_views(raw)
-    vectors = searched_vectors(collection.store, numbers.tolist())[1]
+    vectors = search_vectors(collection.store, row_ids.tolist())[1]
     for t, source in enumerate(sources):
         if _is_matched(source):
             matches[:, t] = _match(describer, source, views, masks)
             # A picture's vector meets only the styles that look like pictures, and these are part of an object's length.
             share = (len(styles_of(describer, source)) / describer.n_styles) ** 0.5
             scores = scores + weight * factors[t] * (share * matches[:, t] - vectors @ source.vector)
-    order = np.lexsort((numbers, -scores))
-    return Ranked(scores[order], numbers[order], matches[order])
+    order = np.lexsort((row_ids, -scores))
+    return Ranked(scores[order], row_ids[order], matches[order])
 
 
 def styles_of(describer: Describer, source: Source) -> list[int]:
     """Styles in which a source is compared: a picture or words only with those that look like pictures, if there are any."""
     every = list(range(describer.n_styles))
-    like_pictures = [s for s in every if describer.config.styles[s] in PICTURE_STYLES]
+    like_pictures = [s for s in every if describer.config.styles[s] in IMAGE_STYLES]
     return like_pictures if like_pictures and source.term.kind in ("images", "text") else every
 
 

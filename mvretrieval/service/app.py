@@ -22,7 +22,7 @@ from mvretrieval.service import thumbnails as pictures
 from mvretrieval.service.guard import KnownHosts
 from mvretrieval.service.metrics import Meter, Metrics
 from mvretrieval.service.problems import handle_problems
-from mvretrieval.service.search_service import Served
+from mvretrieval.service.search_service import SearchService
 from mvretrieval.service.settings import ServiceSettings
 from mvretrieval.service.uploads import BodyLimit, settle_uploads
 
@@ -41,14 +41,14 @@ def create_app(collection: Collection, settings: ServiceSettings | None = None) 
         settings: what is allowed; by default everybody may read and nobody write.
     """
     settings = settings or ServiceSettings()
-    served = Served(collection, settings)
+    served = SearchService(collection, settings)
     metrics = Metrics(served)
 
     @asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
         # Requests that wait for a turn each keep a thread; the quick ones must not wait for these.
         anyio.to_thread.current_default_thread_limiter().total_tokens = (
-            served.turnstile.most + served.writers.most + _THREADS
+            served.limiter.most + served.writers.most + _THREADS
         )
         if settings.token is not None:
             settle_uploads(collection)

@@ -122,20 +122,20 @@ def _host_of(scope: Scope) -> str:
         return ""
 
 
-class Turnstile:
+class FairLimiter:
     """Lets few in at once and few wait, who come first first; the others are told to come again."""
 
-    def __init__(self, at_once: int, waiting: int, patience_seconds: float) -> None:
+    def __init__(self, at_once: int, waiting: int, queue_timeout_s: float) -> None:
         """Open it.
 
         Args:
             at_once: places inside.
             waiting: that may wait for one.
-            patience_seconds: how long each of them waits.
+            queue_timeout_s: how long each of them waits.
         """
         self.most = at_once + waiting
         self._free = at_once
-        self._patience = patience_seconds
+        self._patience = queue_timeout_s
         # Not a semaphore, which lets in whoever comes by when a place gets free: somebody waited half a minute among 32.
         self._waiting: deque[threading.Event] = deque()
         self._lock = threading.Lock()

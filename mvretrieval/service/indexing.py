@@ -12,12 +12,12 @@ from mvretrieval.service.guard import guarded
 from mvretrieval.service.jobs import Job
 from mvretrieval.service.models import JobModel, JobRequest
 from mvretrieval.service.problems import ProblemError, refusals
-from mvretrieval.service.search_service import Served
+from mvretrieval.service.search_service import SearchService
 
 _Number = Annotated[int, Path(ge=1, le=2**31)]
 
 
-def routes(served: Served) -> APIRouter:
+def routes(served: SearchService) -> APIRouter:
     """Routes of jobs."""
     router = guarded(served.settings, "jobs", writes=True)
     jobs, folders = served.jobs, served.settings.folders

@@ -10,7 +10,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mvretrieval.service.search_service import Served
+from mvretrieval.service.search_service import SearchService
 
 _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -19,7 +19,7 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 class Metrics:
     """Counters of one service."""
 
-    def __init__(self, served: Served) -> None:
+    def __init__(self, served: SearchService) -> None:
         """Count for a service; several in one process count for themselves."""
         self._registry = CollectorRegistry()
         self._requests = Counter(
@@ -71,14 +71,14 @@ class Meter:
 class _State(Collector):
     """What is so at the moment when somebody asks."""
 
-    def __init__(self, served: Served) -> None:
+    def __init__(self, served: SearchService) -> None:
         self._served = served
 
     def collect(self) -> Iterator[Metric]:
         served = self._served
         yield GaugeMetricFamily("mvr_objects", "Objects in the collection", len(served.collection))
         yield GaugeMetricFamily(
-            "mvr_waiting", "Requests that are rendered and encoded, or wait for it", served.turnstile.inside
+            "mvr_waiting", "Requests that are rendered and encoded, or wait for it", served.limiter.inside
         )
         yield GaugeMetricFamily("mvr_ready", "1 when questions are answered at once", float(served.is_ready))
         yield GaugeMetricFamily("mvr_jobs_running", "Folders that are being indexed", float(served.jobs.is_busy))

@@ -25,7 +25,7 @@ from mvretrieval.service.models import (
     Removed,
 )
 from mvretrieval.service.problems import ProblemError, refusals
-from mvretrieval.service.search_service import Served
+from mvretrieval.service.search_service import SearchService
 from mvretrieval.service.uploads import Kept, forget_upload, kept, new_upload
 
 _Files = Annotated[
@@ -39,7 +39,7 @@ _Metadata = Annotated[Json[Labels | None] | None, Form(description="labels, as J
 _Up = Annotated[UpAxis | None, Form(description="axis that is up in the file")]
 
 
-def reading(served: Served) -> APIRouter:
+def reading(served: SearchService) -> APIRouter:
     """Routes that tell of objects."""
     router = guarded(served.settings, "objects")
     collection = served.collection
@@ -53,10 +53,10 @@ def reading(served: Served) -> APIRouter:
         """Objects in the order in which they were added."""
         with collection.reading():
             served.check_filter(where)
-            numbers = [int(number) for number in collection.store.select(where) if number > after][: limit + 1]
-            records = collection.store.records(numbers[:limit])
-        some = [served.object(records[number]) for number in numbers[:limit]]
-        return ObjectPage(objects=some, next=numbers[limit - 1] if len(numbers) > limit else None)
+            row_ids = [int(row_id) for row_id in collection.store.select(where) if row_id > after][: limit + 1]
+            records = collection.store.records(row_ids[:limit])
+        some = [served.object(records[row_id]) for row_id in row_ids[:limit]]
+        return ObjectPage(objects=some, next=row_ids[limit - 1] if len(row_ids) > limit else None)
 
     @router.get("/objects/{object_id:path}", responses=refusals(404))
     def one(object_id: str) -> ObjectModel:
@@ -74,7 +74,7 @@ def reading(served: Served) -> APIRouter:
     return router
 
 
-def writing(served: Served) -> APIRouter:
+def writing(served: SearchService) -> APIRouter:
     """Routes that change objects."""
     router = guarded(served.settings, "objects", writes=True)
     collection = served.collection
@@ -84,16 +84,16 @@ def writing(served: Served) -> APIRouter:
         """Add a mesh. It can be found at once."""
         with kept(files, served.settings) as uploads:
             new = _New(uploads, _check_id(id or next(iter(uploads.paths.values())).name), metadata, up)
-            with served.written(), served.turnstile.turn():
-                if id is not None and collection.store.number_of(id) is not None:
+            with served.written(), served.limiter.turn():
+                if id is not None and collection.store.row_id_of(id) is not None:
                     raise ProblemError(HTTPStatus.CONFLICT, "id_taken", f"there is an object '{id}': PUT replaces it")
                 return served.object(collection.get(_take(collection, new, replaces=False)))
 
     @router.put("/objects/{object_id:path}", responses=refusals(404, 409, 413, 415, 422, 429, 503))
     def replace(files: _Files, object_id: str, metadata: _Metadata = None, up: _Up = None) -> ObjectModel:
         """Give an object another mesh; its id stays, and its labels but for those that are set."""
-        with kept(files, served.settings) as uploads, served.written(), served.turnstile.turn():
-            collection.number_of(object_id)
+        with kept(files, served.settings) as uploads, served.written(), served.limiter.turn():
+            collection.row_id_of(object_id)
             return served.object(
                 collection.get(_take(collection, _New(uploads, object_id, metadata, up), replaces=True))
             )
@@ -145,7 +145,7 @@ def _take(collection: Collection, new: _New, replaces: bool) -> str:
         replaces: an object of that id gets these files; otherwise the new one gets another id.
     """
     folder = new_upload(collection)
-    old = collection.store.number_of(new.id) if replaces else None
+    old = collection.store.row_id_of(new.id) if replaces else None
     old_path = None if old is None else collection.store.records([old])[old].path
     try:
         shutil.copytree(new.uploads.folder, folder)

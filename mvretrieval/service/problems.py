@@ -22,7 +22,7 @@ from mvretrieval.errors import (
     FilterError,
     LabelsError,
     MvrError,
-    NoWordsError,
+    NoTextError,
     QueryError,
     UnknownObjectError,
 )
@@ -30,7 +30,7 @@ from mvretrieval.errors import (
 _OF_QUESTIONS = {
     FilterError: "bad_filter",
     LabelsError: "bad_labels",
-    NoWordsError: "no_words",
+    NoTextError: "no_words",
     QueryError: "bad_query",
 }
 

@@ -22,7 +22,7 @@ from mvretrieval.search.options import Refinement
 from mvretrieval.search.page import data_address
 from mvretrieval.search.pipeline import Hit, answer
 from mvretrieval.search.query import Query, Source, Term
-from mvretrieval.service.guard import Turnstile
+from mvretrieval.service.guard import FairLimiter
 from mvretrieval.service.jobs import Jobs
 from mvretrieval.service.models import (
     CollectionModel,
@@ -53,7 +53,7 @@ _WORDS_HINT = (
 )
 
 
-class Served:
+class SearchService:
     """One collection, open for the whole life of a service."""
 
     def __init__(self, collection: Collection, settings: ServiceSettings) -> None:
@@ -66,8 +66,8 @@ class Served:
         self.collection = collection
         self.settings = settings
         workers = collection.pool().n_workers if collection.describer.rig.is_known else 1
-        self.turnstile = Turnstile(2 * workers, settings.max_waiting, settings.patience_seconds)
-        self.writers = Turnstile(1, settings.max_waiting, settings.patience_seconds)
+        self.limiter = FairLimiter(2 * workers, settings.max_waiting, settings.queue_timeout_s)
+        self.writers = FairLimiter(1, settings.max_waiting, settings.queue_timeout_s)
         self.writing = threading.Lock()  # a job holds it for long; others are refused meanwhile
         self.jobs = Jobs(collection, self.writing)
         self.why_not_ready = "the encoder and the index are being opened: try again soon"
@@ -190,9 +190,9 @@ class Served:
         )
         refine = Refinement(expand=request.expand, match_views=request.match_views, match_weight=request.match_weight)
         looks = any(not isinstance(term, IdTerm | VectorTerm) for term in request.terms)
-        with self.turnstile.turn() if looks else nullcontext():
+        with self.limiter.turn() if looks else nullcontext():
             if looks:  # one thread opens the encoder, the others wait for it
-                self._opened.wait(self.settings.patience_seconds)
+                self._opened.wait(self.settings.queue_timeout_s)
             found = answer(self.collection, query, request.k, request.where, refine, request.min_confidence)
         return SearchAnswer(
             hits=[self._hit(hit) for hit in found.hits],

@@ -10,11 +10,11 @@ from pydantic import Json
 from mvretrieval.service.guard import guarded
 from mvretrieval.service.models import SearchAnswer, SearchRequest
 from mvretrieval.service.problems import refusals
-from mvretrieval.service.search_service import Served
+from mvretrieval.service.search_service import SearchService
 from mvretrieval.service.uploads import kept
 
 
-def routes(served: Served) -> APIRouter:
+def routes(served: SearchService) -> APIRouter:
     """Routes that ask."""
     router = guarded(served.settings, "search")
 

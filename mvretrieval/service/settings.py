@@ -34,7 +34,7 @@ class ServiceSettings:
         max_files: in one request.
         max_hits: that one search may ask for.
         max_waiting: requests with meshes or pictures that may wait or be worked on at once; more are told to come again.
-        patience_seconds: that a request waits for its turn, before it is told to come again.
+        queue_timeout_s: that a request waits for its turn, before it is told to come again.
     """
 
     token: str | None = None
@@ -50,7 +50,7 @@ class ServiceSettings:
     max_files: int = 16
     max_hits: int = 1000
     max_waiting: int = 64
-    patience_seconds: float = 60.0
+    queue_timeout_s: float = 60.0
 
     def __post_init__(self) -> None:
         """Refuse limits that let nothing through.

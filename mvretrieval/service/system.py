@@ -13,7 +13,7 @@ from mvretrieval.service.guard import guarded
 from mvretrieval.service.metrics import Metrics
 from mvretrieval.service.models import CollectionModel
 from mvretrieval.service.problems import ProblemError, refusals
-from mvretrieval.service.search_service import Served
+from mvretrieval.service.search_service import SearchService
 
 
 class State(BaseModel):
@@ -22,7 +22,7 @@ class State(BaseModel):
     status: Literal["ok"] = "ok"
 
 
-def open_routes(served: Served) -> APIRouter:
+def open_routes(served: SearchService) -> APIRouter:
     """Routes that need no token."""
     router = APIRouter(tags=["system"])
 
@@ -41,7 +41,7 @@ def open_routes(served: Served) -> APIRouter:
     return router
 
 
-def guarded_routes(served: Served, metrics: Metrics) -> APIRouter:
+def guarded_routes(served: SearchService, metrics: Metrics) -> APIRouter:
     """What is served, and how it goes."""
     router = guarded(served.settings, "system")
 

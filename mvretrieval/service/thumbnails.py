@@ -15,13 +15,13 @@ from mvretrieval.search.page import view_picture
 from mvretrieval.service.guard import guarded
 from mvretrieval.service.model_cache import ModelsCache
 from mvretrieval.service.problems import ProblemError, Responses, refusals
-from mvretrieval.service.search_service import Served
+from mvretrieval.service.search_service import SearchService
 
 _WEBP: Responses = {200: {"content": {"image/webp": {}}, "description": "a picture"}}
 _GLB: Responses = {200: {"content": {"model/gltf-binary": {}}, "description": "the mesh in the unit sphere, +Y up"}}
 
 
-def routes(served: Served) -> APIRouter:
+def routes(served: SearchService) -> APIRouter:
     """Routes that show."""
     router = guarded(served.settings, "pictures")
     collection = served.collection
@@ -34,10 +34,10 @@ def routes(served: Served) -> APIRouter:
         view: Annotated[int, Query(ge=0, le=9999, description="of the object's views")] = 0,
     ) -> Response:
         """A small picture of one view of an object."""
-        number = collection.number_of(object_id)
+        row_id = collection.row_id_of(object_id)
 
         def picture() -> bytes:
-            found = view_picture(collection, number, view) if view < collection.describer.rig.n_views else None
+            found = view_picture(collection, row_id, view) if view < collection.describer.rig.n_views else None
             if found is None:
                 raise ProblemError(HTTPStatus.NOT_FOUND, "no_picture", f"'{object_id}' has no picture of view {view}")
             out = io.BytesIO()
@@ -52,7 +52,7 @@ def routes(served: Served) -> APIRouter:
         record = collection.get(object_id)
 
         def picture() -> bytes:
-            found = collection.store.strip_of(record.number)
+            found = collection.store.strip_of(record.row_id)
             if not found:
                 raise ProblemError(HTTPStatus.NOT_FOUND, "no_picture", f"'{object_id}' has no pictures")
             return found
@@ -72,9 +72,9 @@ def routes(served: Served) -> APIRouter:
             found = models.get(record.content_hash)
             if found is None:
                 path = Path(record.path)
-                root = Path(collection.store.root_of(record.number) or path.parent)
+                root = Path(collection.store.root_of(record.row_id) or path.parent)
                 job = Job(path, root, record.facts["up"])
-                with served.turnstile.turn():
+                with served.limiter.turn():
                     found = collection.pool().convert(job).glb
                 models.put(record.content_hash, found)
             return found

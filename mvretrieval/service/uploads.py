@@ -40,14 +40,14 @@ def settle_uploads(collection: Collection) -> None:
         return
     store = collection.store
     uploaded = [
-        (number, Path(path), name) for number, path in store.paths_with(f"/{UPLOADS}/") if (name := upload_of(path))
+        (row_id, Path(path), name) for row_id, path in store.paths_with(f"/{UPLOADS}/") if (name := upload_of(path))
     ]
     with store.transaction():
-        for number, path, name in uploaded:
+        for row_id, path, name in uploaded:
             there = path.parts.index(name)
             here = folder.joinpath(*path.parts[there:])
             if here != path and here.is_file():
-                store.move(number, str(here), store.stat_of(number), str(here.parent))
+                store.move(row_id, str(here), store.stat_of(row_id), str(here.parent))
     used = {name for _, _, name in uploaded}
     for place in folder.iterdir():
         if _UPLOAD.fullmatch(place.name) and place.name not in used:

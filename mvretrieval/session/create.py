@@ -65,6 +65,6 @@ def _open_new(config: DescriberConfig, options: OpenOptions, adapter: Adapter | 
         raise DescriberError(f"the configuration names adapter {config.adapter}: give that adapter too")
     if adapter is None:
         return describer
-    if config.wants_statistics or config.pooling != "mean":
+    if config.wants_whitening or config.pooling != "mean":
         raise DescriberError("an adapter brings its own whitening and pooling: name one or the other")
     return describer.with_adapter(adapter)

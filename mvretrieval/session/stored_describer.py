@@ -10,7 +10,7 @@ from mvrender.mesh import Limits
 from mvrender.renderer import choose
 from mvretrieval.describe import Describer, DescriberConfig, check_same
 from mvretrieval.store.store import Store
-from mvretrieval.weighting.whitening import Statistics
+from mvretrieval.weighting.whitening import Whitening
 
 if TYPE_CHECKING:
     from mvretrieval.encoders.device import PrecisionChoice
@@ -55,8 +55,8 @@ class Description:
     @property
     def describer(self) -> Describer:
         """As the store has it now; the opened encoder stays open while it is the same."""
-        epoch = int(self._store.get_meta("epoch", 0))
-        if self._describer is None or self._epoch != epoch:
+        generation = int(self._store.get_meta("epoch", 0))
+        if self._describer is None or self._epoch != generation:
             config = DescriberConfig.from_json(self._store.get_meta("describer"))
             config = replace(config, encoder=self._relocated.get(config.encoder, config.encoder))
             fitted = _fitted_of(self._store)
@@ -65,15 +65,15 @@ class Description:
                 describer.config = config
             else:
                 describer = open_describer(config, fitted, self._options)
-            self._describer, self._epoch = describer, epoch
+            self._describer, self._epoch = describer, generation
         return self._describer
 
     @property
     def dim(self) -> int:
         """Length D of an object vector."""
         describer = self.describer
-        statistics = describer.statistics
-        view_dim = int(self._store.get_meta("view_dim")) if statistics is None else statistics.dim
+        whitening = describer.whitening
+        view_dim = int(self._store.get_meta("view_dim")) if whitening is None else whitening.dim
         return describer.n_styles * view_dim
 
     def use(self, describer: Describer) -> None:
@@ -126,7 +126,7 @@ class Description:
         self._describer = other
 
 
-def open_describer(config: DescriberConfig, fitted: Statistics | Adapter | None, options: OpenOptions) -> Describer:
+def open_describer(config: DescriberConfig, fitted: Whitening | Adapter | None, options: OpenOptions) -> Describer:
     """A describer as this machine runs it."""
     return Describer(config, fitted, options.device, options.precision, options.backend, options.shared)  # type: ignore[arg-type]
 
@@ -145,14 +145,14 @@ def _describer_meta(describer: Describer) -> dict[str, Any]:
     }
 
 
-def _fitted_of(store: Store) -> Statistics | Adapter | None:
+def _fitted_of(store: Store) -> Whitening | Adapter | None:
     """What `_describer_meta` wrote."""
-    adapter, statistics = store.get_meta("adapter"), store.get_meta("statistics")
+    adapter, whitening = store.get_meta("adapter"), store.get_meta("statistics")
     if adapter:
         from mvretrieval.weighting.adapter import Adapter
 
         return Adapter.from_bytes(adapter)
-    return Statistics.from_bytes(statistics) if statistics else None
+    return Whitening.from_bytes(whitening) if whitening else None
 
 
 def _view_meta(describer: Describer) -> dict[str, Any]:

@@ -38,7 +38,7 @@ _SEARCHED = (
 
 
 @dataclass(frozen=True)
-class Smoothing:
+class AugmentationConfig:
     """How a collection's vectors are smoothed (see `augmentation`).
 
     Attributes:
@@ -56,7 +56,7 @@ class Smoothing:
             raise DescriberError(f"the power of the similarity is a number from 0, not {self.alpha:g}")
 
     @classmethod
-    def of(cls, k: int, alpha: float | None = None) -> Smoothing | None:
+    def of(cls, k: int, alpha: float | None = None) -> AugmentationConfig | None:
         """Smoothing with k neighbours; None for 0."""
         return None if k == 0 else cls(k, ALPHA if alpha is None else alpha)
 
@@ -64,10 +64,10 @@ class Smoothing:
         return f"{self.k} neighbours, similarity to the power {self.alpha:g}"
 
 
-def smoothing_of(store: Store) -> Smoothing | None:
+def augmentation_of(store: Store) -> AugmentationConfig | None:
     """How the collection is smoothed; None where it is not."""
     text = store.get_meta("smoothing")
-    return None if text is None else Smoothing(**json.loads(text))
+    return None if text is None else AugmentationConfig(**json.loads(text))
 
 
 def is_up_to_date(store: Store) -> bool:
@@ -78,40 +78,40 @@ def is_up_to_date(store: Store) -> bool:
 # -- what is searched --------------------------------------------------------------------------------------------------
 
 
-def searched_vectors(store: Store, numbers: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """The vectors (n, D) that are searched, smoothed where the collection is, in the order of `numbers`.
+def search_vectors(store: Store, row_ids: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The vectors (n, D) that are searched, smoothed where the collection is, in the order of `row_ids`.
 
     Returns:
         The numbers (n,) of those that are there, and their vectors.
     """
-    if smoothing_of(store) is None:
-        return original_vectors(store, numbers)
-    return stacked(rows_of(store, _SEARCHED, numbers), numbers)
+    if augmentation_of(store) is None:
+        return original_vectors(store, row_ids)
+    return stacked(rows_of(store, _SEARCHED, row_ids), row_ids)
 
 
-def smoothed_vector(store: Store, number: int) -> NDArray[np.float32] | None:
+def augmented_vector(store: Store, row_id: int) -> NDArray[np.float32] | None:
     """(D,) smoothed vector of an object; None where the collection is not smoothed."""
-    return None if smoothing_of(store) is None else searched_vectors(store, [number])[1][0]
+    return None if augmentation_of(store) is None else search_vectors(store, [row_id])[1][0]
 
 
-def searched_since(store: Store, change: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-    """Numbers (n,) and searched vectors (n, D) of the objects whose vector changed after `change`, in parts."""
-    if smoothing_of(store) is None:
-        yield from store.vectors_since(change)
+def search_vectors_since(store: Store, sequence: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+    """Numbers (n,) and searched vectors (n, D) of the objects whose vector changed after `sequence`, in parts."""
+    if augmentation_of(store) is None:
+        yield from store.vectors_since(sequence)
         return
     # Each number once, and by the indices on `change`: a scan of a large collection for one change takes too long.
     rows = store.db.all(
         "SELECT number FROM objects WHERE change > ? UNION SELECT number FROM smoothed WHERE change > ? ORDER BY number",
-        (change, change),
+        (sequence, sequence),
     )
     for start in range(0, len(rows), _PAGE):
-        yield searched_vectors(store, [row[0] for row in rows[start : start + _PAGE]])
+        yield search_vectors(store, [row[0] for row in rows[start : start + _PAGE]])
 
 
 # -- the table, in transactions of the caller's ------------------------------------------------------------------------
 
 
-def start_anew(store: Store, setting: Smoothing | None) -> None:
+def reset_augmentation(store: Store, setting: AugmentationConfig | None) -> None:
     """Remember the setting, and forget what was smoothed by another."""
     store.db.run("DROP TABLE IF EXISTS smoothed")
     store.db.run(_TABLE)
@@ -119,17 +119,17 @@ def start_anew(store: Store, setting: Smoothing | None) -> None:
     store.set_meta("smoothing", json.dumps(asdict(setting)) if setting else None)
 
 
-def put_smoothed(
-    store: Store, number: int, change: int, vector: NDArray[np.float32], nearest: NDArray[np.int64], edge: float
+def put_augmented(
+    store: Store, row_id: int, sequence: int, vector: NDArray[np.float32], nearest: NDArray[np.int64], edge: float
 ) -> None:
     """Set an object's smoothed vector (D,), its neighbours' numbers (k,), and the cosine of the last of them."""
     store.db.run(
         "INSERT OR REPLACE INTO smoothed VALUES (?, ?, ?, ?, ?)",
-        (number, change, edge, nearest.astype("<i8").tobytes(), vector.astype("<f4").tobytes()),
+        (row_id, sequence, edge, nearest.astype("<i8").tobytes(), vector.astype("<f4").tobytes()),
     )
 
 
-def neighbourhoods(store: Store, numbers: NDArray[np.int64], k: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def neighbourhoods(store: Store, row_ids: NDArray[np.int64], k: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Neighbours of objects when all were last smoothed.
 
     Returns:
@@ -140,10 +140,10 @@ def neighbourhoods(store: Store, numbers: NDArray[np.int64], k: int) -> tuple[ND
         "SELECT s.number, s.edge, s.nearest FROM smoothed s JOIN objects o USING (number)"
         " WHERE s.change >= o.change AND s.number IN"
     )
-    rows = rows_of(store, select, numbers.tolist())
-    nearest, edges = np.full((len(numbers), k), -1, np.int64), np.full(len(numbers), -np.inf)
-    for i, number in enumerate(numbers.tolist()):
-        row = rows.get(number)
+    rows = rows_of(store, select, row_ids.tolist())
+    nearest, edges = np.full((len(row_ids), k), -1, np.int64), np.full(len(row_ids), -np.inf)
+    for i, row_id in enumerate(row_ids.tolist()):
+        row = rows.get(row_id)
         if row is not None and row[2] is not None:
             found = np.frombuffer(row[2], "<i8")
             nearest[i, : len(found)] = found

@@ -14,46 +14,46 @@ from mvretrieval.store.store import Store
 _AT_ONCE = 500
 
 
-def original_vectors(store: Store, numbers: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Object vectors (n, D) as the describer made them, in the order of `numbers`.
+def original_vectors(store: Store, row_ids: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Object vectors (n, D) as the describer made them, in the order of `row_ids`.
 
     Returns:
         The numbers (n,) of those that are there, and their vectors.
     """
-    return stacked(rows_of(store, "SELECT number, vector FROM vectors WHERE number IN", numbers), numbers)
+    return stacked(rows_of(store, "SELECT number, vector FROM vectors WHERE number IN", row_ids), row_ids)
 
 
 def view_vectors(
-    store: Store, numbers: Sequence[int], n_styles: int
+    store: Store, row_ids: Sequence[int], n_styles: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.bool_]]:
-    """Raw view vectors of objects, in the order of `numbers`.
+    """Raw view vectors of objects, in the order of `row_ids`.
 
     Returns:
         The numbers (n,) of those that are there, their views (n, S, V, D) and masks (n, V).
     """
-    rows = rows_of(store, "SELECT number, mask, vectors FROM views WHERE number IN", numbers)
-    found = [int(number) for number in numbers if int(number) in rows]
+    rows = rows_of(store, "SELECT number, mask, vectors FROM views WHERE number IN", row_ids)
+    found = [int(row_id) for row_id in row_ids if int(row_id) in rows]
     if not found:
         return np.empty(0, np.int64), np.empty((0, n_styles, 0, 0), np.float32), np.empty((0, 0), bool)
-    masks = np.stack([np.frombuffer(rows[number][1], np.uint8).astype(bool) for number in found])
+    masks = np.stack([np.frombuffer(rows[row_id][1], np.uint8).astype(bool) for row_id in found])
     views = np.empty((len(found), len(rows[found[0]][2]) // 2), np.float32)
-    for own, number in zip(views, found, strict=True):
+    for own, row_id in zip(views, found, strict=True):
         # One by one: the memory of all of them together would be fetched and given back with every call, at twice the time.
-        own[:] = widened(rows[number][2])
+        own[:] = widened(rows[row_id][2])
     return np.array(found, np.int64), views.reshape(len(found), n_styles, masks.shape[1], -1), masks
 
 
-def rows_of(store: Store, select: str, numbers: Sequence[int]) -> dict[int, Any]:
+def rows_of(store: Store, select: str, row_ids: Sequence[int]) -> dict[int, Any]:
     """Rows by their first column; `select` ends where the list of numbers begins."""
     rows: dict[int, Any] = {}
-    for start in range(0, len(numbers), _AT_ONCE):
-        some = [int(number) for number in numbers[start : start + _AT_ONCE]]
+    for start in range(0, len(row_ids), _AT_ONCE):
+        some = [int(row_id) for row_id in row_ids[start : start + _AT_ONCE]]
         rows |= {row[0]: row for row in store.db.all(f"{select} ({','.join('?' * len(some))})", some)}
     return rows
 
 
-def stacked(rows: dict[int, Any], numbers: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Numbers (n,) and vectors (n, D) of rows (number, vector), in the order of `numbers`."""
-    found = [int(number) for number in numbers if int(number) in rows]
-    flat = np.frombuffer(b"".join(rows[number][1] for number in found), "<f4")
+def stacked(rows: dict[int, Any], row_ids: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Numbers (n,) and vectors (n, D) of rows (number, vector), in the order of `row_ids`."""
+    found = [int(row_id) for row_id in row_ids if int(row_id) in rows]
+    flat = np.frombuffer(b"".join(rows[row_id][1] for row_id in found), "<f4")
     return np.array(found, np.int64), flat.reshape(len(found), -1 if found else 0)

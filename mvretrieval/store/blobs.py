@@ -24,63 +24,63 @@ def widened(halves: bytes) -> NDArray[np.float32]:
     signs <<= 16
     bits &= 0x7FFF
     bits <<= 13
-    numbers: NDArray[np.float32] = bits.view(np.float32)
-    numbers *= _FLOAT16_BIAS  # right for the smallest numbers too, which have no leading bit
+    row_ids: NDArray[np.float32] = bits.view(np.float32)
+    row_ids *= _FLOAT16_BIAS  # right for the smallest numbers too, which have no leading bit
     bits |= signs
-    return numbers
+    return row_ids
 
 
-def put_vector(db: Database, number: int, vector: NDArray[np.float32]) -> None:
+def put_vector(db: Database, row_id: int, vector: NDArray[np.float32]) -> None:
     """Set an object's vector (D,)."""
-    db.run("INSERT OR REPLACE INTO vectors VALUES (?, ?)", (number, np.asarray(vector, "<f4").tobytes()))
+    db.run("INSERT OR REPLACE INTO vectors VALUES (?, ?)", (row_id, np.asarray(vector, "<f4").tobytes()))
 
 
-def put_smoothed_vector(db: Database, number: int, change: int, vector: NDArray[np.float32]) -> None:
+def put_augmented_vector(db: Database, row_id: int, sequence: int, vector: NDArray[np.float32]) -> None:
     """Set the smoothed vector (D,) of an object that is new or changed; others' neighbours are found later."""
     db.run(
         "INSERT OR REPLACE INTO smoothed (number, change, vector) VALUES (?, ?, ?)",
-        (number, change, np.asarray(vector, "<f4").tobytes()),
+        (row_id, sequence, np.asarray(vector, "<f4").tobytes()),
     )
 
 
-def put_views(db: Database, number: int, view_vectors: NDArray[np.float16], view_mask: NDArray[np.bool_]) -> None:
+def put_views(db: Database, row_id: int, view_vectors: NDArray[np.float16], view_mask: NDArray[np.bool_]) -> None:
     """Set an object's raw view vectors (S, V, D) and mask (V,)."""
     db.run(
         "INSERT OR REPLACE INTO views VALUES (?, ?, ?)",
-        (number, view_mask.astype(np.uint8).tobytes(), np.asarray(view_vectors, "<f2").tobytes()),
+        (row_id, view_mask.astype(np.uint8).tobytes(), np.asarray(view_vectors, "<f2").tobytes()),
     )
 
 
-def put_strip(db: Database, number: int, strip: bytes) -> None:
+def put_strip(db: Database, row_id: int, strip: bytes) -> None:
     """Set the WebP strip of an object's views."""
-    db.run("INSERT OR REPLACE INTO thumbnails VALUES (?, ?)", (number, strip))
+    db.run("INSERT OR REPLACE INTO thumbnails VALUES (?, ?)", (row_id, strip))
 
 
-def vector_of(db: Database, number: int) -> NDArray[np.float32]:
+def vector_of(db: Database, row_id: int) -> NDArray[np.float32]:
     """(D,) vector of one object."""
-    row = db.one("SELECT vector FROM vectors WHERE number = ?", (number,))
+    row = db.one("SELECT vector FROM vectors WHERE number = ?", (row_id,))
     if row is None:
-        raise CollectionError(f"object {number} has no vector; index its file again")
+        raise CollectionError(f"object {row_id} has no vector; index its file again")
     return np.frombuffer(row[0], "<f4")
 
 
-def views_of(db: Database, number: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+def views_of(db: Database, row_id: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Raw view vectors (S * V * D,) flat and mask (V,) of one object."""
-    row = db.one("SELECT vectors, mask FROM views WHERE number = ?", (number,))
+    row = db.one("SELECT vectors, mask FROM views WHERE number = ?", (row_id,))
     if row is None:
-        raise CollectionError(f"object {number} has no views; index its file again")
+        raise CollectionError(f"object {row_id} has no views; index its file again")
     return widened(row[0]), np.frombuffer(row[1], np.uint8).astype(bool)
 
 
-def strip_of(db: Database, number: int) -> bytes | None:
+def strip_of(db: Database, row_id: int) -> bytes | None:
     """WebP strip of an object's views."""
-    row = db.one("SELECT strip FROM thumbnails WHERE number = ?", (number,))
+    row = db.one("SELECT strip FROM thumbnails WHERE number = ?", (row_id,))
     return None if row is None else bytes(row[0])
 
 
-def vectors_since(db: Database, change: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-    """Numbers (n,) and vectors (n, D) of the objects changed after `change`, in parts; of all objects for -1."""
-    if change < 0:
+def vectors_since(db: Database, sequence: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+    """Numbers (n,) and vectors (n, D) of the objects changed after `sequence`, in parts; of all objects for -1."""
+    if sequence < 0:
         last = -1
         while rows := db.all(
             f"SELECT number, vector FROM vectors WHERE number > ? ORDER BY number LIMIT {_PAGE}", (last,)
@@ -89,9 +89,9 @@ def vectors_since(db: Database, change: int) -> Iterator[tuple[NDArray[np.int64]
             yield _joined(rows)
         return
     # First the numbers alone, from the index on `change`: asked for a page of vectors in order, SQLite goes through all objects.
-    numbers = sorted(row[0] for row in db.all("SELECT number FROM objects WHERE change > ?", (change,)))
-    for start in range(0, len(numbers), _PAGE):
-        some = ", ".join(map(str, numbers[start : start + _PAGE]))
+    row_ids = sorted(row[0] for row in db.all("SELECT number FROM objects WHERE change > ?", (sequence,)))
+    for start in range(0, len(row_ids), _PAGE):
+        some = ", ".join(map(str, row_ids[start : start + _PAGE]))
         if rows := db.all(f"SELECT number, vector FROM vectors WHERE number IN ({some}) ORDER BY number"):
             yield _joined(rows)
 

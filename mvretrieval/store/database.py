@@ -29,7 +29,7 @@ class Database:
         self._connection = connection
         self._lock = threading.RLock()
         # What was answered in the snapshot that is open, which holds until it ends.
-        self._steady: dict[tuple[str, Sequence[Any]], Any] | None = None
+        self._cached: dict[tuple[str, Sequence[Any]], Any] | None = None
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA busy_timeout = 10000")
@@ -67,11 +67,11 @@ class Database:
                     f"{self._folder} was changed or removed by another program, and may only be read here: open it again"
                 )
             self._connection.execute("BEGIN")
-            self._steady = {}
+            self._cached = {}
             try:
                 yield
             finally:
-                self._steady = None
+                self._cached = None
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
 
@@ -90,14 +90,14 @@ class Database:
         with self._lock, explained(self._folder):
             return self._connection.execute(sql, parameters).fetchone()
 
-    def steady(self, sql: str, *parameters: Any) -> Any:
+    def cached_one(self, sql: str, *parameters: Any) -> Any:
         """As `one`; what is asked again in a snapshot is remembered: right after a search every statement finds cold caches."""
         with self._lock:
-            if self._steady is None:
+            if self._cached is None:
                 return self.one(sql, parameters)
-            if (sql, parameters) not in self._steady:
-                self._steady[sql, parameters] = self.one(sql, parameters)
-            return self._steady[sql, parameters]
+            if (sql, parameters) not in self._cached:
+                self._cached[sql, parameters] = self.one(sql, parameters)
+            return self._cached[sql, parameters]
 
 
 def _state_of(path: Path) -> tuple[int, int, bool]:

@@ -18,7 +18,7 @@ _MOST_LABELS = 1000  # SQLite has 2,000 columns at most, and indices for each
 _FACTS = ("id", "path", "format", "faces", "vertices", "textured", "up")
 
 
-def set_labels(db: Database, number: int, values: Mapping[str, Any]) -> bool:
+def set_labels(db: Database, row_id: int, values: Mapping[str, Any]) -> bool:
     """Set labels of an object; columns are made as needed. Tells whether anything changed.
 
     Raises:
@@ -42,11 +42,11 @@ def set_labels(db: Database, number: int, values: Mapping[str, Any]) -> bool:
         db.run(f"ALTER TABLE metadata ADD COLUMN {quoted(name)}")
         # A filter that keeps few of a million objects must not look at all of them. Objects without the label take no room.
         db.run(f"CREATE INDEX {quoted(f'by {name}')} ON metadata ({quoted(name)}) WHERE {quoted(name)} IS NOT NULL")
-    row = db.one(f"SELECT {', '.join(map(quoted, plain))} FROM metadata WHERE number = ?", (number,))
+    row = db.one(f"SELECT {', '.join(map(quoted, plain))} FROM metadata WHERE number = ?", (row_id,))
     if row is not None and [(type(v), v) for v in row] == [(type(v), v) for v in plain.values()]:
         return False
     assignments = ", ".join(f"{quoted(name)} = ?" for name in plain)
-    db.run(f"UPDATE metadata SET {assignments} WHERE number = ?", (*plain.values(), number))
+    db.run(f"UPDATE metadata SET {assignments} WHERE number = ?", (*plain.values(), row_id))
     return True
 
 
@@ -56,7 +56,7 @@ def label_names(db: Database) -> list[str]:
 
 
 def quoted(name: str) -> str:
-    """Column of a label, quoted. The prefix keeps a label called `number` from meaning the key."""
+    """Column of a label, quoted. The prefix keeps a label called `row_id` from meaning the key."""
     return '"' + (_PREFIX + name).replace('"', '""') + '"'
 
 
@@ -79,11 +79,11 @@ def check_column(db: Database, name: str) -> None:
         )
 
 
-def column_values(db: Database, column: str, numbers: Sequence[int]) -> list[Any]:
-    """One label or fact of several objects, in the order of `numbers`."""
+def column_values(db: Database, column: str, row_ids: Sequence[int]) -> list[Any]:
+    """One label or fact of several objects, in the order of `row_ids`."""
     sql = columns(db)[column]
     values = dict(db.all(f"SELECT o.number, {sql} FROM objects o JOIN metadata m USING (number)"))
-    return [values.get(int(n)) for n in numbers]
+    return [values.get(int(n)) for n in row_ids]
 
 
 def select(db: Database, where: str | None) -> NDArray[np.int64]:

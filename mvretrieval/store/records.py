@@ -23,7 +23,7 @@ class ObjectRecord:
     """One object of a collection.
 
     Attributes:
-        number: internal, never reused.
+        row_id: internal, never reused.
         id: stable name.
         path: its file.
         content_hash: of all that its looks depend on.
@@ -32,7 +32,7 @@ class ObjectRecord:
         metadata: labels.
     """
 
-    number: int
+    row_id: int
     id: str
     path: str
     content_hash: str
@@ -59,20 +59,20 @@ class NewObject:
     smoothed: NDArray[np.float32] | None = None  # (D,) where the collection is (see `store.augmented`)
 
 
-def put_object(db: Database, new: NewObject, change: int) -> int:
+def put_object(db: Database, new: NewObject, sequence: int) -> int:
     """Add an object, or replace the one at its path, whose id and number then stay. Returns the number."""
-    number = _put_row(db, new, change)
-    blobs.put_vector(db, number, new.vector)
+    row_id = _put_row(db, new, sequence)
+    blobs.put_vector(db, row_id, new.vector)
     if new.smoothed is not None:
-        blobs.put_smoothed_vector(db, number, change, new.smoothed)
-    blobs.put_views(db, number, new.view_vectors, new.view_mask)
+        blobs.put_augmented_vector(db, row_id, sequence, new.smoothed)
+    blobs.put_views(db, row_id, new.view_vectors, new.view_mask)
     if new.strip:
-        blobs.put_strip(db, number, new.strip)
+        blobs.put_strip(db, row_id, new.strip)
     db.run("DELETE FROM failures WHERE path = ?", (new.path,))
-    return number
+    return row_id
 
 
-def _put_row(db: Database, new: NewObject, change: int) -> int:
+def _put_row(db: Database, new: NewObject, sequence: int) -> int:
     facts = [new.facts.get(name) for name in _FACTS]
     notes = json.dumps(list(new.notes))
     row = db.one("SELECT number FROM objects WHERE path = ?", (new.path,))
@@ -81,27 +81,27 @@ def _put_row(db: Database, new: NewObject, change: int) -> int:
             "INSERT INTO objects"
             " (id, path, content_hash, stat, root, format, faces, vertices, textured, up, notes, change)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (new.id, new.path, new.content_hash, new.stat, new.root, *facts, notes, change),
+            (new.id, new.path, new.content_hash, new.stat, new.root, *facts, notes, sequence),
         )
-        number = int(cursor.lastrowid or 0)
-        db.run("INSERT INTO metadata (number) VALUES (?)", (number,))
-        return number
-    number = int(row[0])
+        row_id = int(cursor.lastrowid or 0)
+        db.run("INSERT INTO metadata (number) VALUES (?)", (row_id,))
+        return row_id
+    row_id = int(row[0])
     db.run(
         "UPDATE objects SET content_hash = ?, stat = ?, root = ?, format = ?, faces = ?, vertices = ?, textured = ?,"
         " up = ?, notes = ?, change = ? WHERE number = ?",
-        (new.content_hash, new.stat, new.root, *facts, notes, change, number),
+        (new.content_hash, new.stat, new.root, *facts, notes, sequence, row_id),
     )
-    return number
+    return row_id
 
 
-def read_records(db: Database, numbers: Sequence[int]) -> dict[int, ObjectRecord]:
+def read_records(db: Database, row_ids: Sequence[int]) -> dict[int, ObjectRecord]:
     """Objects by number, without those that are not there."""
     labels = label_names(db)
     chosen = "".join(f", m.{quoted(name)}" for name in labels)
     found = {}
-    for start in range(0, len(numbers), _AT_ONCE):
-        some = [int(n) for n in numbers[start : start + _AT_ONCE]]
+    for start in range(0, len(row_ids), _AT_ONCE):
+        some = [int(n) for n in row_ids[start : start + _AT_ONCE]]
         for row in db.all(
             "SELECT o.number, o.id, o.path, o.content_hash, o.format, o.faces, o.vertices, o.textured, o.up, o.notes"
             f"{chosen} FROM objects o JOIN metadata m USING (number) WHERE o.number IN ({','.join('?' * len(some))})",
@@ -114,11 +114,11 @@ def read_records(db: Database, numbers: Sequence[int]) -> dict[int, ObjectRecord
     return found
 
 
-def read_whole(db: Database, number: int, view_shape: tuple[int, ...]) -> NewObject:
+def read_whole(db: Database, row_id: int, view_shape: tuple[int, ...]) -> NewObject:
     """Everything about one object, ready to be put into another store; `view_shape` is (S, V, D)."""
-    record = read_records(db, [number])[number]
-    views, mask = blobs.views_of(db, number)
-    stat, root = db.one("SELECT stat, root FROM objects WHERE number = ?", (number,))
+    record = read_records(db, [row_id])[row_id]
+    views, mask = blobs.views_of(db, row_id)
+    stat, root = db.one("SELECT stat, root FROM objects WHERE number = ?", (row_id,))
     return NewObject(
         id=record.id,
         path=record.path,
@@ -126,9 +126,9 @@ def read_whole(db: Database, number: int, view_shape: tuple[int, ...]) -> NewObj
         stat=stat,
         facts=record.facts,
         notes=record.notes,
-        vector=blobs.vector_of(db, number),
+        vector=blobs.vector_of(db, row_id),
         view_vectors=views.reshape(view_shape).astype(np.float16),
         view_mask=mask,
-        strip=blobs.strip_of(db, number) or b"",
+        strip=blobs.strip_of(db, row_id) or b"",
         root=root,
     )

@@ -70,18 +70,18 @@ class Store:
 
     def get_meta(self, key: str, default: Any = None) -> Any:
         """Value under `key`."""
-        row = self.db.steady("SELECT value FROM meta WHERE key = ?", key)
+        row = self.db.cached_one("SELECT value FROM meta WHERE key = ?", key)
         return default if row is None else row[0]
 
     def set_meta(self, key: str, value: Any) -> None:
         """Set a value (text, number or bytes)."""
         self.db.run("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
 
-    def next_change(self) -> int:
+    def next_sequence(self) -> int:
         """Number of a new change, to be called in a transaction."""
-        change = int(self.get_meta("change", 0)) + 1
-        self.set_meta("change", change)
-        return change
+        sequence = int(self.get_meta("change", 0)) + 1
+        self.set_meta("change", sequence)
+        return sequence
 
     def add_run(self, started: str, configuration: Mapping[str, Any]) -> None:
         """Remember what a command was asked for, and with which versions."""
@@ -89,41 +89,41 @@ class Store:
 
     # -- objects ------------------------------------------------------------------------------------------------------
 
-    def put(self, new: NewObject, change: int) -> int:
+    def put(self, new: NewObject, sequence: int) -> int:
         """Add an object, or replace the one at its path, whose id and number then stay. Returns the number."""
-        return put_object(self.db, new, change)
+        return put_object(self.db, new, sequence)
 
-    def put_vector(self, number: int, vector: NDArray[np.float32]) -> None:
+    def put_vector(self, row_id: int, vector: NDArray[np.float32]) -> None:
         """Set an object's vector (D,) alone."""
-        blobs.put_vector(self.db, number, vector)
+        blobs.put_vector(self.db, row_id, vector)
 
-    def touch_all(self, change: int) -> None:
+    def bump_all(self, sequence: int) -> None:
         """Mark every object as changed."""
-        self.db.run("UPDATE objects SET change = ?", (change,))
+        self.db.run("UPDATE objects SET change = ?", (sequence,))
 
-    def move(self, number: int, path: str, stat: str, root: str) -> None:
+    def move(self, row_id: int, path: str, stat: str, root: str) -> None:
         """Give an object a new path."""
-        self.db.run("UPDATE objects SET path = ?, stat = ?, root = ? WHERE number = ?", (path, stat, root, number))
+        self.db.run("UPDATE objects SET path = ?, stat = ?, root = ? WHERE number = ?", (path, stat, root, row_id))
         self.drop_failures([path])
 
-    def set_stat(self, number: int, stat: str) -> None:
+    def set_stat(self, row_id: int, stat: str) -> None:
         """Remember size and time of an object's files."""
-        self.db.run("UPDATE objects SET stat = ? WHERE number = ?", (stat, number))
+        self.db.run("UPDATE objects SET stat = ? WHERE number = ?", (stat, row_id))
 
-    def delete(self, ids: Sequence[str], change: int) -> int:
+    def delete(self, ids: Sequence[str], sequence: int) -> int:
         """Remove objects; returns how many there were."""
         count = 0
         for object_id in ids:
-            number = self.number_of(object_id)
-            if number is not None:
-                self.db.run("DELETE FROM objects WHERE number = ?", (number,))
-                self.db.run("INSERT OR REPLACE INTO deleted VALUES (?, ?)", (number, change))
+            row_id = self.row_id_of(object_id)
+            if row_id is not None:
+                self.db.run("DELETE FROM objects WHERE number = ?", (row_id,))
+                self.db.run("INSERT OR REPLACE INTO deleted VALUES (?, ?)", (row_id, sequence))
                 count += 1
         return count
 
-    def deleted_since(self, change: int) -> list[int]:
-        """Numbers of the objects removed after `change`."""
-        return [row[0] for row in self.db.all("SELECT number FROM deleted WHERE change > ?", (change,))]
+    def deleted_since(self, sequence: int) -> list[int]:
+        """Numbers of the objects removed after `sequence`."""
+        return [row[0] for row in self.db.all("SELECT number FROM deleted WHERE change > ?", (sequence,))]
 
     def count(self) -> int:
         """Number of objects."""
@@ -133,17 +133,17 @@ class Store:
         """Number of objects whose files have that format."""
         return int(self.db.one("SELECT count(*) FROM objects WHERE format = ?", (name,))[0])
 
-    def stat_of(self, number: int) -> str:
+    def stat_of(self, row_id: int) -> str:
         """What `set_stat` remembered of an object."""
-        return str(self.db.one("SELECT stat FROM objects WHERE number = ?", (number,))[0])
+        return str(self.db.one("SELECT stat FROM objects WHERE number = ?", (row_id,))[0])
 
-    def records(self, numbers: Sequence[int]) -> dict[int, ObjectRecord]:
+    def records(self, row_ids: Sequence[int]) -> dict[int, ObjectRecord]:
         """Objects by number, without those that are not there."""
-        return read_records(self.db, numbers)
+        return read_records(self.db, row_ids)
 
-    def whole(self, number: int, view_shape: tuple[int, ...]) -> NewObject:
+    def whole(self, row_id: int, view_shape: tuple[int, ...]) -> NewObject:
         """Everything about one object, ready to be put into another store; `view_shape` is (S, V, D)."""
-        return read_whole(self.db, number, view_shape)
+        return read_whole(self.db, row_id, view_shape)
 
     def by_path(self, path: str) -> tuple[int, str, str, str] | None:
         """(number, content hash, stat, up) of the object at `path`."""
@@ -169,12 +169,12 @@ class Store:
         """(id, path) of the objects that were found from `root`."""
         yield from self.db.all("SELECT id, path FROM objects WHERE root = ?", (root,))
 
-    def root_of(self, number: int) -> str:
+    def root_of(self, row_id: int) -> str:
         """Folder that the references of an object's file may not leave."""
-        row = self.db.one("SELECT root FROM objects WHERE number = ?", (number,))
+        row = self.db.one("SELECT root FROM objects WHERE number = ?", (row_id,))
         return "" if row is None else str(row[0])
 
-    def number_of(self, object_id: str) -> int | None:
+    def row_id_of(self, object_id: str) -> int | None:
         """Number of the object called `object_id`."""
         row = self.db.one("SELECT number FROM objects WHERE id = ?", (object_id,))
         return None if row is None else int(row[0])
@@ -182,7 +182,7 @@ class Store:
     def free_id(self, wanted: str) -> str:
         """`wanted`, or with ~2, ~3, ... where another object has it."""
         candidate, n = wanted, 1
-        while self.number_of(candidate) is not None:
+        while self.row_id_of(candidate) is not None:
             n += 1
             candidate = f"{wanted}~{n}"
         return candidate
@@ -193,31 +193,31 @@ class Store:
 
     # -- arrays -------------------------------------------------------------------------------------------------------
 
-    def vector_of(self, number: int) -> NDArray[np.float32]:
+    def vector_of(self, row_id: int) -> NDArray[np.float32]:
         """(D,) vector of one object."""
-        return blobs.vector_of(self.db, number)
+        return blobs.vector_of(self.db, row_id)
 
-    def vectors_since(self, change: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-        """Numbers (n,) and vectors (n, D) of the objects changed after `change`, in parts."""
-        return blobs.vectors_since(self.db, change)
+    def vectors_since(self, sequence: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        """Numbers (n,) and vectors (n, D) of the objects changed after `sequence`, in parts."""
+        return blobs.vectors_since(self.db, sequence)
 
-    def views_of(self, number: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    def views_of(self, row_id: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Raw view vectors (S * V * D,) flat and mask (V,) of one object."""
-        return blobs.views_of(self.db, number)
+        return blobs.views_of(self.db, row_id)
 
-    def strip_of(self, number: int) -> bytes | None:
+    def strip_of(self, row_id: int) -> bytes | None:
         """WebP strip of an object's views."""
-        return blobs.strip_of(self.db, number)
+        return blobs.strip_of(self.db, row_id)
 
     # -- labels -------------------------------------------------------------------------------------------------------
 
-    def set_metadata(self, number: int, values: Mapping[str, Any]) -> bool:
+    def set_metadata(self, row_id: int, values: Mapping[str, Any]) -> bool:
         """Set labels of an object; columns are made as needed. Tells whether anything changed.
 
         Raises:
             LabelsError: a value is neither text nor a number.
         """
-        return label_columns.set_labels(self.db, number, values)
+        return label_columns.set_labels(self.db, row_id, values)
 
     def metadata_columns(self) -> list[str]:
         """Names of the labels."""
@@ -235,9 +235,9 @@ class Store:
         """
         label_columns.check_column(self.db, name)
 
-    def column_values(self, column: str, numbers: Sequence[int]) -> list[Any]:
-        """One label or fact of several objects, in the order of `numbers`."""
-        return label_columns.column_values(self.db, column, numbers)
+    def column_values(self, column: str, row_ids: Sequence[int]) -> list[Any]:
+        """One label or fact of several objects, in the order of `row_ids`."""
+        return label_columns.column_values(self.db, column, row_ids)
 
     def select(self, where: str | None) -> NDArray[np.int64]:
         """Numbers of the objects that an expression keeps, in order; all without one.

@@ -24,8 +24,8 @@ from mvretrieval.errors import AdapterError
 from mvretrieval.weighting.config import AdapterConfig
 from mvretrieval.weighting.hub import CARD, CONFIG, HUB, MODEL, fetch
 from mvretrieval.weighting.network import AdapterNetwork
-from mvretrieval.weighting.text_embeddings import TextSpace
-from mvretrieval.weighting.whitening import Statistics, prepare
+from mvretrieval.weighting.text_embeddings import TextEmbeddings
+from mvretrieval.weighting.whitening import Whitening, whiten_and_normalize
 
 
 class Adapter:
@@ -34,28 +34,28 @@ class Adapter:
     def __init__(
         self,
         config: AdapterConfig,
-        statistics: Statistics | None,
+        whitening: Whitening | None,
         network: AdapterNetwork,
-        text_space: TextSpace | None = None,
+        text_embeddings: TextEmbeddings | None = None,
     ) -> None:
         """Put an adapter together.
 
         Args:
             config: what it was made for.
-            statistics: centring or whitening before the network.
+            whitening: centring or whitening before the network.
             network: used in evaluation mode, on the CPU: pooling is a small part of describing.
-            text_space: for `text="named"`.
+            text_embeddings: for `text="named"`.
         """
         self.config = config
-        self.statistics = statistics
+        self.whitening = whitening
         self.network = network.cpu().eval()
-        self.text_space = text_space
+        self.text_embeddings = text_embeddings
 
     @classmethod
-    def untrained(cls, config: AdapterConfig, statistics: Statistics | None) -> Adapter:
+    def untrained(cls, config: AdapterConfig, whitening: Whitening | None) -> Adapter:
         """Equal to the pooling without a network."""
         network = AdapterNetwork(config.network, len(config.styles), config.dim, config.n_views)
-        return cls(config, statistics, network)
+        return cls(config, whitening, network)
 
     # -- use ----------------------------------------------------------------------------------------------------------
 
@@ -75,12 +75,12 @@ class Adapter:
         Raises:
             ShapeError: an object has no view, or slot scores meet another number of views.
         """
-        return self.pool_prepared(prepare(views, self.statistics), mask, directions)
+        return self.pool_prepared(whiten_and_normalize(views, self.whitening), mask, directions)
 
     def pool_prepared(
         self, views: NDArray[np.float32], mask: NDArray[np.bool_], directions: NDArray[np.float32] | None
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """The same of (B, S, V, K) views that went through `prepare`."""
+        """The same of (B, S, V, K) views that went through `whiten_and_normalize`."""
         towards = None if directions is None else torch.from_numpy(directions).expand(len(views), -1, -1)
         with torch.inference_mode():
             vectors, weights = self.network(
@@ -90,7 +90,7 @@ class Adapter:
 
     def adapt_views(self, views: NDArray[np.float32]) -> NDArray[np.float32]:
         """(B, S, V, D) raw view vectors to (B, S, V, K) unit vectors, each through the network as an object of one view."""
-        prepared = prepare(views, self.statistics)
+        prepared = whiten_and_normalize(views, self.whitening)
         b, s, v, k = prepared.shape
         alone = np.ascontiguousarray(prepared.swapaxes(1, 2)).reshape(b * v, s, 1, k)
         vectors, _ = self.pool_prepared(alone, np.ones((b * v, 1), bool), None)
@@ -178,28 +178,28 @@ class Adapter:
             own = {name.removeprefix("network."): t for name, t in tensors.items() if name.startswith("network.")}
             adapter.network.load_state_dict(own)
             if config.text == "named":
-                adapter.text_space = _text_space(config, values, tensors)
+                adapter.text_embeddings = _text_space(config, values, tensors)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise AdapterError(f"its weights and its configuration do not belong together: {error}") from error
         return adapter
 
     def _tensors(self) -> dict[str, torch.Tensor]:
         tensors = {f"network.{n}": t.detach().cpu().contiguous() for n, t in self.network.state_dict().items()}
-        if self.statistics is not None:
-            tensors["statistics.mean"] = torch.from_numpy(self.statistics.mean)
-            if self.statistics.transform is not None:
-                tensors["statistics.transform"] = torch.from_numpy(np.ascontiguousarray(self.statistics.transform))
-        if self.text_space is not None:
-            arrays = self.text_space.arrays()
+        if self.whitening is not None:
+            tensors["statistics.mean"] = torch.from_numpy(self.whitening.mean)
+            if self.whitening.transform is not None:
+                tensors["statistics.transform"] = torch.from_numpy(np.ascontiguousarray(self.whitening.transform))
+        if self.text_embeddings is not None:
+            arrays = self.text_embeddings.arrays()
             tensors |= {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
         return tensors
 
     def _plain(self) -> dict[str, Any]:
         plain = self.config.to_dict()
-        if self.statistics is not None:
-            plain["statistics_views"] = self.statistics.n_views
-        if self.text_space is not None:
-            plain["text_names"] = list(self.text_space.names)
+        if self.whitening is not None:
+            plain["statistics_views"] = self.whitening.n_views
+        if self.text_embeddings is not None:
+            plain["text_names"] = list(self.text_embeddings.names)
         return plain
 
     def _card(self) -> str:
@@ -224,31 +224,27 @@ def _is_tuned_encoder(folder: Path) -> bool:
     return isinstance(values, dict) and values.get("kind") == "tuned encoder"
 
 
-def _statistics(config: AdapterConfig, values: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Statistics | None:
+def _statistics(config: AdapterConfig, values: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Whitening | None:
     if "statistics.mean" not in tensors:
         return None
     transform = tensors.get("statistics.transform")
-    statistics = Statistics(
+    whitening = Whitening(
         tensors["statistics.mean"].numpy(),
         None if transform is None else transform.numpy(),
         int(values["statistics_views"]),
     )
-    mean, n_styles = statistics.mean, len(config.styles)
+    mean, n_styles = whitening.mean, len(config.styles)
     wanted = (n_styles, mean.shape[-1], config.dim)
-    if (
-        mean.shape != wanted[:2]
-        or statistics.dim != config.dim
-        or (transform is not None and transform.shape != wanted)
-    ):
+    if mean.shape != wanted[:2] or whitening.dim != config.dim or (transform is not None and transform.shape != wanted):
         raise ValueError(f"statistics of {mean.shape} for {n_styles} styles and {config.dim} dimensions")
-    return statistics
+    return whitening
 
 
-def _text_space(config: AdapterConfig, values: dict[str, Any], tensors: dict[str, torch.Tensor]) -> TextSpace:
+def _text_space(config: AdapterConfig, values: dict[str, Any], tensors: dict[str, torch.Tensor]) -> TextEmbeddings:
     names, vectors = tuple(values["text_names"]), tensors["text.vectors"].float().numpy()
     projection, mean, origin = (tensors[f"text.{part}"].numpy() for part in ("projection", "mean", "origin"))
     dim, text_dim = len(config.styles) * config.dim, vectors.shape[1]
     shapes = (projection.shape, mean.shape, origin.shape)
     if len(names) != len(vectors) or shapes != ((text_dim, dim), (dim,), (text_dim,)):
         raise ValueError(f"{len(names)} names, vectors {vectors.shape}, a map {projection.shape} to {dim} dimensions")
-    return TextSpace(names, vectors, projection, mean, origin)
+    return TextEmbeddings(names, vectors, projection, mean, origin)

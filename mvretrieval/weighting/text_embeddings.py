@@ -19,13 +19,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mvretrieval.errors import EncoderError, NoWordsError, did_you_mean
-from mvretrieval.normalize import unit
+from mvretrieval.errors import EncoderError, NoTextError, did_you_mean
+from mvretrieval.normalize import l2_normalize
 from mvretrieval.npz_file import read_arrays
 
 
 @dataclass(frozen=True)
-class TextSpace:
+class TextEmbeddings:
     """Names and their vectors.
 
     Attributes:
@@ -43,7 +43,7 @@ class TextSpace:
     origin: NDArray[np.float32] | None = None
 
     @classmethod
-    def load(cls, path: Path) -> TextSpace:
+    def load(cls, path: Path) -> TextEmbeddings:
         """Names and vectors from an .npz file with `names` (N,) and `vectors` (N, E).
 
         Raises:
@@ -72,8 +72,8 @@ class TextSpace:
 
         Text vectors lie in a narrow cone; what all names share says nothing about any of them.
         """
-        units = unit(self.vectors)
-        return unit(units - units.mean(axis=0))
+        units = l2_normalize(self.vectors)
+        return l2_normalize(units - units.mean(axis=0))
 
     @cached_property
     def _rows(self) -> dict[str, list[int]]:
@@ -92,7 +92,7 @@ class TextSpace:
         known = self.known_name(name)
         if known is None:
             return None
-        return unit(np.asarray(self.directions[self._rows[known]].mean(axis=0), np.float32))
+        return l2_normalize(np.asarray(self.directions[self._rows[known]].mean(axis=0), np.float32))
 
     def known_name(self, name: str) -> str | None:
         """The plain name that is meant, or None where it is unknown: a plural's singular, if only that is known."""
@@ -120,26 +120,26 @@ class TextSpace:
         """(S * K,) unit vector in the space of the objects that a known name points to.
 
         Raises:
-            NoWordsError: the name is not among the known ones.
+            NoTextError: the name is not among the known ones.
         """
         assert self.projection is not None and self.origin is not None
         direction = self.direction_of(text)
         if direction is None:
-            raise NoWordsError(
+            raise NoTextError(
                 f"'{text}' is not among the {len(self)} names that this adapter knows: "
                 f"{did_you_mean(plain_name(text), self._rows)}for free words use a collection with a CLIP encoder"
             )
-        return unit(np.asarray((direction - self.origin) @ self.projection, np.float32))
+        return l2_normalize(np.asarray((direction - self.origin) @ self.projection, np.float32))
 
     def name_scores(self, vectors: NDArray[np.float32], names: Sequence[str]) -> NDArray[np.float32]:
         """How well each of C known names fits each of N object vectors (N, S * K): cosines (N, C) seen from the middle.
 
         Raises:
-            NoWordsError: a name is not among the known ones.
+            NoTextError: a name is not among the known ones.
         """
         assert self.mean is not None
         there = np.stack([self.object_direction(name) for name in names])
-        return np.asarray(unit(vectors - self.mean) @ there.T, np.float32)
+        return np.asarray(l2_normalize(vectors - self.mean) @ there.T, np.float32)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """What is written into an adapter's file."""

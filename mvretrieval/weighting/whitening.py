@@ -16,13 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvretrieval.errors import DescriberError
-from mvretrieval.normalize import unit
+from mvretrieval.normalize import l2_normalize
 
 _VARIANCE_POWER = 0.25
 
 
 @dataclass(frozen=True)
-class Statistics:
+class Whitening:
     """What is done to the view vectors of each style before pooling.
 
     Attributes:
@@ -59,14 +59,14 @@ class Statistics:
         return out.getvalue()
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> Statistics:
+    def from_bytes(cls, data: bytes) -> Whitening:
         """Back from `to_bytes`."""
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             transform = arrays["transform"]
             return cls(arrays["mean"], transform if transform.size else None, int(arrays["n_views"]))
 
 
-class StatisticsFit:
+class WhiteningFit:
     """Running sums over view vectors, so that a collection of any size can be fitted in one pass."""
 
     def __init__(self, n_styles: int, dim: int) -> None:
@@ -81,7 +81,7 @@ class StatisticsFit:
             self._products[s] += vectors.T @ vectors
         self._count += views.shape[1]
 
-    def result(self, whiten: int | None) -> Statistics:
+    def result(self, whiten: int | None) -> Whitening:
         """Statistics with `whiten` dimensions, or centring alone for None.
 
         Raises:
@@ -97,7 +97,7 @@ class StatisticsFit:
             )
         mean = self._sum / self._count
         if not whiten:
-            return Statistics(mean.astype(np.float32), None, self._count)
+            return Whitening(mean.astype(np.float32), None, self._count)
         dim = mean.shape[1]
         if whiten > dim:
             raise DescriberError(
@@ -111,11 +111,11 @@ class StatisticsFit:
             # A floor keeps directions that are hardly there from being blown up into noise.
             floor = max(1e-12, 1e-6 * float(values[0]))
             transforms.append(axes / np.maximum(values, floor) ** _VARIANCE_POWER)
-        return Statistics(mean.astype(np.float32), np.stack(transforms).astype(np.float32), self._count)
+        return Whitening(mean.astype(np.float32), np.stack(transforms).astype(np.float32), self._count)
 
 
-def prepare(views: NDArray[np.float32], statistics: Statistics | None) -> NDArray[np.float32]:
+def whiten_and_normalize(views: NDArray[np.float32], whitening: Whitening | None) -> NDArray[np.float32]:
     """(B, S, V, D) raw view vectors to (B, S, V, K) unit vectors that an adapter's network takes."""
-    if statistics is not None:
-        views = np.stack([statistics.apply(views[:, s], s) for s in range(views.shape[1])], axis=1)
-    return np.asarray(unit(views), np.float32)
+    if whitening is not None:
+        views = np.stack([whitening.apply(views[:, s], s) for s in range(views.shape[1])], axis=1)
+    return np.asarray(l2_normalize(views), np.float32)

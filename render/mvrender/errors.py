@@ -33,26 +33,40 @@ FAILURE_CODES: tuple[str, ...] = get_args(FailureCode)
 
 
 class MvrenderError(Exception):
-    """Base of every error that this package raises on purpose."""
+    """Base of all errors that this package raises on purpose.
+
+    Attributes:
+        code: stable name of the problem; programs and tests depend on it, messages may change.
+    """
+
+    code: str = "error"
+
+    def __init__(self, message: str, code: str | None = None) -> None:
+        super().__init__(message)
+        if code is not None:
+            self.code = code
 
 
 class MeshError(MvrenderError):
-    """One file cannot become views.
+    """A file that cannot be rendered.
 
     Attributes:
         code: one of `FAILURE_CODES`.
-        message: what was wrong, the value, and the next step.
+        message: what is wrong, the value, and the next step.
     """
 
     def __init__(self, code: FailureCode, message: str) -> None:
-        super().__init__(f"{code}: {message}")
-        self.code: FailureCode = code
+        super().__init__(f"{code}: {message}", code)
         self.message = message
 
 
 class RigError(MvrenderError, ValueError):
-    """A rig, style or picture size that does not exist or is out of range."""
+    """A rig, style or view size that does not exist or is out of range."""
+
+    code = "bad_rig"
 
 
 class BackendError(MvrenderError):
-    """The renderer that was asked for cannot run on this machine."""
+    """The chosen render backend cannot run on this machine."""
+
+    code = "no_backend"

@@ -22,7 +22,7 @@ from mvrender import gltf
 from mvrender.errors import FailureCode, MeshError
 from mvrender.flatten import flatten
 from mvrender.formats import FORMATS
-from mvrender.mesh import Limits, Mesh, UpAxis, check, turn_up
+from mvrender.mesh import Limits, Mesh, UpAxis, check, rotate_to_y_up
 from mvrender.references import FolderReferences, as_utf8
 
 _LINEAR_LIGHT = {".glb", ".gltf", ".step", ".stp"}
@@ -85,7 +85,7 @@ def load(path: Path, *, root: Path | None = None, up: UpAxis | None = None, limi
         "textured": bool(mesh.textures),
     }
     return Loaded(
-        mesh=replace(turn_up(mesh, axis), notes=tuple(notes)),
+        mesh=replace(rotate_to_y_up(mesh, axis), notes=tuple(notes)),
         content_hash=digest.hexdigest(),
         references=tuple(str(file) for file in references.used),
         up=axis,

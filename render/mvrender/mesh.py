@@ -94,7 +94,7 @@ def check(mesh: Mesh) -> None:
         )
 
 
-def turn_up(mesh: Mesh, up: UpAxis) -> Mesh:
+def rotate_to_y_up(mesh: Mesh, up: UpAxis) -> Mesh:
     """Rotate a mesh whose up axis is `up` so that +Y is up."""
     if up == "+y":
         return mesh

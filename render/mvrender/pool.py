@@ -142,12 +142,12 @@ class RenderPool:
         for worker in reversed(self._workers):
             self._free.put(worker)
 
-    def run(self, jobs: Iterable[Job], wanted: Callable[[Opened], bool] = always) -> Iterator[Rendered | Failed]:
+    def run(self, jobs: Iterable[Job], needs_views: Callable[[Opened], bool] = always) -> Iterator[Rendered | Failed]:
         """Load and render files, in the order in which they get done.
 
         Args:
             jobs: taken one by one as workers get free, so that it may be endless.
-            wanted: asked once a file is loaded, from several threads; False skips rendering.
+            needs_views: asked once a file is loaded, from several threads; False skips rendering.
 
         Raises:
             BackendError: the renderer cannot start.
@@ -173,7 +173,7 @@ class RenderPool:
                         job = next(source, None)
                     if job is None:
                         break
-                    result = worker.process(job, wanted, "render")
+                    result = worker.process(job, needs_views, "render")
                     assert not isinstance(result, Converted)
                     put(result)
             except BaseException as error:  # handed to the reader, who raises it
@@ -323,11 +323,13 @@ class _WorkerProcess:
         except OSError:
             pass  # it died at once; the reply that never comes tells why
 
-    def process(self, job: Job, wanted: Callable[[Opened], bool], op: Operation) -> Rendered | Converted | Failed:
+    def process(self, job: Job, needs_views: Callable[[Opened], bool], op: Operation) -> Rendered | Converted | Failed:
         with self._talking:
-            return self._process_one(job, wanted, op)
+            return self._process_one(job, needs_views, op)
 
-    def _process_one(self, job: Job, wanted: Callable[[Opened], bool], op: Operation) -> Rendered | Converted | Failed:
+    def _process_one(
+        self, job: Job, needs_views: Callable[[Opened], bool], op: Operation
+    ) -> Rendered | Converted | Failed:
         self._start()
         if not self._ready:
             self._await_ready()
@@ -343,7 +345,7 @@ class _WorkerProcess:
         timer.daemon = True
         timer.start()
         try:
-            return self._converse(process, job, wanted, op)
+            return self._converse(process, job, needs_views, op)
         except _WorkerDied:
             code = process.wait()
             tail = self._stderr_tail()
@@ -378,7 +380,7 @@ class _WorkerProcess:
             self._errors = None
 
     def _converse(
-        self, process: subprocess.Popen[bytes], job: Job, wanted: Callable[[Opened], bool], op: Operation
+        self, process: subprocess.Popen[bytes], job: Job, needs_views: Callable[[Opened], bool], op: Operation
     ) -> Rendered | Converted | Failed:
         # Absolute: the worker has a working folder of its own.
         root = str(job.root.absolute()) if job.root else None
@@ -389,7 +391,7 @@ class _WorkerProcess:
         opened = Opened(
             job, head["content_hash"], tuple(head["references"]), head["up"], head["facts"], tuple(head["notes"])
         )
-        if not wanted(opened):
+        if not needs_views(opened):
             return Rendered(opened, None)
         head, body = self._ask(process, {"op": op})
         if "code" in head:

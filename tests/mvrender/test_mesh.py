@@ -14,7 +14,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from mvrender.errors import MeshError
-from mvrender.mesh import UP_AXES, Mesh, check, enclosing_ball, normalise, turn_up
+from mvrender.mesh import UP_AXES, Mesh, check, enclosing_ball, normalise, rotate_to_y_up
 
 # Whole numbers make ties, doubles, lines and planes likely.
 CLOUDS = st.one_of(
@@ -73,7 +73,7 @@ def test_enclosing_ball_with_all_points_on_it() -> None:
 def test_turning_up_is_a_rotation_that_brings_the_axis_to_y(up: Any) -> None:
     axis = np.eye(3)["xyz".index(up[1])] * (1 if up[0] == "+" else -1)
     points = np.vstack([np.eye(3), axis]).astype(np.float32)
-    turned = turn_up(Mesh(points, np.array([(0, 1, 2)], np.int32)), up).vertices
+    turned = rotate_to_y_up(Mesh(points, np.array([(0, 1, 2)], np.int32)), up).vertices
     np.testing.assert_array_equal(turned[3], [0, 1, 0])
     assert np.linalg.det(turned[:3].T) == pytest.approx(1)
     # Exactly: no rounding may creep into models that are not turned.
@@ -82,7 +82,7 @@ def test_turning_up_is_a_rotation_that_brings_the_axis_to_y(up: Any) -> None:
 
 def test_z_up_keeps_the_front_in_front() -> None:
     # A model that stands on the XY plane and looks towards -Y, as CAD programs have it, looks towards +Z here.
-    turned = turn_up(
+    turned = rotate_to_y_up(
         Mesh(np.array([(0, -1, 0), (1, 0, 0), (0, 0, 1)], np.float32), np.array([(0, 1, 2)], np.int32)), "+z"
     )
     np.testing.assert_array_equal(turned.vertices, [(0, 0, 1), (1, 0, 0), (0, 1, 0)])

@@ -231,7 +231,7 @@ def test_an_interrupted_conversation_is_not_continued(one: RenderPool, box: Path
 
 @pytest.mark.parametrize("error", [OSError("disk full"), ZeroDivisionError("oops")])
 def test_the_callers_own_errors_reach_the_caller(error: Exception, one: RenderPool, box: Path) -> None:
-    def wanted(_: Opened) -> bool:
+    def needs_views(_: Opened) -> bool:
         raise error
 
     def jobs() -> Iterator[Job]:
@@ -240,7 +240,7 @@ def test_the_callers_own_errors_reach_the_caller(error: Exception, one: RenderPo
 
     started = time.monotonic()
     with pytest.raises(type(error), match=str(error)):
-        list(one.run([Job(box)], wanted))
+        list(one.run([Job(box)], needs_views))
     with pytest.raises(type(error), match=str(error)):
         list(one.run(jobs()))
     assert time.monotonic() - started < 20

@@ -31,11 +31,11 @@ def shape(n: int) -> trimesh.Trimesh:
     return makers[n % 4]()
 
 
-def write_shapes(folder: Path, numbers: Iterable[int], suffix: str = "ply") -> list[Path]:
+def write_shapes(folder: Path, row_ids: Iterable[int], suffix: str = "ply") -> list[Path]:
     """One file for each number, `shape-003.ply`."""
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"shape-{n:03d}.{suffix}" for n in numbers]
-    for n, path in zip(numbers, paths, strict=True):
+    paths = [folder / f"shape-{n:03d}.{suffix}" for n in row_ids]
+    for n, path in zip(row_ids, paths, strict=True):
         shape(n).export(path)
     return paths
 

@@ -27,8 +27,8 @@ from mvretrieval.weighting.adapter import Adapter
 from mvretrieval.weighting.config import AdapterConfig
 from mvretrieval.weighting.hub import CONFIG, MODEL, push
 from mvretrieval.weighting.network import NetworkConfig
-from mvretrieval.weighting.text_embeddings import TextSpace
-from mvretrieval.weighting.whitening import Statistics, StatisticsFit, prepare
+from mvretrieval.weighting.text_embeddings import TextEmbeddings
+from mvretrieval.weighting.whitening import Whitening, WhiteningFit, whiten_and_normalize
 
 S, V, D, K = 2, 4, 10, 6
 STYLES = ("texture", "clay")
@@ -41,19 +41,19 @@ def _views(n: int = 5, seed: int = 0) -> tuple[NDArray[np.float32], NDArray[np.b
     return unit(rng.standard_normal((n, S, V, D))), mask, unit(rng.standard_normal((V, 3)))
 
 
-def _statistics(seed: int = 0) -> Statistics:
-    fit = StatisticsFit(S, D)
+def _statistics(seed: int = 0) -> Whitening:
+    fit = WhiteningFit(S, D)
     fit.add(unit(np.random.default_rng(seed).standard_normal((S, 50, D)) + 1))
     return fit.result(K)
 
 
 def _adapter(
-    network: NetworkConfig | None = None, statistics: bool = True, trained: bool = True, **changes: Any
+    network: NetworkConfig | None = None, whitening: bool = True, trained: bool = True, **changes: Any
 ) -> Adapter:
     views = Describer(replace(SMALL, styles=STYLES)).view_fingerprint
-    dim = K if statistics else D
+    dim = K if whitening else D
     config = AdapterConfig(views, "builtin:", SMALL.rig, STYLES, SMALL.size, V, dim, network or NetworkConfig())
-    adapter = Adapter.untrained(replace(config, **changes), _statistics() if statistics else None)
+    adapter = Adapter.untrained(replace(config, **changes), _statistics() if whitening else None)
     if trained:
         torch.manual_seed(0)
         for parameter in adapter.network.parameters():
@@ -65,7 +65,7 @@ def _named() -> Adapter:
     adapter = _adapter(text="named")
     rng = np.random.default_rng(0)
     arrays = [rng.standard_normal(shape).astype(np.float32) for shape in ((3, 7), (7, S * K), (S * K,), (7,))]
-    adapter.text_space = TextSpace(("a chair", "sofa", "lamp"), *arrays)
+    adapter.text_embeddings = TextEmbeddings(("a chair", "sofa", "lamp"), *arrays)
     return adapter
 
 
@@ -89,8 +89,8 @@ NETWORKS = [
 
 @pytest.mark.parametrize("network", NETWORKS, ids=lambda n: f"{n.kind}-{n.dataset_scores}-{n.residual}-{n.linear}")
 @pytest.mark.parametrize("statistics", [True, False])
-def test_saved_and_loaded_it_makes_the_same_vectors(network: NetworkConfig, statistics: bool, tmp_path: Path) -> None:
-    adapter = _adapter(network, statistics, classes=("b", "a"), metrics={"mAP": 0.5}, training={"seed": 1})
+def test_saved_and_loaded_it_makes_the_same_vectors(network: NetworkConfig, whitening: bool, tmp_path: Path) -> None:
+    adapter = _adapter(network, whitening, classes=("b", "a"), metrics={"mAP": 0.5}, training={"seed": 1})
     adapter.save(tmp_path / "deep" / "adapter")
     for again in (Adapter.load(tmp_path / "deep" / "adapter"), Adapter.from_bytes(adapter.to_bytes())):
         for made, wanted in zip(again.pool(*_views()), adapter.pool(*_views()), strict=True):
@@ -103,10 +103,10 @@ def test_words_travel_with_it(tmp_path: Path) -> None:
     adapter = _named()
     adapter.save(tmp_path)
     again = Adapter.load(tmp_path)
-    assert again.text_space is not None and adapter.text_space is not None
-    assert again.text_space.names == adapter.text_space.names and again.fingerprint == adapter.fingerprint
+    assert again.text_embeddings is not None and adapter.text_embeddings is not None
+    assert again.text_embeddings.names == adapter.text_embeddings.names and again.fingerprint == adapter.fingerprint
     for name in ("chair", "the sofa"):  # the names' vectors are kept in half precision
-        found, wanted = again.text_space.object_direction(name), adapter.text_space.object_direction(name)
+        found, wanted = again.text_embeddings.object_direction(name), adapter.text_embeddings.object_direction(name)
         np.testing.assert_allclose(found, wanted, atol=2e-3)
     assert again.to_bytes() == adapter.to_bytes()
     assert json.loads((tmp_path / CONFIG).read_text())["text_names"] == ["a chair", "sofa", "lamp"]
@@ -114,19 +114,19 @@ def test_words_travel_with_it(tmp_path: Path) -> None:
 
 def test_the_fingerprint_changes_with_all_that_changes_a_vector_and_with_nothing_else() -> None:
     prints = [_adapter(network).fingerprint for network in NETWORKS]
-    prints += [_adapter(statistics=False).fingerprint, _named().fingerprint]
+    prints += [_adapter(whitening=False).fingerprint, _named().fingerprint]
     for name in _adapter().network.state_dict():
         moved = _adapter()
         with torch.no_grad():
             moved.network.state_dict()[name].view(-1)[0] += 1e-3
         prints.append(moved.fingerprint)
     base = _adapter()
-    assert base.statistics is not None and base.statistics.transform is not None
-    for statistics in (
-        replace(base.statistics, mean=base.statistics.mean + np.float32(1e-3)),
-        replace(base.statistics, transform=base.statistics.transform * np.float32(1.001)),
+    assert base.whitening is not None and base.whitening.transform is not None
+    for whitening in (
+        replace(base.whitening, mean=base.whitening.mean + np.float32(1e-3)),
+        replace(base.whitening, transform=base.whitening.transform * np.float32(1.001)),
     ):
-        prints.append(Adapter(base.config, statistics, base.network).fingerprint)
+        prints.append(Adapter(base.config, whitening, base.network).fingerprint)
     assert len(set(prints)) == len(prints) and base.fingerprint == prints[0]
     told = {"metrics": {"mAP": 1.0}, "classes": ("x",), "training": {"seed": 9}}
     assert _adapter(**told).fingerprint == base.fingerprint
@@ -210,21 +210,21 @@ def test_a_missing_adapter_or_a_place_that_cannot_be_written(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("statistics", [True, False])
-def test_untrained_it_is_the_mean_of_whitened_views(statistics: bool) -> None:
-    adapter = _adapter(statistics=statistics, trained=False)
+def test_untrained_it_is_the_mean_of_whitened_views(whitening: bool) -> None:
+    adapter = _adapter(whitening=whitening, trained=False)
     views, mask, directions = _views()
     vectors, weights = adapter.pool(views, mask, directions)
     for b in range(len(views)):
         parts = []
         for s in range(S):
             seen = views[b, s, mask[b]]
-            parts.append(unit(unit(adapter.statistics.apply(seen, s) if adapter.statistics else seen).mean(axis=0)))
+            parts.append(unit(unit(adapter.whitening.apply(seen, s) if adapter.whitening else seen).mean(axis=0)))
         np.testing.assert_allclose(vectors[b], np.concatenate(parts) / np.sqrt(S), atol=1e-6)
         np.testing.assert_allclose(weights[b], np.stack([mask[b] / mask[b].sum()] * S), atol=1e-6)
     describer = Describer(replace(SMALL, styles=STYLES))
-    if not statistics:
+    if not whitening:
         np.testing.assert_allclose(vectors, describer.pool(views, mask)[0], atol=1e-6)
-    matched = describer.with_fitted(adapter.statistics).matched_views(views)
+    matched = describer.with_fitted(adapter.whitening).matched_views(views)
     np.testing.assert_allclose(adapter.adapt_views(views), matched, atol=1e-6)
 
 
@@ -279,7 +279,7 @@ def test_a_describer_takes_its_adapter_in_the_place_of_whitening_and_pooling() -
     adapter = _adapter()
     adapted = describer.with_adapter(adapter)
     assert (adapted.config.pooling, adapted.config.whiten, adapted.config.adapter) == ("mean", 0, adapter.fingerprint)
-    assert adapted.adapter is adapter and adapted.statistics is adapter.statistics
+    assert adapted.adapter is adapter and adapted.whitening is adapter.whitening
     assert adapted.encoder is describer.encoder and adapted.fingerprint != describer.fingerprint
     assert adapted.fingerprint != describer.with_adapter(_adapter(NetworkConfig(residual=0.5))).fingerprint
     views, mask, _ = _views()
@@ -377,14 +377,14 @@ def adapted(trained: tuple[Path, Path], tmp_path: Path) -> tuple[Path, Adapter]:
 def _vectors(folder: Path) -> dict[str, NDArray[np.float32]]:
     with Collection.open(folder) as collection:
         records = collection.store.records([int(n) for n in collection.store.select(None)])
-        return {record.id: collection.store.vector_of(number) for number, record in records.items()}
+        return {record.id: collection.store.vector_of(row_id) for row_id, record in records.items()}
 
 
 def _pooled(folder: Path, adapter: Adapter) -> dict[str, NDArray[np.float32]]:
     with Collection.open(folder) as collection:
         directions = collection.describer.rig.directions.astype(np.float32)
         records = collection.store.records([int(n) for n in collection.store.select(None)])
-        views = {record.id: collection.views(number) for number, record in records.items()}
+        views = {record.id: collection.views(row_id) for row_id, record in records.items()}
         return {name: adapter.pool(v[None], mask[None], directions)[0][0] for name, (v, mask) in views.items()}
 
 
@@ -517,10 +517,10 @@ def test_views_that_the_adapter_was_not_made_for_are_refused_before_anything_is_
 
 
 def test_prepared_views_are_unit_vectors_and_a_view_in_the_middle_is_no_nan() -> None:
-    statistics = _statistics()
-    views = np.broadcast_to(statistics.mean[None, :, None], (1, S, V, D)).copy()
+    whitening = _statistics()
+    views = np.broadcast_to(whitening.mean[None, :, None], (1, S, V, D)).copy()
     assert (
-        not prepare(views, statistics).any()
+        not whiten_and_normalize(views, whitening).any()
         and np.isfinite(_adapter().pool(views, np.ones((1, V), bool), None)[0]).all()
     )
-    np.testing.assert_allclose(np.linalg.norm(prepare(_views()[0], statistics), axis=-1), 1, atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(whiten_and_normalize(_views()[0], whitening), axis=-1), 1, atol=1e-5)

@@ -275,7 +275,7 @@ def test_render_writes_views_and_a_sheet(mvr: Mvr, tmp_path: Path) -> None:
     with Collection.open(tmp_path / "a") as rendered, Collection.open(tmp_path / "b") as read:
         assert read.describer.config == rendered.describer.config
         for own_id in ("sub/shape-000.ply", "shape-001.ply"):
-            of_mesh, of_pictures = (c.views(c.number_of(own_id)) for c in (rendered, read))
+            of_mesh, of_pictures = (c.views(c.row_id_of(own_id)) for c in (rendered, read))
             assert (
                 np.array_equal(of_mesh[1], of_pictures[1]) and (of_mesh[0] * of_pictures[0]).sum(axis=-1).min() > 0.9999
             )
@@ -299,7 +299,7 @@ def test_rendered_views_of_odd_names_become_their_objects(mvr: Mvr, tmp_path: Pa
     )
     with Collection.open(tmp_path / "c") as collection:
         assert sorted(collection.store.some_ids()) == sorted(ids)
-        vectors = np.stack([collection.store.vector_of(collection.number_of(name)) for name in ids])
+        vectors = np.stack([collection.store.vector_of(collection.row_id_of(name)) for name in ids])
     assert (
         mvr("index", tmp_path / "m", tmp_path / "a", tmp_path / "b", *FLAGS[:2], "--rig", "ring:2@30", "--size", "64")[
             0
@@ -307,7 +307,7 @@ def test_rendered_views_of_odd_names_become_their_objects(mvr: Mvr, tmp_path: Pa
         == 0
     )
     with Collection.open(tmp_path / "m") as collection:
-        paths = {record.path: number for number, record in collection.store.records(list(range(1, 8))).items()}
+        paths = {record.path: row_id for row_id, record in collection.store.records(list(range(1, 8))).items()}
         assert np.array_equal(vectors, [collection.store.vector_of(paths[str(tmp_path / name)]) for name in names])
 
 

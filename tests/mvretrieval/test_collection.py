@@ -33,9 +33,9 @@ def _put(collection: Collection, *names: str, seed: int = 0) -> None:
     """Objects without meshes."""
     vectors = unit(np.random.default_rng(seed).standard_normal((len(names), DIM)))
     with collection.store.transaction():
-        change = collection.store.next_change()
+        sequence = collection.store.next_sequence()
         for name, vector in zip(names, vectors, strict=True):
-            collection.store.put(new_object(name, vector), change)
+            collection.store.put(new_object(name, vector), sequence)
 
 
 def _found(collection: Collection) -> set[str]:
@@ -96,7 +96,7 @@ def test_an_open_reader_notices_every_write(collection: Collection) -> None:
     assert reader.search(Query(id="a"))[0].score != before
     collection.repool(collection.describer.with_config(pooling="max"))
     assert reader.describer.config.pooling == "max"
-    assert reader.index().epoch == 2 and _found(reader) == {"a", "c"}
+    assert reader.index().generation == 2 and _found(reader) == {"a", "c"}
     reader.close()
 
 
@@ -199,7 +199,7 @@ def test_an_index_that_is_damaged_missing_or_old_is_made_anew(harm: str, tmp_pat
     from mvretrieval.index.vector_index import VectorIndex
 
     loaded = VectorIndex.load(folder, 1)
-    assert loaded is not None and loaded.change == 3 and len(loaded) == 2
+    assert loaded is not None and loaded.sequence == 3 and len(loaded) == 2
 
 
 def test_an_index_from_a_later_state_than_the_store_is_made_anew(tmp_path: Path) -> None:
@@ -217,7 +217,7 @@ def test_an_index_from_a_later_state_than_the_store_is_made_anew(tmp_path: Path)
     with Collection.open(folder, write=True) as collection:
         _put(collection, "c", seed=5)
     with Collection.open(folder) as collection:
-        (best,) = collection.search(Query(vector=collection.store.vector_of(collection.number_of("c"))), k=1)
+        (best,) = collection.search(Query(vector=collection.store.vector_of(collection.row_id_of("c"))), k=1)
         assert best.id == "c" and best.score == pytest.approx(1, abs=1e-5)
 
 
@@ -412,7 +412,7 @@ def test_an_error_in_the_body_is_the_one_that_is_seen(tmp_path: Path) -> None:
     with pytest.raises(CollectionError, match="damaged or half deleted"):
         Collection.open(tmp_path / "c", write=True).close()
     # Even then the right to write was given back.
-    Collection.open(tmp_path / "c", OpenOptions(), write=True)._let_go()
+    Collection.open(tmp_path / "c", OpenOptions(), write=True)._release()
 
 
 def test_weights_that_moved_are_found_after_another_writer_too(shapes: Path, tmp_path: Path) -> None:

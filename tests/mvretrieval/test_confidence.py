@@ -24,7 +24,7 @@ from mvretrieval.api import Collection, OpenOptions
 from mvretrieval.confidence import fit as fitting
 from mvretrieval.confidence.calibration import Calibration, calibration_of, is_outdated, put_calibration
 from mvretrieval.confidence.calibration_queries import Labelled, asked_with_objects, asked_with_pictures
-from mvretrieval.confidence.curve import Curve, expected_calibration_error, reach_of
+from mvretrieval.confidence.curve import Curve, cohort_size, expected_calibration_error
 from mvretrieval.confidence.fit import Asked, fit_curve, fit_one
 from mvretrieval.describe import DescriberConfig
 from mvretrieval.errors import CalibrationError, FilterError, QueryError
@@ -50,11 +50,11 @@ def _make(folder: Path, config: DescriberConfig) -> Collection:
             mask = np.ones(3, bool)
             vector, _ = describer.pool(views[None].astype(np.float32), mask[None])
             made = replace(new_object(f"{i:03d}.ply", vector[0]), view_vectors=views, view_mask=mask, strip=_strip())
-            number = collection.store.put(made, change)
+            row_id = collection.store.put(made, change)
             if i < N_KINDS * N_EACH:
                 split = "a" if i % N_KINDS < N_KINDS // 2 else "b"
                 labels = {"label": f"kind {i % N_KINDS}", "same": "one", "own": f"o{i}", "split": split}
-                collection.store.set_metadata(number, labels)
+                collection.store.set_metadata(row_id, labels)
     return collection
 
 
@@ -155,21 +155,21 @@ def test_a_calibration_survives_as_text_bit_for_bit(own: Collection) -> None:
 
 
 def _vectors(collection: Collection) -> tuple[NDArray[np.int64], NDArray[np.float32], list[str | None]]:
-    numbers = collection.store.select(None)
-    labels = collection.store.column_values("label", numbers.tolist())
-    return numbers, np.stack([collection.store.vector_of(int(n)) for n in numbers]), labels
+    row_ids = collection.store.select(None)
+    labels = collection.store.column_values("label", row_ids.tolist())
+    return row_ids, np.stack([collection.store.vector_of(int(n)) for n in row_ids]), labels
 
 
 def test_questions_are_the_first_ten_hits_of_each_object_and_heights_the_nearest_of_all(kinds: Collection) -> None:
-    numbers, vectors, labels = _vectors(kinds)
+    row_ids, vectors, labels = _vectors(kinds)
     names = {label: i for i, label in enumerate(sorted({x for x in labels if x is not None}))}
     kept = np.array([label is not None for label in labels])
     codes = np.array([names[label] for label in labels if label is not None])
-    asked = asked_with_objects(kinds, Labelled(numbers[kept], codes, False), np.random.default_rng(0))
+    asked = asked_with_objects(kinds, Labelled(row_ids[kept], codes, False), np.random.default_rng(0))
     cosines = vectors @ vectors.T
     np.fill_diagonal(cosines, -np.inf)
     expected = -np.sort(-cosines[kept][:, kept], axis=1)[:, :10]
-    heights = -np.sort(-cosines[kept], axis=1)[:, : reach_of(100)]
+    heights = -np.sort(-cosines[kept], axis=1)[:, : cohort_size(100)]
     assert asked.questions == 96 and len(asked.cosines) == 960
     np.testing.assert_allclose(asked.cosines, expected.ravel(), atol=1e-5)
     np.testing.assert_allclose(asked.heights, np.repeat(heights.mean(axis=1), 10), atol=1e-5)
@@ -178,17 +178,17 @@ def test_questions_are_the_first_ten_hits_of_each_object_and_heights_the_nearest
 
 
 def test_pictures_are_views_as_a_search_by_pictures_would_see_them(kinds: Collection) -> None:
-    views, mask = kinds.views(kinds.number_of("000.ply"))
-    flat = kinds.describer.pool_pictures(views[:, :2], np.array([[True, True]]))
+    views, mask = kinds.views(kinds.row_id_of("000.ply"))
+    flat = kinds.describer.pool_images(views[:, :2], np.array([[True, True]]))
     alone = kinds.describer.pool(views[None, :, :2], mask[None, :2], known_directions=False)[0]
     np.testing.assert_allclose(flat, alone, atol=1e-6)
-    padded = kinds.describer.pool_pictures(
+    padded = kinds.describer.pool_images(
         np.pad(views[:, :2], ((0, 0), (0, 1), (0, 0))), np.array([[True, True, False]])
     )
     np.testing.assert_allclose(padded, flat, atol=1e-6)
-    numbers, _, labels = _vectors(kinds)
+    row_ids, _, labels = _vectors(kinds)
     kept = np.array([label is not None for label in labels])
-    labelled = Labelled(numbers[kept], np.arange(96) % N_KINDS, False)
+    labelled = Labelled(row_ids[kept], np.arange(96) % N_KINDS, False)
     asked = asked_with_pictures(kinds, labelled, np.random.default_rng(0))
     again = asked_with_pictures(kinds, labelled, np.random.default_rng(0))
     np.testing.assert_array_equal(asked.cosines, again.cosines)
@@ -199,12 +199,12 @@ def test_pictures_are_views_as_a_search_by_pictures_would_see_them(kinds: Collec
 
 
 def _plainly(collection: Collection, curve: Curve, object_id: str) -> dict[str, float]:
-    numbers, vectors, _ = _vectors(collection)
-    records = collection.store.records(numbers.tolist())
-    others = [i for i, n in enumerate(numbers.tolist()) if records[n].id != object_id]
-    cosines = vectors @ collection.store.vector_of(collection.number_of(object_id))
-    height = np.sort(cosines[others])[::-1][: reach_of(len(numbers))].mean()
-    return {records[int(numbers[i])].id: float(curve(cosines[i], height)) for i in others}
+    row_ids, vectors, _ = _vectors(collection)
+    records = collection.store.records(row_ids.tolist())
+    others = [i for i, n in enumerate(row_ids.tolist()) if records[n].id != object_id]
+    cosines = vectors @ collection.store.vector_of(collection.row_id_of(object_id))
+    height = np.sort(cosines[others])[::-1][: cohort_size(len(row_ids))].mean()
+    return {records[int(row_ids[i])].id: float(curve(cosines[i], height)) for i in others}
 
 
 @pytest.mark.parametrize("where", [None, "split = 'a'"])
@@ -251,9 +251,10 @@ def test_pictures_have_a_curve_of_their_own_and_mixtures_have_none(own: Collecti
     Image.new("RGB", (64, 64), "navy").save(tmp_path / "picture.png")
     (hit, *_) = own.search(Query(images=[tmp_path / "picture.png"]))
     assert hit.confidence is not None
-    vector = own.store.vector_of(own.number_of("003.ply"))
+    vector = own.store.vector_of(own.row_id_of("003.ply"))
     assert own.search(Query(vector=vector))[0].confidence == pytest.approx(
-        float(made.curves["objects"](1.0, np.sort(_vectors(own)[1] @ vector)[::-1][: reach_of(100)].mean())), abs=1e-4
+        float(made.curves["objects"](1.0, np.sort(_vectors(own)[1] @ vector)[::-1][: cohort_size(100)].mean())),
+        abs=1e-4,
     )
     mixture = Query(terms=[Term("id", "003.ply"), Term("id", "004.ply", -0.5)])
     assert {hit.confidence for hit in own.search(mixture)} == {None}
@@ -333,7 +334,7 @@ def test_other_vectors_outdate_it_and_other_objects_do_not(own: Collection) -> N
         own.calibrate()
     made = own.calibrate("label")
     assert own.search(Query(id="005.ply"))[0].confidence is not None
-    own.fit_statistics(describer=own.describer.with_config(whiten=16))
+    own.fit_whitening(describer=own.describer.with_config(whiten=16))
     assert is_outdated(own.store, made)
     with pytest.raises(
         QueryError, match=r"described anew after it was calibrated: run 'mvr calibrate .* --by label' again"
@@ -385,7 +386,7 @@ def test_words_are_calibrated_where_the_encoder_reads_them(tmp_path: Path) -> No
         curve = made.curves["words"]
         assert (curve.questions, curve.pairs, curve.groups) == (N_KINDS, 10 * N_KINDS, N_KINDS)
         hits = reading.search(Query(text="kind 4"), k=10)
-        heights = reading.search(Query(text="kind 4"), k=reach_of(100))
+        heights = reading.search(Query(text="kind 4"), k=cohort_size(100))
         expected = curve(np.array([hit.score for hit in hits]), np.mean([hit.score for hit in heights]))
         np.testing.assert_allclose([hit.confidence for hit in hits], expected, atol=1e-4)
         few = reading.calibrate("label", "label in ('kind 1', 'kind 2', 'kind 3')")

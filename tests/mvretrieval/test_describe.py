@@ -17,11 +17,11 @@ from mvretrieval.api import Collection, OpenOptions
 from mvretrieval.describe import Describer, DescriberConfig
 from mvretrieval.errors import DescriberError
 from mvretrieval.search.query import Query
-from mvretrieval.weighting.whitening import Statistics, StatisticsFit
+from mvretrieval.weighting.whitening import Whitening, WhiteningFit
 
 
-def _statistics(seed: int = 0, whiten: int | None = None) -> Statistics:
-    fit = StatisticsFit(1, 32)
+def _statistics(seed: int = 0, whiten: int | None = None) -> Whitening:
+    fit = WhiteningFit(1, 32)
     fit.add(unit(np.random.default_rng(seed).standard_normal((1, 60, 32))))
     return fit.result(whiten)
 
@@ -98,9 +98,9 @@ def test_pooling_anew_equals_describing_anew(pooling: str, whiten: int, tmp_path
         with Collection.create(tmp_path / "asked", config, options) as asked:
             asked.add_folder(tmp_path / "m")
             described = plain.describer.with_config(pooling=pooling, whiten=whiten)
-            plain.repool(described.with_fitted(asked.describer.statistics))
+            plain.repool(described.with_fitted(asked.describer.whitening))
             for name in (f"shape-{n:03d}.ply" for n in range(4)):
-                vectors = [c.store.vector_of(c.number_of(name)) for c in (plain, asked)]
+                vectors = [c.store.vector_of(c.row_id_of(name)) for c in (plain, asked)]
                 np.testing.assert_allclose(vectors[0], vectors[1], atol=2e-6)
                 assert np.linalg.norm(vectors[0]) == pytest.approx(1, abs=1e-5)
                 assert len(vectors[0]) == 2 * (whiten or 1024)
@@ -131,10 +131,10 @@ def test_styles_are_pooled_by_themselves_and_stand_behind_one_another() -> None:
 
 def test_pictures_are_compared_with_the_styles_that_look_like_pictures() -> None:
     pictures = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
-    mixed = Describer(replace(SMALL, styles=("depth", "clay", "normal"))).describe_pictures(pictures)
+    mixed = Describer(replace(SMALL, styles=("depth", "clay", "normal"))).embed_images(pictures)
     assert not mixed[:1024].any() and not mixed[2048:].any()
-    np.testing.assert_allclose(mixed[1024:2048], Describer(SMALL).describe_pictures(pictures), atol=1e-6)
-    depth = Describer(replace(SMALL, styles=("depth", "normal"))).describe_pictures(pictures)
+    np.testing.assert_allclose(mixed[1024:2048], Describer(SMALL).embed_images(pictures), atol=1e-6)
+    depth = Describer(replace(SMALL, styles=("depth", "normal"))).embed_images(pictures)
     assert np.linalg.norm(depth) == pytest.approx(1, abs=1e-5) and depth[:1024].any() and depth[1024:].any()
 
 
@@ -142,5 +142,5 @@ def test_a_picture_in_the_very_middle_is_no_nan() -> None:
     pictures = np.full((1, 64, 64, 3), 255, np.uint8)
     describer = Describer(SMALL)
     raw = describer.encoder.encode_views(pictures)
-    centred = describer.with_fitted(Statistics(raw, None, 1))
-    assert np.isfinite(centred.describe_pictures(pictures)).all()
+    centred = describer.with_fitted(Whitening(raw, None, 1))
+    assert np.isfinite(centred.embed_images(pictures)).all()

@@ -15,7 +15,7 @@ from made_meshes import SMALL, new_object, unit
 
 from mvretrieval.api import Collection
 from mvretrieval.augmentation import scores_without_query
-from mvretrieval.evaluation.evaluation_set import Selection, subject_of
+from mvretrieval.evaluation.evaluation_set import Selection, evaluation_set_of
 from mvretrieval.evaluation.metrics import evaluate, leave_one_out
 from mvretrieval.evaluation.os3dor import os3dor_measure
 from mvretrieval.evaluation.protocols import draw_queries, leave_one_out_task, open_set_task
@@ -43,8 +43,8 @@ def _make(folder: Path, vectors: Any) -> Path:
 
 
 def _put(collection: Collection, object_id: str, vector: Any, labels: dict[str, Any]) -> None:
-    number = collection.store.put(new_object(object_id, vector), collection.store.next_change())
-    collection.store.set_metadata(number, labels)
+    row_id = collection.store.put(new_object(object_id, vector), collection.store.next_change())
+    collection.store.set_metadata(row_id, labels)
 
 
 @pytest.fixture(scope="module")
@@ -90,12 +90,12 @@ def test_classes_that_no_object_has_are_named(mvr: Mvr, good: Path, tmp_path: Pa
     file = tmp_path / "classes.txt"
     file.write_text("\ufeffkind 0\nkind 1\nknd 2\nzzz\n", encoding="utf-8")
     with Collection.open(good) as collection:
-        subject = subject_of(collection, Selection("label", None, file))
-        assert set(subject.labels) == {"kind 0", "kind 1"} and subject.unknown_classes == ("knd 2", "zzz")
-        assert "no object has the 'label' 'knd 2' (did you mean 'kind 2'?), 'zzz' of" in subject.unknown_note
-        few = subject_of(collection, Selection("label", "size = 4", file))  # of kind 0
+        evaluation_set = evaluation_set_of(collection, Selection("label", None, file))
+        assert set(evaluation_set.labels) == {"kind 0", "kind 1"} and evaluation_set.unknown_classes == ("knd 2", "zzz")
+        assert "no object has the 'label' 'knd 2' (did you mean 'kind 2'?), 'zzz' of" in evaluation_set.unknown_note
+        few = evaluation_set_of(collection, Selection("label", "size = 4", file))  # of kind 0
         assert few.unknown_classes[0] == "kind 1" and "no object that --where size = 4 keeps has" in few.unknown_note
-        assert subject_of(collection, Selection()).unknown_note == ""
+        assert evaluation_set_of(collection, Selection()).unknown_note == ""
     file.write_text("knd 2\n")
     code, out, err = mvr(good, "--classes", file)
     assert code == 1 and out == "" and "did you mean 'kind 2'?" in err
@@ -191,9 +191,9 @@ def test_refined_scores_are_those_of_a_strict_leave_one_out(mvr: Mvr, good: Path
     shutil.copytree(good, copy)
     with Collection.open(copy, write=True) as collection:
         collection.smooth(3, 2.0)
-        numbers = [int(n) for n in collection.store.select(None)]
-        vectors = np.stack([collection.store.vector_of(n) for n in numbers])
-        labels = collection.store.column_values("label", numbers)
+        row_ids = [int(n) for n in collection.store.select(None)]
+        vectors = np.stack([collection.store.vector_of(n) for n in row_ids])
+        labels = collection.store.column_values("label", row_ids)
     strict = scores_without_query(vectors, 3, 2.0)
     expected = evaluate(leave_one_out_task(labels), given(strict.round(6))).means()["mAP"]
     asked = ["--smooth", 3, "--smooth-alpha", 2]
@@ -233,7 +233,7 @@ def test_another_collection_is_measured_as_it_is(mvr: Mvr, good: Path, tmp_path:
     shutil.copytree(good, larger)
     with Collection.open(larger) as collection, collection.store.transaction():
         for i in range(20):  # ANMRR goes by the largest class
-            vector = collection.store.vector_of(collection.number_of(IDS[3 + i]))
+            vector = collection.store.vector_of(collection.row_id_of(IDS[3 + i]))
             _put(collection, f"more {i}", vector, {"label": "kind 3", "size": i})
     arguments = ["--protocol", "open-set", "--metrics", "os3dor", "--queries", file, "--json"]
     as_json(mvr(good, *arguments))
@@ -268,9 +268,9 @@ def test_the_report_gets_this_evaluation(mvr: Mvr, good: Path, monkeypatch: pyte
     monkeypatch.setattr("mvretrieval.evaluation.report.report.check_extra", lambda: None)
     monkeypatch.setattr("mvretrieval.evaluation.report.report.write_report", write_report)
     code, out, err = mvr(good, "--report", tmp_path, "--where", "size < 12", "--protocol", "open-set", "--json")
-    _, numbers, labels, vectors, evaluation, folder = given["arguments"]
+    _, row_ids, labels, vectors, evaluation, folder = given["arguments"]
     assert code == 0 and str(tmp_path / "index.html") in err and folder == tmp_path
-    assert len(numbers) == len(labels) == len(vectors) == 12
+    assert len(row_ids) == len(labels) == len(vectors) == 12
     assert evaluation.values["mAP"].mean() == pytest.approx(json.loads(out)["mAP"])
     assert np.array_equal(given["more"]["task"].queries, evaluation.queries)
     assert (given["more"]["scope"], given["more"]["label_name"]) == ("size < 12", "label")

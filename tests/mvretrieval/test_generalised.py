@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mvretrieval.errors import EvaluationError, ShapeError
-from mvretrieval.evaluation.zero_shot.classification import Looking, accuracy, verdicts
+from mvretrieval.evaluation.zero_shot.classification import ViewFusion, accuracy, verdicts
 from mvretrieval.evaluation.zero_shot.generalized import generalised, harmonic_mean, seen_unseen_area
 
 
 def test_equal_scores_are_ranked_in_the_order_of_the_candidates() -> None:
     scores = np.array([[0.5, 0.5, 0.5], [0.5, 0.5, 0.5], [0.1, 0.3, 0.3]])
     found = verdicts(scores, np.array([0, 2, 2]))
-    assert found.rank.tolist() == [0, 2, 1] and found.taken_for.tolist() == [0, 0, 1]
+    assert found.rank.tolist() == [0, 2, 1] and found.predicted.tolist() == [0, 0, 1]
     with pytest.raises(EvaluationError, match="NaN"):
         verdicts(np.array([[np.nan, 1.0]]), np.array([0]))
 
@@ -98,4 +98,4 @@ def test_the_area_is_that_under_the_curve_of_many_biases() -> None:
 @pytest.mark.parametrize("changes", [{"keep": -1}, {"temperature": 0.0}, {"temperature": float("inf")}])
 def test_ways_of_looking_that_cannot_be(changes: dict[str, Any]) -> None:
     with pytest.raises(EvaluationError):
-        Looking(**changes)
+        ViewFusion(**changes)

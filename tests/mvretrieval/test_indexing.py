@@ -47,12 +47,12 @@ def test_unchanged_files_are_skipped_changed_ones_replaced(collection: Collectio
     report, encoded = _encoded(collection, meshes)
     assert counts(report) == {"unchanged": 4} and encoded == 0
     old = collection.search(Query(id="shape-001.ply"), k=1)[0]
-    numbers = {i: collection.number_of(i) for i in _ids(collection)}
+    row_ids = {i: collection.row_id_of(i) for i in _ids(collection)}
     shape(2).apply_scale([1, 1, 1.01]).export(paths[1])
     os.utime(paths[0])
     report, encoded = _encoded(collection, meshes)
     assert counts(report) == {"replaced": 1, "unchanged": 3} and encoded == 3
-    assert {i: collection.number_of(i) for i in _ids(collection)} == numbers
+    assert {i: collection.row_id_of(i) for i in _ids(collection)} == row_ids
     new = collection.search(Query(id="shape-001.ply"), k=1)[0]
     assert new.id == "shape-002.ply" and new.score > 0.99 > old.score
 
@@ -79,7 +79,7 @@ def test_a_moved_file_keeps_its_id_and_is_not_encoded(collection: Collection, tm
     paths = write_shapes(meshes, range(3))
     collection.add_folder(meshes)
     with collection.store.transaction():
-        collection.store.set_metadata(collection.number_of("shape-001.ply"), {"note": "mine"})
+        collection.store.set_metadata(collection.row_id_of("shape-001.ply"), {"note": "mine"})
     (meshes / "deep" / "er").mkdir(parents=True)
     paths[1].rename(meshes / "deep" / "er" / "another name.ply")
     report, encoded = _encoded(collection, meshes)
@@ -94,12 +94,12 @@ def test_swapped_files_keep_their_ids_and_swap_their_looks(collection: Collectio
     meshes = tmp_path / "meshes"
     a, b = write_shapes(meshes, [0, 1])
     collection.add_folder(meshes)
-    before = {i: collection.store.vector_of(collection.number_of(i)) for i in _ids(collection)}
+    before = {i: collection.store.vector_of(collection.row_id_of(i)) for i in _ids(collection)}
     a.rename(meshes / "aside")
     b.rename(a)
     (meshes / "aside").rename(b)
     collection.add_folder(meshes)
-    after = {i: collection.store.vector_of(collection.number_of(i)) for i in _ids(collection)}
+    after = {i: collection.store.vector_of(collection.row_id_of(i)) for i in _ids(collection)}
     assert sorted(after) == [a.name, b.name]
     np.testing.assert_allclose(after[a.name], before[b.name], atol=1e-3)
     np.testing.assert_allclose(after[b.name], before[a.name], atol=1e-3)
@@ -376,15 +376,15 @@ def test_whitening_is_fitted_at_the_end_of_the_run_that_can(tmp_path: Path) -> N
     config = replace(SMALL, whiten=8)
     write_shapes(tmp_path / "m", range(2))
     with Collection.create(tmp_path / "c", config, OpenOptions(workers=1)) as collection:
-        assert "not fitted: whitening to 8" in collection.add_folder(tmp_path / "m").statistics
+        assert "not fitted: whitening to 8" in collection.add_folder(tmp_path / "m").whitening
         write_shapes(tmp_path / "m", range(6))
-        wrong = collection.add_folder(tmp_path / "m", options=IndexOptions(fit_where="nothing = 1")).statistics
+        wrong = collection.add_folder(tmp_path / "m", options=IndexOptions(fit_where="nothing = 1")).whitening
         assert "not fitted: no column 'nothing'" in wrong
         assert (
             "not fitted: there is nothing"
-            in collection.add_folder(tmp_path / "m", options=IndexOptions(fit_where="faces > 1e9")).statistics
+            in collection.add_folder(tmp_path / "m", options=IndexOptions(fit_where="faces > 1e9")).whitening
         )
-        assert collection.add_folder(tmp_path / "m").statistics == "fitted on 18 views"
+        assert collection.add_folder(tmp_path / "m").whitening == "fitted on 18 views"
         assert collection.index().dim == 8
         write_shapes(tmp_path / "m", range(8))
         assert collection.add_folder(tmp_path / "m").added == 2
@@ -436,7 +436,7 @@ def test_a_killed_run_goes_on_without_repeating_itself(tmp_path: Path) -> None:
         assert _ids(collection) == sorted(path.name for path in meshes.iterdir())
         truth = np.stack([collection.store.vector_of(int(n)) for n in collection.store.select(None)])
         hits = collection.search(Query(id="shape-030.ply"), k=100)
-        own = collection.store.vector_of(collection.number_of("shape-030.ply"))
+        own = collection.store.vector_of(collection.row_id_of("shape-030.ply"))
         np.testing.assert_allclose([hit.score for hit in hits], np.sort(truth @ own)[::-1][1:], atol=1e-5)
 
 

@@ -16,16 +16,16 @@ from PIL import Image
 
 from mvretrieval.api import Collection
 from mvretrieval.errors import CollectionError, EncoderError, FilterError, QueryError
-from mvretrieval.images import load_picture
+from mvretrieval.images import load_image
 from mvretrieval.search.query import Query, Term, resolve
 
 SIDE = 64
 
 
 def _vectors(collection: Collection) -> tuple[list[str], NDArray[np.float64]]:
-    numbers = [int(n) for n in collection.store.select(None)]
-    records = collection.store.records(numbers)
-    return [records[n].id for n in numbers], np.stack([collection.store.vector_of(n) for n in numbers]).astype(float)
+    row_ids = [int(n) for n in collection.store.select(None)]
+    records = collection.store.records(row_ids)
+    return [records[n].id for n in row_ids], np.stack([collection.store.vector_of(n) for n in row_ids]).astype(float)
 
 
 def _naive(collection: Collection, parts: list[tuple[NDArray[np.floating], float]]) -> dict[str, float]:
@@ -62,8 +62,8 @@ def test_of_a_bare_vector_the_best_view_is_the_one_that_lies_next_to_it(
     shutil.copytree(things.folder, tmp_path / "own")
     with Collection.open(tmp_path / "own", write=True) as own:
         if whiten:
-            own.fit_statistics(describer=own.describer.with_config(whiten=whiten))
-        raw, mask = own.views(own.number_of("shape-004.ply"))
+            own.fit_whitening(describer=own.describer.with_config(whiten=whiten))
+        raw, mask = own.views(own.row_id_of("shape-004.ply"))
         assert mask[2]
         vector, _ = own.describer.pool(raw[None, :, 2:3], mask[None, 2:3], known_directions=False)
         best = {hit.id: hit.best_view for hit in own.search(Query(vector=vector[0]), k=12)}["shape-004.ply"]
@@ -111,15 +111,15 @@ def test_a_hit_carries_its_best_view_and_its_view_weights(things: Collection, sh
     assert hit.best_view["query_view"] == hit.best_view["view"] and hit.best_view["similarity"] == pytest.approx(
         1, abs=1e-3
     )
-    number = things.number_of(hit.id)
-    views, _ = things.views(number)
-    ask = Term("vector", things.store.vector_of(number))
+    row_id = things.row_id_of(hit.id)
+    views, _ = things.views(row_id)
+    ask = Term("vector", things.store.vector_of(row_id))
     assert "query_view" not in things.search(Query(terms=[ask]), k=1)[0].best_view
     assert views.shape == (1, 3, 1024)
 
 
 def test_a_vector_of_any_length_asks_like_the_object_it_is_of(things: Collection) -> None:
-    own = things.store.vector_of(things.number_of("shape-003.ply"))
+    own = things.store.vector_of(things.row_id_of("shape-003.ply"))
     hits = things.search(Query(vector=7 * own), k=100)
     assert hits[0].id == "shape-003.ply" and hits[0].score == pytest.approx(1, abs=1e-5)
     assert {hit.id: hit.score for hit in hits[1:]} == pytest.approx(
@@ -129,7 +129,7 @@ def test_a_vector_of_any_length_asks_like_the_object_it_is_of(things: Collection
 
 @pytest.mark.parametrize("length", [1e-30, 1e30])
 def test_the_length_of_a_vector_does_not_matter(length: float, things: Collection) -> None:
-    own = things.store.vector_of(things.number_of("shape-003.ply")).astype(float)
+    own = things.store.vector_of(things.row_id_of("shape-003.ply")).astype(float)
     (hit,) = things.search(Query(vector=own * length), k=1)
     assert hit.id == "shape-003.ply" and hit.score == pytest.approx(1, abs=1e-5)
 
@@ -173,7 +173,7 @@ def test_the_best_view_is_the_one_that_looks_like_the_picture(things: Collection
     for v in range(3):
         Image.fromarray(source.pictures[v]).save(tmp_path / f"{v}.png")
         hits[v] = things.search(Query(images=tmp_path / f"{v}.png", background="keep"), k=12)
-    views, _ = things.views(things.number_of("shape-002.ply"))
+    views, _ = things.views(things.row_id_of("shape-002.ply"))
     for found in hits.values():
         (hit,) = [hit for hit in found if hit.id == "shape-002.ply"]
         assert hit.rank <= 3 and 0 <= hit.best_view["view"] < len(views[0])
@@ -187,7 +187,7 @@ def test_several_pictures_are_views_of_one_object(things: Collection, tmp_path: 
         Image.fromarray(picture).save(path)
     (source,) = resolve(things, Query(images=paths))
     encoder = things.describer.encoder
-    raw = encoder.encode_views(np.stack([load_picture(path, encoder.image_size) for path in paths]))
+    raw = encoder.encode_views(np.stack([load_image(path, encoder.image_size) for path in paths]))
     mean = raw.mean(axis=0)
     np.testing.assert_allclose(source.vector, mean / np.linalg.norm(mean), atol=1e-5)
     assert source.views.shape == (1, 3, 1024)
@@ -260,7 +260,7 @@ def _save(folder: Path, picture: NDArray[np.uint8] | Image.Image, name: str = "p
 
 @pytest.mark.parametrize("background", [(255, 255, 255), (128, 128, 128), (20, 60, 20)])
 def test_a_plain_background_becomes_white_and_is_cropped(background: tuple[int, int, int], tmp_path: Path) -> None:
-    picture = load_picture(_save(tmp_path, _drawing(background)), SIDE)
+    picture = load_image(_save(tmp_path, _drawing(background)), SIDE)
     assert picture.shape == (SIDE, SIDE, 3) and (picture[[0, -1]] == 255).all()
     left, top, right, bottom = _box_of(picture)
     # The block is square: it fills the picture but for the margin, in the middle.
@@ -272,24 +272,24 @@ def test_a_plain_background_becomes_white_and_is_cropped(background: tuple[int, 
 def test_a_transparent_background_becomes_white(tmp_path: Path) -> None:
     rgba = np.dstack([_drawing((0, 255, 0)), np.zeros((80, 120), np.uint8)])
     rgba[30:60, 20:50, 3] = 255
-    plain = load_picture(_save(tmp_path, _drawing()), SIDE)
-    assert np.abs(load_picture(_save(tmp_path, rgba), SIDE).astype(int) - plain).max() <= 2
+    plain = load_image(_save(tmp_path, _drawing()), SIDE)
+    assert np.abs(load_image(_save(tmp_path, rgba), SIDE).astype(int) - plain).max() <= 2
     palette = Image.fromarray(rgba).quantize(16)
-    assert np.abs(load_picture(_save(tmp_path, palette), SIDE).astype(int) - plain).mean() < 3
+    assert np.abs(load_image(_save(tmp_path, palette), SIDE).astype(int) - plain).mean() < 3
 
 
 def test_a_busy_background_is_kept(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (80, 120, 3), np.uint8)
     noise[30:60, 20:50] = (200, 30, 30)
-    picture = load_picture(_save(tmp_path, noise), 120)
+    picture = load_image(_save(tmp_path, noise), 120)
     assert picture[picture.shape[0] // 2].std() > 20
-    kept = load_picture(_save(tmp_path, _drawing((128, 128, 128))), SIDE, background="keep")
+    kept = load_image(_save(tmp_path, _drawing((128, 128, 128))), SIDE, background="keep")
     assert kept[SIDE // 2, SIDE - 12] == pytest.approx([128, 128, 128], abs=2)
 
 
 def test_a_picture_of_nothing_is_kept(tmp_path: Path) -> None:
-    assert (load_picture(_save(tmp_path, np.full((9, 5, 3), 255, np.uint8)), SIDE) == 255).all()
-    assert load_picture(_save(tmp_path, np.zeros((1, 1, 3), np.uint8)), SIDE).shape == (SIDE, SIDE, 3)
+    assert (load_image(_save(tmp_path, np.full((9, 5, 3), 255, np.uint8)), SIDE) == 255).all()
+    assert load_image(_save(tmp_path, np.zeros((1, 1, 3), np.uint8)), SIDE).shape == (SIDE, SIDE, 3)
 
 
 @pytest.mark.parametrize(
@@ -301,10 +301,10 @@ def test_the_orientation_of_the_camera_is_honoured(orientation: int, operation: 
     turned = Image.fromarray(upright).transpose(Image.Transpose[operation])
     exif = Image.Exif()
     exif[0x0112] = orientation
-    plain = load_picture(_save(tmp_path, upright), SIDE)
-    found = load_picture(_save(tmp_path, turned, "q.png", exif=exif), SIDE)
+    plain = load_image(_save(tmp_path, upright), SIDE)
+    found = load_image(_save(tmp_path, turned, "q.png", exif=exif), SIDE)
     assert np.abs(found.astype(int) - plain).max() <= 2
-    assert np.abs(load_picture(_save(tmp_path, turned, "r.png"), SIDE).astype(int) - plain).max() > 50
+    assert np.abs(load_image(_save(tmp_path, turned, "r.png"), SIDE).astype(int) - plain).max() > 50
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "CMYK", "1", "LA", "I;16", "I", "F"])
@@ -317,7 +317,7 @@ def test_pictures_of_every_kind(mode: str, tmp_path: Path) -> None:
         assert picture.mode == mode
     else:
         picture = drawing.convert(mode)
-    found = load_picture(_save(tmp_path, picture, "p.tif" if mode in ("CMYK", "I", "F") else "p.png"), SIDE)
+    found = load_image(_save(tmp_path, picture, "p.tif" if mode in ("CMYK", "I", "F") else "p.png"), SIDE)
     assert (found[0] == 255).all()
     left, _, right, _ = _box_of(found)
     assert right - left > SIDE * 0.8
@@ -334,17 +334,17 @@ def test_broken_pictures_are_errors_of_ours(suffix: str, tmp_path: Path) -> None
             broken[place] = rng.integers(256)
         path.write_bytes(bytes(broken))
         try:
-            load_picture(path, SIDE)
+            load_image(path, SIDE)
         except QueryError as error:
             assert str(path) in str(error)
 
 
 def test_folders_and_giants_are_no_pictures(tmp_path: Path) -> None:
     with pytest.raises(QueryError, match="no readable picture"):
-        load_picture(tmp_path, SIDE)
+        load_image(tmp_path, SIDE)
     giant = _save(tmp_path, Image.new("1", (20_000, 10_001)))
     with pytest.raises(QueryError, match=r"too large .*; scale it down"):
-        load_picture(giant, SIDE)
+        load_image(giant, SIDE)
 
 
 def test_the_view_of_a_known_object_is_told_by_its_own_number(things: Collection, tmp_path: Path) -> None:
@@ -352,14 +352,14 @@ def test_the_view_of_a_known_object_is_told_by_its_own_number(things: Collection
     things.save_index()
     shutil.copytree(things.folder, tmp_path / "c")
     with Collection.open(tmp_path / "c", write=True) as collection:
-        number = collection.number_of("shape-003.ply")
-        views, _ = collection.views(number)
-        whole = collection.store.whole(number, views.shape)
+        row_id = collection.row_id_of("shape-003.ply")
+        views, _ = collection.views(row_id)
+        whole = collection.store.whole(row_id, views.shape)
         with collection.store.transaction():
             collection.store.put(
                 replace(whole, view_mask=np.array([False, True, True])), collection.store.next_change()
             )
         for hit in collection.search(Query(id="shape-003.ply")):
-            found, _ = collection.views(collection.number_of(hit.id))
+            found, _ = collection.views(collection.row_id_of(hit.id))
             similarity = found[0, hit.best_view["view"]] @ views[0].T
             assert hit.best_view["query_view"] == 1 + similarity[1:].argmax()

@@ -23,11 +23,11 @@ from PIL import Image
 from mvrender.cameras import parse_rig
 from mvretrieval.api import Collection, OpenOptions
 from mvretrieval.errors import ShapeError
-from mvretrieval.evaluation.report import map2d, report
 from mvretrieval.evaluation.metrics import Evaluation, evaluate, leave_one_out
 from mvretrieval.evaluation.os3dor import os3dor_measure
 from mvretrieval.evaluation.protocols import Task, draw_queries, leave_one_out_task, open_set_task
 from mvretrieval.evaluation.ranking import cosines
+from mvretrieval.evaluation.report import map2d, report
 from mvretrieval.evaluation.report.report import ReportError, write_report
 from mvretrieval.evaluation.report.thumbnails import Thumbnails
 from mvretrieval.weighting.adapter import Adapter
@@ -110,9 +110,9 @@ def _made(
     with collection.store.transaction():
         for i, (vector, label) in enumerate(zip(vectors, labels, strict=True)):
             new = new_object(ids[i] if ids else f"object {i}", vector)
-            number = collection.store.put(replace(new, strip=_strip(i) if strips else b""), 1)
+            row_id = collection.store.put(replace(new, strip=_strip(i) if strips else b""), 1)
             if label is not None:
-                collection.store.set_metadata(number, {"label": label})
+                collection.store.set_metadata(row_id, {"label": label})
     yield collection
     collection._let_go()
 
@@ -130,9 +130,9 @@ def _strip(i: int) -> bytes:
 def _report(
     collection: Collection, labels: Sequence[Any], vectors: NDArray[np.float32], folder: Path, **more: Any
 ) -> tuple[_Page, Any]:
-    numbers = collection.store.select(None)
+    row_ids = collection.store.select(None)
     evaluation = more.pop("evaluation", None) or leave_one_out(vectors, labels)
-    path = write_report(collection, numbers, labels, vectors, evaluation, folder, **more)
+    path = write_report(collection, row_ids, labels, vectors, evaluation, folder, **more)
     assert path == folder / "index.html"
     page = _Page(path.read_text("utf-8"))
     _check_sound(page)
@@ -259,10 +259,10 @@ def test_pictures_are_the_objects(tmp_path: Path) -> None:
     vectors, labels = _clusters(12, 3)
     with _made(tmp_path / "c", vectors, labels, strips=True) as collection:
         page, _ = _report(collection, labels, vectors, tmp_path / "out")
-        numbers = collection.store.select(None)
+        row_ids = collection.store.select(None)
         thumbnails = Thumbnails(collection)
-        assert [picture.size for picture in thumbnails.views(int(numbers[3]))] == [(112, 112)] * 3
-        sheet, columns = thumbnails.atlas([int(n) for n in numbers], 40)
+        assert [picture.size for picture in thumbnails.views(int(row_ids[3]))] == [(112, 112)] * 3
+        sheet, columns = thumbnails.atlas([int(n) for n in row_ids], 40)
     assert page.map_data["columns"] == columns == 4
     assert sheet is not None
     with Image.open(io.BytesIO(base64.b64decode(sheet.split(",")[1]))) as opened:
@@ -278,15 +278,15 @@ def test_a_view_that_shows_nothing_is_not_shown(collection: Collection) -> None:
     empty[40:70, 230:300] = 0  # on the third view alone
     out = io.BytesIO()
     Image.fromarray(empty).save(out, "WEBP", lossless=True)
-    number = collection.store.put(replace(new_object("edge"), strip=out.getvalue()), 1)
-    shown = Thumbnails(collection).picture(number)
+    row_id = collection.store.put(replace(new_object("edge"), strip=out.getvalue()), 1)
+    shown = Thumbnails(collection).picture(row_id)
     assert shown is not None and np.asarray(shown).min() < 50
 
 
 def test_a_real_collection_has_pictures_and_uniform_weights(things: Collection, tmp_path: Path) -> None:
-    numbers = things.store.select(None)
-    labels = things.store.column_values("label", [int(n) for n in numbers])
-    vectors = np.stack([things.store.vector_of(int(n)) for n in numbers])
+    row_ids = things.store.select(None)
+    labels = things.store.column_values("label", [int(n) for n in row_ids])
+    vectors = np.stack([things.store.vector_of(int(n)) for n in row_ids])
     page, found = _report(things, labels, vectors, tmp_path / "out")
     assert len(page.named("image")) == 3 and "Every view weighs the same: 1/3" in page.text
     assert found["view_weights"]["uniform"] and found["view_weights"]["azimuth_deg"] == [0, 120, 240]

@@ -20,7 +20,7 @@ from mvretrieval.cli import eval_table
 from mvretrieval.errors import EvaluationError
 from mvretrieval.evaluation.feature_file import measure_features
 from mvretrieval.evaluation.reproduce.reproduce import Row, parse_table, read_table, table_names
-from mvretrieval.ingest.reembed import redescribe
+from mvretrieval.ingest.reembed import reembed
 
 ROW = Row("r", "d", "c", "eval", "e", "mAP", 50.0, 1.0, "s", False, factor=100)
 
@@ -174,7 +174,7 @@ def test_a_collection_that_was_made_otherwise_is_not_measured(
     for name in ("plain", "whitened", "smoothed"):
         shutil.copytree(things.folder, tmp_path / name)
     with Collection.open(tmp_path / "whitened", write=True) as whitened:
-        redescribe(whitened, replace(whitened.describer.config, whiten=4))
+        reembed(whitened, replace(whitened.describer.config, whiten=4))
     with Collection.open(tmp_path / "smoothed", write=True) as smoothed:
         smoothed.smooth(3)
     row = Row("plain", "d", "plain", "eval", "builtin:", "queries", 12, 0.5, "s", True, ("--by", "label"))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mvretrieval.api import Collection
-from mvretrieval.augmentation import blend
+from mvretrieval.augmentation import average_neighbours
 from mvretrieval.errors import QueryError, ShapeError
 from mvretrieval.search.options import Refinement
 from mvretrieval.search.pipeline import Hit
@@ -139,17 +139,17 @@ def two_styles(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collection]
         for i in range(20):
             new = replace(new_object(f"o{i:02}", vectors[i]), view_vectors=views[i], view_mask=masks[i])
             collection.store.set_metadata(collection.store.put(new, change), {"n": i})
-    collection.fit_statistics()
+    collection.fit_whitening()
     yield collection
     collection._let_go()
 
 
 def _prepared(collection: Collection, object_id: str) -> tuple[Array, Array]:
     """(S, V, K) views of an object, whitened and of unit norm, and their mask."""
-    views, mask = collection.views(collection.number_of(object_id))
-    statistics = collection.describer.statistics
-    if statistics is not None:
-        views = np.stack([statistics.apply(own, s) for s, own in enumerate(views)])
+    views, mask = collection.views(collection.row_id_of(object_id))
+    whitening = collection.describer.whitening
+    if whitening is not None:
+        views = np.stack([whitening.apply(own, s) for s, own in enumerate(views)])
     return unit(views), mask
 
 
@@ -209,7 +209,7 @@ def test_in_a_mixture_each_plus_term_with_views_adds_its_match(two_styles: Colle
     terms = [Term("id", "o03"), Term("id", "o08", 0.7), Term("vector", vector, 0.4), Term("id", "o12", -0.6)]
     hits = two_styles.search(Query(terms=terms), k=100, refine=Refinement(match_views=100, match_weight=0.4))
     ids = _ids(two_styles)
-    gallery = np.stack([two_styles.store.vector_of(two_styles.number_of(i)) for i in ids]).astype(float)
+    gallery = np.stack([two_styles.store.vector_of(two_styles.row_id_of(i)) for i in ids]).astype(float)
     expected = np.zeros(len(ids))
     for t, term in enumerate(terms):
         own = vector if term.kind == "vector" else gallery[ids.index(term.value)]
@@ -233,9 +233,9 @@ def test_pictures_are_looked_for_in_styles_that_look_like_pictures(two_styles: C
         Image.fromarray(rng.integers(0, 256, (70, 70, 3), np.uint8)).save(tmp_path / f"{i}.png")
     query = Query(images=[tmp_path / "0.png", tmp_path / "1.png"], background="keep")
     (source,) = resolve(two_styles, query)
-    statistics = two_styles.describer.statistics
-    assert statistics is not None
-    own = unit(statistics.apply(source.views[0], 0))[None]
+    whitening = two_styles.describer.whitening
+    assert whitening is not None
+    own = unit(whitening.apply(source.views[0], 0))[None]
     expected = {}
     for i in _ids(two_styles):
         views, mask = _prepared(two_styles, i)
@@ -282,14 +282,14 @@ def test_matching_in_an_empty_collection(collection: Collection, shapes: Path) -
 
 
 def _vector_of(collection: Collection, object_id: str) -> Array:
-    return collection.store.vector_of(collection.number_of(object_id))
+    return collection.store.vector_of(collection.row_id_of(object_id))
 
 
 @pytest.mark.parametrize(("expand", "alpha"), [(1, 3.0), (4, 0.0), (4, 2.0), (100, 1.0)])
 def test_an_expanded_question_is_the_mean_with_what_it_finds(two_styles: Collection, expand: int, alpha: float) -> None:
     plain = [hit.id for hit in two_styles.search(Query(id="o03"), k=100)][:expand]
     neighbours = np.stack([_vector_of(two_styles, i) for i in plain])
-    query = blend(_vector_of(two_styles, "o03"), neighbours, alpha)
+    query = average_neighbours(_vector_of(two_styles, "o03"), neighbours, alpha)
     refine = Refinement(expand=expand, expand_alpha=alpha)
     expected = {i: float(query @ _vector_of(two_styles, i)) for i in _ids(two_styles) if i != "o03"}
     assert _scores(two_styles.search(Query(id="o03"), k=100, refine=refine)) == pytest.approx(expected, abs=1e-5)
@@ -302,7 +302,7 @@ def test_each_plus_term_is_expanded_by_itself_and_no_minus_term(two_styles: Coll
     terms = [Term("id", "o03"), Term("id", "o08", -0.5)]
     hits = two_styles.search(Query(terms=terms), k=100, refine=Refinement(expand=3))
     near = [hit.id for hit in two_styles.search(Query(id="o03"), k=100) if hit.id != "o08"][:3]
-    plus = blend(_vector_of(two_styles, "o03"), np.stack([_vector_of(two_styles, i) for i in near]))
+    plus = average_neighbours(_vector_of(two_styles, "o03"), np.stack([_vector_of(two_styles, i) for i in near]))
     minus = _vector_of(two_styles, "o08")
     gallery = np.stack([_vector_of(two_styles, i) for i in _ids(two_styles)]).astype(float)
     for hit in hits:
@@ -318,15 +318,15 @@ def test_in_a_smoothed_collection_what_is_found_is_smoothed(tmp_path: Path, coll
     paths = write_shapes(tmp_path, range(8))
     collection.add_folder(tmp_path)
     collection.smooth(2)
-    from mvretrieval.store.augmented import searched_vectors
+    from mvretrieval.store.augmented import search_vectors
 
     own = _vector_of(collection, paths[1].name)
-    numbers = [collection.number_of(hit.id) for hit in collection.search(Query(id=paths[1].name), k=3)]
-    query = blend(own, searched_vectors(collection.store, numbers)[1])
+    row_ids = [collection.row_id_of(hit.id) for hit in collection.search(Query(id=paths[1].name), k=3)]
+    query = average_neighbours(own, search_vectors(collection.store, row_ids)[1])
     hits = collection.search(Query(id=paths[1].name), k=100, refine=Refinement(expand=3))
     for hit in hits:
         assert hit.score == pytest.approx(
-            float(searched_vectors(collection.store, [collection.number_of(hit.id)])[1][0] @ query), abs=1e-5
+            float(search_vectors(collection.store, [collection.row_id_of(hit.id)])[1][0] @ query), abs=1e-5
         )
 
 
@@ -346,15 +346,15 @@ def test_refinements_with_impossible_numbers_are_refused() -> None:
 
 
 def test_views_and_vectors_of_many_come_in_the_order_asked_for(two_styles: Collection) -> None:
-    numbers = [7, 999, 3, 20, 1]
-    there, views, masks = view_vectors(two_styles.store, numbers, 2)
+    row_ids = [7, 999, 3, 20, 1]
+    there, views, masks = view_vectors(two_styles.store, row_ids, 2)
     assert there.tolist() == [7, 3, 20, 1] and views.shape == (4, 2, 4, 1024)
-    found, vectors = original_vectors(two_styles.store, numbers)
+    found, vectors = original_vectors(two_styles.store, row_ids)
     assert found.tolist() == there.tolist()
-    for i, number in enumerate(there.tolist()):
-        one, mask = two_styles.views(number)
+    for i, row_id in enumerate(there.tolist()):
+        one, mask = two_styles.views(row_id)
         np.testing.assert_array_equal(views[i], one)
         np.testing.assert_array_equal(masks[i], mask)
-        np.testing.assert_array_equal(vectors[i], two_styles.store.vector_of(number))
+        np.testing.assert_array_equal(vectors[i], two_styles.store.vector_of(row_id))
     assert [part.size for part in view_vectors(two_styles.store, [999], 2)] == [0, 0, 0]
     assert [part.size for part in original_vectors(two_styles.store, [])] == [0, 0]

@@ -78,10 +78,10 @@ def test_the_client_finds_what_the_collection_finds(
     picture = tmp_path / "ball.png"
     from mvretrieval.search.page import view_picture
 
-    view = view_picture(things, things.number_of("shape-001.ply"), 1)
+    view = view_picture(things, things.row_id_of("shape-001.ply"), 1)
     assert view is not None
     view.save(picture)
-    vector = things.store.vector_of(things.number_of("shape-003.ply"))
+    vector = things.store.vector_of(things.row_id_of("shape-003.ply"))
     questions = [
         Query(mesh=shapes / "shape-005.ply"),
         Query(mesh=shapes / "shape-005.ply", up="+z"),
@@ -252,7 +252,7 @@ def test_each_limit_has_its_own_answer(own: Collection, tmp_path: Path) -> None:
 def test_too_many_at_once_are_told_to_come_again(own: Collection, meshes: Path) -> None:
     file = meshes / "shape-001.ply"
     query = {"query": json.dumps({"terms": [{"mesh": file.name}]})}
-    crowded = settings(max_waiting=0, patience_seconds=60)
+    crowded = settings(max_waiting=0, queue_timeout_s=60)
     with served(own, crowded) as url, ThreadPoolExecutor(12) as many:
 
         def ask(_: int) -> httpx.Response:
@@ -266,7 +266,7 @@ def test_too_many_at_once_are_told_to_come_again(own: Collection, meshes: Path) 
     assert {answer.status_code for answer in answers} <= {200, 429}
     refused = [answer for answer in answers if answer.status_code == 429]
     assert refused and problem(refused[0]) == (429, "too_many") and refused[0].headers["retry-after"] == "1"
-    impatient = settings(patience_seconds=0.001)
+    impatient = settings(queue_timeout_s=0.001)
     with served(own, impatient) as url, ThreadPoolExecutor(12) as many:
         assert {answer.status_code for answer in many.map(ask, range(24))} == {200, 503}
 
@@ -344,10 +344,10 @@ def test_a_folder_is_indexed_as_a_job_while_questions_are_answered(own: Collecti
         with pytest.raises(ServiceError, match="no folder 'moer': did you mean 'more'"):
             client.index("moer")
         started = httpx.post(f"{url}/api/jobs", headers=BEARER, json={"folder": "more"})
-        number = started.json()["number"]
+        row_id = started.json()["number"]
         assert started.status_code == 202
         asked = 0
-        while (job := httpx.get(f"{url}/api/jobs/{number}", headers=BEARER).json())["state"] in ("waiting", "running"):
+        while (job := httpx.get(f"{url}/api/jobs/{row_id}", headers=BEARER).json())["state"] in ("waiting", "running"):
             assert client.search(Query(id="shape-001.ply"), k=1)
             assert client.search(Query(mesh=more / "shape-005.ply"), k=1)
             asked += 1
@@ -360,14 +360,14 @@ def test_a_job_that_is_stopped_keeps_what_it_has(own: Collection, tmp_path: Path
     more = tmp_path / "more"
     write_shapes(more, range(4, 200))
     with served(own, settings(folders={"more": more})) as url, httpx.Client(base_url=url, headers=BEARER) as http:
-        number = http.post("/api/jobs", json={"folder": "more"}).json()["number"]
+        row_id = http.post("/api/jobs", json={"folder": "more"}).json()["number"]
         waiting = http.post("/api/jobs", json={"folder": "more"}).json()["number"]
         assert problem(http.delete("/api/objects/shape-001.ply")) == (409, "indexing")
         assert http.delete(f"/api/jobs/{waiting}").json()["state"] == "stopped"
-        while http.get(f"/api/jobs/{number}").json()["done"] < 20:
+        while http.get(f"/api/jobs/{row_id}").json()["done"] < 20:
             time.sleep(0.01)
-        http.delete(f"/api/jobs/{number}")
-        while (job := http.get(f"/api/jobs/{number}").json())["state"] == "running":
+        http.delete(f"/api/jobs/{row_id}")
+        while (job := http.get(f"/api/jobs/{row_id}").json())["state"] == "running":
             time.sleep(0.01)
         assert job["state"] == "stopped" and re.match(r"stopped after \d+ of 196 files", job["message"])
         count = http.get("/api/collection").json()["objects"]

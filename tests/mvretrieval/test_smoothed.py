@@ -18,13 +18,13 @@ from made_meshes import SMALL, new_object, unit, write_shapes
 from numpy.typing import NDArray
 
 from mvretrieval.api import Collection
-from mvretrieval.augmentation import blend, smooth
+from mvretrieval.augmentation import average_neighbours, smooth
 from mvretrieval.errors import CollectionError, DescriberError
 from mvretrieval.index.augmenter import ORIGINALS
 from mvretrieval.index.vector_index import IndexKind
-from mvretrieval.ingest.reembed import redescribe
+from mvretrieval.ingest.reembed import reembed
 from mvretrieval.search.query import Query, Term
-from mvretrieval.store.augmented import Smoothing, is_up_to_date, searched_since, smoothing_of
+from mvretrieval.store.augmented import AugmentationConfig, augmentation_of, is_up_to_date, search_vectors_since
 
 DIM = 1024  # of the built-in encoder
 Vectors = NDArray[np.float32]
@@ -41,9 +41,9 @@ def _add(collection: Collection, *names: str, seed: int = 0) -> None:
     """Objects without meshes, as indexing writes them."""
     for name, vector in zip(names, _vectors(len(names), seed), strict=True):
         new = new_object(name, vector)
-        (smoothed,) = collection.smoother.of_new(vector[None], [new.path])
+        (smoothed,) = collection.augmenter.of_new(vector[None], [new.path])
         with collection.store.transaction():
-            collection.store.put(replace(new, smoothed=smoothed), collection.store.next_change())
+            collection.store.put(replace(new, smoothed=smoothed), collection.store.next_sequence())
 
 
 def _names(n: int) -> list[str]:
@@ -51,35 +51,37 @@ def _names(n: int) -> list[str]:
 
 
 def _originals(collection: Collection) -> tuple[list[int], Vectors]:
-    numbers = [int(n) for n in collection.store.select(None)]
-    vectors = [collection.store.vector_of(n) for n in numbers]
-    return numbers, np.stack(vectors) if vectors else np.empty((0, DIM), np.float32)
+    row_ids = [int(n) for n in collection.store.select(None)]
+    vectors = [collection.store.vector_of(n) for n in row_ids]
+    return row_ids, np.stack(vectors) if vectors else np.empty((0, DIM), np.float32)
 
 
 def _searched(collection: Collection) -> dict[int, Vectors]:
     return {
-        int(n): v for some, vectors in searched_since(collection.store, -1) for n, v in zip(some, vectors, strict=True)
+        int(n): v
+        for some, vectors in search_vectors_since(collection.store, -1)
+        for n, v in zip(some, vectors, strict=True)
     }
 
 
 def _found(collection: Collection, query: Vectors) -> dict[int, float]:
-    scores, numbers = collection.search_vector(query, 10_000)
-    return dict(zip(numbers.tolist(), scores.tolist(), strict=True))
+    scores, row_ids = collection.search_vector(query, 10_000)
+    return dict(zip(row_ids.tolist(), scores.tolist(), strict=True))
 
 
 def _assert_searches(collection: Collection, expected: dict[int, Vectors]) -> None:
     """What is searched are these vectors, through the index and beside it."""
     present = _searched(collection)
     assert present.keys() == expected.keys()
-    for number, vector in expected.items():
-        np.testing.assert_allclose(present[number], vector, atol=2e-5)
+    for row_id, vector in expected.items():
+        np.testing.assert_allclose(present[row_id], vector, atol=2e-5)
     query = _vectors(1, seed=1234)[0]
     assert _found(collection, query) == pytest.approx({n: float(v @ query) for n, v in expected.items()}, abs=1e-4)
 
 
 def _assert_smoothed(collection: Collection, k: int, alpha: float = 3.0) -> None:
-    numbers, vectors = _originals(collection)
-    _assert_searches(collection, dict(zip(numbers, smooth(vectors, k, alpha), strict=True)))
+    row_ids, vectors = _originals(collection)
+    _assert_searches(collection, dict(zip(row_ids, smooth(vectors, k, alpha), strict=True)))
 
 
 # -- any history -------------------------------------------------------------------------------------------------------
@@ -87,25 +89,25 @@ def _assert_smoothed(collection: Collection, k: int, alpha: float = 3.0) -> None
 
 def test_turned_on_changed_and_off_again(collection: Collection) -> None:
     _add(collection, *_names(25))
-    numbers, before = _originals(collection)
+    row_ids, before = _originals(collection)
     for k, alpha in ((4, 3.0), (4, 1.0), (60, 0.0)):
         collection.smooth(k, alpha)
         _assert_smoothed(collection, k, alpha)
-        assert smoothing_of(collection.store) == Smoothing(k, alpha) and is_up_to_date(collection.store)
+        assert augmentation_of(collection.store) == AugmentationConfig(k, alpha) and is_up_to_date(collection.store)
         np.testing.assert_array_equal(_originals(collection)[1], before)
     collection.smooth(0)
-    _assert_searches(collection, dict(zip(numbers, before, strict=True)))
-    assert smoothing_of(collection.store) is None
+    _assert_searches(collection, dict(zip(row_ids, before, strict=True)))
+    assert augmentation_of(collection.store) is None
 
 
 def test_no_neighbours_change_nothing(collection: Collection) -> None:
     collection.smooth(5)
-    assert collection.search(Query(terms=[Term("vector", np.ones(DIM))])) == [] and collection.smoother.refresh() == 0
+    assert collection.search(Query(terms=[Term("vector", np.ones(DIM))])) == [] and collection.augmenter.refresh() == 0
     _add(collection, "alone")
-    collection.smoother.refresh()
+    collection.augmenter.refresh()
     _assert_smoothed(collection, 5)
-    numbers, vectors = _originals(collection)
-    _assert_searches(collection, dict(zip(numbers, vectors, strict=True)))
+    row_ids, vectors = _originals(collection)
+    _assert_searches(collection, dict(zip(row_ids, vectors, strict=True)))
 
 
 def test_a_new_object_is_smoothed_at_once_and_the_others_at_the_end(collection: Collection) -> None:
@@ -113,23 +115,23 @@ def test_a_new_object_is_smoothed_at_once_and_the_others_at_the_end(collection: 
     collection.smooth(3)
     before = _searched(collection)
     _add(collection, "new", seed=7)
-    number = collection.number_of("new")
-    numbers, vectors = _originals(collection)
-    expected = before | {number: smooth(vectors, 3)[numbers.index(number)]}
+    row_id = collection.row_id_of("new")
+    row_ids, vectors = _originals(collection)
+    expected = before | {row_id: smooth(vectors, 3)[row_ids.index(row_id)]}
     _assert_searches(collection, expected)
     assert not is_up_to_date(collection.store)
-    assert 0 < collection.smoother.refresh() < 13
+    assert 0 < collection.augmenter.refresh() < 13
     _assert_smoothed(collection, 3)
-    assert collection.smoother.refresh() == 0 and is_up_to_date(collection.store)
+    assert collection.augmenter.refresh() == 0 and is_up_to_date(collection.store)
 
 
 def test_a_replaced_object_is_no_neighbour_of_its_earlier_self(collection: Collection) -> None:
     _add(collection, *_names(12))
     collection.smooth(3)
     _add(collection, "o05", seed=8)
-    numbers, vectors = _originals(collection)
-    place = numbers.index(collection.number_of("o05"))
-    np.testing.assert_allclose(_searched(collection)[numbers[place]], smooth(vectors, 3)[place], atol=2e-5)
+    row_ids, vectors = _originals(collection)
+    place = row_ids.index(collection.row_id_of("o05"))
+    np.testing.assert_allclose(_searched(collection)[row_ids[place]], smooth(vectors, 3)[place], atol=2e-5)
 
 
 def test_an_object_written_without_being_smoothed_is_searched_by_its_own_vector(collection: Collection) -> None:
@@ -139,9 +141,9 @@ def test_an_object_written_without_being_smoothed_is_searched_by_its_own_vector(
     for name, seed in (("o02", 5), ("new", 6)):
         vector = _vectors(1, seed)[0]
         with collection.store.transaction():
-            collection.store.put(new_object(name, vector), collection.store.next_change())
-        np.testing.assert_array_equal(_searched(collection)[collection.number_of(name)], vector)
-    collection.smoother.refresh()
+            collection.store.put(new_object(name, vector), collection.store.next_sequence())
+        np.testing.assert_array_equal(_searched(collection)[collection.row_id_of(name)], vector)
+    collection.augmenter.refresh()
     _assert_smoothed(collection, 3)
 
 
@@ -149,10 +151,10 @@ def test_removed_ones_stay_in_their_neighbours_until_the_next_run(collection: Co
     _add(collection, *_names(12))
     collection.smooth(3)
     before = _searched(collection)
-    gone = [collection.number_of(name) for name in ("o00", "o07")]
+    gone = [collection.row_id_of(name) for name in ("o00", "o07")]
     collection.remove("o00", "o07")
-    _assert_searches(collection, {number: vector for number, vector in before.items() if number not in gone})
-    collection.smoother.refresh()
+    _assert_searches(collection, {row_id: vector for row_id, vector in before.items() if row_id not in gone})
+    collection.augmenter.refresh()
     _assert_smoothed(collection, 3)
     assert sorted(row[0] for row in collection.store.db.all("SELECT number FROM smoothed")) == _originals(collection)[0]
 
@@ -189,16 +191,16 @@ def test_after_any_history_a_refresh_makes_it_right(
                 k = n
                 collection.smooth(k)
             elif what == "refresh":
-                collection.smoother.refresh()
+                collection.augmenter.refresh()
                 _assert_smoothed(collection, k)
             else:
                 collection.close()
                 collection = Collection.open(folder, write=True)
             assert _found(collection, _vectors(1)[0]).keys() == _searched(collection).keys()
-        collection.smoother.refresh()
+        collection.augmenter.refresh()
         _assert_smoothed(collection, k)
     finally:
-        collection._let_go()
+        collection._release()
 
 
 def test_a_refresh_after_few_changes_equals_one_of_everything(
@@ -207,7 +209,7 @@ def test_a_refresh_after_few_changes_equals_one_of_everything(
     _add(collection, *_names(40))
     collection.smooth(4)
     looked_at: list[int] = []
-    index = collection.smoother._originals()
+    index = collection.augmenter._originals()
     real = type(index).search
     monkeypatch.setattr(
         type(index), "search", lambda self, q, *more: (looked_at.append(len(q)), real(self, q, *more))[1]
@@ -217,10 +219,10 @@ def test_a_refresh_after_few_changes_equals_one_of_everything(
         lambda: collection.remove("o03"),
         lambda: _add(collection, "o10", seed=4),
     )
-    for change in changes:
-        change()
+    for sequence in changes:
+        sequence()
         looked_at.clear()
-        collection.smoother.refresh()
+        collection.augmenter.refresh()
         assert 0 < sum(looked_at) < 40
         _assert_smoothed(collection, 4)
 
@@ -233,7 +235,7 @@ def test_a_reader_sees_the_old_or_the_new(collection: Collection) -> None:
     reader = Collection.open(collection.folder)
     query = _vectors(1)[0]
     plain = _found(reader, query)
-    real, seen = collection.smoother._write, []
+    real, seen = collection.augmenter._write, []
 
     def looking(*arguments: object) -> int:
         seen.append(_found(reader, query))
@@ -241,7 +243,7 @@ def test_a_reader_sees_the_old_or_the_new(collection: Collection) -> None:
         seen.append(_found(reader, query))
         return result
 
-    collection.smoother._write = looking  # type: ignore[method-assign]
+    collection.augmenter._write = looking  # type: ignore[method-assign]
     collection.smooth(4)
     assert seen == [plain, plain]
     _assert_smoothed(reader, 4)
@@ -252,7 +254,7 @@ def test_a_reader_sees_the_old_or_the_new(collection: Collection) -> None:
         assert _found(reader, query) == standing
     _assert_smoothed(reader, 2)
     collection.smooth(0)
-    assert _found(reader, query).keys() == plain.keys() | {collection.number_of("x")}
+    assert _found(reader, query).keys() == plain.keys() | {collection.row_id_of("x")}
     reader.close()
 
 
@@ -275,7 +277,7 @@ def test_searching_in_threads_while_it_is_smoothed(collection: Collection) -> No
     for i in range(5):
         collection.smooth(i)
         _add(collection, f"new{i}", seed=i)
-        collection.smoother.refresh()
+        collection.augmenter.refresh()
     stop.set()
     for thread in threads:
         thread.join(60)
@@ -340,10 +342,10 @@ def test_a_kill_leaves_the_old_or_the_new(
             _assert_smoothed(collection, 3)
         else:
             present = _searched(collection)
-            more = {collection.number_of("x")} if after == "one more" else set()
+            more = {collection.row_id_of("x")} if after == "one more" else set()
             assert present.keys() == before.keys() | more
             _assert_searches(collection, before | {n: present[n] for n in more})
-            collection.smoother.refresh()
+            collection.augmenter.refresh()
             _assert_smoothed(collection, 3)
 
 
@@ -361,7 +363,7 @@ def test_the_index_of_the_originals_is_derived(tmp_path: Path, monkeypatch: pyte
             saved.write_bytes(b"noise")
         with Collection.open(folder, write=True) as collection:
             _add(collection, harm, seed=9)
-            collection.smoother.refresh()
+            collection.augmenter.refresh()
             _assert_smoothed(collection, 3)
     with Collection.open(folder, write=True) as collection:
         collection.smooth(0)
@@ -385,25 +387,25 @@ def test_indexing_adding_and_describing_anew_keep_it_right(collection: Collectio
 
     shutil.copy(paths[1], tmp_path / "one.ply")
     collection.add(tmp_path / "one.ply")
-    numbers, vectors = _originals(collection)
-    place = numbers.index(collection.number_of("one.ply"))
-    np.testing.assert_allclose(_searched(collection)[numbers[place]], smooth(vectors, 2)[place], atol=2e-5)
+    row_ids, vectors = _originals(collection)
+    place = row_ids.index(collection.row_id_of("one.ply"))
+    np.testing.assert_allclose(_searched(collection)[row_ids[place]], smooth(vectors, 2)[place], atol=2e-5)
     collection.remove("shape-000.ply")
     (meshes / "shape-000.ply").unlink()
     assert collection.add_folder(meshes).smoothed > 0
     _assert_smoothed(collection, 2)
 
-    redescribe(collection, replace(SMALL, whiten=4))
+    reembed(collection, replace(SMALL, whiten=4))
     assert collection.index().dim == 4 and is_up_to_date(collection.store)
-    numbers, vectors = _originals(collection)
-    for number, vector in zip(numbers, smooth(vectors, 2), strict=True):
-        np.testing.assert_allclose(_searched(collection)[number], vector, atol=2e-5)
-    redescribe(collection, replace(SMALL, styles=("clay", "depth")))
-    numbers, vectors = _originals(collection)
+    row_ids, vectors = _originals(collection)
+    for row_id, vector in zip(row_ids, smooth(vectors, 2), strict=True):
+        np.testing.assert_allclose(_searched(collection)[row_id], vector, atol=2e-5)
+    reembed(collection, replace(SMALL, styles=("clay", "depth")))
+    row_ids, vectors = _originals(collection)
     assert vectors.shape[1] == 2 * DIM
-    for number, vector in zip(numbers, smooth(vectors, 2), strict=True):
-        np.testing.assert_allclose(_searched(collection)[number], vector, atol=2e-5)
-    assert len(collection.search(Query(id="one.ply"), k=20)) == len(numbers) - 1
+    for row_id, vector in zip(row_ids, smooth(vectors, 2), strict=True):
+        np.testing.assert_allclose(_searched(collection)[row_id], vector, atol=2e-5)
+    assert len(collection.search(Query(id="one.ply"), k=20)) == len(row_ids) - 1
 
 
 def test_an_id_asks_like_its_file(collection: Collection, tmp_path: Path) -> None:
@@ -414,9 +416,9 @@ def test_an_id_asks_like_its_file(collection: Collection, tmp_path: Path) -> Non
     by_file = collection.search(Query(mesh=paths[2]), k=6)
     by_id = collection.search(Query(id=paths[2].name), k=6)
     assert [hit.id for hit in by_id] == [hit.id for hit in by_file if hit.id != paths[2].name]
-    own, searched = collection.store.vector_of(collection.number_of(paths[2].name)), _searched(collection)
+    own, searched = collection.store.vector_of(collection.row_id_of(paths[2].name)), _searched(collection)
     for hit in by_id:
-        assert hit.score == pytest.approx(float(own @ searched[collection.number_of(hit.id)]), abs=1e-5)
+        assert hit.score == pytest.approx(float(own @ searched[collection.row_id_of(hit.id)]), abs=1e-5)
 
 
 def test_a_mixture_in_a_smoothed_collection_is_standardised_over_what_is_searched(collection: Collection) -> None:
@@ -428,15 +430,15 @@ def test_a_mixture_in_a_smoothed_collection_is_standardised_over_what_is_searche
     gallery = np.stack(list(searched.values())).astype(float)
     total = np.zeros(len(gallery))
     for term in terms:
-        cosines = gallery @ collection.store.vector_of(collection.number_of(term.value))
+        cosines = gallery @ collection.store.vector_of(collection.row_id_of(term.value))
         total += term.weight * (cosines - cosines.mean()) / cosines.std()
     expected = dict(zip(searched, total, strict=True))
-    assert {collection.number_of(hit.id): hit.score for hit in hits} == pytest.approx(
-        {n: s for n, s in expected.items() if n not in (collection.number_of("o01"), collection.number_of("o06"))},
+    assert {collection.row_id_of(hit.id): hit.score for hit in hits} == pytest.approx(
+        {n: s for n, s in expected.items() if n not in (collection.row_id_of("o01"), collection.row_id_of("o06"))},
         abs=1e-3,
     )
-    own = collection.store.vector_of(collection.number_of("o01"))
-    assert hits[0].parts[0] == pytest.approx(float(searched[collection.number_of(hits[0].id)] @ own), abs=1e-5)
+    own = collection.store.vector_of(collection.row_id_of("o01"))
+    assert hits[0].parts[0] == pytest.approx(float(searched[collection.row_id_of(hits[0].id)] @ own), abs=1e-5)
 
 
 # -- wrong use ---------------------------------------------------------------------------------------------------------
@@ -448,7 +450,7 @@ def test_wrong_numbers_are_refused(collection: Collection) -> None:
     for alpha in (-1.0, float("nan"), float("inf")):
         with pytest.raises(DescriberError, match="a number from 0"):
             collection.smooth(2, alpha)
-    assert smoothing_of(collection.store) is None
+    assert augmentation_of(collection.store) is None
     reader = Collection.open(collection.folder)
     with pytest.raises(CollectionError, match="another program is writing"):
         reader.smooth(3)
@@ -459,8 +461,10 @@ def test_a_neighbour_that_vanishes_meanwhile_is_none(collection: Collection) -> 
     _add(collection, *_names(3))
     collection.smooth(5)
     vector = _vectors(1, seed=2)[0]
-    assert collection.smoother._blend(vector, [777], Smoothing(5)) is vector
-    numbers, vectors = _originals(collection)
+    assert collection.augmenter._blend(vector, [777], AugmentationConfig(5)) is vector
+    row_ids, vectors = _originals(collection)
     np.testing.assert_allclose(
-        collection.smoother._blend(vector, [777, numbers[1]], Smoothing(5)), blend(vector, vectors[1:2]), atol=1e-6
+        collection.augmenter._blend(vector, [777, row_ids[1]], AugmentationConfig(5)),
+        average_neighbours(vector, vectors[1:2]),
+        atol=1e-6,
     )

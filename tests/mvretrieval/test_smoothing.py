@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from made_meshes import unit
 from numpy.typing import NDArray
 
-from mvretrieval.augmentation import blend, expand, scores_without_query, smooth
+from mvretrieval.augmentation import average_neighbours, expand, scores_without_query, smooth
 from mvretrieval.errors import ShapeError
 
 Vectors = NDArray[np.float32]
@@ -113,7 +113,7 @@ def test_neighbours_that_point_away_count_for_nothing_whatever_the_power() -> No
     x = np.array([1.0, 0.0], np.float32)
     away = np.array([[-1.0, 0.0], [0.0, 1.0]], np.float32)
     for alpha in (0.0, 1.0, 3.0):
-        np.testing.assert_array_equal(blend(x, away, alpha), x)
+        np.testing.assert_array_equal(average_neighbours(x, away, alpha), x)
         np.testing.assert_array_equal(expand(x[None], away, 2, alpha), x[None])
         assert np.isfinite(smooth(np.stack([x, away[0]]), 5, alpha)).all()
 

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from mvretrieval.errors import DescriberError
-from mvretrieval.weighting.whitening import Statistics, StatisticsFit
+from mvretrieval.weighting.whitening import Whitening, WhiteningFit
 
 S, N, D = 2, 200, 12
 
@@ -21,22 +21,22 @@ def _views(seed: int = 0) -> NDArray[np.float32]:
     return (turned + rng.standard_normal((S, 1, D))).astype(np.float32)
 
 
-def _fit(views: NDArray[np.float32], whiten: int | None) -> Statistics:
-    fit = StatisticsFit(*views.shape[::2])
+def _fit(views: NDArray[np.float32], whiten: int | None) -> Whitening:
+    fit = WhiteningFit(*views.shape[::2])
     fit.add(views)
     return fit.result(whiten)
 
 
 def test_whitening_is_pca_with_the_fourth_root_of_the_variance() -> None:
     views = _views()
-    statistics = _fit(views, 5)
-    assert statistics.dim == 5 and statistics.n_views == N
+    whitening = _fit(views, 5)
+    assert whitening.dim == 5 and whitening.n_views == N
     for s in range(S):
         centred = views[s].astype(float) - views[s].astype(float).mean(axis=0)
         _, singular, axes = np.linalg.svd(centred, full_matrices=False)
         deviation = singular[:5] / np.sqrt(N)
         expected = centred @ axes[:5].T / np.sqrt(deviation)
-        found = statistics.apply(views[s], s)
+        found = whitening.apply(views[s], s)
         # An axis may point either way.
         np.testing.assert_allclose(np.abs(found), np.abs(expected), atol=2e-4)
         np.testing.assert_allclose(found.std(axis=0), np.sqrt(deviation), rtol=1e-3)
@@ -46,23 +46,23 @@ def test_whitening_is_pca_with_the_fourth_root_of_the_variance() -> None:
 
 def test_centring_alone_takes_the_mean_away_and_nothing_else() -> None:
     views = _views()
-    statistics = _fit(views, None)
-    assert statistics.transform is None and statistics.dim == D
+    whitening = _fit(views, None)
+    assert whitening.transform is None and whitening.dim == D
     for s in range(S):
-        np.testing.assert_allclose(statistics.apply(views[s], s), views[s] - views[s].mean(axis=0), atol=1e-5)
+        np.testing.assert_allclose(whitening.apply(views[s], s), views[s] - views[s].mean(axis=0), atol=1e-5)
 
 
 def test_another_mean_can_be_taken_away() -> None:
-    statistics = _fit(_views(), 5)
+    whitening = _fit(_views(), 5)
     words = np.ones((1, D), np.float32)
-    assert np.allclose(statistics.apply(words, 0, mean=words[0]), 0)
-    assert not np.allclose(statistics.apply(words, 0), 0)
+    assert np.allclose(whitening.apply(words, 0, mean=words[0]), 0)
+    assert not np.allclose(whitening.apply(words, 0), 0)
 
 
 @pytest.mark.parametrize("whiten", [None, 7])
 def test_streaming_gives_what_all_at_once_gives(whiten: int | None) -> None:
     views = _views()
-    fit = StatisticsFit(S, D)
+    fit = WhiteningFit(S, D)
     for part in np.split(views, [1, 50, 51, 120], axis=1):
         fit.add(part)
     streamed, at_once = fit.result(whiten), _fit(views, whiten)
@@ -72,13 +72,13 @@ def test_streaming_gives_what_all_at_once_gives(whiten: int | None) -> None:
 
 @pytest.mark.parametrize("whiten", [None, 7])
 def test_bytes_round_trip_and_are_the_same_each_time(whiten: int | None) -> None:
-    statistics = _fit(_views(), whiten)
-    back = Statistics.from_bytes(statistics.to_bytes())
-    assert np.array_equal(back.mean, statistics.mean) and back.n_views == statistics.n_views
+    whitening = _fit(_views(), whiten)
+    back = Whitening.from_bytes(whitening.to_bytes())
+    assert np.array_equal(back.mean, whitening.mean) and back.n_views == whitening.n_views
     assert (back.transform is None) == (whiten is None)
-    assert whiten is None or np.array_equal(back.transform, statistics.transform)  # type: ignore[arg-type]
+    assert whiten is None or np.array_equal(back.transform, whitening.transform)  # type: ignore[arg-type]
     # The describer's fingerprint is over these bytes.
-    assert back.to_bytes() == statistics.to_bytes()
+    assert back.to_bytes() == whitening.to_bytes()
 
 
 def test_a_direction_without_variance_is_not_blown_up() -> None:

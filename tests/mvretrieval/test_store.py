@@ -31,21 +31,21 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 def _put(store: Store, *names: str) -> list[int]:
     with store.transaction():
-        change = store.next_change()
-        return [store.put(new_object(name), change) for name in names]
+        sequence = store.next_sequence()
+        return [store.put(new_object(name), sequence) for name in names]
 
 
 def test_what_is_put_comes_back(store: Store) -> None:
     new = new_object("a", vector=[0.6, 0.8], faces=7)
     with store.transaction():
-        number = store.put(new, store.next_change())
-        store.set_metadata(number, {"label": "x", "size": 3, "price": 2.5, "missing": None})
-    record = store.records([number])[number]
+        row_id = store.put(new, store.next_sequence())
+        store.set_metadata(row_id, {"label": "x", "size": 3, "price": 2.5, "missing": None})
+    record = store.records([row_id])[row_id]
     assert (record.id, record.path, record.content_hash) == (new.id, new.path, new.content_hash)
     assert record.facts == {"format": "ply", "faces": 7, "vertices": 8, "textured": 0, "up": "+y"}
     assert record.metadata == {"label": "x", "size": 3, "price": 2.5}
-    assert np.array_equal(store.vector_of(number), new.vector)
-    views, mask = store.views_of(number)
+    assert np.array_equal(store.vector_of(row_id), new.vector)
+    views, mask = store.views_of(row_id)
     assert np.array_equal(views, new.view_vectors.ravel()) and np.array_equal(mask, new.view_mask)
 
 
@@ -57,41 +57,41 @@ def test_stored_views_are_read_as_numpy_reads_them() -> None:
 
 
 def test_replacing_keeps_id_number_and_labels(store: Store) -> None:
-    (number,) = _put(store, "a")
+    (row_id,) = _put(store, "a")
     with store.transaction():
-        store.set_metadata(number, {"label": "x"})
+        store.set_metadata(row_id, {"label": "x"})
         again = store.put(replace(new_object("a", [0, 1], faces=99), id="b"), 5)
-    record = store.records([number])[number]
-    assert again == number and record.id == "a"
+    record = store.records([row_id])[row_id]
+    assert again == row_id and record.id == "a"
     assert record.facts["faces"] == 99 and record.metadata == {"label": "x"}
-    assert store.vector_of(number).tolist() == [0, 1]
+    assert store.vector_of(row_id).tolist() == [0, 1]
     assert store.count() == 1
 
 
 def test_a_number_is_never_used_twice(store: Store) -> None:
     first = _put(store, "a", "b")
     with store.transaction():
-        assert store.delete(["b", "nobody"], store.next_change()) == 1
+        assert store.delete(["b", "nobody"], store.next_sequence()) == 1
     (again,) = _put(store, "b")
     assert again not in first
     assert store.deleted_since(1) == [first[1]] and store.deleted_since(2) == []
 
 
 def test_deleting_leaves_nothing_behind(store: Store) -> None:
-    numbers = _put(store, "a", "b")
+    row_ids = _put(store, "a", "b")
     with store.transaction():
-        store.delete(["a"], store.next_change())
+        store.delete(["a"], store.next_sequence())
     for table in ("objects", "metadata", "vectors", "views"):
         found = [row[0] for row in store.db.all(f"SELECT * FROM {table}")]
-        assert found == [numbers[1]], table
+        assert found == [row_ids[1]], table
     with pytest.raises(CollectionError, match="no views"):
-        store.views_of(numbers[0])
+        store.views_of(row_ids[0])
 
 
 def test_a_transaction_is_all_or_nothing(store: Store) -> None:
     _put(store, "a")
     with pytest.raises(KeyError), store.transaction():
-        store.put(new_object("b"), store.next_change())
+        store.put(new_object("b"), store.next_sequence())
         store.set_metadata(1, {"new": 1})
         raise KeyError
     assert store.count() == 1 and store.get_meta("change") == 1 and store.metadata_columns() == []
@@ -100,11 +100,11 @@ def test_a_transaction_is_all_or_nothing(store: Store) -> None:
 
 
 def test_changes_since(store: Store) -> None:
-    numbers = _put(store, *[f"{i:05}" for i in range(20)])
+    row_ids = _put(store, *[f"{i:05}" for i in range(20)])
     with store.transaction():
-        store.put(new_object("00003", [0, 1]), store.next_change())
+        store.put(new_object("00003", [0, 1]), store.next_sequence())
     parts = list(store.vectors_since(1))
-    assert [part[0].tolist() for part in parts] == [[numbers[3]]] and parts[0][1].tolist() == [[0, 1]]
+    assert [part[0].tolist() for part in parts] == [[row_ids[3]]] and parts[0][1].tolist() == [[0, 1]]
     assert sum(len(part[0]) for part in store.vectors_since(-1)) == 20
     assert list(store.vectors_since(2)) == []
 
@@ -125,12 +125,12 @@ def _work(store: Store, ask: Callable[[], object]) -> int:
 
 
 def test_what_concerns_few_objects_does_not_look_at_all(store: Store) -> None:
-    numbers = _put(store, *[f"{i:05}" for i in range(3000)])
+    row_ids = _put(store, *[f"{i:05}" for i in range(3000)])
     with store.transaction():
-        for number in numbers:
-            store.set_metadata(number, {"label": f"class {number % 1000}"})
-        store.put(new_object("00003", [0, 1]), store.next_change())
-        store.delete(["00007"], store.next_change())
+        for row_id in row_ids:
+            store.set_metadata(row_id, {"label": f"class {row_id % 1000}"})
+        store.put(new_object("00003", [0, 1]), store.next_sequence())
+        store.delete(["00007"], store.next_sequence())
     assert store.select("label = 'class 5'").tolist() == [5, 1005, 2005]
     few = (
         lambda: store.select("label = 'class 5'"),
@@ -143,8 +143,8 @@ def test_what_concerns_few_objects_does_not_look_at_all(store: Store) -> None:
 
 
 def test_records_of_very_many(store: Store) -> None:
-    numbers = _put(store, *[f"{i}" for i in range(1203)])
-    assert len(store.records(numbers)) == 1203
+    row_ids = _put(store, *[f"{i}" for i in range(1203)])
+    assert len(store.records(row_ids)) == 1203
 
 
 def test_free_ids(store: Store) -> None:
@@ -156,50 +156,50 @@ def test_free_ids(store: Store) -> None:
     "name", ["number", "NUMBER", "rowid", "order", 'a"b', "id", "path", " ", "ß", "x" * 500, "a.b", "[c]", "`d`"]
 )
 def test_any_name_can_be_a_label(store: Store, name: str) -> None:
-    (number,) = _put(store, "a")
+    (row_id,) = _put(store, "a")
     with store.transaction():
-        assert store.set_metadata(number, {name: "v", "other": 1})
-        assert not store.set_metadata(number, {name: "v", "other": 1})
-    assert store.records([number])[number].metadata == {name: "v", "other": 1}
+        assert store.set_metadata(row_id, {name: "v", "other": 1})
+        assert not store.set_metadata(row_id, {name: "v", "other": 1})
+    assert store.records([row_id])[row_id].metadata == {name: "v", "other": 1}
     escaped = name.replace('"', '""')
-    assert store.select(f"\"{escaped}\" = 'v'").tolist() == [number]
-    assert store.column_values(name, [number, 77]) == ["v", None]
+    assert store.select(f"\"{escaped}\" = 'v'").tolist() == [row_id]
+    assert store.column_values(name, [row_id, 77]) == ["v", None]
 
 
 def test_labels_that_differ_in_case_are_one(store: Store) -> None:
-    (number,) = _put(store, "a")
+    (row_id,) = _put(store, "a")
     with store.transaction():
-        store.set_metadata(number, {"Label": "x"})
-        store.set_metadata(number, {"label": "y"})
-    assert store.records([number])[number].metadata == {"Label": "y"}
+        store.set_metadata(row_id, {"Label": "x"})
+        store.set_metadata(row_id, {"label": "y"})
+    assert store.records([row_id])[row_id].metadata == {"Label": "y"}
 
 
 @pytest.mark.parametrize("values", [{"a": "\ud800"}, {"\udfff": 1}, {"": 1}, {"a\0": 1}, {"a": [1]}, {"a": 1 << 63}])
 def test_what_cannot_be_stored_is_refused(store: Store, values: dict[str, Any]) -> None:
-    (number,) = _put(store, "a")
+    (row_id,) = _put(store, "a")
     with pytest.raises(LabelsError, match="text and numbers can be stored"), store.transaction():
-        store.set_metadata(number, values)
+        store.set_metadata(row_id, values)
 
 
 def test_names_of_labels_come_to_an_end(store: Store) -> None:
-    (number,) = _put(store, "a")
+    (row_id,) = _put(store, "a")
     with store.transaction():
-        store.set_metadata(number, {f"label {i}": i for i in range(1000)})
+        store.set_metadata(row_id, {f"label {i}": i for i in range(1000)})
     with pytest.raises(LabelsError, match="at most 1000 labels, and 'one' would be one more"), store.transaction():
-        store.set_metadata(number, {"label 3": 4, "one": 1, "two": 2})
+        store.set_metadata(row_id, {"label 3": 4, "one": 1, "two": 2})
     with store.transaction():
-        assert store.set_metadata(number, {"label 3": 5})
-    assert store.select('"label 3" = 5').tolist() == [number]
+        assert store.set_metadata(row_id, {"label 3": 5})
+    assert store.select('"label 3" = 5').tolist() == [row_id]
 
 
 def test_setting_the_type_of_a_label_anew_is_a_change(store: Store) -> None:
-    (number,) = _put(store, "a")
+    (row_id,) = _put(store, "a")
     with store.transaction():
-        assert store.set_metadata(number, {"x": 1})
-        assert store.set_metadata(number, {"x": 1.0})
-        assert store.set_metadata(number, {"x": "1"})
-        assert store.set_metadata(number, {"x": None})
-        assert not store.set_metadata(number, {"x": None})
+        assert store.set_metadata(row_id, {"x": 1})
+        assert store.set_metadata(row_id, {"x": 1.0})
+        assert store.set_metadata(row_id, {"x": "1"})
+        assert store.set_metadata(row_id, {"x": None})
+        assert not store.set_metadata(row_id, {"x": None})
 
 
 def test_failures_are_kept_until_the_file_works(store: Store) -> None:
@@ -222,7 +222,7 @@ def test_paths_under_a_folder_are_not_those_beside_it(store: Store) -> None:
 
 def test_strings_that_are_no_unicode_are_refused_in_words(store: Store) -> None:
     with pytest.raises(CollectionError, match="UTF-8"):
-        store.number_of("\udcff")
+        store.row_id_of("\udcff")
 
 
 # -- several at once ---------------------------------------------------------------------------------------------------
@@ -232,7 +232,7 @@ def test_readers_see_whole_transactions_and_snapshots_stand_still(store: Store) 
     _put(store, "a")
     reader = Store.open(store.path.parent)
     with store.transaction():
-        store.put(new_object("b"), store.next_change())
+        store.put(new_object("b"), store.next_sequence())
         assert reader.count() == 1
     assert reader.count() == 2
     with reader.snapshot():

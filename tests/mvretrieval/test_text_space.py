@@ -19,8 +19,8 @@ from mvretrieval.describe import Describer, DescriberConfig
 from mvretrieval.errors import EncoderError
 from mvretrieval.weighting.adapter import Adapter
 from mvretrieval.weighting.config import AdapterConfig
-from mvretrieval.weighting.text_embeddings import TextSpace, plain_name
-from mvretrieval.weighting.whitening import Statistics, StatisticsFit, prepare
+from mvretrieval.weighting.text_embeddings import TextEmbeddings, plain_name
+from mvretrieval.weighting.whitening import Whitening, WhiteningFit, whiten_and_normalize
 
 
 @pytest.mark.parametrize(
@@ -87,10 +87,10 @@ def test_a_name_that_says_nothing_is_no_name() -> None:
         space.object_direction("***")
 
 
-def _space() -> TextSpace:
+def _space() -> TextEmbeddings:
     rng = np.random.default_rng(0)
     vectors = (rng.standard_normal((4, 5)) + 2).astype(np.float32)
-    return TextSpace(
+    return TextEmbeddings(
         ("desk chair", "Sofa", "the sofa", "aeroplane"),
         vectors,
         rng.standard_normal((5, 6)).astype(np.float32),
@@ -146,7 +146,7 @@ def test_what_a_label_can_be_called(label: str, name: str | None) -> None:
 def test_files_that_hold_no_text_space(tmp_path: Path) -> None:
     good = tmp_path / "good.npz"
     np.savez(good, names=np.array(["a", "b"]), vectors=np.eye(2, 3, dtype=np.float16))
-    loaded = TextSpace.load(good)
+    loaded = TextEmbeddings.load(good)
     assert loaded.names == ("a", "b") and loaded.vectors.dtype == np.float32 and loaded.projection is None
     arrays = {
         "pickled": {"names": np.array(["a", 1], object), "vectors": np.eye(2)},
@@ -170,7 +170,7 @@ def test_files_that_hold_no_text_space(tmp_path: Path) -> None:
     assert len(bad) == 15
     for path in bad:
         with pytest.raises(EncoderError, match=re.escape(f"text space {path}")) as raised:
-            TextSpace.load(path)
+            TextEmbeddings.load(path)
         assert "pickle" not in str(raised.value).replace(str(path), "")
 
 
@@ -185,8 +185,8 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Describer:
     return Describer(names, device="cpu", precision="float32")
 
 
-def _statistics() -> Statistics:
-    fit = StatisticsFit(2, 32)
+def _statistics() -> Whitening:
+    fit = WhiteningFit(2, 32)
     fit.add(unit(np.random.default_rng(0).standard_normal((2, 90, 32))))
     return fit.result(12)
 
@@ -212,9 +212,9 @@ def _adapter(describer: Describer, text: str, trained: bool = True) -> Adapter:
 def test_words_are_adapted_as_a_view_of_unknown_direction_or_left_frozen(reader: Describer) -> None:
     words = "a wooden chair"
     raw = reader.encoder.encode_text([words])
-    plain = reader.with_fitted(_statistics()).describe_text(words)
-    frozen = reader.with_adapter(_adapter(reader, "frozen")).describe_text(words)
-    adapted = reader.with_adapter(_adapter(reader, "adapted")).describe_text(words)
+    plain = reader.with_fitted(_statistics()).embed_text(words)
+    frozen = reader.with_adapter(_adapter(reader, "frozen")).embed_text(words)
+    adapted = reader.with_adapter(_adapter(reader, "adapted")).embed_text(words)
     np.testing.assert_allclose(frozen, plain, atol=1e-6)
     for vector in (frozen, adapted):
         assert vector.shape == (24,) and np.linalg.norm(vector) == pytest.approx(1, abs=1e-5)
@@ -222,16 +222,16 @@ def test_words_are_adapted_as_a_view_of_unknown_direction_or_left_frozen(reader:
     # Word for word: centred by the mean of common names, whitened, then one view through the network.
     adapter, describer = _adapter(reader, "adapted"), reader.with_adapter(_adapter(reader, "adapted"))
     middle = describer._text_mean
-    statistics = _statistics()
-    centred = np.stack([statistics.apply(raw, s, mean=middle) for s in range(2)], axis=1)[:, :, None]
-    expected, weights = adapter.pool_prepared(prepare(centred, None), np.ones((1, 1), bool), None)
+    whitening = _statistics()
+    centred = np.stack([whitening.apply(raw, s, mean=middle) for s in range(2)], axis=1)[:, :, None]
+    expected, weights = adapter.pool_prepared(whiten_and_normalize(centred, None), np.ones((1, 1), bool), None)
     assert weights.tolist() == [[[1.0], [1.0]]]
     np.testing.assert_allclose(adapted, expected[0], atol=1e-5)
 
 
 def test_an_untrained_adapter_leaves_words_as_they_are(reader: Describer) -> None:
-    plain = reader.with_fitted(_statistics()).describe_text("a lamp")
-    untrained = reader.with_adapter(_adapter(reader, "adapted", trained=False)).describe_text("a lamp")
+    plain = reader.with_fitted(_statistics()).embed_text("a lamp")
+    untrained = reader.with_adapter(_adapter(reader, "adapted", trained=False)).embed_text("a lamp")
     np.testing.assert_allclose(untrained, plain, atol=1e-6)
 
 
@@ -255,8 +255,8 @@ def test_training_against_the_names_own_vectors(reader: Describer) -> None:
     )
     calls = []
 
-    def texts(names: list[str], statistics: Statistics | None) -> np.ndarray:
-        calls.append(text_vectors(reader, names, statistics))
+    def texts(names: list[str], whitening: Whitening | None) -> np.ndarray:
+        calls.append(text_vectors(reader, names, whitening))
         return calls[-1]
 
     losses: list[float] = []
@@ -266,10 +266,10 @@ def test_training_against_the_names_own_vectors(reader: Describer) -> None:
     trained = train(features, config, text_vectors=texts, log=lambda record: losses.append(record["loss"]))
     assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5]), losses
     # The targets are what a search by these words asks with, but for the templates' mean.
-    frozen = Adapter(_adapter(reader, "frozen").config, trained.statistics, trained.network)
+    frozen = Adapter(_adapter(reader, "frozen").config, trained.whitening, trained.network)
     describer = reader.with_adapter(frozen)
     found = trained.network(
-        torch.from_numpy(prepare(views, trained.statistics)), torch.ones(20, 3, dtype=torch.bool), None
+        torch.from_numpy(whiten_and_normalize(views, trained.whitening)), torch.ones(20, 3, dtype=torch.bool), None
     )
     cosines = found[0].detach().numpy() @ calls[0].T
     assert [sorted(classes)[i] for i in cosines.argmax(axis=1)] == list(features.labels)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mvretrieval.encoders.batching import TogetherEncoder
+from mvretrieval.encoders.batching import BatchingEncoder
 from mvretrieval.encoders.builtin import BuiltinEncoder
 from mvretrieval.errors import EncoderError
 
@@ -54,7 +54,7 @@ def pictures(*values: int, side: int = 4) -> NDArray[np.uint8]:
 
 def test_everybody_gets_their_own_and_many_are_encoded_at_once() -> None:
     watched = Watched()
-    encoder = TogetherEncoder(watched, most_pictures=12)
+    encoder = BatchingEncoder(watched, most_pictures=12)
     with ThreadPoolExecutor(16) as many:
         asked = [list(range(20 + n, 20 + n + n % 4)) for n in range(64)]
         told = list(many.map(lambda values: encoder.encode_views(pictures(*values)) if values else None, asked))
@@ -66,7 +66,7 @@ def test_everybody_gets_their_own_and_many_are_encoded_at_once() -> None:
 
 def test_objects_are_counted_on_and_sizes_kept_apart() -> None:
     watched = Watched()
-    encoder = TogetherEncoder(watched)
+    encoder = BatchingEncoder(watched)
     with ThreadPoolExecutor(8) as many:
         watched.may_go_on.clear()
         block = many.submit(encoder.encode_views, pictures(1))
@@ -85,7 +85,7 @@ def test_objects_are_counted_on_and_sizes_kept_apart() -> None:
 
 
 def test_an_error_reaches_those_who_asked_and_nobody_later() -> None:
-    encoder = TogetherEncoder(Watched())
+    encoder = BatchingEncoder(Watched())
     with pytest.raises(EncoderError, match="unlucky"):
         encoder.encode_views(pictures(13))
     assert encoder.encode_views(pictures(14)).tolist() == [[14, 0]]
@@ -94,7 +94,7 @@ def test_an_error_reaches_those_who_asked_and_nobody_later() -> None:
 def test_it_is_the_encoder_otherwise_and_its_thread_goes_with_it() -> None:
     before = threading.active_count()
     inside = BuiltinEncoder()
-    encoder = TogetherEncoder(inside)
+    encoder = BatchingEncoder(inside)
     images = np.random.default_rng(0).integers(0, 255, (5, 64, 64, 3), dtype=np.uint8)
     assert np.array_equal(encoder.encode_views(images), inside.encode_views(images))
     assert (encoder.dim, encoder.fingerprint, encoder.has_text) == (inside.dim, inside.fingerprint, False)

@@ -30,9 +30,9 @@ def _empty(kind: IndexKind = "exact") -> VectorIndex:
 
 
 def _full(kind: IndexKind, n: int = 300) -> VectorIndex:
-    numbers = np.arange(1, n + 1)
+    row_ids = np.arange(1, n + 1)
     return VectorIndex.build(
-        kind, DIM, 0, 1, [(numbers[:100], _vectors(n)[:100]), (numbers[100:], _vectors(n)[100:])], n
+        kind, DIM, 0, 1, [(row_ids[:100], _vectors(n)[:100]), (row_ids[100:], _vectors(n)[100:])], n
     )
 
 
@@ -49,9 +49,9 @@ def _assert_equal(
     queries = _vectors(3, seed=99)
     for k in (1, 4, 10_000):
         wanted = None if allowed is None else np.array(allowed, np.int64)
-        for query, (scores, numbers) in zip(queries, index.search(queries, k, wanted), strict=True):
-            assert numbers.tolist() == _brute_force(truth, query, k, allowed)
-            np.testing.assert_allclose(scores, [truth[int(n)] @ query for n in numbers], atol=1e-5)
+        for query, (scores, row_ids) in zip(queries, index.search(queries, k, wanted), strict=True):
+            assert row_ids.tolist() == _brute_force(truth, query, k, allowed)
+            np.testing.assert_allclose(scores, [truth[int(n)] @ query for n in row_ids], atol=1e-5)
 
 
 puts = st.tuples(st.just("put"), st.lists(st.integers(0, 40), min_size=1, max_size=12, unique=True))
@@ -64,20 +64,20 @@ def _changed(
     index: VectorIndex, truth: dict[int, NDArray[np.float32]], steps: list[tuple[str, list[int]]], folder: Path
 ) -> VectorIndex:
     """The index after some steps, which are taken in `truth` too."""
-    for i, (what, numbers) in enumerate(steps):
+    for i, (what, row_ids) in enumerate(steps):
         if what == "put":
-            vectors = _vectors(len(numbers), seed=1000 + i)
-            index.put(np.array(numbers), vectors)
-            truth |= dict(zip(numbers, vectors, strict=True))
+            vectors = _vectors(len(row_ids), seed=1000 + i)
+            index.put(np.array(row_ids), vectors)
+            truth |= dict(zip(row_ids, vectors, strict=True))
         elif what == "drop":
-            index.drop(np.array(numbers, np.int64))
-            for number in numbers:
-                truth.pop(number, None)
+            index.drop(np.array(row_ids, np.int64))
+            for row_id in row_ids:
+                truth.pop(row_id, None)
         elif index.n_unsaved > 0.01 * index.n_slots:
-            index.change = i + 1
+            index.sequence = i + 1
             index.save(folder)
             loaded = VectorIndex.load(folder, 1)
-            assert loaded is not None and loaded.change == i + 1
+            assert loaded is not None and loaded.sequence == i + 1
             index = loaded
         assert len(index) == len(truth)
     return index
@@ -104,9 +104,9 @@ def test_codes_know_what_is_there_after_any_sequence_of_changes(
     assert index.kind == "approximate"
     _assert_equal(index, truth, allowed)
     asked = sorted(truth)[:60]
-    for number, (scores, numbers) in zip(asked, index.search(np.stack([truth[n] for n in asked]), 5), strict=True):
-        assert numbers[0] == number and len(numbers) == 5
-        np.testing.assert_allclose(scores, [truth[int(n)] @ truth[number] for n in numbers], atol=1e-5)
+    for row_id, (scores, row_ids) in zip(asked, index.search(np.stack([truth[n] for n in asked]), 5), strict=True):
+        assert row_ids[0] == row_id and len(row_ids) == 5
+        np.testing.assert_allclose(scores, [truth[int(n)] @ truth[row_id] for n in row_ids], atol=1e-5)
 
 
 def test_codes_find_nearly_all_that_brute_force_finds() -> None:
@@ -117,7 +117,7 @@ def test_codes_find_nearly_all_that_brute_force_finds() -> None:
     index = VectorIndex.build("approximate", 64, 0, 1, [(np.arange(8000), gallery)], 8000)
     found = index.search(queries, 10)
     truth = np.argsort(-(queries @ gallery.T), axis=1)[:, :10]
-    recall = np.mean([len(set(row) & set(numbers)) / 10 for row, (_, numbers) in zip(truth, found, strict=True)])
+    recall = np.mean([len(set(row) & set(row_ids)) / 10 for row, (_, row_ids) in zip(truth, found, strict=True)])
     assert index.kind == "approximate" and recall > 0.95
 
 
@@ -127,8 +127,8 @@ def test_where_the_lists_around_a_question_hold_too_few_all_are_scored() -> None
     vectors = np.concatenate([np.tile(_vectors(1, seed=7), (n - 400, 1)), -_vectors(400, seed=8)])
     index = VectorIndex.build("approximate", DIM, 0, 1, [(np.arange(n), vectors)], n)
     for query in (-_vectors(1, seed=7), _vectors(1, seed=7)):
-        ((scores, numbers),) = index.search(query, 550)
-        assert len(numbers) == 550
+        ((scores, row_ids),) = index.search(query, 550)
+        assert len(row_ids) == 550
         np.testing.assert_allclose(scores, np.sort(vectors @ query[0])[::-1][:550], atol=1e-5)
 
 
@@ -145,11 +145,11 @@ def test_every_filter_is_exact(kind: IndexKind, n: int) -> None:
 def test_saved_and_loaded_is_the_same_and_goes_on(kind: IndexKind, n: int, tmp_path: Path) -> None:
     index, truth = _full(kind, n), dict(enumerate(_vectors(n), start=1))
     index.drop([3, 4])
-    index.change = 17
+    index.sequence = 17
     index.save(tmp_path)
     loaded = VectorIndex.load(tmp_path, 1)
     assert loaded is not None
-    assert (loaded.kind, loaded.dim, loaded.change, loaded.epoch, len(loaded)) == (kind, DIM, 17, 1, n - 2)
+    assert (loaded.kind, loaded.dim, loaded.sequence, loaded.generation, len(loaded)) == (kind, DIM, 17, 1, n - 2)
     del truth[3], truth[4]
     some = [*range(200, 280), *range(1, 12)]
     _assert_equal(loaded, truth, some)
@@ -164,9 +164,9 @@ def test_saved_and_loaded_is_the_same_and_goes_on(kind: IndexKind, n: int, tmp_p
 
 def test_only_the_newest_save_stays(tmp_path: Path) -> None:
     index = _full("approximate", MANY)
-    for change in (9, 10, 100):
-        index.put(np.arange(50), _vectors(50, seed=change))
-        index.change = change
+    for sequence in (9, 10, 100):
+        index.put(np.arange(50), _vectors(50, seed=sequence))
+        index.sequence = sequence
         index.save(tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == [f"index-1-100.{s}" for s in ("codes", "npz", "vectors")]
 
@@ -174,16 +174,16 @@ def test_only_the_newest_save_stays(tmp_path: Path) -> None:
 def test_what_is_saved_may_lag_behind_by_little(tmp_path: Path) -> None:
     index = _full("exact", 1000)
     index.save(tmp_path)
-    index.change = 1
+    index.sequence = 1
     index.put(np.array([2000]), _vectors(1))
     index.drop([4])
     index.save(tmp_path)
     lagging = VectorIndex.load(tmp_path, 1)
-    assert lagging is not None and (lagging.change, len(lagging)) == (0, 1000)
+    assert lagging is not None and (lagging.sequence, len(lagging)) == (0, 1000)
     index.drop(list(range(10, 30)))
     index.save(tmp_path)
     loaded = VectorIndex.load(tmp_path, 1)
-    assert loaded is not None and (loaded.change, len(loaded)) == (1, 980)
+    assert loaded is not None and (loaded.sequence, len(loaded)) == (1, 980)
 
 
 def test_a_reader_goes_on_while_the_files_are_replaced(tmp_path: Path) -> None:
@@ -228,14 +228,14 @@ def test_an_older_pair_is_loaded_where_the_newest_is_damaged(tmp_path: Path) -> 
     index = _full("exact")
     index.save(tmp_path)
     shutil.copytree(tmp_path, tmp_path / "aside")
-    index.change = 5
+    index.sequence = 5
     index.put(np.arange(40), _vectors(40, seed=1))
     index.save(tmp_path)
     for name in ("index-1-0.vectors", "index-1-0.npz"):
         shutil.copy(tmp_path / "aside" / name, tmp_path)
     _cut(tmp_path / "index-1-5.vectors")
     loaded = VectorIndex.load(tmp_path, 1)
-    assert loaded is not None and loaded.change == 0
+    assert loaded is not None and loaded.sequence == 0
 
 
 def test_files_of_another_epoch_or_with_strange_names_are_left_alone(tmp_path: Path) -> None:
@@ -251,7 +251,7 @@ def test_files_of_another_epoch_or_with_strange_names_are_left_alone(tmp_path: P
 def test_an_empty_index_answers_nothing(tmp_path: Path) -> None:
     for kind in ("exact", "approximate"):
         index = _empty(kind)  # type: ignore[arg-type]
-        assert [len(numbers) for _, numbers in index.search(_vectors(2), 5)] == [0, 0]
+        assert [len(row_ids) for _, row_ids in index.search(_vectors(2), 5)] == [0, 0]
         assert index.search(_vectors(0), 5) == []
         assert index.sample(10).shape == (0, DIM)
         index.save(tmp_path)
@@ -274,22 +274,22 @@ def test_a_sample_holds_living_vectors_alone(kind: IndexKind) -> None:
 
 def test_an_index_of_mostly_dead_slots_is_worn() -> None:
     index = VectorIndex.build("exact", DIM, 0, 1, [(np.arange(2000), _vectors(2000))], 2000)
-    assert not index.is_worn("auto")
+    assert not index.needs_rebuild("auto")
     index.drop(list(range(700)))
-    assert index.is_worn("auto") and len(index) == 1300
+    assert index.needs_rebuild("auto") and len(index) == 1300
 
 
 def test_an_index_of_another_size_than_it_was_built_for_is_worn() -> None:
     exact = _full("exact", 1000)
-    assert not exact.is_worn("approximate")
+    assert not exact.needs_rebuild("approximate")
     exact.put(np.array([5000]), _vectors(1))
-    assert exact.is_worn("approximate") and not exact.is_worn("exact")
+    assert exact.needs_rebuild("approximate") and not exact.needs_rebuild("exact")
     codes = _full("approximate", 1001)
-    assert codes.is_worn("exact") and codes.is_worn("auto")
+    assert codes.needs_rebuild("exact") and codes.needs_rebuild("auto")
     codes.drop(list(range(1, 201)))
-    assert not codes.is_worn("approximate"), "it does not change to and fro at the border"
+    assert not codes.needs_rebuild("approximate"), "it does not change to and fro at the border"
     codes.put(np.arange(2000, 6000), _vectors(4000))
-    assert codes.is_worn("approximate"), "its lists have become long"
+    assert codes.needs_rebuild("approximate"), "its lists have become long"
 
 
 def test_auto_follows_the_size() -> None:
@@ -318,13 +318,13 @@ def test_blocks_of_any_size_give_the_best_with_ties_by_number(
         rng.integers(-1, 2, (n, 3)).astype(np.float32),
         rng.integers(-1, 2, (n_queries, 3)).astype(np.float32),
     )
-    numbers, counts = rng.permutation(n), rng.random(n) < 0.8
+    row_ids, counts = rng.permutation(n), rng.random(n) < 0.8
     parts = [slice(start, start + size) for start in range(0, n, size)]
-    found = nearest(queries, ((numbers[p], vectors[p], counts[p] if seed % 2 else None) for p in parts), k)
+    found = nearest(queries, ((row_ids[p], vectors[p], counts[p] if seed % 2 else None) for p in parts), k)
     kept = np.flatnonzero(counts) if seed % 2 else np.arange(n)
     for query, (scores, best) in zip(queries, found, strict=True):
-        wanted = sorted(kept, key=lambda i: (-float(vectors[i] @ query), numbers[i]))[:k]
-        assert best.tolist() == numbers[wanted].tolist()
+        wanted = sorted(kept, key=lambda i: (-float(vectors[i] @ query), row_ids[i]))[:k]
+        assert best.tolist() == row_ids[wanted].tolist()
         assert scores.tolist() == (vectors[wanted] @ query).tolist()
 
 

@@ -26,8 +26,8 @@ from mvrender.pool import Job, Rendered, RenderPool, RenderSpec
 from mvretrieval.api import Collection, OpenOptions
 from mvretrieval.errors import DescriberError, TrainingError, ViewsError
 from mvretrieval.ingest.indexing import IndexOptions, IndexReport
-from mvretrieval.ingest.reembed import redescribe
-from mvretrieval.ingest.view_manifest import read_views, rig_of
+from mvretrieval.ingest.reembed import reembed
+from mvretrieval.ingest.view_manifest import read_view_manifest, rig_of
 from mvretrieval.search.query import Query
 from mvretrieval.store.store import FILE, Store
 
@@ -97,8 +97,8 @@ def add(collection: Collection, csv: Path, **options: object) -> tuple[IndexRepo
 
 
 def views_by_stem(collection: Collection) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    numbers = [int(n) for n in collection.store.select(None)]
-    return {Path(collection.store.records([n])[n].id).stem: collection.views(n) for n in numbers}
+    row_ids = [int(n) for n in collection.store.select(None)]
+    return {Path(collection.store.records([n])[n].id).stem: collection.views(n) for n in row_ids}
 
 
 # -- as good as meshes -------------------------------------------------------------------------------------------------
@@ -136,7 +136,7 @@ def test_rigs_have_the_names_of_known_ones(tmp_path: Path) -> None:
             ["a", f"{i}.png", f"{azimuth:.3f}", f"{elevation:.3f}"] for i, (azimuth, elevation) in enumerate(angles)
         ]
         write_rows(tmp_path / "v.csv", [["id", "file", "azimuth_deg", "elevation_deg"], *order(rows)])
-        found = rig_of(read_views(tmp_path / "v.csv"))
+        found = rig_of(read_view_manifest(tmp_path / "v.csv"))
         again = parse_rig(found.name)
         np.testing.assert_array_equal(again.directions, found.directions)
         assert again.fingerprint == found.fingerprint
@@ -172,7 +172,7 @@ def views_by_stem_of(views: Path, folder: Path) -> dict[str, tuple[np.ndarray, n
 
 
 def test_the_frame_is_kept_transparency_is_white_and_views_share_a_scale(views: Path, pictures: Collection) -> None:
-    from mvretrieval.ingest.view_images import PictureReader, ViewJob
+    from mvretrieval.ingest.view_images import ViewImageReader, ViewJob
 
     folder = views / "made"
     folder.mkdir()
@@ -180,7 +180,7 @@ def test_the_frame_is_kept_transparency_is_white_and_views_share_a_scale(views: 
     tall.paste((255, 0, 0, 255), (0, 0, 64, 64))
     tall.save(folder / "0.png")
     Image.new("RGB", (64, 64), (0, 0, 255)).save(folder / "1.png")
-    reader = PictureReader(parse_rig("ring:2@0"), 64, 1)
+    reader = ViewImageReader(parse_rig("ring:2@0"), 64, 1)
     job = ViewJob(folder, views / "views.csv", None, "x", ((0, str(folder / "0.png")), (1, str(folder / "1.png"))))
     (read,) = reader.run([job], lambda _: True)
     assert isinstance(read, Rendered) and read.views is not None
@@ -190,7 +190,7 @@ def test_the_frame_is_kept_transparency_is_white_and_views_share_a_scale(views: 
 
 
 def test_formats_and_orientations(views: Path) -> None:
-    from mvretrieval.ingest.view_images import PictureReader, ViewJob
+    from mvretrieval.ingest.view_images import ViewImageReader, ViewJob
 
     folder = views / "made"
     folder.mkdir()
@@ -206,7 +206,7 @@ def test_formats_and_orientations(views: Path) -> None:
     grey[:, :320] = 20000
     Image.fromarray(grey).save(folder / "deep.png")
     names = ["plain.png", "photo.jpg", "turned.jpg", "palette.png", "deep.png"]
-    reader = PictureReader(parse_rig("views:5"), 64, 1)
+    reader = ViewImageReader(parse_rig("views:5"), 64, 1)
     job = ViewJob(
         folder, views / "views.csv", None, "x", tuple((i, str(folder / name)) for i, name in enumerate(names))
     )
@@ -226,12 +226,12 @@ def test_unchanged_objects_are_skipped_changed_ones_replaced(views: Path, pictur
     assert add(pictures, table)[1] == 12 * N
     report, encoded = add(pictures, table)
     assert counts(report) == {"unchanged": N} and encoded == 0
-    number = pictures.number_of("views/shape-001")
+    row_id = pictures.row_id_of("views/shape-001")
     shutil.copy(views / "views/shape-002/03.png", views / "views/shape-001/03.png")
     os.utime(views / "views/shape-004/00.png")
     report, encoded = add(pictures, table)
     assert counts(report) == {"replaced": 1, "unchanged": N - 1} and encoded == 12
-    assert pictures.number_of("views/shape-001") == number
+    assert pictures.row_id_of("views/shape-001") == row_id
     # Other directions of the same pictures are another object's looks, too.
     edit(table, lambda row: [*row[:2], str((int(row[2]) + 30) % 360), row[3]] if row[0].endswith("005") else row)
     report, encoded = add(pictures, table)
@@ -402,11 +402,11 @@ def test_pictures_of_unknown_directions(views: Path, tmp_path: Path) -> None:
     head, *rows = read_rows(views / "views.csv")
     rows = [row for row in rows if not (row[0].endswith("002") and row[2] in ("60", "330"))]
     write_rows(views / "views.csv", [head[:2], *(row[:2] for row in rows)])
-    rig = rig_of(read_views(views / "views.csv"))
+    rig = rig_of(read_view_manifest(views / "views.csv"))
     assert rig.name == "views:12" and not rig.is_known
     with Collection.create(tmp_path / "c", replace(CONFIG, rig=rig.name), OpenOptions(workers=1)) as collection:
         assert counts(collection.add_views(views / "views.csv")) == {"added": N}
-        assert collection.views(collection.number_of("views/shape-002"))[1].sum() == 10
+        assert collection.views(collection.row_id_of("views/shape-002"))[1].sum() == 10
         (hit,) = collection.search(Query(images=views / "views/shape-003/01.png"), k=1)
         assert hit.id == "views/shape-003" and "azimuth_deg" not in hit.best_view
         json.dumps(hit.to_json(), allow_nan=False)
@@ -426,18 +426,18 @@ def test_pictures_of_unknown_directions(views: Path, tmp_path: Path) -> None:
 def test_described_anew_from_stored_vectors_or_from_the_pictures(views: Path, pictures: Collection) -> None:
     add(pictures, views / "views.csv")
     before = views_by_stem(pictures)
-    redescribe(pictures, replace(CONFIG, whiten=8))
+    reembed(pictures, replace(CONFIG, whiten=8))
     assert pictures.index().dim == 8
     for change, name in (({"rig": "ring:6@30"}, "rig ring:6@30"), ({"styles": ("clay",)}, "styles")):
         with pytest.raises(
             DescriberError, match=rf"{N} objects .* came as pictures.*{name}.*index the meshes into a new"
         ):
-            redescribe(pictures, replace(CONFIG, **change))  # type: ignore[arg-type]
+            reembed(pictures, replace(CONFIG, **change))  # type: ignore[arg-type]
     (views / "views/shape-000/04.png").rename(views / "aside.png")
-    failed = redescribe(pictures, replace(CONFIG, size=96), drop_missing=True)
+    failed = reembed(pictures, replace(CONFIG, size=96), drop_missing=True)
     assert [(object_id, code) for object_id, code, _ in failed] == [("views/shape-000", "missing_view")]
     assert len(pictures) == N - 1 and pictures.describer.config.size == 96
-    redescribe(pictures, CONFIG)  # back to 64 pixels: the pictures are the same, and so are their vectors
+    reembed(pictures, CONFIG)  # back to 64 pixels: the pictures are the same, and so are their vectors
     for name, (vectors, mask) in views_by_stem(pictures).items():
         np.testing.assert_array_equal(vectors, before[name][0])
         np.testing.assert_array_equal(mask, before[name][1])
@@ -504,10 +504,10 @@ def test_labels_of_meshes_are_labels_of_their_rendered_views(
     code, _, err = mvr("index", "v", "--views", "o/views-clay.csv", "--labels", "m/labels.csv", *more)
     assert code == 0, err
     with Collection.open("v") as collection:
-        numbers = [int(n) for n in collection.store.select(None)]
-        records = collection.store.records(numbers)
-        labels = collection.store.column_values("label", numbers)
-    assert dict(zip((records[n].id for n in numbers), labels, strict=True)) == {
+        row_ids = [int(n) for n in collection.store.select(None)]
+        records = collection.store.records(row_ids)
+        labels = collection.store.column_values("label", row_ids)
+    assert dict(zip((records[n].id for n in row_ids), labels, strict=True)) == {
         file: file.split("/")[0] for file in files
     }
 

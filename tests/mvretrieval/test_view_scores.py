@@ -28,7 +28,7 @@ from mvretrieval.evaluation.zero_shot.view_fusion import (
 from mvretrieval.weighting.adapter import Adapter
 from mvretrieval.weighting.config import AdapterConfig
 from mvretrieval.weighting.network import NetworkConfig
-from mvretrieval.weighting.whitening import StatisticsFit
+from mvretrieval.weighting.whitening import WhiteningFit
 
 N, V, C = 4, 5, 3
 
@@ -107,15 +107,15 @@ def test_masked_views_may_hold_anything() -> None:
         )  # type: ignore[arg-type]
 
 
-def _describer(network: NetworkConfig | None = None, statistics: bool = True, trained: bool = True) -> Describer:
+def _describer(network: NetworkConfig | None = None, whitening: bool = True, trained: bool = True) -> Describer:
     describer = Describer(replace(SMALL, styles=("texture", "clay")))
-    fit = StatisticsFit(2, 10)
+    fit = WhiteningFit(2, 10)
     fit.add(unit(np.random.default_rng(0).standard_normal((2, 50, 10)) + 1))
-    fitted = fit.result(6) if statistics else None
+    fitted = fit.result(6) if whitening else None
     if network is None:
         return describer.with_fitted(fitted)
     config = AdapterConfig(
-        "", "builtin:", SMALL.rig, ("texture", "clay"), SMALL.size, 3, 6 if statistics else 10, network
+        "", "builtin:", SMALL.rig, ("texture", "clay"), SMALL.size, 3, 6 if whitening else 10, network
     )
     adapter = Adapter.untrained(config, fitted)
     torch.manual_seed(0)
@@ -133,9 +133,9 @@ def _views(n: int = 6) -> tuple[Any, Any]:
 
 @pytest.mark.parametrize("statistics", [True, False])
 @pytest.mark.parametrize("kind", [None, "adam", "mean", "clip-adapter", "chunk"])
-def test_a_describers_own_weights_make_its_own_vectors(kind: Any, statistics: bool) -> None:
+def test_a_describers_own_weights_make_its_own_vectors(kind: Any, whitening: bool) -> None:
     """Weights of one's own take the place of the softmax, and nothing else."""
-    describer = _describer(kind and NetworkConfig(kind), statistics)
+    describer = _describer(kind and NetworkConfig(kind), whitening)
     raw, mask = _views()
     if kind == "chunk":  # a ring with gaps has other neighbours
         mask = np.ones_like(mask)
@@ -145,7 +145,7 @@ def test_a_describers_own_weights_make_its_own_vectors(kind: Any, statistics: bo
 
 def test_before_and_after_agree_where_scores_are_linear() -> None:
     """The mean of each view's scores is the score of the mean vector, but for that vector's length."""
-    describer = _describer(statistics=False)
+    describer = _describer(whitening=False)
     raw, mask = _views()
     weights = normalised(np.random.default_rng(3).random(mask.shape), mask)
     names = unit(np.random.default_rng(2).standard_normal((C, 20))).astype(np.float64)

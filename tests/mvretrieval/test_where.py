@@ -22,8 +22,8 @@ WORDS = ["chair", "Chair", "armchair", "it's", "", "100%", "a_b", "ä ö", 'say 
 WORDS.append("x'; DROP TABLE objects; --")
 NUMBERS = [-3, 0, 1, 2.5, 1e10, 7, 4096]
 ROWS = [
-    {"label": word, "size": number, "mixed": mixed}
-    for word, number, mixed in zip(
+    {"label": word, "size": row_id, "mixed": mixed}
+    for word, row_id, mixed in zip(
         [*WORDS, None, "chair"],
         [*NUMBERS, None, 5, 2.5, -0.5, 1, 2, 3],
         ["a", 1, None, "1", 2.5, "b", 0, *"cdefgh", None],
@@ -170,10 +170,10 @@ def test_a_string_becomes_a_parameter_and_no_sql(text: str) -> None:
 )
 def test_any_text_selects_or_is_refused_and_changes_nothing(store: Store, text: str) -> None:
     try:
-        numbers = store.select(text)
+        row_ids = store.select(text)
     except FilterError:
-        numbers = np.empty(0, np.int64)
-    assert set(numbers.tolist()) <= set(range(1, len(ROWS) + 1))
+        row_ids = np.empty(0, np.int64)
+    assert set(row_ids.tolist()) <= set(range(1, len(ROWS) + 1))
     assert store.count() == len(ROWS)
 
 

@@ -18,13 +18,13 @@ from mvretrieval.api import Collection, OpenOptions
 from mvretrieval.cli.main import SUBCOMMANDS
 from mvretrieval.describe import DescriberConfig
 from mvretrieval.errors import EvaluationError
-from mvretrieval.evaluation.seen_classes import learnt_names
+from mvretrieval.evaluation.seen_classes import seen_names
 from mvretrieval.evaluation.zero_shot.templates import DEFAULT, IMAGENET, SETS, named_or_file
 from mvretrieval.evaluation.zero_shot.text_queries import class_words, text_matrix
 from mvretrieval.weighting.adapter import Adapter
 from mvretrieval.weighting.config import AdapterConfig
 from mvretrieval.weighting.network import NetworkConfig
-from mvretrieval.weighting.text_embeddings import TextSpace
+from mvretrieval.weighting.text_embeddings import TextEmbeddings
 
 NAMES = ("chair", "dog", "airplane", "table lamp")
 LABELS = ("furniture/chair", "Dog", "an airplane", "table_lamp")
@@ -76,12 +76,12 @@ def named_things(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     adapter = Adapter.untrained(config, None)
     middles = [np.zeros(n, np.float32) for n in (dim, 7)]
-    adapter.text_space = TextSpace(("a chair", "dog", "airplane"), vectors, projection, *middles)
+    adapter.text_embeddings = TextEmbeddings(("a chair", "dog", "airplane"), vectors, projection, *middles)
     adapter.save(folder / "adapter")
     with Collection.create(folder / "things", SMALL, adapter=adapter) as things, things.store.transaction():
         for i, label in enumerate(LABELS):
             if i < 3:
-                direction = adapter.text_space.object_direction(label)
+                direction = adapter.text_embeddings.object_direction(label)
             else:
                 direction = unit(rng.standard_normal((1, dim)))[0]
             for copy in range(2):
@@ -157,7 +157,10 @@ def test_classes_that_were_learnt_from_are_no_zero_shot(mvr: Mvr, named_things: 
     with Collection.create(learnt, SMALL, adapter=adapter) as things, things.store.transaction():
         for label in LABELS[:3]:
             _put(
-                things, f"{label}.ply", np.tile(adapter.text_space.object_direction(label), (1, 2, 1)), {"label": label}
+                things,
+                f"{label}.ply",
+                np.tile(adapter.text_embeddings.object_direction(label), (1, 2, 1)),
+                {"label": label},
             )
     code, _, err = mvr("zero-shot", learnt)
     assert code == 0 and "was trained on objects of 1 class asked for here (dog): no zero-shot" in err
@@ -171,7 +174,7 @@ def test_classes_that_were_learnt_from_are_no_zero_shot(mvr: Mvr, named_things: 
     # By what the map to words was taught: a toy dog is known as a dog, and asks for one.
     adapter.config = replace(adapter.config, classes=("animal/toy_dog",))
     with Collection.create(tmp_path / "kin", SMALL, adapter=adapter) as kin:
-        assert learnt_names(kin.describer) == {"toy dog", "dog"}
+        assert seen_names(kin.describer) == {"toy dog", "dog"}
 
 
 def test_an_encoder_says_how_far_words_are_spread(clip_things: Path) -> None:
@@ -235,9 +238,9 @@ def test_pictures_ask_for_their_objects(mvr: Mvr, clip_things: Path, tmp_path: P
     picture[16:48, 20:44] = (200, 30, 60)
     Image.fromarray(picture).save(tmp_path / "red.png")
     with Collection.open(copy, OpenOptions(device="cpu", precision="float32"), write=True) as things:
-        from mvretrieval.images import load_picture
+        from mvretrieval.images import load_image
 
-        raw = things.describer.encoder.encode_views(load_picture(tmp_path / "red.png", 64)[None])
+        raw = things.describer.encoder.encode_views(load_image(tmp_path / "red.png", 64)[None])
         with things.store.transaction():
             _put(things, "red.ply", np.repeat(raw[None], 2, axis=0).repeat(2, axis=1), {"label": "red thing"})
     (tmp_path / "by-id.csv").write_text("image,id\nred.png,red.ply\nred.png,gone.ply\n")

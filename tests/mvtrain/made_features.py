@@ -9,7 +9,7 @@ from mvrender.cameras import parse_rig
 from mvretrieval.weighting.adapter import Adapter
 from mvretrieval.weighting.config import AdapterConfig
 from mvretrieval.weighting.network import NetworkConfig
-from mvretrieval.weighting.whitening import Statistics, prepare
+from mvretrieval.weighting.whitening import Whitening, whiten_and_normalize
 from mvtrain.features import Features
 from mvtrain.train import Trained
 
@@ -55,7 +55,7 @@ def adapter_of(
     features: Features, trained: Trained | None = None, network: NetworkConfig | None = None, whiten: int = 0
 ) -> Adapter:
     """A trained adapter, or an untrained one with statistics of its own."""
-    statistics = features.statistics(whiten) if trained is None else trained.statistics
+    whitening = features.whitening(whiten) if trained is None else trained.whitening
     styles = ("texture", "clay", "depth")[: features.views.shape[1]]
     config = AdapterConfig(
         views="views=1 rig=ring styles=texture size=64 encoder=[made up]",
@@ -64,11 +64,11 @@ def adapter_of(
         styles=styles,
         size=64,
         n_views=features.views.shape[2],
-        dim=DIM if statistics is None else statistics.dim,
+        dim=DIM if whitening is None else whitening.dim,
         network=network or NetworkConfig(),
     )
-    made = Adapter.untrained(config, statistics)
-    return made if trained is None else Adapter(config, trained.statistics, trained.network)
+    made = Adapter.untrained(config, whitening)
+    return made if trained is None else Adapter(config, trained.whitening, trained.network)
 
 
 def pooled(features: Features, adapter: Adapter) -> NDArray[np.float32]:
@@ -76,10 +76,10 @@ def pooled(features: Features, adapter: Adapter) -> NDArray[np.float32]:
 
 
 def plain_mean(
-    views: NDArray[np.floating], mask: NDArray[np.bool_], statistics: Statistics | None
+    views: NDArray[np.floating], mask: NDArray[np.bool_], whitening: Whitening | None
 ) -> NDArray[np.float32]:
     """Whitened and normalised views, averaged: the slow readable twin of an untrained adapter."""
-    prepared = prepare(views.astype(np.float32), statistics)
+    prepared = whiten_and_normalize(views.astype(np.float32), whitening)
     objects = [
         np.concatenate([unit(own[s, seen].mean(axis=0)) for s in range(len(own))]) / np.sqrt(len(own))
         for own, seen in zip(prepared, mask, strict=True)

@@ -6,16 +6,18 @@ import numpy as np
 import pytest
 
 from mvretrieval.errors import EncoderError, TrainingError
-from mvretrieval.weighting.text_embeddings import TextSpace
+from mvretrieval.weighting.text_embeddings import TextEmbeddings
 from mvtrain.names import fit_names
 
 WORDS = [f"thing {chr(97 + i // 26)}{chr(97 + i % 26)}" for i in range(80)]
 
 
-def _world(noise: float, seed: int = 0, dim: int = 6) -> tuple[TextSpace, np.ndarray, list[str]]:
+def _world(noise: float, seed: int = 0, dim: int = 6) -> tuple[TextEmbeddings, np.ndarray, list[str]]:
     """Objects (N, 12) whose place says, through a true linear map and noise, what they are called: 80 names, unit norm."""
     rng = np.random.default_rng(seed)
-    space = TextSpace(tuple(WORDS), (rng.standard_normal((80, dim)) + 3).astype(np.float32))  # a cone, as texts lie in
+    space = TextEmbeddings(
+        tuple(WORDS), (rng.standard_normal((80, dim)) + 3).astype(np.float32)
+    )  # a cone, as texts lie in
     true_map = rng.standard_normal((dim, 12))
     labels = [name for i, name in enumerate(WORDS) for _ in range(2 + i % 5)]
     there = np.stack([space.direction_of(name) for name in labels]) @ true_map  # type: ignore[arg-type]

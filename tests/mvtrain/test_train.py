@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from mvretrieval.errors import AdapterError, TrainingError
 from mvretrieval.evaluation.metrics import leave_one_out
 from mvretrieval.weighting.network import NetworkConfig
-from mvretrieval.weighting.whitening import Statistics
+from mvretrieval.weighting.whitening import Whitening
 from mvtrain.config import LossName, TrainConfig
 from mvtrain.features import Features
 from mvtrain.train import PASSES, Trained, train
@@ -89,9 +89,9 @@ def test_weights_go_to_the_views_that_tell_something(marked: bool) -> None:
         np.testing.assert_allclose(moved, np.roll(weights, 2, axis=2), atol=1e-5)
 
 
-def _texts(classes: list[str], statistics: Statistics | None) -> NDArray[np.float32]:
+def _texts(classes: list[str], whitening: Whitening | None) -> NDArray[np.float32]:
     codes = [int(name.split("-")[1]) for name in classes]
-    return unit(np.random.default_rng(3).standard_normal((100, DIM if statistics is None else statistics.dim))[codes])
+    return unit(np.random.default_rng(3).standard_normal((100, DIM if whitening is None else whitening.dim))[codes])
 
 
 def _check_that_loss_falls(features: Features, config: TrainConfig) -> None:
@@ -153,11 +153,11 @@ def test_objects_without_labels_learn_to_be_known_again() -> None:
 def test_a_fold_learns_nothing_of_the_classes_that_it_is_judged_by() -> None:
     """The text loss asks for the vectors of the classes that a run learns, and shows it the run's statistics."""
     features = made_features(9)
-    runs: list[tuple[set[str], Statistics | None]] = []
+    runs: list[tuple[set[str], Whitening | None]] = []
 
-    def texts(classes: list[str], statistics: Statistics | None) -> NDArray[np.float32]:
-        runs.append((set(classes), statistics))
-        return _texts(classes, statistics)
+    def texts(classes: list[str], whitening: Whitening | None) -> NDArray[np.float32]:
+        runs.append((set(classes), whitening))
+        return _texts(classes, whitening)
 
     records: list[dict[str, Any]] = []
     config = replace(FEW, loss="text", folds=3, max_steps=2, whiten=6)
@@ -166,13 +166,13 @@ def test_a_fold_learns_nothing_of_the_classes_that_it_is_judged_by() -> None:
     held_out = [everything - classes for classes, _ in runs]
     assert [len(part) for part in held_out] == [3, 3, 3, 0]
     assert set.union(*held_out) == everything, "each class is held out once"
-    for classes, statistics in runs:
-        wanted = features.of_classes(sorted(classes)).statistics(6)
-        assert statistics is not None and wanted is not None
-        np.testing.assert_array_equal(statistics.mean, wanted.mean)
-        np.testing.assert_array_equal(statistics.transform, wanted.transform)  # type: ignore[arg-type]
+    for classes, whitening in runs:
+        wanted = features.of_classes(sorted(classes)).whitening(6)
+        assert whitening is not None and wanted is not None
+        np.testing.assert_array_equal(whitening.mean, wanted.mean)
+        np.testing.assert_array_equal(whitening.transform, wanted.transform)  # type: ignore[arg-type]
     judged = [(features.of_classes(sorted(out)), run[1]) for out, run in zip(held_out[:3], runs[:3], strict=True)]
-    untrained = [_mean_ap(plain_mean(f.views, f.mask, statistics), f) for f, statistics in judged]
+    untrained = [_mean_ap(plain_mean(f.views, f.mask, whitening), f) for f, whitening in judged]
     assert trained.metrics["untrained_mAP"] == pytest.approx(np.mean(untrained), abs=5e-3)
 
 
@@ -186,10 +186,10 @@ def test_masked_views_never_matter() -> None:
         spoilt = replace(features, views=views, mask=mask)
         config = replace(FEW, whiten=8, folds=2, max_steps=6, evaluate_every=3)
         trained = train(spoilt, config)
-        states.append((_state(trained), trained.metrics, trained.statistics))
-    for state, metrics, statistics in states[1:]:
+        states.append((_state(trained), trained.metrics, trained.whitening))
+    for state, metrics, whitening in states[1:]:
         assert metrics == states[0][1] and all(math.isfinite(value) for value in metrics.values())
-        np.testing.assert_array_equal(statistics.transform, states[0][2].transform)
+        np.testing.assert_array_equal(whitening.transform, states[0][2].transform)
         assert all(torch.equal(state[name], states[0][0][name]) for name in state)
 
 
@@ -208,7 +208,7 @@ def test_training_goes_on_from_an_adapter_and_keeps_its_statistics() -> None:
     before = start.to_bytes()
     # So small a step that what comes out is the start, and an untrained network would not be.
     trained = train(others, replace(config, max_steps=1, learning_rate=1e-9, weight_decay=0), start=start)
-    assert trained.statistics is start.statistics and start.to_bytes() == before
+    assert trained.whitening is start.whitening and start.to_bytes() == before
     np.testing.assert_allclose(pooled(others, adapter_of(others, trained)), pooled(others, start), atol=1e-5)
     with pytest.raises(TrainingError, match="max"):
         train(others, replace(config, network=NetworkConfig("max")), start=start)
@@ -265,10 +265,10 @@ def test_every_fold_has_classes_that_can_be_ranked() -> None:
         learnt: list[set[str]] = []
 
         def texts(
-            classes: list[str], statistics: Statistics | None, learnt: list[set[str]] = learnt
+            classes: list[str], whitening: Whitening | None, learnt: list[set[str]] = learnt
         ) -> NDArray[np.float32]:
             learnt.append(set(classes))
-            return _texts(classes, statistics)
+            return _texts(classes, whitening)
 
         trained = train(features, replace(FEW, loss="text", folds=3, max_steps=1, seed=seed), text_vectors=texts)
         for classes in learnt[:3]:
@@ -335,7 +335,7 @@ def test_shots_are_drawn_by_seed_and_at_most_so_many() -> None:
 
 def test_whitening_shrinks_to_what_there_is_to_learn_from() -> None:
     features = made_features(2, 1)
-    assert features.statistics(0) is None
+    assert features.whitening(0) is None
     for whiten, dim in ((4, 4), (512, 2 * VIEWS - 1)):
-        statistics = features.statistics(whiten)
-        assert statistics is not None and statistics.dim == dim
+        whitening = features.whitening(whiten)
+        assert whitening is not None and whitening.dim == dim

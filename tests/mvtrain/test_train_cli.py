@@ -60,10 +60,10 @@ def things(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
                 new = NewObject(
                     object_id, f"/m/{object_id}", object_id, "[[1, 2]]", facts, (), vector, views, mask, b""
                 )
-                number = collection.store.put(new, 1)
+                row_id = collection.store.put(new, 1)
                 if i < len(features):
                     values = {"label": features.labels[i], "split": "train" if i < 20 else "test"}
-                    collection.store.set_metadata(number, values)
+                    collection.store.set_metadata(row_id, values)
     yield folder
     patched.undo()
 
@@ -242,13 +242,13 @@ def test_words_for_an_encoder_that_reads_none(
     assert mvr(things, "--out", tmp_path / "a", *FEW, "--names", tmp_path / "names.npz") == 0
     assert "words: 7 classes have a known name" in capsys.readouterr().out
     adapter = Adapter.load(tmp_path / "a")
-    assert adapter.config.text == "named" and adapter.text_space is not None
+    assert adapter.config.text == "named" and adapter.text_embeddings is not None
     assert adapter.config.metrics["names_known"] == 7
     monkeypatch.setattr(Reader, "encode_text", lambda self, texts: pytest.fail("asked for words"))
     with Collection.open(things) as collection:
         describer = collection.describer.with_adapter(adapter)
         np.testing.assert_array_equal(
-            describer.describe_text("a class 03"), adapter.text_space.object_direction("Class-03")
+            describer.embed_text("a class 03"), adapter.text_embeddings.object_direction("Class-03")
         )
     np.savez(tmp_path / "other.npz", names=np.array(["x", "y"]), vectors=np.eye(2))
     assert mvr(things, "--out", tmp_path / "b", *FEW, "--names", tmp_path / "other.npz") == 1

@@ -324,7 +324,7 @@ def test_describers_tell_which_views_belong_together(clip_id: str, pictures: Pic
         assert np.abs(found[i] - encoder.encode_views(images[i])).max() > 1e-4
     # Photos of one object are seen together too.
     several = describer.pool(found[:1, None], np.ones((1, VIEWS), bool), known_directions=False)[0][0]
-    np.testing.assert_allclose(describer.describe_pictures(images[0]), several, atol=1e-6)
+    np.testing.assert_allclose(describer.embed_images(images[0]), several, atol=1e-6)
 
 
 # -- the folder --------------------------------------------------------------------------------------------------------
@@ -366,7 +366,7 @@ def test_a_tuned_encoder_is_an_encoder_like_any_other(tuned_folder: Path, clip_i
     # The adapter that was trained with it fits what it sees, and nothing else.
     adapter = Adapter.load(tuned_folder / "adapter")
     views = Describer(DescriberConfig(encoder.id, pictures.rig, size=64), device="cpu")
-    assert adapter.config.check_fits(views.view_fingerprint) == [] and adapter.statistics is None
+    assert adapter.config.check_fits(views.view_fingerprint) == [] and adapter.whitening is None
     with pytest.raises(EncoderError, match="no tuned encoder"):
         open_encoder("tuned:nowhere")
 

@@ -20,7 +20,7 @@ from mvrender.pool import RenderSpec
 from mvretrieval.api import Collection, OpenOptions
 from mvretrieval.cli.main import _run
 from mvretrieval.describe import DescriberConfig
-from mvretrieval.evaluation.seen_classes import learnt_names
+from mvretrieval.evaluation.seen_classes import seen_names
 from mvretrieval.ingest.indexing import IndexOptions
 from mvretrieval.weighting.adapter import Adapter
 from mvtrain.features import from_collection
@@ -93,7 +93,7 @@ def test_from_a_collection_to_a_tuned_one(things: Path, tmp_path: Path, capsys: 
     assert mvr("reindex", things, "--encoder", f"tuned:{out}", "--device", "cpu") == 0
     with Collection.open(things) as collection:
         assert collection.describer.encoder.id == f"tuned:{out}" and len(collection) == 10
-        assert learnt_names(collection.describer) == {"ball", "box"}
+        assert seen_names(collection.describer) == {"ball", "box"}
         assert from_collection(collection, "kind").met == ("ball", "box")
     capsys.readouterr()
     assert mvr("eval", things, "--by", "kind", "--json", "--report", tmp_path / "report") == 0

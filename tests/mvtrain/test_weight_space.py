@@ -50,20 +50,20 @@ def test_who_saw_what_is_not_lost() -> None:
         part.config = replace(part.config, classes=classes, text="named", metrics={"held_out_mAP": 1.0})
     mixed = average(parts)
     assert mixed.config.classes == ("a", "b", "c") and mixed.config.metrics == {}
-    assert mixed.config.text == "adapted" and mixed.text_space is None
+    assert mixed.config.text == "adapted" and mixed.text_embeddings is None
 
 
 def test_adapters_that_mean_different_things_are_refused() -> None:
     adapter = _adapter(0)
     other_views = made_features(4, seed=3)
-    looks_elsewhere = Adapter(adapter.config, other_views.statistics(8), adapter.network)
+    looks_elsewhere = Adapter(adapter.config, other_views.whitening(8), adapter.network)
     with pytest.raises(AdapterError, match="whiten views differently"):
         average([adapter, looks_elsewhere])
     with pytest.raises(AdapterError, match="whiten views differently"):
         average(
             [
                 _adapter(0, whiten=0),
-                Adapter(_adapter(0, whiten=0).config, FEATURES.statistics(32), _adapter(0, 0).network),
+                Adapter(_adapter(0, whiten=0).config, FEATURES.whitening(32), _adapter(0, 0).network),
             ]
         )
     with pytest.raises(AdapterError, match="different kinds"):

@@ -18,7 +18,7 @@ from mvretrieval.weighting.adapter import Adapter
 from mvretrieval.weighting.config import AdapterConfig
 from mvretrieval.weighting.hub import HUB, push
 from mvretrieval.weighting.network import NetworkConfig, PoolingKind
-from mvretrieval.weighting.text_embeddings import TextSpace
+from mvretrieval.weighting.text_embeddings import TextEmbeddings
 from mvtrain.config import LossName, TrainConfig
 
 _DEFAULTS = TrainConfig()
@@ -168,7 +168,7 @@ def learn(options: Options) -> dict[str, Any]:
 
     config = options.config()
     device = str(choose_device(options.device))
-    space = None if options.names is None else TextSpace.load(options.names)
+    space = None if options.names is None else TextEmbeddings.load(options.names)
     start = None if options.start is None else Adapter.load(options.start)
     with Collection.open(options.collection) as collection:
         describer = collection.describer
@@ -186,8 +186,8 @@ def learn(options: Options) -> dict[str, Any]:
         # After what may be refused: an attempt that never began leaves neither a folder nor an emptied log behind.
         with TrainingLog(options.out, options.tensorboard) as log:
 
-            def texts(classes: list[str], statistics: Any) -> Any:
-                return text_vectors(describer, classes, statistics)
+            def texts(classes: list[str], whitening: Any) -> Any:
+                return text_vectors(describer, classes, whitening)
 
             with progress("step") as step:
                 stages: list[str] = []
@@ -214,21 +214,21 @@ def learn(options: Options) -> dict[str, Any]:
                     styles=describer.config.styles,
                     size=describer.config.size,
                     n_views=features.views.shape[2],
-                    dim=features.views.shape[3] if trained.statistics is None else trained.statistics.dim,
+                    dim=features.views.shape[3] if trained.whitening is None else trained.whitening.dim,
                     network=config.network,
                     text="frozen" if config.loss == "text" else "adapted",
                     classes=_classes(options, features.classes, start),
                     metrics={name: float(value) for name, value in metrics.items()},
                     training=run_record("train", _without_folders(options)),
                 ),
-                trained.statistics,
+                trained.whitening,
                 trained.network,
             )
             if space is not None:
                 vectors, _ = adapter.pool(features.views.astype("float32"), features.mask, features.directions)
                 names = fit_names(space, vectors, features.labels, options.seed)
                 metrics |= {"names_known": names.classes, "names_top1": names.top1, "names_top5": names.top5}
-                adapter.text_space = names.space
+                adapter.text_embeddings = names.space
                 adapter.config = replace(adapter.config, text="named", metrics=adapter.config.metrics | metrics)
             log({"stage": "done", **metrics})
     adapter.save(options.out)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mvretrieval.api import Collection
 from mvretrieval.encoders.tuned import tuning_of
 from mvretrieval.errors import TrainingError
-from mvretrieval.weighting.whitening import Statistics, StatisticsFit
+from mvretrieval.weighting.whitening import Whitening, WhiteningFit
 
 
 @dataclass(frozen=True)
@@ -71,11 +71,11 @@ class Features:
                 rows.append(i)
         return self.take(np.sort(np.array(rows, np.int64)))
 
-    def statistics(self, whiten: int) -> Statistics | None:
+    def whitening(self, whiten: int) -> Whitening | None:
         """Whitening fitted on these objects, with fewer dimensions where there are too few views; None for 0."""
         if whiten == 0:
             return None
-        fit = StatisticsFit(self.views.shape[1], self.views.shape[3])
+        fit = WhiteningFit(self.views.shape[1], self.views.shape[3])
         for start in range(0, len(self), 256):
             some = slice(start, start + 256)
             fit.add(self.views[some].swapaxes(1, 2)[self.mask[some]].swapaxes(0, 1).astype(np.float32))
@@ -112,24 +112,24 @@ def nothing_labelled(collection: Collection, by: str | None, where: str | None, 
 
 def _read(collection: Collection, by: str | None, where: str | None) -> Features:
     store = collection.store
-    numbers = [int(n) for n in store.select(where)]
-    records = store.records(numbers)
-    ids = [records[n].id for n in numbers]
+    row_ids = [int(n) for n in store.select(where)]
+    records = store.records(row_ids)
+    ids = [records[n].id for n in row_ids]
     if by is None:
         labels: list[str | None] = list(ids)
     else:
         store.check_column(by)
-        labels = [None if value is None else str(value) for value in store.column_values(by, numbers)]
+        labels = [None if value is None else str(value) for value in store.column_values(by, row_ids)]
     kept = [i for i, label in enumerate(labels) if label is not None]
     if not kept:
-        raise nothing_labelled(collection, by, where, len(numbers))
+        raise nothing_labelled(collection, by, where, len(row_ids))
     n_styles = collection.describer.n_styles
-    first, mask = store.views_of(numbers[kept[0]])
+    first, mask = store.views_of(row_ids[kept[0]])
     # Filled one by one in half precision, as they are stored: 31 kB an object with 12 views of 1280 numbers.
     views = np.empty((len(kept), n_styles, len(mask), first.size // (n_styles * len(mask))), np.float16)
     masks = np.empty((len(kept), len(mask)), bool)
     for row, i in enumerate(kept):
-        own, masks[row] = store.views_of(numbers[i])
+        own, masks[row] = store.views_of(row_ids[i])
         views[row] = own.reshape(views.shape[1:])
     tuned = tuning_of(collection.describer.config.encoder)
     return Features(

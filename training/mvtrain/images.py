@@ -144,15 +144,15 @@ def of_collection(collection: Collection, by: str, where: str | None) -> list[La
     """
     store = collection.store
     with collection.reading():
-        numbers = [int(n) for n in store.select(where)]
+        row_ids = [int(n) for n in store.select(where)]
         store.check_column(by)
-        records = store.records(numbers)
-        labels = store.column_values(by, numbers)
-        roots = {number: store.root_of(number) for number in numbers}
+        records = store.records(row_ids)
+        labels = store.column_values(by, row_ids)
+        roots = {row_id: store.root_of(row_id) for row_id in row_ids}
     found = []
-    for number, label in zip(numbers, labels, strict=True):
+    for row_id, label in zip(row_ids, labels, strict=True):
         if label is not None:
-            own, root = records[number], roots[number]
+            own, root = records[row_id], roots[row_id]
             if own.facts.get("format") == "views":
                 raise TrainingError(
                     f"'{own.id}' came as pictures, and tuning draws its views from meshes: name a collection of meshes, or "
@@ -163,7 +163,7 @@ def of_collection(collection: Collection, by: str, where: str | None) -> list[La
                 Labelled(own.id, str(label), Path(own.path), Path(root) if root else None, up, own.content_hash)
             )
     if not found:
-        raise nothing_labelled(collection, by, where, len(numbers))
+        raise nothing_labelled(collection, by, where, len(row_ids))
     return found
 
 

@@ -11,25 +11,25 @@ from numpy.typing import NDArray
 from mvretrieval.describe import Describer
 from mvretrieval.errors import TrainingError
 from mvretrieval.evaluation.zero_shot.templates import DEFAULT, SETS
-from mvretrieval.normalize import unit
-from mvretrieval.weighting.text_embeddings import TextSpace, plain_name
-from mvretrieval.weighting.whitening import Statistics
+from mvretrieval.normalize import l2_normalize
+from mvretrieval.weighting.text_embeddings import TextEmbeddings, plain_name
+from mvretrieval.weighting.whitening import Whitening
 
 # What is said around a class's name when it is asked for is what was said in training.
 TEMPLATES = SETS[DEFAULT]
 _PENALTIES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 
 
-def text_vectors(describer: Describer, classes: Sequence[str], statistics: Statistics | None) -> NDArray[np.float32]:
+def text_vectors(describer: Describer, classes: Sequence[str], whitening: Whitening | None) -> NDArray[np.float32]:
     """(C, S * K) vectors of class names, as frozen targets: the mean over prompt templates, centred and whitened as views are.
 
     Raises:
-        NoWordsError: the encoder reads no words.
+        NoTextError: the encoder reads no words.
     """
     names = [plain_name(name) for name in classes]
     raw = np.stack([describer.encoder.encode_text([t.format(name) for t in TEMPLATES]).mean(axis=0) for name in names])
     raw = raw / np.linalg.norm(raw, axis=1, keepdims=True)
-    return describer.with_fitted(statistics).text_vectors(raw.astype(np.float32))
+    return describer.with_fitted(whitening).text_vectors(raw.astype(np.float32))
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class NameFit:
         penalty: of the ridge regression, chosen by their sum.
     """
 
-    space: TextSpace
+    space: TextEmbeddings
     classes: int
     taught: tuple[str, ...]
     top1: float
@@ -54,11 +54,11 @@ class NameFit:
 
 
 def fit_names(
-    space: TextSpace, vectors: NDArray[np.float32], labels: Sequence[str], seed: int = 0, splits: int = 3
+    space: TextEmbeddings, vectors: NDArray[np.float32], labels: Sequence[str], seed: int = 0, splits: int = 3
 ) -> NameFit:
     """Learn where names lie among the objects, by ridge regression from a name's vector to the middle of its objects.
 
-    A class whose own name is unknown stands for what it is a kind of (`TextSpace.nearest_name`); each class weighs the
+    A class whose own name is unknown stands for what it is a kind of (`TextEmbeddings.nearest_name`); each class weighs the
     same. The penalty is chosen on halves of the names, which the map has to meet without having seen them.
 
     Args:
@@ -98,7 +98,7 @@ def fit_names(
     return NameFit(fitted, len(called), tuple(taught), *best)
 
 
-def _direction(space: TextSpace, name: str) -> NDArray[np.float32]:
+def _direction(space: TextEmbeddings, name: str) -> NDArray[np.float32]:
     direction = space.direction_of(name)
     assert direction is not None
     return direction
@@ -115,7 +115,7 @@ def _ranks_of_held_out(
     """Ranks of the own name of every object whose name is in `out` (C,), among the names in `out`."""
     asked, names = out[codes], np.flatnonzero(out)
     projection, mean, origin = _ridge(x[~asked], codes[~asked], classes[~asked], targets, penalty)
-    there = unit((targets[names] - origin) @ projection)
+    there = l2_normalize((targets[names] - origin) @ projection)
     scores = (x[asked] - mean) @ there.T
     own = scores[np.arange(len(scores)), np.searchsorted(names, codes[asked])]
     return np.asarray((scores > own[:, None]).sum(axis=1))

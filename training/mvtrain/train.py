@@ -22,7 +22,7 @@ from mvretrieval.errors import TrainingError
 from mvretrieval.evaluation.metrics import leave_one_out
 from mvretrieval.weighting.adapter import Adapter
 from mvretrieval.weighting.network import AdapterNetwork
-from mvretrieval.weighting.whitening import Statistics, prepare
+from mvretrieval.weighting.whitening import Whitening, whiten_and_normalize
 from mvtrain.config import TrainConfig
 from mvtrain.features import Features
 from mvtrain.losses import make_loss
@@ -32,7 +32,7 @@ from mvtrain.sampling import balanced_batches, some_views
 PASSES = 25
 Log = Callable[[dict[str, Any]], None]
 # Names of classes and the statistics of their views -> (C, S * K) text vectors.
-TextVectors = Callable[[list[str], Statistics | None], "np.ndarray[Any, np.dtype[np.float32]]"]
+TextVectors = Callable[[list[str], Whitening | None], "np.ndarray[Any, np.dtype[np.float32]]"]
 
 
 @dataclass(frozen=True)
@@ -41,13 +41,13 @@ class Trained:
 
     Attributes:
         network: on the CPU.
-        statistics: of the views, before the network.
+        whitening: of the views, before the network.
         steps: that the held-out classes chose, or `max_steps` without validation; 0 where there is nothing to learn.
         metrics: mAP on held-out classes, of the trained network and of the untrained one, means over the folds.
     """
 
     network: AdapterNetwork
-    statistics: Statistics | None
+    whitening: Whitening | None
     steps: int
     metrics: dict[str, float] = field(default_factory=dict)
 
@@ -92,7 +92,7 @@ def train(
     for done, loss in run.steps(steps):
         if done % config.evaluate_every == 0 or done == steps:
             log({"stage": "all seen classes", "step": done, "of": steps, "loss": loss})
-    return Trained(run.averaged.cpu().eval(), run.statistics, done, metrics)
+    return Trained(run.averaged.cpu().eval(), run.whitening, done, metrics)
 
 
 class _Run:
@@ -107,7 +107,7 @@ class _Run:
         start: Adapter | None = None,
     ) -> None:
         self.config, self.device = config, device
-        self.statistics = features.statistics(config.whiten) if start is None else start.statistics
+        self.whitening = features.whitening(config.whiten) if start is None else start.whitening
         self.classes = features.classes
         code = {name: i for i, name in enumerate(self.classes)}
         self.codes = torch.tensor([code[label] for label in features.labels])
@@ -120,7 +120,7 @@ class _Run:
         self.network = network.to(device).train()
         texts = None
         if text_vectors is not None and config.loss == "text":
-            texts = torch.from_numpy(text_vectors(self.classes, self.statistics)).reshape(-1, s, k)
+            texts = torch.from_numpy(text_vectors(self.classes, self.whitening)).reshape(-1, s, k)
         # Each style learns by itself: a photo is compared with the styles that look like photos, and with these alone.
         self.losses = nn.ModuleList(
             make_loss(config, len(self.classes), k, None if texts is None else texts[:, i]) for i in range(s)
@@ -131,7 +131,7 @@ class _Run:
         """Prepared views (N, S, V, K) in half precision, and the mask."""
         # Half precision holds twice as many objects; a unit vector loses three digits of seven.
         parts = [
-            torch.from_numpy(prepare(views.astype(np.float32), self.statistics)).half()
+            torch.from_numpy(whiten_and_normalize(views.astype(np.float32), self.whitening)).half()
             for views in np.array_split(features.views, max(1, len(features) // 512))
         ]
         return torch.cat(parts).to(self.device), torch.from_numpy(features.mask).to(self.device)

@@ -116,7 +116,7 @@ def _again(forward: Any) -> Any:
     return run
 
 
-class Pupil(nn.Module):
+class TuningModule(nn.Module):
     """Pictures of objects to object vectors: the encoder's network and the view weighting behind it."""
 
     def __init__(self, network: nn.Module, pooling: AdapterNetwork, precision: Precision) -> None:

@@ -30,7 +30,7 @@ from mvtrain.distributed import Ranks
 from mvtrain.images import Pictures
 from mvtrain.losses import make_loss
 from mvtrain.sampling import balanced_batches
-from mvtrain.tunable import Pupil, checkpoint_activations, make_tunable
+from mvtrain.tunable import TuningModule, checkpoint_activations, make_tunable
 from mvtrain.tune_config import TuneConfig
 from mvtrain.validation import held_out, mean_view_ap, view_vectors
 
@@ -138,7 +138,7 @@ class _Run:
             checkpoint_activations(encoder.network)
         n_styles, n_views = len(pictures.styles), pictures.mask.shape[1]
         pooling = AdapterNetwork(config.network, n_styles, encoder.dim, n_views).to(encoder.device)
-        self.pupil = Pupil(encoder.network, pooling, config.precision)
+        self.pupil = TuningModule(encoder.network, pooling, config.precision)
         classes = self.pictures.classes
         self.codes = torch.tensor([classes.index(label) for label in self.pictures.labels])
         own = None if texts is None else torch.from_numpy(texts[[pictures.classes.index(name) for name in classes]])

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mvretrieval.encoders.network import NetworkEncoder
 from mvretrieval.evaluation.metrics import leave_one_out
-from mvretrieval.normalize import unit
+from mvretrieval.normalize import l2_normalize
 from mvtrain.images import Pictures
 
 
@@ -21,7 +21,7 @@ def mean_view_ap(encoder: NetworkEncoder, pictures: Pictures) -> float:
     shown = pictures.mask[:, None, :, None]
     middle = (vectors * shown).sum(axis=(0, 2)) / shown.sum(axis=(0, 2))
     pooled = ((vectors - middle[None, :, None]) * shown).sum(axis=2)
-    flat = (unit(pooled) / pooled.shape[1] ** 0.5).reshape(len(pooled), -1).astype(np.float32)
+    flat = (l2_normalize(pooled) / pooled.shape[1] ** 0.5).reshape(len(pooled), -1).astype(np.float32)
     return leave_one_out(flat, list(pictures.labels)).means()["mAP"]
 
 

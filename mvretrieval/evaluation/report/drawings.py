@@ -38,7 +38,7 @@ def map_section(found: Findings, thumbnails: Thumbnails) -> dict[str, Any]:
     group_of = dict(zip(shown, class_groups, strict=True)) | {-1: -1}
     groups = [group_of[code] for code in codes.tolist()]
     pixels = on_map(place(found.vectors[chosen]))
-    atlas, columns = thumbnails.atlas([int(n) for n in found.numbers[chosen]], _TILE)
+    atlas, columns = thumbnails.atlas([int(n) for n in found.row_ids[chosen]], _TILE)
     sizes = Counter(groups)
     legend = [{"group": g, "name": name, "n": sizes[g], "marker": marker(g)} for g, name in enumerate(group_names)]
     if sizes[-1]:
@@ -47,9 +47,9 @@ def map_section(found: Findings, thumbnails: Thumbnails) -> dict[str, Any]:
     method = (
         "PCA, then t-SNE: near means alike, far apart means little." if len(chosen) >= 6 else "PCA: near means alike."
     )
-    if len(chosen) < len(found.numbers):
+    if len(chosen) < len(found.row_ids):
         method = (
-            f"{len(chosen)} of {len(found.numbers)} objects (at most {MAP_LIMIT}, each class with its share). {method}"
+            f"{len(chosen)} of {len(found.row_ids)} objects (at most {MAP_LIMIT}, each class with its share). {method}"
         )
     return {
         "chart": map_chart(pixels, groups, len(group_names)),
@@ -138,6 +138,6 @@ def pooling_text(found: Findings) -> str:
 
 def _example(found: Findings, thumbnails: Thumbnails) -> tuple[str, list[Image.Image]]:
     """Id and views of an object, the one of a few that differs most from side to side: a bottle would tell nothing."""
-    few = np.linspace(0, len(found.numbers) - 1, min(24, len(found.numbers))).astype(int)
-    seen = [(found.ids[i], thumbnails.views(int(found.numbers[i]))) for i in few]
+    few = np.linspace(0, len(found.row_ids) - 1, min(24, len(found.row_ids))).astype(int)
+    seen = [(found.ids[i], thumbnails.views(int(found.row_ids[i]))) for i in few]
     return max(seen, key=lambda one: float(np.std([np.asarray(v) for v in one[1]], axis=0).mean()) if one[1] else -1.0)

@@ -76,14 +76,14 @@ def render_page(found: Findings) -> str:
         style=Markup((folder / "report.css").read_text("utf-8")),
         script=Markup((folder / "report.js").read_text("utf-8")),
         tiles=_tiles(found.evaluation.means(), standard_errors(found.evaluation)) if n_queries else [],
-        n_objects=len(found.numbers),
+        n_objects=len(found.row_ids),
         n_labelled=int((found.task.codes >= 0).sum()),
         n_queries=n_queries,
         n_levels=len(RECALL_LEVELS),
         curve=found.curve
         and {"chart": curve_chart(found.curve), "chance": found.curve.chance, "spread": found.curve.lower is not None},
         facts=_facts(found),
-        map=map_section(found, thumbnails) if len(found.numbers) else None,
+        map=map_section(found, thumbnails) if len(found.row_ids) else None,
         classes=found.classes,
         seen=found.seen,
         class_metrics=[name for name in _CLASS_METRICS if name in found.evaluation.values][:3],
@@ -109,7 +109,7 @@ def _counted(n: int, name: str) -> str:
 
 
 def _lead(found: Findings) -> str:
-    n_queries, n = len(found.evaluation.queries), len(found.numbers)
+    n_queries, n = len(found.evaluation.queries), len(found.row_ids)
     n_gallery = len(found.task.gallery)
     among = "all others" if n_gallery == n else f"{n_gallery} that do not ask"
     parts = [f"{_counted(n, 'object')}."]
@@ -141,11 +141,11 @@ def _tiles(means: dict[str, float], errors: dict[str, float]) -> list[dict[str, 
 
 def _facts(found: Findings) -> list[tuple[str, str]]:
     describer, store = found.collection.describer, found.collection.store
-    config, statistics = describer.config, describer.statistics
+    config, whitening = describer.config, describer.whitening
     adapted = "as the encoder gives them"
-    if statistics is not None:
-        wanted = f"whitened to {statistics.dim} dimensions" if statistics.transform is not None else "centred"
-        adapted = f"{wanted}, fitted on {statistics.n_views} views"
+    if whitening is not None:
+        wanted = f"whitened to {whitening.dim} dimensions" if whitening.transform is not None else "centred"
+        adapted = f"{wanted}, fitted on {whitening.n_views} views"
     facts = [
         ("encoder", f"{config.encoder} ({store.get_meta('precision')})"),
         ("rig", f"{describer.rig.short_name}: {describer.rig.n_views} views"),
@@ -154,7 +154,7 @@ def _facts(found: Findings) -> list[tuple[str, str]]:
         ("view vectors", adapted),
         ("pooling", pooling_text(found)),
         ("dimensions", str(found.vectors.shape[1]) if found.vectors.ndim == 2 and len(found.vectors) else "none"),
-        ("objects", f"{len(found.numbers)} of {len(found.collection)} in the collection"),
+        ("objects", f"{len(found.row_ids)} of {len(found.collection)} in the collection"),
         ("label", found.label_name),
         ("metrics", "as the open-set benchmarks code them" if "ANMRR" in found.evaluation.values else "textbook"),
         ("± in figures", "standard error of the mean over the queries"),
@@ -183,12 +183,12 @@ def _queries(found: Findings, thumbnails: Thumbnails) -> tuple[list[QueryRow], l
                 label=_label(found, hit),
                 score=f"{score:.3f}",
                 right=bool(found.task.codes[hit] == found.task.codes[query]),
-                picture=address(thumbnails.picture(int(found.numbers[hit]))),
+                picture=address(thumbnails.picture(int(found.row_ids[hit]))),
             )
             for hit, score in zip(answers.first[position].tolist(), answers.scores[position].tolist(), strict=True)
         ]
         figure = f"AP {100 * values[position]:.1f} %, R = {answers.n_relevant[position]}"
-        picture = address(thumbnails.picture(int(found.numbers[query])))
+        picture = address(thumbnails.picture(int(found.row_ids[query])))
         return QueryRow(found.ids[query], _label(found, query), figure, picture, hits)
 
     return [row(p) for p in best], [row(p) for p in worst]
@@ -205,8 +205,8 @@ def _confusions(found: Findings, thumbnails: Thumbnails) -> list[dict[str, Any]]
             "score": c.score,
             "query": found.ids[c.query],
             "hit": found.ids[c.hit],
-            "query_picture": address(thumbnails.picture(int(found.numbers[c.query]))),
-            "hit_picture": address(thumbnails.picture(int(found.numbers[c.hit]))),
+            "query_picture": address(thumbnails.picture(int(found.row_ids[c.query]))),
+            "hit_picture": address(thumbnails.picture(int(found.row_ids[c.hit]))),
         }
         for c in found.confusions[:shown]
     ]

@@ -36,7 +36,7 @@ from mvretrieval.evaluation.report.breakdown import (
 from mvretrieval.evaluation.report.charts import elevations_deg
 from mvretrieval.evaluation.report.page import render_page
 from mvretrieval.evaluation.report.view_weights import ViewWeights, measure
-from mvretrieval.evaluation.seen_classes import learnt_classes
+from mvretrieval.evaluation.seen_classes import seen_classes
 
 if TYPE_CHECKING:
     from mvretrieval.api import Collection
@@ -55,7 +55,7 @@ class Findings:
 
     Attributes:
         collection: open.
-        numbers: (N,) of the evaluated objects in the store.
+        row_ids: (N,) of the evaluated objects in the store.
         ids: N.
         vectors: (N, D), unit norm.
         task: who asked among whom, and the classes of the objects.
@@ -74,7 +74,7 @@ class Findings:
     """
 
     collection: Collection
-    numbers: NDArray[np.int64]
+    row_ids: NDArray[np.int64]
     ids: list[str]
     vectors: NDArray[np.float32]
     task: Task
@@ -94,7 +94,7 @@ class Findings:
 
 def write_report(
     collection: Collection,
-    numbers: NDArray[np.int64],
+    row_ids: NDArray[np.int64],
     labels: Sequence[Any],
     vectors: NDArray[np.float32],
     evaluation: Evaluation,
@@ -110,7 +110,7 @@ def write_report(
 
     Args:
         collection: open.
-        numbers: (N,) of the evaluated objects in its store.
+        row_ids: (N,) of the evaluated objects in its store.
         labels: N; None for an object without.
         vectors: (N, D), unit norm.
         evaluation: of these vectors by these labels.
@@ -129,26 +129,26 @@ def write_report(
         ShapeError: numbers, labels and vectors are not equally many.
     """
     check_extra()
-    if not len(numbers) == len(labels) == len(vectors):
+    if not len(row_ids) == len(labels) == len(vectors):
         raise ShapeError(
-            f"{len(numbers)} objects have {len(labels)} labels and {len(vectors)} vectors; a report needs one of each"
+            f"{len(row_ids)} objects have {len(labels)} labels and {len(vectors)} vectors; a report needs one of each"
         )
-    records = collection.store.records([int(n) for n in numbers])
-    gone = [int(n) for n in numbers if int(n) not in records]
+    records = collection.store.records([int(n) for n in row_ids])
+    gone = [int(n) for n in row_ids if int(n) not in records]
     if gone:
         raise ReportError(
-            f"{len(gone)} of {len(numbers)} objects were removed from {collection.folder} meanwhile: evaluate again"
+            f"{len(gone)} of {len(row_ids)} objects were removed from {collection.folder} meanwhile: evaluate again"
         )
     codes, names = classes_of(labels)
     # Queries in the order of the evaluation, which the values are in.
-    gallery = np.arange(len(numbers)) if task is None else task.gallery
+    gallery = np.arange(len(row_ids)) if task is None else task.gallery
     task = Task(evaluation.queries, gallery, codes, evaluation.skipped)
     answers = answers_of(task, scores or cosines(vectors))
     queries = evaluation.queries
     findings = Findings(
         collection=collection,
-        numbers=numbers,
-        ids=[records[int(n)].id for n in numbers],
+        row_ids=row_ids,
+        ids=[records[int(n)].id for n in row_ids],
         vectors=vectors,
         task=task,
         names=names,
@@ -157,8 +157,8 @@ def write_report(
         curve=curve_of(answers, codes[queries]) if len(queries) else None,
         classes=class_rows(evaluation, codes, names),
         confusions=confusions(answers, codes, queries, names),
-        weights=measure(collection, numbers),
-        seen=frozenset(learnt_classes(collection.describer)).intersection(names),
+        weights=measure(collection, row_ids),
+        seen=frozenset(seen_classes(collection.describer)).intersection(names),
         label_name=label_name,
         scope=scope,
         made=datetime.now().astimezone().isoformat(timespec="seconds"),
@@ -204,7 +204,7 @@ def _json_of(found: Findings, run: Mapping[str, Any] | None) -> dict[str, Any]:
             "backend": store.get_meta("backend"),
             "view_fingerprint": store.get_meta("view_fingerprint"),
         },
-        "objects": len(found.numbers),
+        "objects": len(found.row_ids),
         "labelled": int((found.task.codes >= 0).sum()),
         "queries": len(queries),
         "skipped": evaluation.skipped,

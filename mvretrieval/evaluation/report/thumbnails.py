@@ -35,9 +35,9 @@ class Thumbnails:
         wanted = np.array([flat * math.sin(azimuth), math.sin(elevation), flat * math.cos(azimuth)])
         self._view = int((rig.directions @ wanted).argmax())
 
-    def views(self, number: int) -> list[Image.Image]:
+    def views(self, row_id: int) -> list[Image.Image]:
         """All views of an object in order; none where no strip was kept."""
-        strip = self._store.strip_of(number)
+        strip = self._store.strip_of(row_id)
         if strip is None:
             return []
         with Image.open(io.BytesIO(strip)) as opened:
@@ -45,26 +45,26 @@ class Thumbnails:
         side = picture.height
         return [picture.crop((v * side, 0, (v + 1) * side, side)) for v in range(self._n_views)]
 
-    def picture(self, number: int) -> Image.Image | None:
+    def picture(self, row_id: int) -> Image.Image | None:
         """The telling view of an object, or the busiest one where that is empty (a plane looked at edge-on)."""
-        views = self.views(number)
+        views = self.views(row_id)
         if not views:
             return None
         if _contrast(views[self._view]) > 0:
             return views[self._view]
         return max(views, key=_contrast)
 
-    def atlas(self, numbers: Sequence[int], side: int) -> tuple[str | None, int]:
+    def atlas(self, row_ids: Sequence[int], side: int) -> tuple[str | None, int]:
         """One picture with a tile of `side` pixels for each object, row by row, and the number of tiles in a row.
 
         One picture of 2,000 tiles is smaller than 2,000 pictures, and browsers open it at once. None where no object
         has a picture.
         """
-        columns = max(1, math.ceil(math.sqrt(len(numbers))))
-        sheet = Image.new("RGB", (columns * side, math.ceil(len(numbers) / columns) * side), "white")
+        columns = max(1, math.ceil(math.sqrt(len(row_ids))))
+        sheet = Image.new("RGB", (columns * side, math.ceil(len(row_ids) / columns) * side), "white")
         filled = False
-        for i, number in enumerate(numbers):
-            picture = self.picture(int(number))
+        for i, row_id in enumerate(row_ids):
+            picture = self.picture(int(row_id))
             if picture is not None:
                 tile = picture.resize((side, side), Image.Resampling.LANCZOS)
                 sheet.paste(tile, (i % columns * side, i // columns * side))

@@ -35,12 +35,12 @@ class ViewWeights:
     n: int
 
 
-def measure(collection: Collection, numbers: NDArray[np.int64]) -> ViewWeights | None:
+def measure(collection: Collection, row_ids: NDArray[np.int64]) -> ViewWeights | None:
     """Pool at most `LIMIT` evenly picked objects again and look at what their views weigh; None without objects."""
     picked = (
-        numbers[np.linspace(0, len(numbers) - 1, min(LIMIT, len(numbers))).astype(np.int64)]
-        if len(numbers)
-        else numbers
+        row_ids[np.linspace(0, len(row_ids) - 1, min(LIMIT, len(row_ids))).astype(np.int64)]
+        if len(row_ids)
+        else row_ids
     )
     parts = []
     for start in range(0, len(picked), _BATCH):

@@ -14,7 +14,7 @@ from mvretrieval.evaluation.zero_shot.text_queries import Words, class_name
 
 
 @dataclass(frozen=True)
-class Naming:
+class ZeroShotTask:
     """Objects to be called by name.
 
     Attributes:
@@ -74,7 +74,7 @@ def naming_task(
     seen_labels: Sequence[Any] = (),
     learnt: NDArray[np.bool_] | None = None,
     by: str = "label",
-) -> Naming:
+) -> ZeroShotTask:
     """Labels and candidates as a task.
 
     Args:
@@ -108,7 +108,7 @@ def naming_task(
     called: dict[str, list[str]] = {}
     for label in sorted({str(label) for label in labels if class_name(label)}):
         called.setdefault(class_name(label), []).append(label)
-    return Naming(
+    return ZeroShotTask(
         np.array(rows, np.int64), np.array(own, np.int64), words.names, np.array([name in seen for name in words.names], bool),
         counts["unlabelled"], counts["learnt"], counts["not_candidates"], counts["unknown"], words.unknown,
         tuple(tuple(group) for group in called.values() if len(group) > 1),

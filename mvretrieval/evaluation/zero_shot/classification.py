@@ -33,7 +33,7 @@ _COLDEST = 1e-12  # scores are rounded to 1e-9: any colder, and a softmax does n
 
 
 @dataclass(frozen=True)
-class Looking:
+class ViewFusion:
     """How the views of an object are asked.
 
     Attributes:
@@ -76,16 +76,16 @@ class Looking:
 
 
 @dataclass(frozen=True)
-class Verdicts:
+class Predictions:
     """What each object was taken for.
 
     Attributes:
         rank: (N,) place of its own class among the candidates; 0 is right.
-        taken_for: (N,) the candidate that scored best.
+        predicted: (N,) the candidate that scored best.
     """
 
     rank: NDArray[np.int64]
-    taken_for: NDArray[np.int64]
+    predicted: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -123,13 +123,13 @@ class Accuracy:
 
 
 def object_scores(
-    collection: Collection, numbers: NDArray[np.int64], vectors: NDArray[np.float32], words: Words, looking: Looking
+    collection: Collection, row_ids: NDArray[np.int64], vectors: NDArray[np.float32], words: Words, looking: ViewFusion
 ) -> NDArray[np.float64]:
     """Scores (N, C) of names for objects.
 
     Args:
         collection: open; its views are read where its own vectors are not enough.
-        numbers: (N,) of the objects.
+        row_ids: (N,) of the objects.
         vectors: (N, D) theirs.
         words: C names.
         looking: how the views are asked.
@@ -141,8 +141,8 @@ def object_scores(
     if looking.views == "before" and looking.weights in (None, "adapter") and not looking.keep:
         return words.score(vectors)
     parts = [np.zeros((0, len(words.names)))]
-    for start in range(0, len(numbers), _BATCH):
-        some = numbers[start : start + _BATCH].tolist()
+    for start in range(0, len(row_ids), _BATCH):
+        some = row_ids[start : start + _BATCH].tolist()
         found, raw, mask = stored_views(collection.store, some, collection.describer.n_styles)
         if len(found) < len(some):
             raise EvaluationError("objects were removed while they were evaluated: evaluate again")
@@ -151,7 +151,7 @@ def object_scores(
 
 
 def _scores_of_views(
-    collection: Collection, raw: NDArray[np.float32], mask: NDArray[np.bool_], words: Words, looking: Looking
+    collection: Collection, raw: NDArray[np.float32], mask: NDArray[np.bool_], words: Words, looking: ViewFusion
 ) -> NDArray[np.float64]:
     """(b, C) of objects with raw views (b, S, V, D)."""
     describer = collection.describer
@@ -173,7 +173,7 @@ def _scores_of_views(
     return pooled_scores(said, weights, looking.views, temperature)
 
 
-def verdicts(scores: NDArray[np.float64], own: NDArray[np.int64]) -> Verdicts:
+def verdicts(scores: NDArray[np.float64], own: NDArray[np.int64]) -> Predictions:
     """Rank the candidates for each object; equal scores in the candidates' order.
 
     Args:
@@ -189,10 +189,10 @@ def verdicts(scores: NDArray[np.float64], own: NDArray[np.int64]) -> Verdicts:
     earlier = np.arange(scores.shape[1]) < own[:, None]
     rank = ((scores > mine) | ((scores == mine) & earlier)).sum(axis=1)
     best = scores.argmax(axis=1) if scores.shape[1] else np.zeros(0, np.int64)
-    return Verdicts(rank.astype(np.int64), best.astype(np.int64))
+    return Predictions(rank.astype(np.int64), best.astype(np.int64))
 
 
-def accuracy(found: Verdicts, own: NDArray[np.int64], names: Sequence[str]) -> Accuracy:
+def accuracy(found: Predictions, own: NDArray[np.int64], names: Sequence[str]) -> Accuracy:
     """How often the right name is among the first.
 
     Args:
@@ -209,8 +209,8 @@ def accuracy(found: Verdicts, own: NDArray[np.int64], names: Sequence[str]) -> A
     )
 
 
-def _class_result(found: Verdicts, rows: NDArray[np.bool_], names: Sequence[str], code: int) -> ClassResult:
-    wrong = Counter(names[i] for i in found.taken_for[rows & (found.rank > 0)].tolist())
+def _class_result(found: Predictions, rows: NDArray[np.bool_], names: Sequence[str], code: int) -> ClassResult:
+    wrong = Counter(names[i] for i in found.predicted[rows & (found.rank > 0)].tolist())
     worst = min(wrong, key=lambda name: (-wrong[name], name)) if wrong else None
     return ClassResult(names[code], int(rows.sum()), {k: _mean(found.rank[rows] < k) for k in TOP}, worst)
 

@@ -64,13 +64,13 @@ def _read(path: Path) -> tuple[str, ...]:
     except (OSError, UnicodeDecodeError) as error:
         raise EvaluationError(f"templates {path} cannot be read: {error}; save them as UTF-8 text") from error
     found: dict[str, None] = {}  # each once: said twice, a prompt would count twice
-    for number, line in enumerate(lines, 1):
+    for row_id, line in enumerate(lines, 1):
         template = line.strip()
         if not template or template.startswith("#"):
             continue
         if template.count("{}") != 1 or template.replace("{}", "").count("{") or template.replace("{}", "").count("}"):
             raise EvaluationError(
-                f"templates {path}, line {number}: '{template}' needs {{}} once, where the class's name goes"
+                f"templates {path}, line {row_id}: '{template}' needs {{}} once, where the class's name goes"
             )
         found[template] = None
     if not found:

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvretrieval.api import Collection
-from mvretrieval.describe import PICTURE_STYLES, Describer
-from mvretrieval.errors import NoWordsError
-from mvretrieval.normalize import unit
-from mvretrieval.weighting.text_embeddings import TextSpace, plain_name
+from mvretrieval.describe import IMAGE_STYLES, Describer
+from mvretrieval.errors import NoTextError
+from mvretrieval.normalize import l2_normalize
+from mvretrieval.weighting.text_embeddings import TextEmbeddings, plain_name
 
 # Where CLIP's training stops: of an encoder that does not say how it was trained.
 CLIP_TEMPERATURE = 0.01
@@ -70,9 +70,9 @@ def class_words(collection: Collection, names: Sequence[str], templates: Sequenc
         templates: for an encoder that reads; a named text space knows the bare names.
 
     Raises:
-        NoWordsError: the collection knows no words.
+        NoTextError: the collection knows no words.
     """
-    space = text_space(collection)
+    space = text_embeddings(collection)
     if space is not None:
         known = tuple(name for name in names if space.direction_of(name) is not None)
 
@@ -97,9 +97,9 @@ def directions(collection: Collection, texts: Sequence[str], templates: Sequence
     """Texts as vectors that objects are searched with; those that are not known are left out.
 
     Raises:
-        NoWordsError: the collection knows no words.
+        NoTextError: the collection knows no words.
     """
-    space = text_space(collection)
+    space = text_embeddings(collection)
     if space is None:
         kept = np.array([i for i, text in enumerate(texts) if text.strip()], np.int64)
         vectors = _matrix(collection, [texts[i] for i in kept], templates)
@@ -112,19 +112,19 @@ def directions(collection: Collection, texts: Sequence[str], templates: Sequence
     return Directions(kept, vectors, tuple(text for i, text in enumerate(texts) if i not in there))
 
 
-def text_space(collection: Collection) -> TextSpace | None:
+def text_embeddings(collection: Collection) -> TextEmbeddings | None:
     """The names that a collection's adapter has learnt; None where its encoder reads words by itself.
 
     Raises:
-        NoWordsError: neither.
+        NoTextError: neither.
     """
     adapter = collection.describer.adapter
-    if adapter is not None and adapter.text_space is not None:
-        return adapter.text_space
+    if adapter is not None and adapter.text_embeddings is not None:
+        return adapter.text_embeddings
     collection.check_encoder()
     if not collection.describer.encoder.has_text:
         name = collection.folder
-        raise NoWordsError(
+        raise NoTextError(
             f"{collection.describer.encoder.id} reads no words, and {name} has learnt no names. Learn some with\n"
             f"  mvr train {name} --by label --names NAMES.npz --out ADAPTER/\n  mvr reindex {name} --adapter ADAPTER/\n"
             "where NAMES.npz holds names (N,) and their vectors (N, E) of a text encoder; or index with an encoder that has a "
@@ -141,11 +141,11 @@ def text_matrix(describer: Describer, texts: Sequence[str], templates: Sequence[
     prompts = [template.format(text) for text in texts for template in templates]
     parts = [describer.encoder.encode_text(prompts[i : i + _PROMPTS]) for i in range(0, len(prompts), _PROMPTS)]
     raw = np.concatenate(parts).reshape(len(texts), len(templates), -1).mean(axis=1)
-    vectors = describer.text_vectors(unit(raw).astype(np.float32)).reshape(len(texts), describer.n_styles, -1)
-    kept = np.array([style in PICTURE_STYLES for style in describer.config.styles], np.float32)
+    vectors = describer.text_vectors(l2_normalize(raw).astype(np.float32)).reshape(len(texts), describer.n_styles, -1)
+    kept = np.array([style in IMAGE_STYLES for style in describer.config.styles], np.float32)
     if kept.any():
         vectors = vectors * kept[:, None]
-    return unit(vectors.reshape(len(texts), -1))
+    return l2_normalize(vectors.reshape(len(texts), -1))
 
 
 def class_name(label: object) -> str:

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from mvretrieval.describe import Describer
 from mvretrieval.errors import ShapeError
-from mvretrieval.normalize import unit
-from mvretrieval.weighting.whitening import prepare
+from mvretrieval.normalize import l2_normalize
+from mvretrieval.weighting.whitening import whiten_and_normalize
 
 Pooled = Literal["before", "logits", "after"]
 """Where views meet: `before` in one object vector that is compared with the names; `logits`: the mean of each view's scores;
@@ -130,15 +130,15 @@ def weighted_vectors(
     Returns:
         (B, S * K) unit norm.
     """
-    adapter, statistics = describer.adapter, describer.statistics
+    adapter, whitening = describer.adapter, describer.whitening
     if adapter is not None:
-        views = prepare(raw, statistics)
-    elif statistics is not None:
-        views = np.stack([statistics.apply(raw[:, s], s) for s in range(raw.shape[1])], axis=1)
+        views = whiten_and_normalize(raw, whitening)
+    elif whitening is not None:
+        views = np.stack([whitening.apply(raw[:, s], s) for s in range(raw.shape[1])], axis=1)
     else:
         views = raw
     seen = np.where(weights[..., None] > 0, views, 0)
     means = np.einsum("bsv,bsvk->bsk", weights, seen).astype(np.float32)
     if adapter is not None:
         return adapter.pool_prepared(means[:, :, None], np.ones((len(means), 1), bool), None)[0]
-    return np.asarray(unit(means).reshape(len(means), -1) / np.sqrt(raw.shape[1]), np.float32)
+    return np.asarray(l2_normalize(means).reshape(len(means), -1) / np.sqrt(raw.shape[1]), np.float32)
