@@ -1,0 +1,250 @@
+"""Files made by the first release still open, with the same vectors, rankings and numbers (`tests/fixtures/make_v1.py` made them).
+
+Options, JSON keys and texts may be renamed: the tables below say how they are called now. Numbers and ids may not change.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from mvrender.cameras import parse_rig
+from mvretrieval.adapters.adapter import Adapter
+from mvretrieval.cli.main import main as mvr_main
+from mvretrieval.collection.collection import Collection, OpenOptions
+from mvretrieval.collection.smoothed import searched_vectors
+from mvretrieval.encoders.registry import open_encoder
+from mvretrieval.search.query import Query, Term
+from mvretrieval.search.refinement import Refinement
+
+FIXTURES = Path(__file__).parents[1] / "fixtures" / "v1"
+COLLECTIONS = ("plain", "whitened", "augmented", "adapted", "views")
+OBJECT = "box-0.ply"
+CLIP = "ViT-tiny-of-fixtures"
+
+# How an option or a command was called -> how it is called now.
+ARGUMENTS: dict[str, str] = {}
+# How a JSON key was called -> how it is called now.
+KEYS: dict[str, str] = {}
+# Keys (as they are called now) that the first release did not print.
+NEW_KEYS: set[str] = set()
+# Texts that say which, as opposed to what a person reads: they are the same. Of other texts the numbers are.
+EXACT = {"id", "style", "metadata", "facts", "format", "up", "code", "labels", "protocol", "by", "where", "method"}
+# Keys (old names) whose values are of a file's size on disk, of the time taken, or of a machine's folders.
+NOT_COMPARED = {"seconds"}
+
+# Stored vectors: 1e-6. What is rendered and encoded here: views are rounded to float16, and may be rounded otherwise.
+STORED, ENCODED = 1e-6, 1e-5
+# Rounding of JSON output: six digits of scores, four of confidences.
+TOLERANCES = {"confidence": 1.1e-4, "held_out_mAP": 1e-3, "untrained_mAP": 1e-3}
+
+Expected = dict[str, NDArray[Any]]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A copy of the fixtures, which is the working directory; commands write into `out` beside it."""
+    copy = tmp_path_factory.mktemp("fixtures") / "v1"
+    shutil.copytree(FIXTURES, copy)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(copy)
+        yield copy
+
+
+@pytest.fixture(scope="module")
+def expected() -> Expected:
+    with np.load(FIXTURES / "expected.npz") as file:
+        return dict(file)
+
+
+def _open(name: str) -> Collection:
+    return Collection.open(name, OpenOptions("cpu", backend="raster", workers=1))
+
+
+def _mvr(*arguments: str) -> str:
+    """Run `mvr`; its stdout."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setattr(sys, "argv", ["mvr", *(ARGUMENTS.get(argument, argument) for argument in arguments)])
+        with pytest.raises(SystemExit) as ended:
+            mvr_main()
+    assert not ended.value.code, err.getvalue()
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("name", COLLECTIONS)
+def test_vectors_and_view_weights(folder: Path, expected: Expected, name: str) -> None:
+    with _open(name) as collection:
+        numbers = [int(number) for number in collection.store.select(None)]
+        records = collection.store.records(numbers)
+        assert [records[number].id for number in numbers] == expected[f"{name}/ids"].tolist()
+        views = [collection.views(number) for number in numbers]
+        raw, mask = np.stack([view for view, _ in views]), np.stack([mask for _, mask in views])
+        wanted = expected.get(f"{name}/views", expected["plain/views"])
+        np.testing.assert_array_equal(raw, wanted.astype(np.float32))
+        np.testing.assert_array_equal(mask, expected[f"{name}/mask"])
+        stored = np.stack([collection.store.vector_of(number) for number in numbers])
+        np.testing.assert_allclose(stored, expected[f"{name}/vectors"], atol=STORED)
+        np.testing.assert_allclose(
+            searched_vectors(collection.store, numbers)[1], expected[f"{name}/searched"], atol=STORED
+        )
+        # Pooled again from the stored views.
+        vectors, weights = collection.describer.pool(raw, mask)
+        np.testing.assert_allclose(vectors, expected[f"{name}/vectors"], atol=ENCODED)
+        np.testing.assert_allclose(weights, expected[f"{name}/weights"], atol=STORED)
+        np.testing.assert_allclose(
+            collection.describer.view_weights(raw, mask), expected[f"{name}/weights"], atol=STORED
+        )
+
+
+def test_database_side_augmentation_is_on(expected: Expected) -> None:
+    for name in COLLECTIONS:
+        same = np.array_equal(expected[f"{name}/searched"], expected[f"{name}/vectors"])
+        assert same == (name != "augmented")
+
+
+@pytest.mark.parametrize("name", COLLECTIONS[:-1])
+def test_rankings_and_scores(folder: Path, expected: Expected, name: str) -> None:
+    image = "queries/query-0.png"
+    mixture = [Term("id", OBJECT, 1.0), Term("images", [image], 0.7), Term("id", "ball-1.obj", -0.5)]
+    searches: dict[str, tuple[Query, Refinement | None, float]] = {
+        "id": (Query(id=OBJECT), None, STORED),
+        "mesh": (Query(mesh="queries/query.ply"), None, ENCODED),
+        "image": (Query(images=[image, "queries/query-1.png"]), None, ENCODED),
+        "mixture": (Query(terms=mixture), None, ENCODED),
+        "refined": (Query(id=OBJECT), Refinement(expand=3, match_views=6), STORED),
+    }
+    if name in ("plain", "whitened"):  # a second for each collection; `mvr search plain --mesh` is below
+        del searches["mesh"]
+    with _open(name) as collection:
+        for key, (query, refinement, tolerance) in searches.items():
+            hits = collection.search(query, 12, refine=refinement)
+            assert [hit.id for hit in hits] == expected[f"{name}/{key}/ids"].tolist(), key
+            scores = [hit.score for hit in hits]
+            np.testing.assert_allclose(scores, expected[f"{name}/{key}/scores"], atol=tolerance, err_msg=key)
+
+
+def test_the_index_is_built_again_with_the_same_ranking(folder: Path, expected: Expected, tmp_path: Path) -> None:
+    shutil.copytree(folder / "augmented", tmp_path / "c", ignore=shutil.ignore_patterns("index-*"))
+    assert not list((tmp_path / "c").glob("index-*")) and list((FIXTURES / "augmented").glob("index-*"))
+    with Collection.open(tmp_path / "c") as collection:
+        hits = collection.search(Query(id=OBJECT), 12)
+    assert [hit.id for hit in hits] == expected["augmented/id/ids"].tolist()
+    np.testing.assert_allclose([hit.score for hit in hits], expected["augmented/id/scores"], atol=STORED)
+
+
+@pytest.mark.parametrize("name", ["adapter", "adapter-names"])
+def test_adapters(folder: Path, expected: Expected, name: str) -> None:
+    adapter = Adapter.load(name)
+    views, mask = expected["random/views"].astype(np.float32), expected["random/mask"]
+    directions = parse_rig("ring:3@30").directions.astype(np.float32)
+    np.testing.assert_allclose(directions, expected["random/directions"], atol=STORED)
+    vectors, weights = adapter.pool(views, mask, directions)
+    np.testing.assert_allclose(vectors, expected[f"{name}/vectors"], atol=STORED)
+    np.testing.assert_allclose(weights, expected[f"{name}/weights"], atol=STORED)
+    np.testing.assert_allclose(adapter.pool(views, mask, None)[0], expected[f"{name}/photo-vectors"], atol=STORED)
+    np.testing.assert_allclose(adapter.adapt_views(views), expected[f"{name}/single-views"], atol=STORED)
+    assert adapter.fingerprint == str(expected[f"{name}/fingerprint"])
+    assert (adapter.text_space is not None) == (name == "adapter-names")
+    if adapter.text_space is not None:
+        found = [adapter.text_space.object_direction(text) for text in ("box", "a sphere", "Tubes")]
+        np.testing.assert_allclose(np.stack(found), expected[f"{name}/directions"], atol=STORED)
+
+
+def test_a_tuned_encoder(folder: Path, expected: Expected, tmp_path: Path) -> None:
+    import open_clip
+
+    # A tokenizer of bytes: the common one has 49408 rows of weights.
+    (tmp_path / "merges.txt.gz").write_bytes(gzip.compress(b"#version\n"))
+    config = json.loads((FIXTURES / f"{CLIP}.json").read_text())
+    config["text_cfg"]["tokenizer_kwargs"] = {"bpe_path": str(tmp_path / "merges.txt.gz")}
+    (tmp_path / f"{CLIP}.json").write_text(json.dumps(config))
+    open_clip.add_model_config(tmp_path / f"{CLIP}.json")
+    encoder: Any = open_encoder("tuned:tuned", "cpu", "float32")
+    assert encoder.fingerprint == str(expected["tuned/fingerprint"])
+    for name in ("images", "larger-images"):
+        found = encoder.encode_views(expected[f"random/{name}"])
+        np.testing.assert_allclose(found, expected[f"tuned/{name}"], atol=STORED)
+    texts = encoder.encode_text(["a box", "ball", "a photo of a cone"])
+    np.testing.assert_allclose(texts, expected["tuned/texts"], atol=STORED)
+    assert Adapter.load("tuned/adapter").fingerprint == str(expected["tuned/adapter-fingerprint"])
+
+
+def test_trec_files(folder: Path, tmp_path: Path) -> None:
+    _mvr("eval", "plain", "--trec", str(tmp_path))
+    for name in ("qrels.txt", "run.txt"):
+        found, wanted = [
+            [line.split() for line in (place / name).read_text().splitlines()]
+            for place in (tmp_path, FIXTURES / "trec")
+        ]
+        score = 4 if name == "run.txt" else None
+        for line, old in zip(found, wanted, strict=True):
+            assert [cell for i, cell in enumerate(line[:5]) if i != score] == [
+                cell for i, cell in enumerate(old[:5]) if i != score
+            ]
+            if score is not None:
+                assert float(line[score]) == pytest.approx(float(old[score]), abs=STORED)
+
+
+def _commands() -> list[dict[str, Any]]:
+    listed: list[dict[str, Any]] = json.loads((FIXTURES / "json" / "commands.json").read_text())
+    return listed
+
+
+@pytest.mark.parametrize("command", _commands(), ids=lambda command: Path(command["file"]).stem)
+def test_json_output(folder: Path, tmp_path: Path, command: dict[str, Any]) -> None:
+    arguments = [argument.replace("{out}", str(tmp_path)) for argument in command["arguments"]]
+    if command["file"] == "calibrate-same-object.json":
+        shutil.copytree(FIXTURES / "plain", tmp_path / "plain")
+        arguments = [str(tmp_path / "plain") if argument == "plain" else argument for argument in arguments]
+    found, wanted = _mvr(*arguments), (FIXTURES / "json" / command["file"]).read_text()
+    assert len(found.splitlines()) == len(wanted.splitlines())
+    # `size` is a label in the answers of a search, and of the files on disk in those of `info`.
+    skipped = NOT_COMPARED | ({"size"} if command["arguments"][0] == "info" else set())
+    for line, old in zip(found.splitlines(), wanted.splitlines(), strict=True):
+        _compare(json.loads(line), json.loads(old), skipped)
+
+
+def _compare(found: Any, wanted: Any, skipped: set[str], key: str = "", where: str = "") -> None:
+    """The same numbers, ids and structure, by the tables above."""
+    if isinstance(wanted, dict):
+        assert isinstance(found, dict), where
+        names = {old: KEYS.get(old, old) for old in wanted}
+        assert set(found) - NEW_KEYS == set(names.values()), where
+        for old, name in names.items():
+            if old not in skipped:
+                exact = key in ("metadata", "facts")  # names and values of the user's, or of the file
+                _compare(found[name], wanted[old], skipped, key if exact else old, f"{where}.{old}")
+    elif isinstance(wanted, list):
+        assert isinstance(found, list) and len(found) == len(wanted), where
+        for i, (value, old_value) in enumerate(zip(found, wanted, strict=True)):
+            _compare(value, old_value, skipped, key, f"{where}[{i}]")
+    elif isinstance(wanted, str):
+        assert isinstance(found, str), where
+        if key in EXACT:
+            assert found == wanted, where
+        elif wanted.startswith("/"):  # folders are the machine's
+            assert Path(found).name == Path(wanted).name, where
+        else:
+            assert re.findall(r"\d+\.?\d*", found) == re.findall(r"\d+\.?\d*", wanted), where
+    elif isinstance(wanted, float) and not isinstance(found, bool):
+        assert found == pytest.approx(wanted, abs=TOLERANCES.get(key, 1.1e-5)), where
+    else:
+        assert found == wanted, where
+
+
+def test_the_fixtures_themselves_are_not_written_to(folder: Path) -> None:
+    """What SQLite leaves beside a database that was opened in place would be here."""
+    assert not [path for path in FIXTURES.rglob("*") if path.name.endswith(("-wal", "-shm", ".lock", "-journal"))]
