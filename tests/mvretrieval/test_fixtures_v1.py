@@ -1,6 +1,6 @@
-"""Files made by the first release still open, with the same vectors, rankings and numbers (`tests/fixtures/make_v1.py` made them).
+"""Files of format version 1 open with the same vectors, rankings and numbers. `tests/fixtures/make_v1.py` made them.
 
-Options, JSON keys and texts may be renamed: the tables below say how they are called now. Numbers and ids may not change.
+Options, JSON keys and messages may be renamed; the tables below map old names to current names. Numbers and ids stay.
 """
 
 from __future__ import annotations
@@ -21,31 +21,31 @@ import pytest
 from numpy.typing import NDArray
 
 from mvrender.cameras import parse_rig
-from mvretrieval.adapters.adapter import Adapter
+from mvretrieval.api import Collection, OpenOptions
 from mvretrieval.cli.main import main as mvr_main
-from mvretrieval.collection.collection import Collection, OpenOptions
-from mvretrieval.collection.smoothed import searched_vectors
 from mvretrieval.encoders.registry import open_encoder
+from mvretrieval.search.options import Refinement
 from mvretrieval.search.query import Query, Term
-from mvretrieval.search.refinement import Refinement
+from mvretrieval.store.augmented import search_vectors
+from mvretrieval.weighting.adapter import Adapter
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "v1"
 COLLECTIONS = ("plain", "whitened", "augmented", "adapted", "views")
 OBJECT = "box-0.ply"
 CLIP = "ViT-tiny-of-fixtures"
 
-# How an option or a command was called -> how it is called now.
+# Old option or command -> current one.
 ARGUMENTS: dict[str, str] = {}
-# How a JSON key was called -> how it is called now.
-KEYS: dict[str, str] = {}
-# Keys (as they are called now) that the first release did not print.
+# Old JSON key -> current one.
+KEYS: dict[str, str] = {"statistics": "whitening"}  # mvr index
+# Current keys that the old code did not print.
 NEW_KEYS: set[str] = set()
-# Texts that say which, as opposed to what a person reads: they are the same. Of other texts the numbers are.
+# Old keys whose strings are identifiers and must be equal. In other strings (messages) only the numbers must be equal.
 EXACT = {"id", "style", "metadata", "facts", "format", "up", "code", "labels", "protocol", "by", "where", "method"}
-# Keys (old names) whose values are of a file's size on disk, of the time taken, or of a machine's folders.
+# Old keys whose values depend on the machine.
 NOT_COMPARED = {"seconds"}
 
-# Stored vectors: 1e-6. What is rendered and encoded here: views are rounded to float16, and may be rounded otherwise.
+# Stored vectors, and vectors rendered and encoded by the test: float16 rounding of views may differ between machines.
 STORED, ENCODED = 1e-6, 1e-5
 # Rounding of JSON output: six digits of scores, four of confidences.
 TOLERANCES = {"confidence": 1.1e-4, "held_out_mAP": 1e-3, "untrained_mAP": 1e-3}
@@ -55,7 +55,7 @@ Expected = dict[str, NDArray[Any]]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A copy of the fixtures, which is the working directory; commands write into `out` beside it."""
+    """A copy of the fixtures as the working directory."""
     copy = tmp_path_factory.mktemp("fixtures") / "v1"
     shutil.copytree(FIXTURES, copy)
     with pytest.MonkeyPatch.context() as patch:
@@ -98,9 +98,9 @@ def test_vectors_and_view_weights(folder: Path, expected: Expected, name: str) -
         stored = np.stack([collection.store.vector_of(number) for number in numbers])
         np.testing.assert_allclose(stored, expected[f"{name}/vectors"], atol=STORED)
         np.testing.assert_allclose(
-            searched_vectors(collection.store, numbers)[1], expected[f"{name}/searched"], atol=STORED
+            search_vectors(collection.store, numbers)[1], expected[f"{name}/searched"], atol=STORED
         )
-        # Pooled again from the stored views.
+        # Pool the stored views again.
         vectors, weights = collection.describer.pool(raw, mask)
         np.testing.assert_allclose(vectors, expected[f"{name}/vectors"], atol=ENCODED)
         np.testing.assert_allclose(weights, expected[f"{name}/weights"], atol=STORED)
@@ -126,7 +126,7 @@ def test_rankings_and_scores(folder: Path, expected: Expected, name: str) -> Non
         "mixture": (Query(terms=mixture), None, ENCODED),
         "refined": (Query(id=OBJECT), Refinement(expand=3, match_views=6), STORED),
     }
-    if name in ("plain", "whitened"):  # a second for each collection; `mvr search plain --mesh` is below
+    if name in ("plain", "whitened"):  # saves a second each; `test_json_output[search-mesh]` covers plain
         del searches["mesh"]
     with _open(name) as collection:
         for key, (query, refinement, tolerance) in searches.items():
@@ -136,7 +136,7 @@ def test_rankings_and_scores(folder: Path, expected: Expected, name: str) -> Non
             np.testing.assert_allclose(scores, expected[f"{name}/{key}/scores"], atol=tolerance, err_msg=key)
 
 
-def test_the_index_is_built_again_with_the_same_ranking(folder: Path, expected: Expected, tmp_path: Path) -> None:
+def test_a_rebuilt_index_gives_the_same_ranking(folder: Path, expected: Expected, tmp_path: Path) -> None:
     shutil.copytree(folder / "augmented", tmp_path / "c", ignore=shutil.ignore_patterns("index-*"))
     assert not list((tmp_path / "c").glob("index-*")) and list((FIXTURES / "augmented").glob("index-*"))
     with Collection.open(tmp_path / "c") as collection:
@@ -157,16 +157,16 @@ def test_adapters(folder: Path, expected: Expected, name: str) -> None:
     np.testing.assert_allclose(adapter.pool(views, mask, None)[0], expected[f"{name}/photo-vectors"], atol=STORED)
     np.testing.assert_allclose(adapter.adapt_views(views), expected[f"{name}/single-views"], atol=STORED)
     assert adapter.fingerprint == str(expected[f"{name}/fingerprint"])
-    assert (adapter.text_space is not None) == (name == "adapter-names")
-    if adapter.text_space is not None:
-        found = [adapter.text_space.object_direction(text) for text in ("box", "a sphere", "Tubes")]
+    assert (adapter.text_embeddings is not None) == (name == "adapter-names")
+    if adapter.text_embeddings is not None:
+        found = [adapter.text_embeddings.object_direction(text) for text in ("box", "a sphere", "Tubes")]
         np.testing.assert_allclose(np.stack(found), expected[f"{name}/directions"], atol=STORED)
 
 
 def test_a_tuned_encoder(folder: Path, expected: Expected, tmp_path: Path) -> None:
     import open_clip
 
-    # A tokenizer of bytes: the common one has 49408 rows of weights.
+    # A byte tokenizer: the default one needs 49408 rows of weights.
     (tmp_path / "merges.txt.gz").write_bytes(gzip.compress(b"#version\n"))
     config = json.loads((FIXTURES / f"{CLIP}.json").read_text())
     config["text_cfg"]["tokenizer_kwargs"] = {"bpe_path": str(tmp_path / "merges.txt.gz")}
@@ -211,21 +211,21 @@ def test_json_output(folder: Path, tmp_path: Path, command: dict[str, Any]) -> N
         arguments = [str(tmp_path / "plain") if argument == "plain" else argument for argument in arguments]
     found, wanted = _mvr(*arguments), (FIXTURES / "json" / command["file"]).read_text()
     assert len(found.splitlines()) == len(wanted.splitlines())
-    # `size` is a label in the answers of a search, and of the files on disk in those of `info`.
+    # `size` is a label in hits, and the size on disk in the output of `info`.
     skipped = NOT_COMPARED | ({"size"} if command["arguments"][0] == "info" else set())
     for line, old in zip(found.splitlines(), wanted.splitlines(), strict=True):
         _compare(json.loads(line), json.loads(old), skipped)
 
 
 def _compare(found: Any, wanted: Any, skipped: set[str], key: str = "", where: str = "") -> None:
-    """The same numbers, ids and structure, by the tables above."""
+    """Check that structure, numbers and ids are equal, with keys mapped by the tables above."""
     if isinstance(wanted, dict):
         assert isinstance(found, dict), where
         names = {old: KEYS.get(old, old) for old in wanted}
         assert set(found) - NEW_KEYS == set(names.values()), where
         for old, name in names.items():
             if old not in skipped:
-                exact = key in ("metadata", "facts")  # names and values of the user's, or of the file
+                exact = key in ("metadata", "facts")  # labels and file facts are not renamed
                 _compare(found[name], wanted[old], skipped, key if exact else old, f"{where}.{old}")
     elif isinstance(wanted, list):
         assert isinstance(found, list) and len(found) == len(wanted), where
@@ -235,7 +235,7 @@ def _compare(found: Any, wanted: Any, skipped: set[str], key: str = "", where: s
         assert isinstance(found, str), where
         if key in EXACT:
             assert found == wanted, where
-        elif wanted.startswith("/"):  # folders are the machine's
+        elif wanted.startswith("/"):  # folders differ between machines
             assert Path(found).name == Path(wanted).name, where
         else:
             assert re.findall(r"\d+\.?\d*", found) == re.findall(r"\d+\.?\d*", wanted), where
@@ -245,6 +245,6 @@ def _compare(found: Any, wanted: Any, skipped: set[str], key: str = "", where: s
         assert found == wanted, where
 
 
-def test_the_fixtures_themselves_are_not_written_to(folder: Path) -> None:
-    """What SQLite leaves beside a database that was opened in place would be here."""
+def test_the_fixtures_are_unchanged(folder: Path) -> None:
+    """SQLite would leave files beside a database that was opened in place."""
     assert not [path for path in FIXTURES.rglob("*") if path.name.endswith(("-wal", "-shm", ".lock", "-journal"))]
