@@ -1,0 +1,46 @@
+"""Results that the pages state are those of benchmarks/results.yaml."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+import yaml
+from pages import ROOT
+
+_RESULTS: dict[str, Any] = yaml.safe_load((ROOT / "benchmarks" / "results.yaml").read_text(encoding="utf-8"))
+_NUMBER = re.compile(r"(?<![@\w.-])[+-]?\d[\d,]*(?:\.\d+)?")
+
+
+def _rows(page: str) -> list[tuple[str, list[str], str]]:
+    """(page, names of results, cell of measured values) of the tables whose first column names a result."""
+    rows = []
+    for line in (ROOT / page).read_text(encoding="utf-8").splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        names = re.findall(r"`([\w-]+)`", cells[0]) if line.startswith("| `") else []
+        if names and all(name in _RESULTS for name in names) and len(cells) >= 3:
+            rows.append((page, names, cells[2]))
+    return rows
+
+
+_ROWS = [row for page in ("README.md", "docs/benchmarks.md") for row in _rows(page)]
+
+
+@pytest.mark.parametrize(
+    ("page", "names", "cell"), _ROWS, ids=lambda value: "-".join(value) if isinstance(value, list) else None
+)
+def test_measured_values(page: str, names: list[str], cell: str) -> None:
+    values = [value for name in names for value in _RESULTS[name]["value"].values()]
+    for text in _NUMBER.findall(cell):
+        decimals = len(text.partition(".")[2])
+        plain = float(text.replace(",", ""))
+        assert any(abs(value - plain) <= 0.5 * 10**-decimals + 1e-9 for value in values), (
+            f"{page}, {names}: {text} is in none of {values}"
+        )
+
+
+def test_every_result_is_on_the_page() -> None:
+    stated = {name for page, names, _ in _ROWS if page == "docs/benchmarks.md" for name in names}
+    others = {name for name, result in _RESULTS.items() if result["group"] != "speed"}
+    assert others - stated <= {"lora-equal", "resume-equal"}  # equalities, tested in the suite too
