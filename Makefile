@@ -29,6 +29,7 @@ test-slow: setup
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/oxlint --deny-warnings mvretrieval
 	$(BIN)/mypy
 
 format: setup

@@ -9,7 +9,7 @@ const MOST_LABELS = 2;
 
 /** Show hits, or objects of the collection, which have no score; `append` keeps those that are there. */
 export function showObjects(objects, { open, moreLike }, append = false) {
-  const cards = objects.map((object) => card(object, open, moreLike));
+  const cards = objects.map((object) => makeCard(object, open, moreLike));
   if (append) grid.append(...cards);
   else grid.replaceChildren(...cards);
   const first = grid.querySelector(".card");
@@ -23,13 +23,13 @@ export function removeCard(id) {
   const gone = cardOf(id);
   const next = gone?.nextElementSibling ?? gone?.previousElementSibling;
   gone?.remove();
-  const card = next?.querySelector(".card");
-  if (!card) return byId("words").focus();
-  makeCurrent(card);
-  card.focus();
+  const neighbour = next?.querySelector(".card");
+  if (!neighbour) return byId("words").focus();
+  makeCurrent(neighbour);
+  neighbour.focus();
 }
 
-function card(object, open, moreLike) {
+function makeCard(object, open, moreLike) {
   const { id, score, confidence, metadata, parts, best_view: best } = object;
   const name = lastPart(id);
   const labels = Object.values(metadata ?? {})
@@ -82,7 +82,7 @@ function card(object, open, moreLike) {
 
 /** An object's labels changed. */
 export function refreshCard(object, { open, moreLike }) {
-  const fresh = card(object, open, moreLike);
+  const fresh = makeCard(object, open, moreLike);
   cardOf(object.id)?.replaceWith(fresh);
   if (fresh.isConnected) makeCurrent(fresh.querySelector(".card"));
 }
