@@ -83,7 +83,7 @@ def _recall(space: TextEmbeddings, found: NDArray[np.float32], names: list[str],
         if space.direction_of(name) is None:
             continue
         own = np.array([other == name for other in names])
-        best = np.argsort(-(found @ space.object_direction(name)), kind="stable")[:10]
+        best = np.argsort(-(found @ space.object_vector(name)), kind="stable")[:10]
         recalls[name] = own[best].sum() / min(own.sum(), 10)
     new = [value for name, value in recalls.items() if space.known_name(name) not in taught]
     return {

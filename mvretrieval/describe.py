@@ -244,7 +244,7 @@ class Describer:
             return self.adapter.pool(view_vectors, view_mask, directions)
         import torch
 
-        from mvretrieval.weighting.pooling import MaxPooling, MeanPooling
+        from mvretrieval.weighting.baselines import MaxPooling, MeanPooling
 
         pool = MaxPooling() if self.config.pooling == "max" else MeanPooling()
         mask = torch.from_numpy(np.ascontiguousarray(view_mask))
@@ -301,7 +301,7 @@ class Describer:
             NoTextError: the encoder reads no words, or the adapter knows others.
         """
         if self.adapter is not None and self.adapter.text_embeddings is not None:
-            return self.adapter.text_embeddings.object_direction(text)
+            return self.adapter.text_embeddings.object_vector(text)
         return self._in_picture_styles(self.text_vectors(self.encoder.encode_text([text]))[0])
 
     def text_vectors(self, raw: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -314,7 +314,7 @@ class Describer:
         if self.adapter is not None and self.adapter.config.text == "adapted":
             # A text is a view of unknown direction.
             one = np.stack(units, axis=1)[:, :, None].astype(np.float32)
-            return self.adapter.pool_prepared(one, np.ones((len(one), 1), bool), None)[0]
+            return self.adapter.pool_whitened(one, np.ones((len(one), 1), bool), None)[0]
         return np.asarray(np.concatenate(units, axis=1) / np.sqrt(self.n_styles), np.float32)
 
     @cached_property

@@ -1,4 +1,4 @@
-"""Vectors of length 1: a cosine is then a dot product."""
+"""L2 normalization."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _Float = TypeVar("_Float", bound=np.floating)
 
 
 def l2_normalize(vectors: NDArray[_Float]) -> NDArray[_Float]:
-    """Vectors (..., D) at length 1, in the type that they have; a vector of zeros stays one."""
-    lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    scaled: NDArray[_Float] = vectors / np.maximum(lengths, 1e-12)
+    """Scale vectors (..., D) to unit norm, in their own dtype; a zero vector stays zero."""
+    norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    scaled: NDArray[_Float] = vectors / np.maximum(norms, 1e-12)
     return scaled

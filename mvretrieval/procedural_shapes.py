@@ -1,4 +1,4 @@
-"""A dozen kinds of coloured objects, each a little different every time: something to try the search on offline."""
+"""Procedural shapes: twelve classes of coloured objects with random proportions, as offline demo data."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from trimesh.transformations import rotation_matrix
 
 from mvretrieval.errors import CollectionError
 
-PER_KIND = 20
+PER_CLASS = 20
 
 _Color = tuple[int, int, int]
 _WOODS: tuple[_Color, ...] = ((133, 94, 66), (181, 137, 94), (92, 64, 51), (205, 170, 125))
@@ -26,7 +26,7 @@ _GREENS: tuple[_Color, ...] = ((60, 120, 60), (90, 150, 70), (45, 95, 75), (130,
 
 
 class _Builder:
-    """Gathers coloured parts; +Y is up, units are arbitrary."""
+    """Collects coloured parts; +Y is up, units are arbitrary."""
 
     def __init__(self, rng: Generator) -> None:
         self.rng = rng
@@ -68,13 +68,13 @@ class _Builder:
     def rod(
         self, radius: float, height: float, color: _Color, at: tuple[float, float, float], sections: int = 20
     ) -> None:
-        """Upright cylinder, `at` its middle."""
+        """Add an upright cylinder centred at `at`."""
         self.add(creation.cylinder(radius, height, sections=sections), color, at, (-90, (1, 0, 0)))
 
     def lathe(
         self, profile: list[tuple[float, float]], color: _Color, at: tuple[float, float, float] = (0, 0, 0)
     ) -> None:
-        """Surface of revolution of (radius, height) points around +Y."""
+        """Add a surface of revolution of (radius, height) points around +Y."""
         self.add(creation.revolve(np.array(profile), sections=28), color, at, (-90, (1, 0, 0)))
 
     def ball(self, radii: tuple[float, float, float], color: _Color, at: tuple[float, float, float]) -> None:
@@ -245,41 +245,44 @@ def _gear(b: _Builder) -> None:
         b.box((r * 0.22, 2.4 * r / teeth, thick), metal, (x, y, 0), turn=(angle, (0, 0, 1)))
 
 
-KINDS: dict[str, Callable[[_Builder], None]] = {
+CLASSES: dict[str, Callable[[_Builder], None]] = {
     "chair": _chair, "table": _table, "lamp": _lamp, "mug": _mug, "bottle": _bottle, "car": _car, "plane": _plane,
     "tree": _tree, "house": _house, "rocket": _rocket, "snowman": _snowman, "gear": _gear,
 }  # fmt: skip
 
 
-def make_object(kind: str, seed: int) -> trimesh.Trimesh:
-    """One object of a kind; the same seed gives the same object."""
-    builder = _Builder(np.random.default_rng([seed, *kind.encode()]))
-    KINDS[kind](builder)
+def make_object(class_name: str, seed: int) -> trimesh.Trimesh:
+    """Make one object of a class; the same seed gives the same object."""
+    builder = _Builder(np.random.default_rng([seed, *class_name.encode()]))
+    CLASSES[class_name](builder)
     mesh: trimesh.Trimesh = trimesh.util.concatenate(builder.parts)
-    # Facing another way each time: a search should not depend on it.
+    # A random heading: retrieval should not depend on it.
     mesh.apply_transform(rotation_matrix(builder.between(0, 2 * np.pi), (0, 1, 0)))
     return mesh
 
 
-def write_objects(folder: Path, per_kind: int = PER_KIND) -> int:
-    """Write GLB files, one folder a kind, and `labels.csv`. Returns how many.
+def write_objects(folder: Path, per_class: int = PER_CLASS) -> int:
+    """Write GLB files, one folder per class, and `labels.csv`.
+
+    Returns:
+        Number of objects.
 
     Raises:
-        CollectionError: the folder cannot be written.
+        CollectionError: the folder cannot be written (`folder_not_writable`).
     """
     count = 0
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "labels.csv").open("w", newline="") as file:
-            writer = csv.writer(file)
+        with (folder / "labels.csv").open("w", newline="") as table:
+            writer = csv.writer(table)
             writer.writerow(["file", "label"])
-            for kind in KINDS:
-                (folder / kind).mkdir(exist_ok=True)
-                for seed in range(per_kind):
-                    place = Path(kind) / f"{kind}_{seed:02d}.glb"
-                    (folder / place).write_bytes(make_object(kind, seed).export(file_type="glb"))
-                    writer.writerow([place.as_posix(), kind])
+            for name in CLASSES:
+                (folder / name).mkdir(exist_ok=True)
+                for seed in range(per_class):
+                    file = f"{name}/{name}_{seed:02d}.glb"
+                    (folder / file).write_bytes(make_object(name, seed).export(file_type="glb"))
+                    writer.writerow([file, name])
                     count += 1
     except OSError as error:
-        raise CollectionError(f"{folder} cannot be written: {error.strerror}") from error
+        raise CollectionError(f"{folder} cannot be written: {error.strerror}", code="folder_not_writable") from error
     return count

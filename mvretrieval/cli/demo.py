@@ -16,7 +16,7 @@ from mvretrieval.console import progress, say
 from mvretrieval.describe import DescriberConfig
 from mvretrieval.evaluation.metrics import leave_one_out
 from mvretrieval.ingest.indexing import IndexOptions
-from mvretrieval.procedural_shapes import PER_KIND, write_objects
+from mvretrieval.procedural_shapes import PER_CLASS, write_objects
 from mvretrieval.search.page import Row, row_of, view_picture, write_page
 from mvretrieval.search.pipeline import search_sources
 from mvretrieval.search.query import Query, Term, resolve
@@ -47,7 +47,7 @@ def run(options: Options) -> int:
     started = time.monotonic()
     if options.meshes is None:
         folder = options.out / "objects"
-        say(f"{write_objects(folder)} objects of {PER_KIND} a kind in {folder}")
+        say(f"{write_objects(folder)} objects of {PER_CLASS} a kind in {folder}")
         labels: Path | None = folder / "labels.csv"
     else:
         folder, labels = options.meshes, None

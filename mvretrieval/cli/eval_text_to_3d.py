@@ -25,9 +25,10 @@ from mvretrieval.evaluation.zero_shot.cross_modal import (
     summary,
 )
 from mvretrieval.evaluation.zero_shot.templates import DEFAULT, named_or_file
-from mvretrieval.evaluation.zero_shot.text_queries import class_name, directions
+from mvretrieval.evaluation.zero_shot.text_queries import directions
 from mvretrieval.store.augmented import search_vectors
 from mvretrieval.store.filters import column_in_words
+from mvretrieval.weighting.text_embeddings import class_name
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ from mvretrieval.confidence.curve import Curve
 from mvretrieval.confidence.fit import Asked, check_extra, fit_curve
 from mvretrieval.describe import IMAGE_STYLES
 from mvretrieval.errors import CalibrationError, EncoderError
-from mvretrieval.evaluation.zero_shot.text_queries import class_name
 from mvretrieval.store.augmented import augmentation_of
+from mvretrieval.weighting.text_embeddings import class_name
 
 if TYPE_CHECKING:
     from mvretrieval.api import Collection

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mvretrieval.describe import Describer
 from mvretrieval.encoders.tuned import tuning_of
-from mvretrieval.evaluation.zero_shot.text_queries import class_name
+from mvretrieval.weighting.text_embeddings import class_name
 
 
 def seen_classes(describer: Describer) -> set[str]:

@@ -1,1 +1,1 @@
-"""From view vectors to object vectors: whitening, view weighting, adapters and baselines."""
+"""From view vectors to an object vector: whitening, view weighting, adaptive layer, adapters, and their baselines."""

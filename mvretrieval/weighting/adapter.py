@@ -1,7 +1,7 @@
-"""An adapter: statistics and a network that turn frozen view vectors into object vectors, and the folder they live in.
+"""An adapter: whitening and a pooling network that turn frozen view vectors into object vectors.
 
-`model.safetensors` holds statistics, network and text space; `config.json` says what it was trained on and how (encoder,
-rig, styles, classes seen, metrics, revision), `README.md` the same for people (a model card), `log.jsonl` how it went.
+It is stored as a folder: `model.safetensors` (whitening, network, text embeddings), `config.json` (encoder, rig, styles,
+classes seen, metrics, revision), `README.md` (a model card) and `log.jsonl` (the training log).
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ class Adapter:
         network: AdapterNetwork,
         text_embeddings: TextEmbeddings | None = None,
     ) -> None:
-        """Put an adapter together.
+        """Combine the parts of an adapter.
 
         Args:
-            config: what it was made for.
-            whitening: centring or whitening before the network.
-            network: used in evaluation mode, on the CPU: pooling is a small part of describing.
+            config: what it was trained on.
+            whitening: applied before the network.
+            network: moved to the CPU, since pooling takes a small part of the time, and set to evaluation mode.
             text_embeddings: for `text="named"`.
         """
         self.config = config
@@ -53,53 +53,53 @@ class Adapter:
 
     @classmethod
     def untrained(cls, config: AdapterConfig, whitening: Whitening | None) -> Adapter:
-        """Equal to the pooling without a network."""
+        """Create an adapter whose network equals mean (or max) pooling."""
         network = AdapterNetwork(config.network, len(config.styles), config.dim, config.n_views)
         return cls(config, whitening, network)
 
-    # -- use ----------------------------------------------------------------------------------------------------------
+    # -- pooling ------------------------------------------------------------------------------------------------------
 
     def pool(
         self, views: NDArray[np.float32], mask: NDArray[np.bool_], directions: NDArray[np.float32] | None
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Object vectors of raw view vectors.
+        """Pool raw view vectors into object vectors.
 
         Args:
             views: (B, S, V, D).
             mask: (B, V).
-            directions: (V, 3) of the rig, or None for pictures.
+            directions: (V, 3) of the rig, or None for query images.
 
         Returns:
             (B, S * K) unit norm, and weights (B, S, V).
 
         Raises:
-            ShapeError: an object has no view, or slot scores meet another number of views.
+            ShapeError: an object has no view, or slot scores get another number of views.
         """
-        return self.pool_prepared(whiten_and_normalize(views, self.whitening), mask, directions)
+        return self.pool_whitened(whiten_and_normalize(views, self.whitening), mask, directions)
 
-    def pool_prepared(
+    def pool_whitened(
         self, views: NDArray[np.float32], mask: NDArray[np.bool_], directions: NDArray[np.float32] | None
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """The same of (B, S, V, K) views that went through `whiten_and_normalize`."""
-        towards = None if directions is None else torch.from_numpy(directions).expand(len(views), -1, -1)
+        """Like `pool`, for views (B, S, V, K) that `whiten_and_normalize` returned."""
+        batch_directions = None if directions is None else torch.from_numpy(directions).expand(len(views), -1, -1)
         with torch.inference_mode():
             vectors, weights = self.network(
-                torch.from_numpy(views), torch.from_numpy(np.ascontiguousarray(mask)), towards
+                torch.from_numpy(views), torch.from_numpy(np.ascontiguousarray(mask)), batch_directions
             )
         return vectors.numpy(), weights.numpy()
 
     def adapt_views(self, views: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(B, S, V, D) raw view vectors to (B, S, V, K) unit vectors, each through the network as an object of one view."""
-        prepared = whiten_and_normalize(views, self.whitening)
-        b, s, v, k = prepared.shape
-        alone = np.ascontiguousarray(prepared.swapaxes(1, 2)).reshape(b * v, s, 1, k)
-        vectors, _ = self.pool_prepared(alone, np.ones((b * v, 1), bool), None)
-        # A style's part of an object vector is 1 / sqrt(S) long.
+        """Pass each raw view vector (B, S, V, D) through the network as an object of one view; (B, S, V, K) unit norm."""
+        whitened = whiten_and_normalize(views, self.whitening)
+        b, s, v, k = whitened.shape
+        single = np.ascontiguousarray(whitened.swapaxes(1, 2)).reshape(b * v, s, 1, k)
+        vectors, _ = self.pool_whitened(single, np.ones((b * v, 1), bool), None)
+        # Each style's part of an object vector has norm 1 / sqrt(S).
         return np.ascontiguousarray(vectors.reshape(b, v, s, k).swapaxes(1, 2)) * np.float32(s**0.5)
 
     @cached_property
     def fingerprint(self) -> str:
-        """16 hex digits that change when an object vector's meaning does."""
+        """16 hex digits over all that determines an object vector: network options and tensors."""
         digest = hashlib.sha256(json.dumps(asdict(self.config.network), sort_keys=True).encode())
         for name, tensor in sorted(self._tensors().items()):
             digest.update(name.encode() + tensor.numpy().tobytes())
@@ -111,56 +111,63 @@ class Adapter:
         """Write model.safetensors, config.json and README.md.
 
         Raises:
-            AdapterError: the folder cannot be written.
+            AdapterError: the folder cannot be written (`adapter_not_written`).
         """
         try:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / MODEL).write_bytes(self.to_bytes())
-            (folder / CONFIG).write_text(json.dumps(self._plain(), indent=2) + "\n", encoding="utf-8")
-            (folder / CARD).write_text(self._card(), encoding="utf-8")
+            (folder / CONFIG).write_text(json.dumps(self._header(), indent=2) + "\n", encoding="utf-8")
+            (folder / CARD).write_text(_model_card(self.config), encoding="utf-8")
         except OSError as error:
-            raise AdapterError(f"the adapter cannot be written to {folder}: {error}") from error
+            raise AdapterError(
+                f"the adapter cannot be written to {folder}: {error}", code="adapter_not_written"
+            ) from error
 
     @classmethod
     def load(cls, source: str | Path) -> Adapter:
         """Read an adapter.
 
         Args:
-            source: a folder, or `hf-hub:owner/name` (with `@revision`) on the model hub.
+            source: a folder, or `hf-hub:owner/name` (with `@revision`) on the Hugging Face hub.
 
         Raises:
-            AdapterError: it is not there, damaged, or of another format.
+            AdapterError: it is missing (`adapter_not_found`, `download_failed`), a tuned encoder (`adapter_is_encoder`),
+                unreadable (`adapter_unreadable`), or invalid (see `from_bytes`).
         """
         folder = fetch(str(source)) if str(source).startswith(HUB) else Path(source)
         if _is_tuned_encoder(folder):
             raise AdapterError(
-                f"{folder} is a tuned encoder: give it as --encoder tuned:{folder}; the view weights that were trained with it are "
-                f"--adapter {folder / 'adapter'}"
+                f"{folder} is a tuned encoder: give it as --encoder tuned:{folder}; the adapter trained with it is "
+                f"--adapter {folder / 'adapter'}",
+                code="adapter_is_encoder",
             )
-        if not (folder / MODEL).is_file():
+        path = folder / MODEL
+        if not path.is_file():
             raise AdapterError(
-                f"no adapter at {folder}: a folder with {MODEL} and {CONFIG} is needed, as 'mvr train' writes it, or "
-                f"{HUB}owner/name"
+                f"no adapter at {folder}: give a folder with {MODEL} and {CONFIG}, as 'mvr train' writes it, or "
+                f"{HUB}owner/name",
+                code="adapter_not_found",
             )
         try:
-            data = (folder / MODEL).read_bytes()
+            data = path.read_bytes()
         except OSError as error:
-            raise AdapterError(f"the adapter {folder / MODEL} cannot be read: {error}") from error
+            raise AdapterError(f"the adapter {path} cannot be read: {error}", code="adapter_unreadable") from error
         try:
             return cls.from_bytes(data)
         except AdapterError as error:
-            raise AdapterError(f"{folder / MODEL}: {error}") from error
+            raise AdapterError(f"{path}: {error}", code=error.code) from error
 
     def to_bytes(self) -> bytes:
-        """As one safetensors file that carries its configuration."""
-        return save_tensors(self._tensors(), metadata={"config": json.dumps(self._plain())})
+        """Serialize as one safetensors file with the configuration in its metadata."""
+        return save_tensors(self._tensors(), metadata={"config": json.dumps(self._header())})
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Adapter:
-        """Back from `to_bytes`.
+        """Inverse of `to_bytes`.
 
         Raises:
-            AdapterError: damaged, or of another format.
+            AdapterError: not an adapter (`not_an_adapter`), damaged (`adapter_damaged`), weights that do not match the
+                configuration (`adapter_inconsistent`), or an unknown configuration (see `AdapterConfig.from_dict`).
         """
         try:
             tensors = load_tensors(data)
@@ -168,22 +175,27 @@ class Adapter:
             values = json.loads(header["__metadata__"]["config"])
         except KeyError:
             raise AdapterError(
-                "these weights are no adapter of this program: name a folder that 'mvr train' wrote"
+                "the file is not an adapter of mvretrieval: give a folder that 'mvr train' wrote", code="not_an_adapter"
             ) from None
         except (SafetensorError, ValueError) as error:
-            raise AdapterError(f"damaged, or no adapter of this program ({error}): fetch or train it again") from error
+            raise AdapterError(
+                f"the adapter is damaged ({error}): download or train it again", code="adapter_damaged"
+            ) from error
         config = AdapterConfig.from_dict(values)
         try:
-            adapter = cls.untrained(config, _statistics(config, values, tensors))
-            own = {name.removeprefix("network."): t for name, t in tensors.items() if name.startswith("network.")}
-            adapter.network.load_state_dict(own)
+            adapter = cls.untrained(config, _whitening(config, values, tensors))
+            network = {name.removeprefix("network."): t for name, t in tensors.items() if name.startswith("network.")}
+            adapter.network.load_state_dict(network)
             if config.text == "named":
-                adapter.text_embeddings = _text_space(config, values, tensors)
+                adapter.text_embeddings = _text_embeddings(config, values, tensors)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise AdapterError(f"its weights and its configuration do not belong together: {error}") from error
+            raise AdapterError(
+                f"the adapter's weights do not match its configuration: {error}", code="adapter_inconsistent"
+            ) from error
         return adapter
 
     def _tensors(self) -> dict[str, torch.Tensor]:
+        """All tensors by the names that they have in a file."""
         tensors = {f"network.{n}": t.detach().cpu().contiguous() for n, t in self.network.state_dict().items()}
         if self.whitening is not None:
             tensors["statistics.mean"] = torch.from_numpy(self.whitening.mean)
@@ -194,26 +206,14 @@ class Adapter:
             tensors |= {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
         return tensors
 
-    def _plain(self) -> dict[str, Any]:
-        plain = self.config.to_dict()
+    def _header(self) -> dict[str, Any]:
+        """All that is stored as JSON."""
+        header = self.config.to_dict()
         if self.whitening is not None:
-            plain["statistics_views"] = self.whitening.n_views
+            header["statistics_views"] = self.whitening.n_views
         if self.text_embeddings is not None:
-            plain["text_names"] = list(self.text_embeddings.names)
-        return plain
-
-    def _card(self) -> str:
-        config = self.config
-        metrics = "".join(f"| {name} | {value:.4f} |\n" for name, value in config.metrics.items())
-        return (
-            "---\nlibrary_name: mvretrieval\ntags: [3d, retrieval, multi-view]\n---\n\n"
-            "# Adapter for mvretrieval\n\n"
-            f"Weighs and adapts view vectors of `{config.encoder}` "
-            f"({config.rig}, {', '.join(config.styles)}, {config.size} px) into one vector per object.\n\n"
-            "```\nmvr reindex COLLECTION --adapter THIS_FOLDER\n```\n\n"
-            f"Trained on {len(config.classes)} classes; `config.json` lists them and the options of the training.\n\n"
-            + (f"| validation | |\n|---|---|\n{metrics}" if metrics else "")
-        )
+            header["text_names"] = list(self.text_embeddings.names)
+        return header
 
 
 def _is_tuned_encoder(folder: Path) -> bool:
@@ -224,7 +224,8 @@ def _is_tuned_encoder(folder: Path) -> bool:
     return isinstance(values, dict) and values.get("kind") == "tuned encoder"
 
 
-def _statistics(config: AdapterConfig, values: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Whitening | None:
+def _whitening(config: AdapterConfig, values: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Whitening | None:
+    """Read the whitening from a file's values and tensors; ValueError where shapes disagree."""
     if "statistics.mean" not in tensors:
         return None
     transform = tensors.get("statistics.transform")
@@ -234,17 +235,33 @@ def _statistics(config: AdapterConfig, values: dict[str, Any], tensors: dict[str
         int(values["statistics_views"]),
     )
     mean, n_styles = whitening.mean, len(config.styles)
-    wanted = (n_styles, mean.shape[-1], config.dim)
-    if mean.shape != wanted[:2] or whitening.dim != config.dim or (transform is not None and transform.shape != wanted):
-        raise ValueError(f"statistics of {mean.shape} for {n_styles} styles and {config.dim} dimensions")
+    shape = (n_styles, mean.shape[-1], config.dim)
+    if mean.shape != shape[:2] or whitening.dim != config.dim or (transform is not None and transform.shape != shape):
+        raise ValueError(f"whitening of shape {mean.shape} for {n_styles} styles and {config.dim} dimensions")
     return whitening
 
 
-def _text_space(config: AdapterConfig, values: dict[str, Any], tensors: dict[str, torch.Tensor]) -> TextEmbeddings:
+def _text_embeddings(config: AdapterConfig, values: dict[str, Any], tensors: dict[str, torch.Tensor]) -> TextEmbeddings:
+    """Read the text embeddings from a file's values and tensors; ValueError where shapes disagree."""
     names, vectors = tuple(values["text_names"]), tensors["text.vectors"].float().numpy()
     projection, mean, origin = (tensors[f"text.{part}"].numpy() for part in ("projection", "mean", "origin"))
     dim, text_dim = len(config.styles) * config.dim, vectors.shape[1]
     shapes = (projection.shape, mean.shape, origin.shape)
     if len(names) != len(vectors) or shapes != ((text_dim, dim), (dim,), (text_dim,)):
-        raise ValueError(f"{len(names)} names, vectors {vectors.shape}, a map {projection.shape} to {dim} dimensions")
+        raise ValueError(
+            f"{len(names)} names, vectors {vectors.shape}, projection {projection.shape}, {dim} dimensions"
+        )
     return TextEmbeddings(names, vectors, projection, mean, origin)
+
+
+def _model_card(config: AdapterConfig) -> str:
+    metrics = "".join(f"| {name} | {value:.4f} |\n" for name, value in config.metrics.items())
+    return (
+        "---\nlibrary_name: mvretrieval\ntags: [3d, retrieval, multi-view]\n---\n\n"
+        "# Adapter for mvretrieval\n\n"
+        f"Weights and adapts view vectors of `{config.encoder}` "
+        f"({config.rig}, {', '.join(config.styles)}, {config.size} px) into one vector per object.\n\n"
+        "```\nmvr reindex COLLECTION --adapter THIS_FOLDER\n```\n\n"
+        f"Trained on {len(config.classes)} classes; `config.json` lists them and the training options.\n\n"
+        + (f"| validation | |\n|---|---|\n{metrics}" if metrics else "")
+    )

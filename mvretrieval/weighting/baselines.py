@@ -1,26 +1,78 @@
-"""CLIP-Adapter (Gao et al. 2021, arXiv 2110.04544) on the mean of the views: the usual rival of CLIP-AdaM.
-
-g = mean of the views
-h = normalise((1 - r) g + r MLP(g))        MLP: D -> D/4 -> D
-"""
+"""Baselines of CLIP-AdaM: mean, max, CLIP-Adapter and chunk pooling."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from mvretrieval.weighting.pooling import mean_of_views
+from mvretrieval.weighting.adaptive_layer import AdaptiveLayer
+from mvretrieval.weighting.pooling import ViewPooling, check_shapes, keep_rendered, mean_of_views
+
+
+class MeanPooling(nn.Module):
+    """Uniform weights."""
+
+    def forward(
+        self, view_vectors: Tensor, view_mask: Tensor, directions: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """See `ViewPooling`."""
+        pooled, weights = mean_of_views(view_vectors, view_mask, directions)
+        return nn.functional.normalize(pooled, dim=1), weights
+
+
+class MaxPooling(nn.Module):
+    """Maximum of each dimension over the views (MVCNN); a view's weight is its fraction of the maxima."""
+
+    def forward(
+        self, view_vectors: Tensor, view_mask: Tensor, directions: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """See `ViewPooling`."""
+        check_shapes(view_vectors, view_mask, directions)
+        rendered = torch.where(view_mask[..., None], view_vectors, -torch.inf)
+        largest, winner = rendered.max(dim=1)
+        counts = torch.zeros_like(view_mask, dtype=view_vectors.dtype)
+        counts.scatter_add_(1, winner, torch.ones_like(largest))
+        return nn.functional.normalize(largest, dim=1), counts / largest.shape[1]
+
+
+class AdaptedPooling(nn.Module):
+    """Any pooling with AdaM's adaptive layer after it."""
+
+    def __init__(self, pooling: ViewPooling, dim: int, residual: float) -> None:
+        """Create an untrained layer.
+
+        Args:
+            pooling: without parameters of its own.
+            dim: D of the view vectors.
+            residual: r of the layer.
+        """
+        super().__init__()
+        self.pooling = pooling
+        self.adapter = AdaptiveLayer(dim, residual)
+
+    def forward(
+        self, view_vectors: Tensor, view_mask: Tensor, directions: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """See `ViewPooling`."""
+        pooled, weights = self.pooling(view_vectors, view_mask, directions)
+        return nn.functional.normalize(self.adapter(pooled), dim=1), weights
 
 
 class ClipAdapterPooling(nn.Module):
-    """`ViewPooling` with uniform weights and a bottleneck behind them. Untrained equal to mean pooling."""
+    """CLIP-Adapter (Gao et al. 2021, arXiv 2110.04544) on the mean of the views: a residual bottleneck.
+
+        g = mean of the views
+        h = normalize((1 - r) g + r MLP(g))        MLP: D -> D/4 -> D
+
+    Untrained, it equals mean pooling.
+    """
 
     def __init__(self, dim: int, residual: float = 0.2) -> None:
-        """Make the bottleneck.
+        """Create an untrained bottleneck.
 
         Args:
             dim: D of the view vectors.
-            residual: r, the bottleneck's share; the paper's best value on most data sets by default.
+            residual: r, the bottleneck's share; the default is the paper's best value on most data sets.
         """
         super().__init__()
         self.residual = residual
@@ -34,25 +86,25 @@ class ClipAdapterPooling(nn.Module):
         """See `ViewPooling`."""
         pooled, weights = mean_of_views(view_vectors, view_mask, directions)
         scaled = pooled * view_vectors.shape[-1] ** 0.5
-        moved = self.bottleneck(scaled) / view_vectors.shape[-1] ** 0.5
-        return nn.functional.normalize((1 - self.residual) * pooled + self.residual * moved, dim=1), weights
+        adapted = self.bottleneck(scaled) / view_vectors.shape[-1] ** 0.5
+        return nn.functional.normalize((1 - self.residual) * pooled + self.residual * adapted, dim=1), weights
 
 
 class ChunkPooling(nn.Module):
-    """Chunk-and-adapt: a convolution over three neighbouring views, averaged, mixed with the mean of the views.
+    """Chunk-and-adapt: a convolution over three neighbouring views, averaged and added to the mean of the views.
 
-        c = mean over v of conv(f_{v-1}, f_v, f_{v+1})        the rig's ring closed
-        h = normalise(g + r c)
+        c = mean over v of conv(f_{v-1}, f_v, f_{v+1})        circular, as the rig's ring is
+        h = normalize(g + r c)
 
-    The order of the views matters, as that of a ring does. Untrained equal to mean pooling.
+    It depends on the order of the views. Untrained, it equals mean pooling.
     """
 
     def __init__(self, dim: int, residual: float = 1.0) -> None:
-        """Make the convolution.
+        """Create an untrained convolution.
 
         Args:
             dim: D of the view vectors.
-            residual: r, how much of the convolution is added.
+            residual: r, the weight of the convolution.
         """
         super().__init__()
         self.residual = residual
@@ -64,9 +116,8 @@ class ChunkPooling(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """See `ViewPooling`."""
         pooled, weights = mean_of_views(view_vectors, view_mask, directions)
-        kept = torch.where(view_mask[..., None], view_vectors, 0).transpose(1, 2)
-        closed = torch.cat([kept[..., -1:], kept, kept[..., :1]], dim=2)
+        rendered = keep_rendered(view_vectors, view_mask).transpose(1, 2)
+        closed = torch.cat([rendered[..., -1:], rendered, rendered[..., :1]], dim=2)
         chunks = self.convolution(closed).transpose(1, 2)  # (B, V, D)
-        return nn.functional.normalize(
-            pooled + self.residual * (weights[..., None] * chunks).sum(dim=1), dim=1
-        ), weights
+        pooled = pooled + self.residual * (weights[..., None] * chunks).sum(dim=1)
+        return nn.functional.normalize(pooled, dim=1), weights

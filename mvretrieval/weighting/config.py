@@ -1,4 +1,4 @@
-"""What an adapter was made for, and whether it fits other views."""
+"""An adapter's configuration: what it was trained on, and whether it fits other views."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ TextKind = Literal["adapted", "frozen", "named"]
 
 @dataclass(frozen=True)
 class AdapterConfig:
-    """What an adapter was made for.
+    """What an adapter was trained on.
 
     Attributes:
-        views: fingerprint of the views that it was trained on (see `Describer.view_fingerprint`).
+        views: fingerprint of its training views (see `Describer.view_fingerprint`).
         encoder: id of their encoder.
-        rig: where their cameras stood.
-        styles: what they look like.
-        size: their pixels.
+        rig: their cameras.
+        styles: their styles.
+        size: their width and height in pixels.
         n_views: V.
-        dim: K, dimensions of a view vector after the statistics.
+        dim: K, dimensions of a whitened view vector.
         network: which modules.
-        text: how words are compared with objects: `adapted` like a view of unknown direction, `frozen` as the text
-            encoder gives them (centred and whitened where views are), `named` by the adapter's own text space.
-        classes: that it was trained on.
+        text: how text becomes an object vector: `adapted`, through the network as one view of unknown direction; `frozen`, as
+            the text encoder embeds it (centred and whitened where views are); `named`, by the adapter's own text embeddings.
+        classes: seen in training.
         metrics: of the validation.
         training: resolved options, seed, versions and revision of the training.
     """
@@ -48,21 +48,22 @@ class AdapterConfig:
     training: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Convert to a dict for JSON."""
         return {"format": FORMAT, **asdict(self)}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> AdapterConfig:
-        """Back from `to_dict`.
+        """Inverse of `to_dict`.
 
         Raises:
-            AdapterError: another format, or something is missing.
+            AdapterError: another format (`adapter_other_format`), or something is missing (`adapter_incomplete`).
         """
         if not isinstance(values, dict) or values.get("format") != FORMAT:
             found = values.get("format") if isinstance(values, dict) else None
             raise AdapterError(
-                f"this adapter has format {found} and this program reads {FORMAT}: train it again, or "
-                "install the version of mvretrieval that made it"
+                f"the adapter has format {found}; this version of mvretrieval reads format {FORMAT}: train it again, or "
+                "install the version of mvretrieval that wrote it",
+                code="adapter_other_format",
             )
         known = {name: values[name] for name in cls.__dataclass_fields__ if name in values}
         try:
@@ -70,47 +71,54 @@ class AdapterConfig:
             known |= {name: tuple(known[name]) for name in ("styles", "classes")}
             return cls(**known)
         except (KeyError, TypeError) as error:
-            raise AdapterError(f"the adapter's configuration is not complete: {error}") from error
+            raise AdapterError(
+                f"the adapter's configuration is incomplete: {error}", code="adapter_incomplete"
+            ) from error
 
     def check_fits(self, view_fingerprint: str) -> list[str]:
-        """Refuse views that an adapter of this kind cannot mean anything for.
+        """Check that the adapter applies to views.
 
         Args:
             view_fingerprint: of the views (see `Describer.view_fingerprint`).
 
         Returns:
-            Differences that are allowed but worth knowing: other cameras.
+            Notices about differences that are allowed: other cameras.
 
         Raises:
-            AdapterError: other styles, another size or encoder, or slot scores with other cameras.
+            AdapterError: other styles, size or encoder (`adapter_other_views`), or slot scores and other cameras
+                (`adapter_other_cameras`).
         """
-        own, other = _parts(self.views), _parts(view_fingerprint)
+        own, other = _parse_fingerprint(self.views), _parse_fingerprint(view_fingerprint)
         different = [name for name in own if name != "rig" and own[name] != other.get(name)]
         if different:
-            there = "".join(f"\n  {name}: {own[name]} there, {other.get(name, 'unknown')} here" for name in different)
+            lines = "".join(
+                f"\n  {name}: {own[name]} (adapter), {other.get(name, 'unknown')} (here)" for name in different
+            )
             raise AdapterError(
-                f"the adapter was trained on other views ({self.encoder}){there}\nTrain one on this collection ('mvr train'), "
-                "or describe the collection like the adapter's: 'mvr reindex' with "
-                f"--styles {','.join(self.styles)} --size {self.size} and the adapter's encoder"
+                f"the adapter was trained on other views ({self.encoder}){lines}\nTrain an adapter on this collection "
+                "('mvr train'), or re-embed the collection with the adapter's views: 'mvr reindex' with "
+                f"--styles {','.join(self.styles)} --size {self.size} and the adapter's encoder",
+                code="adapter_other_views",
             )
         if own.get("rig") == other.get("rig"):
             return []
         if self.network.by_slot:
             raise AdapterError(
-                f"the adapter scores views by slot and is tied to its cameras ({self.rig}): train it with "
-                "--dataset-scores directions for other cameras"
+                f"the adapter scores views by slot and works with its own cameras only ({self.rig}): for other cameras train "
+                "with --dataset-scores directions",
+                code="adapter_other_cameras",
             )
         if self.network.kind == "chunk":
-            how = "its convolution expects neighbouring views of a ring"
+            effect = "its convolution expects neighbouring views of a ring"
         elif self.network.kind == "adam" and self.network.dataset_scores == "directions":
-            how = "other cameras are weighed by their direction"
+            effect = "other cameras are weighted by their direction"
         else:
-            how = "other cameras may show less"
-        return [f"the adapter was trained with {self.rig}: {how}"]
+            effect = "other cameras may show less of an object"
+        return [f"the adapter was trained with {self.rig}: {effect}"]
 
 
-def _parts(views: str) -> dict[str, str]:
-    """A view fingerprint taken apart; one of an earlier version is a whole."""
+def _parse_fingerprint(views: str) -> dict[str, str]:
+    """Split a view fingerprint into its parts; one of an early version has no parts."""
     names = r"views=(?P<version>\S+) rig=(?P<rig>.*?) styles=(?P<styles>\S+) size=(?P<size>\d+) encoder=(?P<encoder>.*)"
     found = re.fullmatch(names, views, re.DOTALL)
     return {"views": views} if found is None else found.groupdict()

@@ -1,17 +1,17 @@
-"""Weighing the views of an object into one vector."""
+"""The interface of all poolings: view vectors of one style -> object vector and view weights."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mvretrieval.errors import ShapeError
 
 
 class ViewPooling(Protocol):
-    """Views of one style -> object vector and what each view weighed. Masked views count as absent."""
+    """Pools the views of one style into an object vector, with one weight per view. Masked views are ignored."""
 
     def __call__(
         self,
@@ -28,52 +28,38 @@ class ViewPooling(Protocol):
 
 
 def check_shapes(view_vectors: Tensor, view_mask: Tensor, directions: Tensor | None = None) -> None:
-    """Refuse arrays that do not belong together.
+    """Check the shapes of a pooling's input.
 
     Raises:
-        ShapeError: shapes disagree, or an object has no view.
+        ShapeError: shapes disagree (`mask_shape`, `directions_shape`), or an object has no view (`no_view`).
     """
     if view_vectors.ndim != 3 or view_mask.shape != view_vectors.shape[:2]:
         raise ShapeError(
-            f"view vectors are (B, V, D) and the mask (B, V), not {tuple(view_vectors.shape)} and {tuple(view_mask.shape)}"
+            f"view vectors must be (B, V, D) and the mask (B, V); got {tuple(view_vectors.shape)} and "
+            f"{tuple(view_mask.shape)}",
+            code="mask_shape",
         )
     if directions is not None and directions.shape != (*view_mask.shape, 3):
-        raise ShapeError(f"directions are (B, V, 3) = {(*view_mask.shape, 3)}, not {tuple(directions.shape)}")
+        raise ShapeError(
+            f"directions must be (B, V, 3) = {(*view_mask.shape, 3)}; got {tuple(directions.shape)}",
+            code="directions_shape",
+        )
     if not bool(view_mask.any(dim=1).all()):
-        raise ShapeError("an object has no view: every row of the mask needs at least one True")
+        raise ShapeError("an object has no view: each row of the mask needs at least one True", code="no_view")
+
+
+def keep_rendered(view_vectors: Tensor, view_mask: Tensor) -> Tensor:
+    """Set masked views (B, V, D) to zero. By selection, not by multiplication: a masked view may hold NaN."""
+    return torch.where(view_mask[..., None], view_vectors, 0)
 
 
 def mean_of_views(view_vectors: Tensor, view_mask: Tensor, directions: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Mean (B, D) of the views that were rendered, not normalised, and their equal weights (B, V)."""
+    """Average the rendered views.
+
+    Returns:
+        Mean (B, D), not normalized, and uniform weights (B, V).
+    """
     check_shapes(view_vectors, view_mask, directions)
     weights = view_mask.to(view_vectors.dtype)
     weights = weights / weights.sum(dim=1, keepdim=True)
-    # where, not a multiplication: a masked view may hold anything, NaN too.
-    kept = torch.where(view_mask[..., None], view_vectors, 0)
-    return (weights[..., None] * kept).sum(dim=1), weights
-
-
-class MeanPooling(nn.Module):
-    """Every view weighs the same."""
-
-    def forward(
-        self, view_vectors: Tensor, view_mask: Tensor, directions: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """See `ViewPooling`."""
-        pooled, weights = mean_of_views(view_vectors, view_mask, directions)
-        return nn.functional.normalize(pooled, dim=1), weights
-
-
-class MaxPooling(nn.Module):
-    """Largest value of each dimension over the views (MVCNN); a view's weight is its share of the maxima."""
-
-    def forward(
-        self, view_vectors: Tensor, view_mask: Tensor, directions: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """See `ViewPooling`."""
-        check_shapes(view_vectors, view_mask, directions)
-        kept = torch.where(view_mask[..., None], view_vectors, -torch.inf)
-        largest, winner = kept.max(dim=1)
-        counts = torch.zeros_like(view_mask, dtype=view_vectors.dtype)
-        counts.scatter_add_(1, winner, torch.ones_like(largest))
-        return nn.functional.normalize(largest, dim=1), counts / largest.shape[1]
+    return (weights[..., None] * keep_rendered(view_vectors, view_mask)).sum(dim=1), weights

@@ -1,4 +1,4 @@
-"""Real spherical harmonics up to degree 3, without the constant (a softmax does not see it)."""
+"""Real spherical harmonics of degree 1 to 3. Degree 0 is a constant, which a softmax ignores."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ N_HARMONICS = 15
 
 
 def harmonics(directions: Tensor) -> Tensor:
-    """Orthonormal real spherical harmonics of degree 1 to 3.
+    """Evaluate the orthonormal real spherical harmonics of degree 1 to 3.
 
     Args:
         directions: (..., 3) unit vectors.
 
     Returns:
-        (..., 15), by degree, then by order -l..l with the polar axis along +Y.
+        (..., 15), sorted by degree l, then by order -l..l; the polar axis is +Y.
     """
-    # Written with Y as the polar axis: the usual formulas with (x, y, z) -> (z, x, y).
+    # The usual formulas have Z as the polar axis; (x, y, z) -> (z, x, y) makes it Y.
     x, y, z = directions[..., 2], directions[..., 0], directions[..., 1]
     rows = [
         0.4886025119 * y,

@@ -1,9 +1,9 @@
-"""Words for encoders that read none: known names with their vectors in a text encoder's space, and a map into it.
+"""Text queries for image-only encoders: embeddings of known names, and a linear map to object vectors.
 
-A name's vector t in the space of a text encoder is mapped among the object vectors of an image-only encoder by a linear map
-M that was learnt from objects with names. A name so becomes an object vector, M (t - o) with o in the middle of the names it
-was learnt from, and any index answers it. Mapping names to objects rather than objects to names keeps a few names from
-being everybody's nearest (Shigeto et al. 2015).
+A name's vector t in the space of a text encoder is mapped to an object vector by a linear map M, which is trained on objects
+with names: the name becomes M (t - o), where o is the mean of the training names. The result is an ordinary query vector.
+Mapping names to objects, rather than objects to names, avoids hubs: names that are nearest to most objects (Shigeto et al.
+2015).
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from mvretrieval.npz_file import read_arrays
 
 @dataclass(frozen=True)
 class TextEmbeddings:
-    """Names and their vectors.
+    """Names, their text vectors, and the map to object vectors.
 
     Attributes:
-        names: N names; some may share a vector.
-        vectors: (N, E) as the text encoder gave them.
-        projection: (E, S * K) map M to object vectors, or None before it is learnt.
-        mean: (S * K,) object vector in the middle, from which names point; or None with it.
-        origin: (E,) in the middle of the names that it was learnt from, taken away before the map; or None with it.
+        names: N names; several names may have equal vectors.
+        vectors: (N, E) from the text encoder.
+        projection: (E, S * K), the map M; None before training.
+        mean: (S * K,), mean object vector of the training objects; None before training.
+        origin: (E,), mean of the training names, subtracted before the map; None before training.
     """
 
     names: tuple[str, ...]
@@ -44,39 +44,42 @@ class TextEmbeddings:
 
     @classmethod
     def load(cls, path: Path) -> TextEmbeddings:
-        """Names and vectors from an .npz file with `names` (N,) and `vectors` (N, E).
+        """Read an .npz file with `names` (N,) and `vectors` (N, E).
 
         Raises:
-            EncoderError: it cannot be read, or does not hold them.
+            EncoderError: it cannot be read, or does not contain them (`bad_text_embeddings`).
         """
         try:
             names, vectors = read_arrays(path, ["names", "vectors"])
             if names.ndim != 1 or names.dtype.kind != "U" or vectors.dtype.kind not in "fiu":
-                raise ValueError(
-                    f"its names are {names.dtype} {names.shape}, its vectors {vectors.dtype} {vectors.shape}"
-                )
+                raise ValueError(f"names are {names.dtype} {names.shape}, vectors {vectors.dtype} {vectors.shape}")
         except ValueError as error:
             raise EncoderError(
-                f"text space {path} cannot be read ({error}): an .npz file with names (N,) of text and vectors (N, E) is needed"
+                f"cannot read text embeddings from {path} ({error}): give an .npz file with names (N,) of text and vectors "
+                "(N, E)",
+                code="bad_text_embeddings",
             ) from error
         vectors = vectors.astype(np.float32)
         if vectors.ndim != 2 or len(vectors) != len(names) or not len(names) or not np.isfinite(vectors).all():
             raise EncoderError(
-                f"text space {path}: names {len(names)} and vectors {vectors.shape} do not belong together"
+                f"text embeddings {path} have {len(names)} names and vectors of shape {vectors.shape}: give one finite vector "
+                "per name",
+                code="bad_text_embeddings",
             )
         return cls(tuple(names.tolist()), vectors)
 
     @cached_property
     def directions(self) -> NDArray[np.float32]:
-        """(N, E) unit vectors of the names, the middle of all names taken away.
+        """(N, E) unit vectors of the names, centred on the mean of all names.
 
-        Text vectors lie in a narrow cone; what all names share says nothing about any of them.
+        Text vectors lie in a narrow cone; what all names share does not discriminate.
         """
         units = l2_normalize(self.vectors)
         return l2_normalize(units - units.mean(axis=0))
 
     @cached_property
     def _rows(self) -> dict[str, list[int]]:
+        """Rows of each plain name."""
         rows: dict[str, list[int]] = {}
         for i, name in enumerate(self.names):
             if plain := plain_name(name):
@@ -84,65 +87,66 @@ class TextEmbeddings:
         return rows
 
     def __len__(self) -> int:
-        """How many names can be told apart: `desk_chair` and `Desk Chair` are one."""
+        """Number of different plain names: `desk_chair` and `Desk Chair` count once."""
         return len(self._rows)
 
     def direction_of(self, name: str) -> NDArray[np.float32] | None:
-        """(E,) unit vector of a name, or None where it is unknown. A label's path is left out: `furniture/desk`."""
+        """(E,) unit vector of a name, or None if it is unknown. Of a path, the last part counts: `furniture/desk`."""
         known = self.known_name(name)
         if known is None:
             return None
         return l2_normalize(np.asarray(self.directions[self._rows[known]].mean(axis=0), np.float32))
 
     def known_name(self, name: str) -> str | None:
-        """The plain name that is meant, or None where it is unknown: a plural's singular, if only that is known."""
+        """The known plain name that `name` stands for, or None. A plural matches its singular."""
         plain = plain_name(name)
         return next((form for form in (plain, plain.removesuffix("s")) if form in self._rows), None)
 
     def nearest_name(self, label: str) -> str | None:
-        """The name by which a label can be called, or None: its own, its last words, or those of what it is a kind of.
+        """The known name for a class label, or None: the label itself, its last words, or those of a parent class.
 
-        `furniture/seat/dining_chair` is a `chair` where `dining chair` is unknown, `vehicle/car/sedan` a `car`, and
-        `flower_with_stem` a `flower`.
+        `furniture/seat/dining_chair` matches `chair` if `dining chair` is unknown, `vehicle/car/sedan` matches `car`, and
+        `flower_with_stem` matches `flower`.
         """
         own = self.known_name(label)
         if own is not None:
             return own
         for part in reversed(label.split("/")):
-            words = plain_name(part).split(" with ")[0].split()
-            for start in range(len(words)):
-                found = self.known_name(" ".join(words[start:]))
+            tokens = plain_name(part).split(" with ")[0].split()
+            for start in range(len(tokens)):
+                found = self.known_name(" ".join(tokens[start:]))
                 if found is not None:
                     return found
         return None
 
-    def object_direction(self, text: str) -> NDArray[np.float32]:
-        """(S * K,) unit vector in the space of the objects that a known name points to.
+    def object_vector(self, text: str) -> NDArray[np.float32]:
+        """Object vector (S * K,) of a known name, unit norm.
 
         Raises:
-            NoTextError: the name is not among the known ones.
+            NoTextError: the name is unknown (`unknown_name`).
         """
         assert self.projection is not None and self.origin is not None
         direction = self.direction_of(text)
         if direction is None:
             raise NoTextError(
-                f"'{text}' is not among the {len(self)} names that this adapter knows: "
-                f"{did_you_mean(plain_name(text), self._rows)}for free words use a collection with a CLIP encoder"
+                f"'{text}' is not one of the adapter's {len(self)} names: {did_you_mean(plain_name(text), self._rows)}"
+                "for free text use a collection with a CLIP encoder",
+                code="unknown_name",
             )
         return l2_normalize(np.asarray((direction - self.origin) @ self.projection, np.float32))
 
     def name_scores(self, vectors: NDArray[np.float32], names: Sequence[str]) -> NDArray[np.float32]:
-        """How well each of C known names fits each of N object vectors (N, S * K): cosines (N, C) seen from the middle.
+        """Cosines (N, C) of centred object vectors (N, S * K) and C known names.
 
         Raises:
-            NoTextError: a name is not among the known ones.
+            NoTextError: a name is unknown (`unknown_name`).
         """
         assert self.mean is not None
-        there = np.stack([self.object_direction(name) for name in names])
-        return np.asarray(l2_normalize(vectors - self.mean) @ there.T, np.float32)
+        targets = np.stack([self.object_vector(name) for name in names])
+        return np.asarray(l2_normalize(vectors - self.mean) @ targets.T, np.float32)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """What is written into an adapter's file."""
+        """The arrays that an adapter's file stores."""
         assert self.projection is not None and self.mean is not None and self.origin is not None
         return {
             "text.vectors": self.vectors.astype(np.float16),
@@ -152,33 +156,38 @@ class TextEmbeddings:
         }
 
 
-_SEPARATOR = "-"  # stands for everything that is neither said nor blank, until articles are told from letters
+_SEPARATOR = "-"  # stands for punctuation until articles are removed
 _ARTICLES = re.compile(r"^(?:(?:a|an|the) [ -]*)+(?=[^ -])")
 _NO_ARTICLE = re.compile(r"^(a|an|the)-[ -]*(?=[^ -])")
 
 
-def plain_name(text: str) -> str:
-    """`Furniture/Desk_Chair`, `a desk chair` and `desk-chair (wooden)` all say `desk chair`; `A-frame` says `a-frame`.
+def class_name(label: object) -> str:
+    """The name of a class for text queries: `furniture/Desk_Chair` -> `desk chair`; empty for None or a label without letters."""
+    return "" if label is None else plain_name(str(label))
 
-    Letters and digits of any script are kept, with the marks that belong to them. Empty for a text that says nothing. What it
-    gives is its own plain name.
+
+def plain_name(text: str) -> str:
+    """Normalize a name: `Furniture/Desk_Chair`, `a desk chair` and `desk-chair (wooden)` -> `desk chair`; `A-frame` -> `a-frame`.
+
+    Letters and digits of any script are kept, with their combining marks. A text without them gives an empty name. The
+    function is idempotent.
     """
-    # Invisible characters come first: without them letters and marks may become one.
-    words = "".join(c for c in text if c.isascii() or unicodedata.category(c) != "Cf")
-    words = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", words).casefold())
-    words = _spelt(re.sub(r"\(.*?\)", " ", words).rsplit("/", 1)[-1]).strip(" -")
-    words = _ARTICLES.sub("", words)
-    first = _NO_ARTICLE.match(words)
-    rest = words[first.end() :] if first else words
+    # Invisible characters are removed first: without them a letter and a mark may compose.
+    name = "".join(c for c in text if c.isascii() or unicodedata.category(c) != "Cf")
+    name = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+    name = _separate(re.sub(r"\(.*?\)", " ", name).rsplit("/", 1)[-1]).strip(" -")
+    name = _ARTICLES.sub("", name)
+    first = _NO_ARTICLE.match(name)
+    rest = name[first.end() :] if first else name
     return (f"{first[1]}-" if first else "") + re.sub("[ -]+", " ", rest)
 
 
-def _spelt(text: str) -> str:
-    """Letters, digits and their marks as they are, a blank for blanks and underscores, and `-` for everything else."""
-    spelt = ""
+def _separate(text: str) -> str:
+    """Keep letters, digits and their marks; replace blanks and underscores by a blank, and everything else by `-`."""
+    kept = ""
     for char in text:
-        if char.isalnum() or (unicodedata.category(char)[0] == "M" and spelt[-1:] not in ("", " ", _SEPARATOR)):
-            spelt += char
+        if char.isalnum() or (unicodedata.category(char)[0] == "M" and kept[-1:] not in ("", " ", _SEPARATOR)):
+            kept += char
         else:
-            spelt += " " if char == "_" or char.isspace() else _SEPARATOR
-    return spelt
+            kept += " " if char == "_" or char.isspace() else _SEPARATOR
+    return kept

@@ -159,7 +159,7 @@ def test_adapters(folder: Path, expected: Expected, name: str) -> None:
     assert adapter.fingerprint == str(expected[f"{name}/fingerprint"])
     assert (adapter.text_embeddings is not None) == (name == "adapter-names")
     if adapter.text_embeddings is not None:
-        found = [adapter.text_embeddings.object_direction(text) for text in ("box", "a sphere", "Tubes")]
+        found = [adapter.text_embeddings.object_vector(text) for text in ("box", "a sphere", "Tubes")]
         np.testing.assert_allclose(np.stack(found), expected[f"{name}/directions"], atol=STORED)
 
 

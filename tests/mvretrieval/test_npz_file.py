@@ -1,4 +1,4 @@
-"""Arrays of files that others wrote: whatever the bytes are, arrays come of them or a reason in words."""
+"""Untrusted .npz files: whatever the bytes, the result is arrays or a readable reason."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from mvretrieval.npz_file import read_arrays
 ARRAYS = {"names": np.array(list("abcd")), "vectors": np.random.default_rng(0).random((4, 3))}
 
 
-def test_only_the_arrays_that_are_asked_for_are_read(tmp_path: Path) -> None:
+def test_only_the_named_arrays_are_read(tmp_path: Path) -> None:
     file = tmp_path / "f.npz"
     np.savez(file, things=np.array([{}]), **ARRAYS)
     names, vectors = read_arrays(file, ["names", "vectors"])
     assert names.tolist() == list("abcd") and np.array_equal(vectors, ARRAYS["vectors"])
-    for wanted, said in (
-        ("vector", "it has no 'vector': did you mean 'vectors'? it holds names, things, vectors"),
-        ("things", "its 'things' holds neither text nor numbers"),
+    for name, message in (
+        ("vector", "no array 'vector': did you mean 'vectors'? the file has names, things, vectors"),
+        ("things", "array 'things' contains neither text nor numbers"),
     ):
-        with pytest.raises(ValueError, match=f"^{re.escape(said)}$"):
-            read_arrays(file, ["names", wanted])
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+            read_arrays(file, ["names", name])
 
 
-def test_files_that_are_none(tmp_path: Path) -> None:
+def test_other_files_are_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "array.npy", np.eye(2))
     (tmp_path / "text.npz").write_text("names")
     (tmp_path / "nothing.npz").write_bytes(b"")
     for path in tmp_path.iterdir():
-        with pytest.raises(ValueError, match=r"^it is no \.npz file$"):
+        with pytest.raises(ValueError, match=r"^not an \.npz file$"):
             read_arrays(path, ["names"])
     with zipfile.ZipFile(tmp_path / "other.zip", "w") as other:
         other.writestr("names", "no array")
-    with pytest.raises(ValueError, match="its 'names' is no array"):
+    with pytest.raises(ValueError, match="'names' is not an array"):
         read_arrays(tmp_path / "other.zip", ["names"])
     with pytest.raises(ValueError, match="No such file"):
         read_arrays(tmp_path / "nowhere.npz", ["names"])
@@ -45,17 +45,17 @@ def test_files_that_are_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
-def test_a_damaged_byte_anywhere_is_told_or_does_no_harm(tmp_path: Path, save: object) -> None:
+def test_any_damaged_byte_is_reported_or_harmless(tmp_path: Path, save: object) -> None:
     file = tmp_path / "f.npz"
     save(file, **ARRAYS)  # type: ignore[operator]
     whole = file.read_bytes()
     reasons = set()
-    for place in range(len(whole)):
-        for changed in (whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :], whole[:place]):
+    for offset in range(len(whole)):
+        for changed in (whole[:offset] + bytes([whole[offset] ^ 0xFF]) + whole[offset + 1 :], whole[:offset]):
             file.write_bytes(changed)
             try:
                 read_arrays(file, ["names", "vectors"])
             except ValueError as error:
                 assert "pickle" not in str(error)
-                reasons.add(" ".join(str(error).split()[:4]))
-    assert {"its 'vectors' is damaged:", "it is no .npz", "it is damaged: Bad"} <= reasons
+                reasons.add(" ".join(str(error).split()[:3]))
+    assert {"array 'vectors' is", "not an .npz", "damaged file: Bad"} <= reasons

@@ -81,7 +81,7 @@ def named_things(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with Collection.create(folder / "things", SMALL, adapter=adapter) as things, things.store.transaction():
         for i, label in enumerate(LABELS):
             if i < 3:
-                direction = adapter.text_embeddings.object_direction(label)
+                direction = adapter.text_embeddings.object_vector(label)
             else:
                 direction = unit(rng.standard_normal((1, dim)))[0]
             for copy in range(2):
@@ -159,7 +159,7 @@ def test_classes_that_were_learnt_from_are_no_zero_shot(mvr: Mvr, named_things: 
             _put(
                 things,
                 f"{label}.ply",
-                np.tile(adapter.text_embeddings.object_direction(label), (1, 2, 1)),
+                np.tile(adapter.text_embeddings.object_vector(label), (1, 2, 1)),
                 {"label": label},
             )
     code, _, err = mvr("zero-shot", learnt)

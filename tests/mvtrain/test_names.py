@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from error_codes import raises_code
 
-from mvretrieval.errors import EncoderError, TrainingError
+from mvretrieval.errors import NoTextError, TrainingError
 from mvretrieval.weighting.text_embeddings import TextEmbeddings
 from mvtrain.names import fit_names
 
@@ -32,10 +33,10 @@ def test_a_true_linear_map_is_recovered_for_names_that_were_not_seen() -> None:
     assert fit.classes == 60 and fit.top1 > 0.9 and fit.top5 >= fit.top1
     # Of the twenty names that were left out, most find an object of their own first, and objects their own name.
     unseen, names = vectors[~seen], np.array([label for label, s in zip(labels, seen, strict=True) if not s])
-    asked = np.stack([fit.space.object_direction(name) for name in WORDS[60:]])
+    asked = np.stack([fit.space.object_vector(name) for name in WORDS[60:]])
     assert np.mean(names[(unseen @ asked.T).argmax(axis=0)] == np.array(WORDS[60:])) > 0.7
     assert np.mean(np.array(WORDS[60:])[fit.space.name_scores(unseen, WORDS[60:]).argmax(axis=1)] == names) > 0.9
-    with pytest.raises(EncoderError, match="'thing' is not among the 80 names"):
+    with raises_code(NoTextError, "unknown_name", "'thing'", "80 names"):
         fit.space.name_scores(unseen, ["thing"])
     np.testing.assert_allclose(np.linalg.norm(asked, axis=1), 1, atol=1e-5)
 

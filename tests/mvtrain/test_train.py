@@ -12,7 +12,7 @@ import torch
 from made_features import DIM, TELLING, VIEWS, adapter_of, made_features, plain_mean, pooled, unit, with_noise
 from numpy.typing import NDArray
 
-from mvretrieval.errors import AdapterError, TrainingError
+from mvretrieval.errors import TrainingError
 from mvretrieval.evaluation.metrics import leave_one_out
 from mvretrieval.weighting.network import NetworkConfig
 from mvretrieval.weighting.whitening import Whitening
@@ -304,18 +304,6 @@ def test_configurations_that_cannot_be(changes: dict[str, Any]) -> None:
 def test_networks_that_cannot_be() -> None:
     with pytest.raises(TrainingError, match="one fold leaves no class"):
         replace(FEW, folds=1)
-    with pytest.raises(AdapterError, match=r"share in \[0, 1\), not 1"):
-        NetworkConfig("clip-adapter", residual=1.0)
-    with pytest.raises(AdapterError, match="did you mean 'adam'"):
-        NetworkConfig("adm")  # type: ignore[arg-type]
-    # An option that would do nothing is a mistake of whoever gave it.
-    for own in ({"instance_scores": False}, {"dataset_scores": "slots"}, {"average_softmaxes": True}):
-        with pytest.raises(AdapterError, match="'mean' has none to switch"):
-            NetworkConfig("mean", **own)
-    with pytest.raises(AdapterError, match="'chunk' has no linear layer"):
-        NetworkConfig("chunk", linear=False)
-    with pytest.raises(AdapterError, match="linear layer, which is switched off"):
-        NetworkConfig("adam", linear=False, residual=0.5)
     with pytest.raises(TrainingError, match="multi-similarity has no temperature"):
         replace(FEW, loss="multi-similarity", temperature=0.1)
 

@@ -178,7 +178,7 @@ def test_wrong_use_is_2(
         (["--where", "splt = 'train'"], "did you mean 'split'"),
         (["--where", "split = 'nothing'"], "--where split = 'nothing' keeps no object of"),
         (["--unlabelled", "--where", "faces > 5"], "--where faces > 5 keeps no object of"),
-        (["--names", "nowhere.npz"], "text space nowhere.npz cannot be read"),
+        (["--names", "nowhere.npz"], "cannot read text embeddings from nowhere.npz"),
         (["--start", "nowhere"], "no adapter at nowhere"),
     ],
 )
@@ -205,7 +205,7 @@ def test_more_that_fails_with_one_line(
     (tmp_path / "file").write_text("")
     assert mvr(things, "--out", tmp_path / "a", *FEW, "--names", tmp_path / "file") == 1
     err = capsys.readouterr().err
-    assert "it is no .npz file" in err and "pickle" not in err
+    assert "not an .npz file" in err and "pickle" not in err
     assert mvr(things, "--out", tmp_path / "file" / "a", *FEW) == 1
     assert "cannot be written" in capsys.readouterr().err
     assert mvr(things, "--out", tmp_path / "m", *FEW, "--pooling", "max") == 0
@@ -248,7 +248,7 @@ def test_words_for_an_encoder_that_reads_none(
     with Collection.open(things) as collection:
         describer = collection.describer.with_adapter(adapter)
         np.testing.assert_array_equal(
-            describer.embed_text("a class 03"), adapter.text_embeddings.object_direction("Class-03")
+            describer.embed_text("a class 03"), adapter.text_embeddings.object_vector("Class-03")
         )
     np.savez(tmp_path / "other.npz", names=np.array(["x", "y"]), vectors=np.eye(2))
     assert mvr(things, "--out", tmp_path / "b", *FEW, "--names", tmp_path / "other.npz") == 1

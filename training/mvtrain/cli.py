@@ -13,12 +13,12 @@ from mvretrieval.api import Collection
 from mvretrieval.console import counted, progress, run_record, say
 from mvretrieval.encoders.registry import public_encoder
 from mvretrieval.errors import AdapterError, TrainingError
-from mvretrieval.weighting.adam import DatasetScores
 from mvretrieval.weighting.adapter import Adapter
 from mvretrieval.weighting.config import AdapterConfig
 from mvretrieval.weighting.hub import HUB, push
 from mvretrieval.weighting.network import NetworkConfig, PoolingKind
 from mvretrieval.weighting.text_embeddings import TextEmbeddings
+from mvretrieval.weighting.view_weighting import DatasetScores
 from mvtrain.config import LossName, TrainConfig
 
 _DEFAULTS = TrainConfig()

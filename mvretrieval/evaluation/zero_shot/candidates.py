@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvretrieval.errors import EvaluationError, did_you_mean
-from mvretrieval.evaluation.zero_shot.text_queries import Words, class_name
+from mvretrieval.evaluation.zero_shot.text_queries import Words
+from mvretrieval.weighting.text_embeddings import class_name
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from mvretrieval.api import Collection
 from mvretrieval.describe import IMAGE_STYLES, Describer
 from mvretrieval.errors import NoTextError
 from mvretrieval.normalize import l2_normalize
-from mvretrieval.weighting.text_embeddings import TextEmbeddings, plain_name
+from mvretrieval.weighting.text_embeddings import TextEmbeddings
 
 # Where CLIP's training stops: of an encoder that does not say how it was trained.
 CLIP_TEMPERATURE = 0.01
@@ -105,9 +105,7 @@ def directions(collection: Collection, texts: Sequence[str], templates: Sequence
         vectors = _matrix(collection, [texts[i] for i in kept], templates)
     else:
         kept = np.array([i for i, text in enumerate(texts) if space.direction_of(text) is not None], np.int64)
-        vectors = np.array([space.object_direction(texts[i]) for i in kept], np.float32).reshape(
-            len(kept), collection.dim
-        )
+        vectors = np.array([space.object_vector(texts[i]) for i in kept], np.float32).reshape(len(kept), collection.dim)
     there = set(kept.tolist())
     return Directions(kept, vectors, tuple(text for i, text in enumerate(texts) if i not in there))
 
@@ -146,11 +144,6 @@ def text_matrix(describer: Describer, texts: Sequence[str], templates: Sequence[
     if kept.any():
         vectors = vectors * kept[:, None]
     return l2_normalize(vectors.reshape(len(texts), -1))
-
-
-def class_name(label: object) -> str:
-    """What is said for a label: `furniture/Desk_Chair` says `desk chair`; empty for none (None), and for one that says nothing."""
-    return "" if label is None else plain_name(str(label))
 
 
 def _matrix(collection: Collection, texts: Sequence[str], templates: Sequence[str]) -> NDArray[np.float32]:

@@ -140,5 +140,5 @@ def weighted_vectors(
     seen = np.where(weights[..., None] > 0, views, 0)
     means = np.einsum("bsv,bsvk->bsk", weights, seen).astype(np.float32)
     if adapter is not None:
-        return adapter.pool_prepared(means[:, :, None], np.ones((len(means), 1), bool), None)[0]
+        return adapter.pool_whitened(means[:, :, None], np.ones((len(means), 1), bool), None)[0]
     return np.asarray(l2_normalize(means).reshape(len(means), -1) / np.sqrt(raw.shape[1]), np.float32)
