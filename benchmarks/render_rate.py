@@ -14,10 +14,10 @@ import time
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
+from mvrender.backends.selection import open_renderer
 from mvrender.cameras import ring
 from mvrender.loading import load
-from mvrender.mesh import Mesh, normalise
-from mvrender.renderer import open_renderer
+from mvrender.mesh import Mesh, normalize
 
 SIZE = 224
 RIG = ring(12, 30.0)
@@ -25,7 +25,7 @@ RIG = ring(12, 30.0)
 
 def meshes(folder: Path) -> list[Mesh]:
     """All of a folder, ready to be rendered."""
-    return [normalise(load(file).mesh, RIG.fit) for file in sorted(folder.glob("*.off"))]
+    return [normalize(load(file).mesh, RIG.fit) for file in sorted(folder.glob("*.off"))]
 
 
 def plain(folder: Path, rounds: int) -> float:

@@ -7,7 +7,7 @@ import sys
 from benchmarks import data
 from benchmarks.commands import script
 from benchmarks.figures import Figure, Skipped
-from mvrender.renderer import has_gpu
+from mvrender.backends.selection import has_gpu
 
 _PAIRS = 2
 _SOFTWARE = {"LIBGL_ALWAYS_SOFTWARE": "1", "GALLIUM_DRIVER": "llvmpipe"}

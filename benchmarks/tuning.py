@@ -28,12 +28,12 @@ from benchmarks.commands import MVR
 from benchmarks.figures import Figure
 from benchmarks.learning import TRAIN, adapters, chosen
 from benchmarks.psb import SEEDS, Psb, folder, psb, spread
+from mvrender.backends.selection import choose_backend
 from mvrender.cameras import parse_rig
 from mvrender.pool import RenderSpec
-from mvrender.renderer import choose
 from mvretrieval.api import Collection
 from mvretrieval.encoders.network import Architecture, NetworkEncoder, Preprocessing
-from mvretrieval.encoders.open_clip import bare_model
+from mvretrieval.encoders.open_clip import untrained_model
 from mvretrieval.encoders.registry import open_encoder
 from mvretrieval.encoders.tuned import build
 from mvretrieval.weighting.adapter import Adapter
@@ -76,7 +76,7 @@ def all_pictures() -> Pictures:
     with Collection.open(folder()) as collection:
         config = collection.describer.config
         objects = of_collection(collection, "label", None)
-    spec = RenderSpec(parse_rig(config.rig), config.styles, config.size, choose()[0])
+    spec = RenderSpec(parse_rig(config.rig), config.styles, config.size, choose_backend()[0])
     return render(objects, spec, views_folder())
 
 
@@ -132,7 +132,7 @@ def lora_equal() -> dict[str, float]:
     torch.manual_seed(0)
     architecture = Architecture("open_clip", "ViT-B-32")
     preprocessing = Preprocessing(224, (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
-    weights = bare_model(architecture).state_dict()
+    weights = untrained_model(architecture).state_dict()
     encoder = build(architecture, preprocessing, "cpu", "float32", weights, "ViT-B-32")
     images = np.concatenate([all_pictures().of(row)[0] for row in range(0, 40, 10)])
     before = encoder.encode_views(images)

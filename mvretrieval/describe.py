@@ -20,8 +20,7 @@ from mvretrieval.normalize import l2_normalize
 from mvretrieval.weighting.whitening import Whitening, whiten_and_normalize
 
 if TYPE_CHECKING:
-    from mvretrieval.encoders.device import PrecisionChoice
-    from mvretrieval.encoders.encoder import ViewEncoder
+    from mvretrieval.encoders.encoder import PrecisionChoice, ViewEncoder
     from mvretrieval.weighting.adapter import Adapter
 
 PoolingChoice = Literal["mean", "max"]
@@ -222,9 +221,9 @@ class Describer:
 
         Most encoders see each picture by itself; some let the views of an object attend to one another.
         """
-        if not getattr(self.encoder, "cross_view", 0):
+        if not self.encoder.cross_view:
             return self.encoder.encode_views(images)
-        return self.encoder.encode_views(images, np.arange(len(images)) // n_views)  # type: ignore[call-arg]
+        return self.encoder.encode_views(images, np.arange(len(images)) // n_views)
 
     def pool(
         self, view_vectors: NDArray[np.float32], view_mask: NDArray[np.bool_], known_directions: bool = True

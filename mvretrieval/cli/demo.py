@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mvrender.renderer import BackendName, choose
+from mvrender.backends.selection import choose_backend
+from mvrender.renderer import BackendName
 from mvretrieval.api import Collection, OpenOptions
 from mvretrieval.console import progress, say
 from mvretrieval.describe import DescriberConfig
@@ -58,7 +59,7 @@ def run(options: Options) -> int:
     else:
         collection = Collection.create(things, DescriberConfig(encoder=options.encoder), machine)
     with collection:
-        backend, reason = choose(options.backend)
+        backend, reason = choose_backend(options.backend)
         say(f"views: {backend} ({reason}); encoder: {collection.describer.encoder.id}")
         with progress("mesh") as step:
             report = collection.add_folder(folder, options=IndexOptions(labels=labels, prune=True, progress=step))

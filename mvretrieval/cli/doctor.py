@@ -85,10 +85,10 @@ def _try_renderer(name: str, backend: str, mend: str = "") -> Finding:
     code = (
         "import time, numpy, trimesh\n"
         "from mvrender.cameras import ring\n"
-        "from mvrender.mesh import Mesh, normalise\n"
-        "from mvrender.renderer import open_renderer\n"
+        "from mvrender.mesh import Mesh, normalize\n"
+        "from mvrender.backends.selection import open_renderer\n"
         "box = trimesh.creation.box()\n"
-        "mesh = normalise(Mesh(box.vertices.astype('f4'), box.faces.astype('i4')))\n"
+        "mesh = normalize(Mesh(box.vertices.astype('f4'), box.faces.astype('i4')))\n"
         f"renderer = open_renderer({backend!r})\n"
         "renderer.render(mesh, ring(2), ['clay'], 224)\n"
         "start = time.perf_counter()\n"

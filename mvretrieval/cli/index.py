@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Literal
 
 import tyro
 
+from mvrender.backends.selection import choose_backend
 from mvrender.formats import FORMATS
 from mvrender.mesh import Limits, UpAxis
-from mvrender.renderer import BackendName, choose
+from mvrender.renderer import BackendName
 from mvrender.shading import parse_styles
 from mvretrieval.api import Collection, OpenOptions
 from mvretrieval.console import counted, progress, run_record, say
@@ -235,7 +236,7 @@ def _announce(collection: Collection, options: Options, views: ViewManifest | No
     config = describer.config
     looks = f"views: {describer.rig.short_name}, {', '.join(config.styles)}, {config.size} px"
     if views is None:
-        backend, reason = choose(options.backend)
+        backend, reason = choose_backend(options.backend)
         up = f"up {options.up}" if options.up else "up by format (+z for stl, 3mf and step; +y for others)"
         say(f"{looks}, {up}; {backend} ({reason})")
     else:

@@ -15,12 +15,13 @@ import numpy as np
 import tyro
 from PIL import Image, ImageDraw
 
+from mvrender.backends.selection import choose_backend
 from mvrender.cameras import parse_rig
 from mvrender.errors import MvrenderError
 from mvrender.formats import FORMATS
 from mvrender.mesh import UpAxis
 from mvrender.pool import Failed, Job, Rendered, RenderPool, RenderSpec
-from mvrender.renderer import BackendName, choose
+from mvrender.renderer import BackendName
 from mvrender.shading import Style, parse_styles
 from mvretrieval.console import say
 from mvretrieval.ingest.scan import find_meshes
@@ -59,7 +60,7 @@ class Options:
 def run(options: Options) -> int:
     """Render and tell where the pictures are."""
     styles = parse_styles(options.styles)
-    backend, reason = choose(options.backend)
+    backend, reason = choose_backend(options.backend)
     spec = RenderSpec(rig=parse_rig(options.rig), styles=styles, size=options.size, backend=backend)
     say(f"views: {spec.rig.name}, {', '.join(styles)}, {spec.size} px; {backend} ({reason})")
     tables = {style: _Table.read(options.out / f"views-{style}.csv") for style in styles}

@@ -1,4 +1,4 @@
-"""One encoder for many threads: what they ask for at the same time is encoded together, in a thread that steps back for others."""
+"""Dynamic batching: encode requests of many threads are encoded together, in one low-priority worker thread."""
 
 from __future__ import annotations
 
@@ -6,108 +6,157 @@ import os
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mvretrieval.encoders.encoder import ViewEncoder
+from mvretrieval.encoders.encoder import Precision, ViewEncoder
 
 _Vectors = NDArray[np.float32]
-_NICENESS = 10  # as that of render workers
-_MOST_PICTURES = 48
+_NICENESS = 10  # the same as that of render workers
+_MAX_IMAGES = 48
 
 
 @dataclass
 class _Request:
     images: NDArray[np.uint8]
-    objects: NDArray[np.int64] | None
+    groups: NDArray[np.int64] | None
     vectors: Future[_Vectors] = field(default_factory=Future)
 
-    def goes_with(self, other: _Request) -> bool:
-        return self.images.shape[1:] == other.images.shape[1:] and (self.objects is None) == (other.objects is None)
+    def is_compatible_with(self, other: _Request) -> bool:
+        """Whether both can be encoded in one call."""
+        return self.images.shape[1:] == other.images.shape[1:] and (self.groups is None) == (other.groups is None)
 
 
 class BatchingEncoder:
-    """A `ViewEncoder` that may be called from several threads; what it does not do itself, the encoder inside does.
+    """A thread-safe `ViewEncoder` around another one.
 
-    All encoding happens in one thread. Each thread that torch computes in keeps threads and memory of its own for that, and as
-    many as a service has would keep hundreds of megabytes. On Linux that thread is niced: whoever asks with a vector should not
-    wait for those whose pictures take a tenth of a second.
+    All encoding happens in one worker thread. torch keeps a thread pool and buffers for each calling thread; with the request
+    threads of a service that would add up to hundreds of megabytes. On Linux the worker runs at low priority, so that
+    searches by vector, which take a millisecond, do not wait for image queries, which take a hundred.
     """
 
-    def __init__(self, encoder: ViewEncoder, most_pictures: int = _MOST_PICTURES) -> None:
-        """Share an encoder.
+    def __init__(self, encoder: ViewEncoder, max_images: int = _MAX_IMAGES) -> None:
+        """Wrap an encoder.
 
         Args:
-            encoder: called by nobody else.
-            most_pictures: encoded together, unless one request alone has more.
+            encoder: not used by any other caller.
+            max_images: largest batch; a single larger request still goes through in one call.
         """
         self._encoder = encoder
-        self._most_pictures = most_pictures
-        self._waiting: deque[_Request] = deque()
+        self._max_images = max_images
+        self._pending: deque[_Request] = deque()
         self._lock = threading.Lock()
-        self._thread = ThreadPoolExecutor(1, "encoder", initializer=_step_back)
+        self._thread = ThreadPoolExecutor(1, "encoder", initializer=_lower_priority)
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._encoder, name)
+    @property
+    def id(self) -> str:
+        """Id of the wrapped encoder."""
+        return self._encoder.id
 
-    def encode_views(self, images: NDArray[np.uint8], objects: NDArray[np.int64] | None = None) -> _Vectors:
-        """See `ViewEncoder.encode_views`, and `NetworkEncoder.encode_views` for `objects`."""
-        request = _Request(images, objects)
+    @property
+    def dim(self) -> int:
+        """Length of a vector."""
+        return self._encoder.dim
+
+    @property
+    def image_size(self) -> int:
+        """Width and height in pixels of the images that the network takes."""
+        return self._encoder.image_size
+
+    @property
+    def batch_size(self) -> int:
+        """Number of images that are encoded efficiently in one call."""
+        return self._encoder.batch_size
+
+    @property
+    def fingerprint(self) -> str:
+        """Fingerprint of the wrapped encoder."""
+        return self._encoder.fingerprint
+
+    @property
+    def precision(self) -> Precision:
+        """Numeric precision of the network."""
+        return self._encoder.precision
+
+    @property
+    def precision_reason(self) -> str:
+        """Reason for that precision."""
+        return self._encoder.precision_reason
+
+    @property
+    def has_text(self) -> bool:
+        """Whether there is a text tower."""
+        return self._encoder.has_text
+
+    @property
+    def temperature(self) -> float | None:
+        """Softmax temperature of image-text cosines in training."""
+        return self._encoder.temperature
+
+    @property
+    def cross_view(self) -> int:
+        """Number of last blocks in which the views of an object attend to one another."""
+        return self._encoder.cross_view
+
+    def encode_views(self, images: NDArray[np.uint8], groups: NDArray[np.int64] | None = None) -> _Vectors:
+        """See `ViewEncoder.encode_views`. Blocks until the vectors are there."""
+        request = _Request(images, groups)
         with self._lock:
-            self._waiting.append(request)
-        self._thread.submit(self._answer_some)  # or an earlier one has answered it when its turn comes
+            self._pending.append(request)
+        self._thread.submit(self._encode_next_batch)  # a no-op if an earlier batch has included this request
         return request.vectors.result()
 
     def encode_text(self, texts: Sequence[str]) -> _Vectors:
         """See `ViewEncoder.encode_text`."""
         return self._thread.submit(self._encoder.encode_text, texts).result()
 
-    def _answer_some(self) -> None:
-        """Encode for those who came first, as long as their requests go together."""
-        together = self._next()
+    def _encode_next_batch(self) -> None:
+        batch = self._take_batch()
         try:
-            vectors = self._encode([request.images for request in together], [request.objects for request in together])
+            vectors = self._encode(batch)
         except BaseException as error:
-            for request in together:
+            for request in batch:
                 request.vectors.set_exception(error)
             return
         start = 0
-        for request in together:
+        for request in batch:
             request.vectors.set_result(vectors[start : start + len(request.images)])
             start += len(request.images)
 
-    def _next(self) -> list[_Request]:
-        together: list[_Request] = []
+    def _take_batch(self) -> list[_Request]:
+        """The oldest requests, as long as they are compatible and fit into one batch."""
+        batch: list[_Request] = []
         count = 0
         with self._lock:
-            while self._waiting and (not together or self._waiting[0].goes_with(together[0])):
-                count += len(self._waiting[0].images)
-                if together and count > self._most_pictures:
+            while self._pending and (not batch or self._pending[0].is_compatible_with(batch[0])):
+                count += len(self._pending[0].images)
+                if batch and count > self._max_images:
                     break
-                together.append(self._waiting.popleft())
-        return together
+                batch.append(self._pending.popleft())
+        return batch
 
-    def _encode(self, images: Sequence[NDArray[np.uint8]], objects: Sequence[NDArray[np.int64] | None]) -> _Vectors:
-        if not images:
+    def _encode(self, batch: Sequence[_Request]) -> _Vectors:
+        if not batch:
             return np.empty((0, 0), np.float32)
-        encode: Callable[..., _Vectors] = self._encoder.encode_views
-        numbers: list[NDArray[np.int64]] = []
+        groups: list[NDArray[np.int64]] = []
         start = 0
-        for own in objects:
-            if own is not None:  # each request counts its objects from 0
-                numbers.append(own + start)
-                start += int(own.max(initial=-1)) + 1
-        joined = images[0] if len(images) == 1 else np.concatenate(images)
-        return encode(joined, np.concatenate(numbers)) if numbers else encode(joined)
+        for request in batch:
+            if request.groups is not None:  # each request numbers its objects from 0
+                groups.append(request.groups + start)
+                start += int(request.groups.max(initial=-1)) + 1
+        images = batch[0].images if len(batch) == 1 else np.concatenate([request.images for request in batch])
+        return self._encoder.encode_views(images, np.concatenate(groups) if groups else None)
 
 
-def _step_back() -> None:
-    """Nice this thread, and those that torch starts for it; elsewhere than on Linux that would be the whole process."""
+def _lower_priority() -> None:
+    """Raise the niceness of this thread and of the threads that torch starts from it.
+
+    Only on Linux: elsewhere niceness belongs to the whole process.
+    """
     if sys.platform == "linux":
         thread = threading.get_native_id()
         os.setpriority(os.PRIO_PROCESS, thread, max(os.getpriority(os.PRIO_PROCESS, thread), _NICENESS))

@@ -14,7 +14,7 @@ _AFTER = ("ln_post", "proj", "attn_pool", "attn_pool_contrastive", "norm", "fc_n
 _AT_ONCE = 8  # pictures in the blocks of MobileNetV2 that are not learnt
 
 
-class MeanOverPlaces(nn.Module):
+class PooledMobileNet(nn.Module):
     """MobileNetV2's blocks, and the mean of the last one's maps.
 
     Attributes:
@@ -25,13 +25,13 @@ class MeanOverPlaces(nn.Module):
         """Put them together."""
         super().__init__()
         self.features = features
-        self.still = 0
+        self.n_frozen = 0
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, size, size) to (N, D)."""
         if not torch.is_grad_enabled() and images.device.type == "cpu" and fused.available(images.dtype):
             return fused.global_avg_pool(self.features, images)
-        maps, still = images, self.still if torch.is_grad_enabled() else 0
+        maps, still = images, self.n_frozen if torch.is_grad_enabled() else 0
         if still:
             # A few pictures at a time: the large early maps then fit the cache, which takes half the time.
             with torch.no_grad():
@@ -40,7 +40,7 @@ class MeanOverPlaces(nn.Module):
         return out
 
 
-def blocks_of(network: nn.Module) -> list[tuple[str, nn.Module]]:
+def residual_blocks(network: nn.Module) -> list[tuple[str, nn.Module]]:
     """(name, block) from the first to the last. MobileNetV2's are its inverted residuals.
 
     Raises:
@@ -52,11 +52,11 @@ def blocks_of(network: nn.Module) -> list[tuple[str, nn.Module]]:
     return blocks
 
 
-def after_blocks(network: nn.Module) -> list[str]:
+def modules_after_blocks(network: nn.Module) -> list[str]:
     """Names of modules and parameters behind the last block: the last norm, projections, MobileNetV2's last convolution.
 
     Raises:
-        EncoderError: see `blocks_of`.
+        EncoderError: see `residual_blocks`.
     """
     name, blocks = _list_of(network)
     if name == "features":
@@ -76,7 +76,7 @@ def _list_of(network: nn.Module) -> tuple[str, list[tuple[str, nn.Module]]]:
             found = network.get_submodule(name)
         except AttributeError:
             continue
-        if name == "features" and not isinstance(network, MeanOverPlaces):
+        if name == "features" and not isinstance(network, PooledMobileNet):
             continue  # as convolutional networks of other kinds call their layers
         if isinstance(found, nn.ModuleList | nn.Sequential):
             return name, [(f"{name}.{key}", block) for key, block in found.named_children()]

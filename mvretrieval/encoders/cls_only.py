@@ -14,7 +14,7 @@ from torch import Tensor, nn
 _USED = ("_embeds", "_pool", "transformer", "proj")
 
 
-def last_block_is_for_one(visual: nn.Module) -> bool:
+def supports_cls_only(visual: nn.Module) -> bool:
     """Whether it is a transformer of the plain kind, of which the first token alone is used."""
     from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 
@@ -32,7 +32,7 @@ def last_block_is_for_one(visual: nn.Module) -> bool:
     )
 
 
-def vectors_of_first_tokens(visual: Any, images: Tensor) -> Tensor:
+def encode_cls_only(visual: Any, images: Tensor) -> Tensor:
     """(N, 3, size, size) to (N, D), as `visual` itself gives it."""
     *blocks, last = visual.transformer.resblocks
     tokens = visual._embeds(images)

@@ -20,12 +20,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mvretrieval.encoders.blocks import blocks_of
+from mvretrieval.encoders.blocks import residual_blocks
 from mvretrieval.errors import EncoderError
 
 
 @dataclass
-class Together:
+class CrossViewState:
     """How many consecutive pictures of a batch show one object."""
 
     views: int = 1
@@ -39,35 +39,35 @@ class Together:
         return tokens.reshape(-1, tokens.shape[1] // self.views, tokens.shape[2])
 
 
-def join_views(network: nn.Module, last: int) -> None:
+def enable_cross_view(network: nn.Module, last: int) -> None:
     """Let the last blocks of a network see all views of an object at once. Names of weights stay as they are.
 
     Raises:
-        EncoderError: see `joinable`.
+        EncoderError: see `cross_view_attentions`.
     """
-    attentions = joinable(network, last)
-    shared = Together()
+    attentions = cross_view_attentions(network, last)
+    shared = CrossViewState()
     network.together = shared  # type: ignore[assignment]
     for attention in attentions:
         attention.together = shared
-        attention.__class__ = _joined(type(attention))
+        attention.__class__ = _cross_view_class(type(attention))
 
 
-def sees_together(network: nn.Module) -> bool:
+def has_cross_view(network: nn.Module) -> bool:
     """Whether views have been joined in it."""
     return getattr(network, "together", None) is not None
 
 
-def try_joining(network: nn.Module, last: int, pictures: Tensor) -> None:
+def check_cross_view(network: nn.Module, last: int, pictures: Tensor) -> None:
     """Let two pictures (2, 3, size, size) attend to one another once; the network is afterwards what it was.
 
     Raises:
         EncoderError: it has no such blocks, or their attention is made for the tokens of one picture.
     """
-    kinds = {attention: type(attention) for attention in joinable(network, last)}
-    join_views(network, last)
+    kinds = {attention: type(attention) for attention in cross_view_attentions(network, last)}
+    enable_cross_view(network, last)
     try:
-        with seen_together(network, 2), torch.inference_mode():
+        with views_grouped(network, 2), torch.inference_mode():
             network(pictures)
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         raise EncoderError(
@@ -80,13 +80,13 @@ def try_joining(network: nn.Module, last: int, pictures: Tensor) -> None:
         del network.together
 
 
-def joinable(network: nn.Module, last: int) -> list[Any]:
+def cross_view_attentions(network: nn.Module, last: int) -> list[Any]:
     """The self-attention of the last blocks.
 
     Raises:
         EncoderError: the network has fewer blocks, or some whose attention cannot look across views.
     """
-    blocks = [block for _, block in blocks_of(network)]
+    blocks = [block for _, block in residual_blocks(network)]
     attentions = [attention for block in blocks[-last:] if (attention := getattr(block, "attn", None)) is not None]
     if not 1 <= last <= len(blocks):
         raise EncoderError(f"cross-view attention takes 1 to {len(blocks)} of this network's blocks, not {last}")
@@ -100,23 +100,23 @@ def joinable(network: nn.Module, last: int) -> list[Any]:
 
 
 @contextmanager
-def seen_together(network: nn.Module, views: int) -> Iterator[None]:
+def views_grouped(network: nn.Module, views: int) -> Iterator[None]:
     """Inside, `views` consecutive pictures of every batch show one object."""
-    set_together(network, views)
+    set_views_per_object(network, views)
     try:
         yield
     finally:
-        set_together(network, 1)
+        set_views_per_object(network, 1)
 
 
-def set_together(network: nn.Module, views: int) -> None:
+def set_views_per_object(network: nn.Module, views: int) -> None:
     """From now on, `views` consecutive pictures of every batch show one object; no effect on networks that see one by one."""
     shared = getattr(network, "together", None)
     if shared is not None:
         shared.views = views
 
 
-def _joined(kind: type[Any]) -> type[Any]:
+def _cross_view_class(kind: type[Any]) -> type[Any]:
     """The same kind of attention on joined tokens: a subclass, so that weights keep their names and places."""
     if issubclass(kind, nn.MultiheadAttention):
 

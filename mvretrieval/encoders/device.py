@@ -6,16 +6,12 @@ import ctypes
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from mvretrieval.encoders.encoder import Precision
+from mvretrieval.encoders.encoder import Precision, PrecisionChoice
 from mvretrieval.errors import EncoderError
-
-PrecisionChoice = Literal["auto", "float32", "bfloat16"]
-
 
 _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
@@ -40,10 +36,10 @@ def choose_device(name: str = "auto") -> torch.device:
     return device
 
 
-def choose_precision(device: torch.device, asked: PrecisionChoice = "auto") -> tuple[Precision, str]:
+def choose_precision(device: torch.device, requested: PrecisionChoice = "auto") -> tuple[Precision, str]:
     """Precision for a transformer on `device`, and why."""
-    if asked != "auto":
-        return asked, "asked for"
+    if requested != "auto":
+        return requested, "requested"
     if device.type == "cuda":
         if torch.cuda.is_bf16_supported():
             return "bfloat16", f"{torch.cuda.get_device_name(device)} multiplies it in hardware"

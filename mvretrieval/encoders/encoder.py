@@ -1,4 +1,4 @@
-"""What every encoder can do."""
+"""The interface of all view encoders."""
 
 from __future__ import annotations
 
@@ -11,19 +11,24 @@ from numpy.typing import NDArray
 from mvretrieval.errors import NoTextError
 
 Precision = Literal["float32", "bfloat16"]
+PrecisionChoice = Literal["auto", "float32", "bfloat16"]
 
 
 class ViewEncoder(Protocol):
-    """Turns pictures, and sometimes words, into unit vectors.
+    """Embeds images, and with a text tower also text, as unit vectors.
 
     Attributes:
-        id: the text that opens this encoder again.
-        dim: D, the length of its vectors.
-        image_size: width and height in pixels that it looks at.
-        fingerprint: changes when weights or preprocessing do. Precision is not in it: precisions agree within a tested
-            tolerance.
-        precision: what it computes in, with `precision_reason`.
-        has_text: whether `encode_text` works.
+        id: text that opens this encoder again (see `registry.open_encoder`).
+        dim: length D of a vector.
+        image_size: width and height in pixels of the images that the network takes; others are resized.
+        batch_size: number of images that are encoded efficiently in one call.
+        fingerprint: changes with the weights and the preprocessing. It does not contain the precision: precisions agree
+            within a tested tolerance.
+        precision: numeric precision of the network.
+        precision_reason: reason for that precision.
+        has_text: whether there is a text tower.
+        temperature: softmax temperature of image-text cosines in training, 0.01 for CLIP; None without a text tower.
+        cross_view: number of last blocks in which the views of an object attend to one another; 0 for most encoders.
     """
 
     @property
@@ -33,6 +38,8 @@ class ViewEncoder(Protocol):
     @property
     def image_size(self) -> int: ...  # noqa: D102
     @property
+    def batch_size(self) -> int: ...  # noqa: D102
+    @property
     def fingerprint(self) -> str: ...  # noqa: D102
     @property
     def precision(self) -> Precision: ...  # noqa: D102
@@ -40,12 +47,18 @@ class ViewEncoder(Protocol):
     def precision_reason(self) -> str: ...  # noqa: D102
     @property
     def has_text(self) -> bool: ...  # noqa: D102
+    @property
+    def temperature(self) -> float | None: ...  # noqa: D102
+    @property
+    def cross_view(self) -> int: ...  # noqa: D102
 
-    def encode_views(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Vectors of pictures.
+    def encode_views(self, images: NDArray[np.uint8], groups: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
+        """Embed images.
 
         Args:
             images: (N, H, W, 3) uint8 sRGB.
+            groups: (N,) object that each image shows. Only encoders with `cross_view` use it; without it each image is an
+                object of its own.
 
         Returns:
             (N, D), unit norm.
@@ -53,7 +66,7 @@ class ViewEncoder(Protocol):
         ...
 
     def encode_text(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Vectors of words, (N, D), unit norm.
+        """Embed texts as (N, D), unit norm.
 
         Raises:
             NoTextError: the encoder has no text tower.
@@ -62,8 +75,8 @@ class ViewEncoder(Protocol):
 
 
 def no_text_error(encoder_id: str) -> NoTextError:
-    """What an encoder without a text tower raises."""
+    """The error of an encoder without a text tower."""
     return NoTextError(
-        f"{encoder_id} reads no words: ask with a mesh or a picture, or index with an encoder that has a text tower, such as "
-        "open_clip:ViT-B-32/laion2b_s34b_b79k"
+        f"encoder '{encoder_id}' has no text tower: query with a mesh or an image, or index with an encoder that has one, such "
+        "as open_clip:ViT-B-32/laion2b_s34b_b79k"
     )

@@ -26,7 +26,7 @@ def url_cached(url: str) -> bool:
     return (Path.home() / ".cache" / "clip" / url.rsplit("/", 1)[-1]).is_file()
 
 
-def need_hub(encoder_id: str, repository: str) -> None:
+def ensure_hub_weights(encoder_id: str, repository: str) -> None:
     """Make sure that the weights of a hub repository are cached or within reach.
 
     Raises:
@@ -41,7 +41,7 @@ def need_hub(encoder_id: str, repository: str) -> None:
     _probe(encoder_id, f"{constants.ENDPOINT}/api/models/{repository.strip('/')}", repository)
 
 
-def need_url(encoder_id: str, url: str) -> None:
+def ensure_url_weights(encoder_id: str, url: str) -> None:
     """The same for weights at a plain address."""
     if not url_cached(url):
         _probe(encoder_id, url, url)

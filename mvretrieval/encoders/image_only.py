@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mvretrieval.encoders.blocks import MeanOverPlaces
-from mvretrieval.encoders.device import PrecisionChoice, choose_device, choose_precision, weights_hash
-from mvretrieval.encoders.encoder import Precision
-from mvretrieval.encoders.hub import need_hub
+from mvretrieval.encoders.blocks import PooledMobileNet
+from mvretrieval.encoders.device import choose_device, choose_precision, weights_hash
+from mvretrieval.encoders.encoder import Precision, PrecisionChoice
+from mvretrieval.encoders.hub import ensure_hub_weights
 from mvretrieval.encoders.mobilenet import MobileNetV2, fold_batch_norms
 from mvretrieval.encoders.network import Architecture, NetworkEncoder, Preprocessing
 from mvretrieval.errors import EncoderError, WeightsError, did_you_mean
@@ -93,7 +93,7 @@ def _mobilenet_v2(weights: Path | None, device: torch.device, precision: Precisi
     )
 
 
-def bare_network(architecture: Architecture) -> nn.Module:
+def untrained_network(architecture: Architecture) -> nn.Module:
     """Network of an architecture without weights of any worth; MobileNetV2's batch norms are folded.
 
     Raises:
@@ -115,7 +115,7 @@ def bare_network(architecture: Architecture) -> nn.Module:
 def _folded(network: MobileNetV2) -> nn.Module:
     network = network.eval()
     fold_batch_norms(network)
-    return MeanOverPlaces(network.features)
+    return PooledMobileNet(network.features)
 
 
 def _timm(name: str, weights: Path | None, device: torch.device, precision: PrecisionChoice) -> NetworkEncoder:
@@ -140,7 +140,7 @@ def _timm(name: str, weights: Path | None, device: torch.device, precision: Prec
         except RuntimeError as error:
             raise EncoderError(f"image_only:{name}: {error}; timm.list_pretrained() has all tags") from error
         repository = name.removeprefix("hf-hub:") if pretrained is None else (pretrained.hf_hub_id or f"timm/{base}")
-        need_hub(f"image_only:{name}", repository)
+        ensure_hub_weights(f"image_only:{name}", repository)
         try:
             network = timm.create_model(name, pretrained=True, **options)
         except Exception as error:  # hub and weight files each raise their own
@@ -196,13 +196,13 @@ def _dim(network: nn.Module, size: int) -> int:
         return int(network(torch.zeros(1, 3, size, size)).shape[-1])
 
 
-def convolution_precision(asked: PrecisionChoice) -> tuple[Precision, str]:
+def convolution_precision(requested: PrecisionChoice) -> tuple[Precision, str]:
     """float32 unless asked: in bfloat16 MobileNetV2 is 1.9 times as fast, but its vectors turn by up to cosine 0.9957.
 
     The tolerance that vectors of one collection must keep is 0.999.
     """
-    if asked != "auto":
-        return asked, "asked for"
+    if requested != "auto":
+        return requested, "requested"
     return "float32", "bfloat16 turns this network's vectors more than the tolerance of cosine 0.999"
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from mvretrieval.encoders.cross_view import seen_together
+from mvretrieval.encoders.cross_view import views_grouped
 from mvretrieval.encoders.device import tune_malloc
 from mvretrieval.encoders.encoder import Precision, no_text_error
 
@@ -66,7 +66,7 @@ class NetworkEncoder:
         batch_size: pictures at once; large enough to fill the cores, small enough for memory not to grow.
         embed_text: maps words to (N, dim) tensors, where there is a text tower.
         architecture: how the network is built.
-        whole: what `network` is a part of, text tower included; None where it is all there is.
+        full_model: what `network` is a part of, text tower included; None where it is all there is.
     """
 
     id: str
@@ -81,7 +81,7 @@ class NetworkEncoder:
     batch_size: int = 48
     embed_text: Callable[[Sequence[str]], Tensor] | None = field(default=None, repr=False)
     architecture: Architecture | None = None
-    whole: nn.Module | None = field(default=None, repr=False)
+    full_model: nn.Module | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         tune_malloc()
@@ -115,7 +115,7 @@ class NetworkEncoder:
     @property
     def temperature(self) -> float | None:
         """What training divided the cosines of pictures and words by, 0.01 for CLIP; None without a text tower."""
-        scale = getattr(self.whole, "logit_scale", None)
+        scale = getattr(self.full_model, "logit_scale", None)
         return None if scale is None else float((-scale.detach().float()).exp())
 
     def encode_views(self, images: NDArray[np.uint8], groups: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
@@ -131,7 +131,7 @@ class NetworkEncoder:
         images = self._resized(images)
         with torch.inference_mode():
             for rows, views in self._batches(len(images), groups if self.cross_view else None):
-                with seen_together(self.network, views):
+                with views_grouped(self.network, views):
                     vectors = self.network(self._input(images[rows]))
                 # Kept where they are until the end: waiting for a GPU here would leave it without work meanwhile.
                 found.append((rows, nn.functional.normalize(vectors.float(), dim=1)))

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from mvretrieval.encoders.cls_only import last_block_is_for_one, vectors_of_first_tokens
-from mvretrieval.encoders.device import PrecisionChoice, choose_device, choose_precision, weights_hash
-from mvretrieval.encoders.hub import need_hub, need_url
+from mvretrieval.encoders.cls_only import encode_cls_only, supports_cls_only
+from mvretrieval.encoders.device import choose_device, choose_precision, weights_hash
+from mvretrieval.encoders.encoder import PrecisionChoice
+from mvretrieval.encoders.hub import ensure_hub_weights, ensure_url_weights
 from mvretrieval.encoders.network import Architecture, NetworkEncoder, Preprocessing
 from mvretrieval.errors import EncoderError, WeightsError, did_you_mean
 
@@ -40,7 +41,7 @@ def open_clip_encoder(
     is_hub = architecture.startswith("hf-hub:")
     if is_hub:
         encoder_id = architecture
-        need_hub(encoder_id, architecture.removeprefix("hf-hub:"))
+        ensure_hub_weights(encoder_id, architecture.removeprefix("hf-hub:"))
     else:
         if architecture not in open_clip.list_models():
             raise EncoderError(
@@ -85,11 +86,11 @@ def open_clip_encoder(
         precision_reason=reason,
         embed_text=text_tower,
         architecture=Architecture("open_clip", architecture, quick_gelu=quick_gelu),
-        whole=model,
+        full_model=model,
     )
 
 
-def bare_model(architecture: Architecture) -> nn.Module:
+def untrained_model(architecture: Architecture) -> nn.Module:
     """CLIP model of an architecture without weights of any worth.
 
     Raises:
@@ -170,9 +171,9 @@ def _need_tag(encoder_id: str, architecture: str, tag: str | None) -> None:
         )
     config = open_clip.get_pretrained_cfg(architecture, tag)
     if config.get("hf_hub"):
-        need_hub(encoder_id, "/".join(str(config["hf_hub"]).strip("/").split("/")[:2]))
+        ensure_hub_weights(encoder_id, "/".join(str(config["hf_hub"]).strip("/").split("/")[:2]))
     elif config.get("url"):
-        need_url(encoder_id, str(config["url"]))
+        ensure_url_weights(encoder_id, str(config["url"]))
 
 
 def _preprocessing(config: dict[str, Any]) -> Preprocessing:
@@ -193,8 +194,8 @@ class _ImageTower(nn.Module):
         self.visual = visual
 
     def forward(self, images: Tensor) -> Tensor:
-        if not torch.is_grad_enabled() and last_block_is_for_one(self.visual):
-            return vectors_of_first_tokens(self.visual, images)
+        if not torch.is_grad_enabled() and supports_cls_only(self.visual):
+            return encode_cls_only(self.visual, images)
         out = self.visual(images)
         vectors: Tensor = out[0] if isinstance(out, tuple) else out
         return vectors

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
+from mvretrieval.encoders.encoder import PrecisionChoice, ViewEncoder
 from mvretrieval.errors import EncoderError, did_you_mean
-
-if TYPE_CHECKING:
-    from mvretrieval.encoders.device import PrecisionChoice
-    from mvretrieval.encoders.encoder import ViewEncoder
 
 DEFAULT_ENCODER = "open_clip:ViT-B-32/laion2b_s34b_b79k"
 _FAMILIES = ("open_clip", "hf-hub", "image_only", "builtin", "tuned")

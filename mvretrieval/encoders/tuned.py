@@ -16,8 +16,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from mvretrieval.encoders.cross_view import join_views, sees_together
-from mvretrieval.encoders.device import PrecisionChoice, choose_device, choose_precision, weights_hash
+from mvretrieval.encoders.cross_view import enable_cross_view, has_cross_view
+from mvretrieval.encoders.device import choose_device, choose_precision, weights_hash
+from mvretrieval.encoders.encoder import PrecisionChoice
 from mvretrieval.encoders.network import Architecture, Family, NetworkEncoder, Preprocessing
 from mvretrieval.errors import EncoderError, WeightsError
 
@@ -91,8 +92,8 @@ def _plus_bias(network: nn.Module, _: Any, out: Tensor) -> Tensor:
 
 def weights_of(encoder: NetworkEncoder) -> dict[str, Tensor]:
     """All weights of an encoder in float32, text tower included."""
-    state = dict((encoder.whole or encoder.network).state_dict())
-    if encoder.whole is not None and _BIAS in dict(encoder.network.named_parameters(recurse=False)):
+    state = dict((encoder.full_model or encoder.network).state_dict())
+    if encoder.full_model is not None and _BIAS in dict(encoder.network.named_parameters(recurse=False)):
         state[_BIAS] = encoder.network.get_parameter(_BIAS)
     return {name: tensor.detach().cpu().float().contiguous() if tensor.is_floating_point() else tensor.cpu()
             for name, tensor in state.items()}  # fmt: skip
@@ -202,23 +203,23 @@ def build(
         WeightsError: the weights are those of another.
     """
     target = choose_device(device)
-    whole, text = None, None
+    full_model, text = None, None
     is_mobilenet = (architecture.family, architecture.name) == ("image_only", "mobilenet_v2")
     if architecture.family == "open_clip":
-        from mvretrieval.encoders.open_clip import bare_model, towers
+        from mvretrieval.encoders.open_clip import towers, untrained_model
 
-        whole = bare_model(architecture)
-        network, text = towers(whole, architecture.name)
+        full_model = untrained_model(architecture)
+        network, text = towers(full_model, architecture.name)
     else:
-        from mvretrieval.encoders.image_only import bare_network
+        from mvretrieval.encoders.image_only import untrained_network
 
-        network = bare_network(architecture)
+        network = untrained_network(architecture)
     rest = dict(weights)
     bias = rest.pop(_BIAS, None)
     if (bias is not None) != architecture.bias:
         raise WeightsError(f"{name}: its weights and its configuration do not belong together ({_BIAS}); copy it again")
     try:
-        (whole or network).load_state_dict(rest)
+        (full_model or network).load_state_dict(rest)
     except RuntimeError as error:
         first = " ".join(str(error).split())[:300]
         raise WeightsError(f"{name} does not fit {architecture.name}: {first}; are its files of one tuning?") from error
@@ -245,7 +246,7 @@ def build(
         channels_last=is_mobilenet,
         embed_text=text,
         architecture=architecture,
-        whole=whole,
+        full_model=full_model,
     )
 
 
@@ -253,5 +254,5 @@ def extend(network: nn.Module, dim: int, architecture: Architecture) -> None:
     """Give a plain network what an architecture has beyond it: a bias, attention across views."""
     if architecture.bias and _BIAS not in dict(network.named_parameters(recurse=False)):
         add_bias(network, dim)
-    if architecture.cross_view and not sees_together(network):
-        join_views(network, architecture.cross_view)
+    if architecture.cross_view and not has_cross_view(network):
+        enable_cross_view(network, architecture.cross_view)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 from typing import Any
 
+from mvrender.backends.selection import choose_backend
 from mvrender.mesh import Limits
 from mvrender.pool import RenderPool, RenderSpec
-from mvrender.renderer import choose
 from mvretrieval.describe import Describer
 from mvretrieval.errors import DescriberError
 
@@ -37,7 +37,7 @@ class RenderPools:
                 f"no mesh can be seen as these objects were: they came as {describer.rig.n_views} pictures from unknown "
                 "directions. Ask with pictures, words or an object's id, and index meshes into a collection of their own"
             )
-        backend, _ = choose(describer.backend)
+        backend, _ = choose_backend(describer.backend)
         config = describer.config
         key = (backend, config.rig, config.styles, config.size, workers, limits)
         with self._lock:

@@ -6,14 +6,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mvrender.backends.selection import choose_backend
 from mvrender.mesh import Limits
-from mvrender.renderer import choose
 from mvretrieval.describe import Describer, DescriberConfig, check_same
 from mvretrieval.store.store import Store
 from mvretrieval.weighting.whitening import Whitening
 
 if TYPE_CHECKING:
-    from mvretrieval.encoders.device import PrecisionChoice
+    from mvretrieval.encoders.encoder import PrecisionChoice
     from mvretrieval.weighting.adapter import Adapter
 
 
@@ -100,7 +100,7 @@ class Description:
 
     def notices(self) -> list[str]:
         """See `Collection.notices`."""
-        here = {"precision": self.describer.encoder.precision, "backend": choose(self.describer.backend)[0]}
+        here = {"precision": self.describer.encoder.precision, "backend": choose_backend(self.describer.backend)[0]}
         return [
             f"the collection was made with {name} {made}, this uses {here[name]}: vectors differ within the tested tolerance"
             for name in here
@@ -161,6 +161,6 @@ def _view_meta(describer: Describer) -> dict[str, Any]:
     return {
         "view_fingerprint": describer.view_fingerprint,
         "precision": encoder.precision,
-        "backend": choose(describer.backend)[0],
+        "backend": choose_backend(describer.backend)[0],
         "view_dim": encoder.dim,
     }

@@ -28,7 +28,7 @@ class Rig:
             with an object in their own order, and NaN where nobody knows.
         fov_y_deg: full vertical angle of view.
         distance: of every camera from the origin.
-        fit: how the mesh is scaled before it is looked at (see `mesh.normalise`).
+        fit: how the mesh is scaled before it is looked at (see `mesh.normalize`).
     """
 
     name: str

@@ -9,7 +9,7 @@ from PIL import Image
 from trimesh.visual import ColorVisuals, TextureVisuals
 from trimesh.visual.material import PBRMaterial
 
-from mvrender.mesh import Mesh, normalise
+from mvrender.mesh import Mesh, normalize
 from mvrender.shading import CLAY
 
 MAX_FACES = 200_000
@@ -25,9 +25,9 @@ def to_glb(mesh: Mesh, max_faces: int = MAX_FACES) -> bytes:
         max_faces: a larger mesh is decimated; its texture then becomes colours of its vertices.
 
     Raises:
-        MeshError: see `normalise`.
+        MeshError: see `normalize`.
     """
-    mesh = normalise(mesh)
+    mesh = normalize(mesh)
     if len(mesh.faces) > max_faces:
         mesh = decimated(mesh, max_faces)
     scene = trimesh.Scene()

@@ -101,7 +101,7 @@ def rotate_to_y_up(mesh: Mesh, up: UpAxis) -> Mesh:
     return replace(mesh, vertices=np.ascontiguousarray(mesh.vertices @ _TO_Y_UP[up].T))
 
 
-def normalise(mesh: Mesh, fit: Fit = "sphere") -> Mesh:
+def normalize(mesh: Mesh, fit: Fit = "sphere") -> Mesh:
     """Centre and scale a mesh.
 
     Args:

@@ -17,10 +17,11 @@ from typing import IO, Any, Literal
 import numpy as np
 
 import mvrender
+from mvrender.backends.selection import choose_backend
 from mvrender.cameras import Rig, parse_rig, ring
 from mvrender.errors import BackendError, MeshError, RigError
 from mvrender.mesh import Limits, UpAxis
-from mvrender.renderer import BackendName, Views, check_size, choose
+from mvrender.renderer import BackendName, Views, check_size
 from mvrender.shading import Style
 from mvrender.wire import receive, send
 
@@ -51,7 +52,7 @@ class RenderSpec:
     @classmethod
     def default(cls) -> RenderSpec:
         """The default views with the best backend of this machine."""
-        return cls(backend=choose()[0])
+        return cls(backend=choose_backend()[0])
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import numpy as np
 from mvrender.errors import RigError
 
 VIEWS_VERSION = 2
-"""Part of every fingerprint: raise it when pictures change, by a change here, in the GL shader, in `mesh.normalise`, in
+"""Part of every fingerprint: raise it when pictures change, by a change here, in the GL shader, in `mesh.normalize`, in
 `flatten` (colours, textures) or in how a backend samples."""
 
 Style = Literal["texture", "clay", "depth", "normal", "silhouette"]

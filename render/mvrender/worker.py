@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from mvrender.backends.selection import open_renderer
 from mvrender.cameras import Rig, parse_rig
 from mvrender.errors import MeshError, MvrenderError
 from mvrender.glb import to_glb
 from mvrender.loading import Loaded, load
-from mvrender.mesh import Limits, normalise
-from mvrender.renderer import Renderer, open_renderer
+from mvrender.mesh import Limits, normalize
+from mvrender.renderer import Renderer
 from mvrender.shading import Style, check_style
 from mvrender.strips import strip_of
 from mvrender.wire import receive, send
@@ -52,7 +53,7 @@ class _Worker:
         mesh, self.loaded = self.loaded.mesh, None
         if request["op"] == "glb":
             return {}, to_glb(mesh)
-        views = self.renderer.render(normalise(mesh, self.rig.fit), self.rig, self.styles, self.size)
+        views = self.renderer.render(normalize(mesh, self.rig.fit), self.rig, self.styles, self.size)
         if not views.mask.any():
             raise MeshError("nothing_visible", "no camera sees anything of this mesh")
         strip = strip_of(views, self.strip_size) if self.strip_size else b""

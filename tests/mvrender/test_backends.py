@@ -16,11 +16,12 @@ import trimesh
 from numpy.typing import NDArray
 
 from mvrender.backends.raster import RasterRenderer
+from mvrender.backends.selection import open_renderer
 from mvrender.cameras import parse_rig
 from mvrender.errors import BackendError
-from mvrender.mesh import Mesh, normalise
+from mvrender.mesh import Mesh, normalize
 from mvrender.pool import Job, RenderPool, RenderSpec
-from mvrender.renderer import Renderer, open_renderer
+from mvrender.renderer import Renderer
 from mvrender.shading import LIGHTS, STYLES, Style
 
 RIG = parse_rig("ring:6@30")
@@ -47,7 +48,7 @@ def gl() -> Iterator[Renderer]:
 
 
 def _mesh(parts: trimesh.Trimesh, **looks: Any) -> Mesh:
-    return normalise(Mesh(parts.vertices.astype(np.float32), parts.faces.astype(np.int32), **looks))
+    return normalize(Mesh(parts.vertices.astype(np.float32), parts.faces.astype(np.int32), **looks))
 
 
 def colored_scene() -> Mesh:
@@ -234,7 +235,7 @@ def _open_elsewhere(**environment: str) -> str:
     """What opening the backend says in a fresh process: drivers are loaded once for each process."""
     script = (
         "from mvrender.errors import BackendError\n"
-        "from mvrender.renderer import open_renderer\n"
+        "from mvrender.backends.selection import open_renderer\n"
         "try:\n    open_renderer('gl').close()\n"
         "except BackendError as error:\n    print(error)\n"
         "else:\n    print('opened')"

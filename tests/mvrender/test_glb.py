@@ -10,20 +10,20 @@ import trimesh
 from numpy.typing import NDArray
 from PIL import Image
 
+from mvrender.backends.selection import open_renderer
 from mvrender.cameras import parse_rig
 from mvrender.errors import MeshError
 from mvrender.glb import decimated, to_glb
 from mvrender.loading import load
-from mvrender.mesh import Mesh, normalise
+from mvrender.mesh import Mesh, normalize
 from mvrender.pool import Job, RenderPool, RenderSpec
-from mvrender.renderer import open_renderer
 
 RIG = parse_rig("ring:4@20")
 
 
 def seen(mesh: Mesh) -> NDArray[np.float32]:
     renderer = open_renderer("raster")
-    return renderer.render(normalise(mesh), RIG, ("texture",), 96).images.astype(np.float32)
+    return renderer.render(normalize(mesh), RIG, ("texture",), 96).images.astype(np.float32)
 
 
 def again(mesh: Mesh, folder: Path) -> Mesh:

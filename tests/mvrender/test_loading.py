@@ -28,7 +28,7 @@ from mvrender.cameras import parse_rig
 from mvrender.errors import FAILURE_CODES, MeshError
 from mvrender.formats import FORMATS
 from mvrender.loading import load
-from mvrender.mesh import Limits, Mesh, normalise
+from mvrender.mesh import Limits, Mesh, normalize
 
 RED, GREEN = (200, 40, 20), (30, 180, 60)
 
@@ -64,7 +64,7 @@ def corners(mesh: Mesh | trimesh.Trimesh) -> NDArray[np.float64]:
 
 def code_of(path: Path, **options: Any) -> str:
     with pytest.raises(MeshError) as error:
-        normalise(load(path, **options).mesh)
+        normalize(load(path, **options).mesh)
     assert error.value.code in FAILURE_CODES
     return error.value.code
 
@@ -167,7 +167,7 @@ def test_textures_keep_their_orientation(name: str, tmp_path: Path) -> None:
     textured(trimesh.creation.box((1, 1, 1)), quadrants()).export(path)
     loaded = load(path)
     assert loaded.facts["textured"]
-    views = RasterRenderer().render(normalise(loaded.mesh), parse_rig("ring:1@0"), ["texture"], 96)
+    views = RasterRenderer().render(normalize(loaded.mesh), parse_rig("ring:1@0"), ["texture"], 96)
     front = views.images[0, 0].astype(int)
     upper_left, upper_right, lower_left, lower_right = (front[y, x] for y in (36, 60) for x in (36, 60))
     assert upper_left.argmax() == 0 and upper_right.argmax() == 1 and lower_left.argmax() == 2

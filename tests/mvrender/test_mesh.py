@@ -14,7 +14,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from mvrender.errors import MeshError
-from mvrender.mesh import UP_AXES, Mesh, check, enclosing_ball, normalise, rotate_to_y_up
+from mvrender.mesh import UP_AXES, Mesh, check, enclosing_ball, normalize, rotate_to_y_up
 
 # Whole numbers make ties, doubles, lines and planes likely.
 CLOUDS = st.one_of(
@@ -100,7 +100,7 @@ def test_normalised_meshes_forget_place_and_scale(seed: int, power: float, place
     points = rng.normal(size=(30, 3))
     faces = rng.integers(0, 30, (40, 3)).astype(np.int32)
     moved = ((points + place) * 10**power).astype(np.float32)
-    here, there = (normalise(Mesh(p.astype(np.float32), faces), fit).vertices for p in (points, moved))
+    here, there = (normalize(Mesh(p.astype(np.float32), faces), fit).vertices for p in (points, moved))
     used = np.unique(faces)
     np.testing.assert_allclose(here[used], there[used], atol=1e-4)
     if fit == "sphere":
@@ -117,13 +117,13 @@ def test_normalised_meshes_forget_place_and_scale(seed: int, power: float, place
 def test_vertices_that_no_face_uses_count_for_nothing(fit: Any) -> None:
     box = mesh_of(trimesh.creation.box((1, 2, 3)))
     stray = Mesh(np.vstack([box.vertices, [(1e6, 0, 0)]]).astype(np.float32), box.faces)
-    np.testing.assert_array_equal(normalise(stray, fit).vertices[:-1], normalise(box, fit).vertices)
+    np.testing.assert_array_equal(normalize(stray, fit).vertices[:-1], normalize(box, fit).vertices)
 
 
 def test_normalise_keeps_the_looks() -> None:
     box = trimesh.creation.box((1, 2, 3))
     colors = np.arange(24, dtype=np.uint8).reshape(8, 3)
-    mesh = normalise(mesh_of(box, vertex_colors=colors, notes=("a note",)))
+    mesh = normalize(mesh_of(box, vertex_colors=colors, notes=("a note",)))
     assert mesh.vertex_colors is colors and mesh.notes == ("a note",) and mesh.has_color
 
 
@@ -149,17 +149,17 @@ CORNERS = np.array([(0, 0, 0), (1, 0, 0), (0, 1, 0)], np.float32)
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_refused_meshes(vertices: Any, faces: Any, code: str, fit: Any) -> None:
     with pytest.raises(MeshError) as error:
-        normalise(Mesh(vertices, faces), fit)
+        normalize(Mesh(vertices, faces), fit)
     assert error.value.code == code
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e30])
 def test_tiny_and_huge_meshes_are_drawn(scale: float) -> None:
     box = mesh_of(trimesh.creation.box((1, 2, 3)))
-    scaled = normalise(Mesh(box.vertices * np.float32(scale), box.faces))
-    np.testing.assert_allclose(scaled.vertices, normalise(box).vertices, atol=1e-6)
+    scaled = normalize(Mesh(box.vertices * np.float32(scale), box.faces))
+    np.testing.assert_allclose(scaled.vertices, normalize(box).vertices, atol=1e-6)
 
 
 def test_a_flat_mesh_is_no_point() -> None:
     check(Mesh(CORNERS, TRIANGLE))
-    assert np.ptp(normalise(Mesh(CORNERS, TRIANGLE)).vertices[:, 2]) == 0
+    assert np.ptp(normalize(Mesh(CORNERS, TRIANGLE)).vertices[:, 2]) == 0

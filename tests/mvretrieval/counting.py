@@ -22,10 +22,10 @@ def encoded(collection: Collection, run: Callable[[], IndexReport]) -> tuple[Ind
     count = 0
     real = encoder.encode_views
 
-    def counting(images: np.ndarray) -> np.ndarray:
+    def counting(images: np.ndarray, groups: np.ndarray | None = None) -> np.ndarray:
         nonlocal count
         count += len(images)
-        return real(images)
+        return real(images, groups)
 
     encoder.encode_views = counting  # type: ignore[method-assign]
     try:

@@ -113,7 +113,7 @@ def test_text_queries_find_their_class_with_an_image_only_encoder(
     assert mvr("search", trained[0], "--text", "coone") == 1
     assert "did you mean 'cone'?" in capsys.readouterr().err
     assert mvr("search", things.folder, "--text", "cone") == 1
-    assert "reads no words" in capsys.readouterr().err
+    assert "has no text tower" in capsys.readouterr().err
 
 
 def test_objects_added_later_are_embedded_with_the_adapter(adapted: tuple[Path, Adapter], tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ def test_every_command_has_help(mvr: Mvr, name: str) -> None:
         (["search", "{c}", "--id", "shape-000.ply", "-k", "0"], "-k is a number of hits from 1, not 0"),
         (["search", "{c}", "--id", "shape-00.ply"], "did you mean 'shape-0"),
         (["search", "{c}", "--id", "shape-000.ply", "--where", "labl = 'x'"], "did you mean 'label'"),
-        (["search", "{c}", "--text", "a chair"], "reads no words"),
+        (["search", "{c}", "--text", "a chair"], "has no text tower"),
         (["search", "{c}", "--mesh", "nothing.glb"], "no such file"),
         (["search", "nowhere", "--id", "x"], "is no collection: make one with 'mvr index"),
         (["search", "{c}", "--id", "shape-000.ply", "--html", "/dev/null/page.html"], "cannot be written"),

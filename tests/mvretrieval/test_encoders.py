@@ -18,7 +18,7 @@ from PIL import Image
 from torch import nn
 
 from mvretrieval.encoders import fused
-from mvretrieval.encoders.blocks import MeanOverPlaces
+from mvretrieval.encoders.blocks import PooledMobileNet
 from mvretrieval.encoders.encoder import ViewEncoder
 from mvretrieval.encoders.image_only import read_weights
 from mvretrieval.encoders.mobilenet import MobileNetV2, fold_batch_norms
@@ -108,7 +108,7 @@ def test_pictures_go_through_clip_as_its_own_transform_sends_them(
 
 def test_bfloat16_agrees_with_float32(clip: ViewEncoder, clip_file: Path) -> None:
     half = open_encoder(f"open_clip:{CLIP}@{clip_file}", "cpu", "bfloat16")
-    assert half.precision == "bfloat16" and half.precision_reason == "asked for"
+    assert half.precision == "bfloat16" and half.precision_reason == "requested"
     assert half.fingerprint == clip.fingerprint
     assert _cosines(half.encode_views(_pictures()), clip.encode_views(_pictures())).min() > 0.999
 
@@ -135,7 +135,7 @@ def test_pictures_may_lie_in_memory_in_any_way(clip: ViewEncoder) -> None:
 def test_clip_towers_without_what_is_computed_in_vain(changes: dict[str, Any], tmp_path: Path) -> None:
     import open_clip
 
-    from mvretrieval.encoders.cls_only import last_block_is_for_one
+    from mvretrieval.encoders.cls_only import supports_cls_only
 
     name = "-".join(["ViT-of", *changes, "for-tests"])
     small = {"image_size": 64, "layers": 3, "width": 64, "head_width": 16, "patch_size": 16}
@@ -145,7 +145,7 @@ def test_clip_towers_without_what_is_computed_in_vain(changes: dict[str, Any], t
     torch.manual_seed(0)
     model = open_clip.create_model(name).eval()
     torch.save(model.state_dict(), tmp_path / "clip.pt")
-    assert last_block_is_for_one(model.visual) == (not {"pool_type", "attentional_pool"} & set(changes))
+    assert supports_cls_only(model.visual) == (not {"pool_type", "attentional_pool"} & set(changes))
     encoder: Any = open_encoder(f"open_clip:{name}@{tmp_path / 'clip.pt'}", "cpu", "float32")
     with torch.inference_mode():
         expected = nn.functional.normalize(model.encode_image(encoder.pixels(_pictures(5, 64))), dim=1)
@@ -191,7 +191,7 @@ def test_mobilenet_is_torchvisions_with_batch_norms_folded(mobilenet_file: Path)
     with torch.inference_mode():
         expected = network.eval().features((pixels - mean[:, None, None]) / std[:, None, None]).mean(dim=(2, 3)).numpy()
     assert _cosines(encoder.encode_views(_pictures()), expected).min() > 0.9999
-    with pytest.raises(EncoderError, match="reads no words"):
+    with pytest.raises(EncoderError, match="has no text tower"):
         encoder.encode_text(["a chair"])
 
 
@@ -246,7 +246,7 @@ def test_mobilenet_has_the_names_of_torchvisions_weights() -> None:
     assert [name for name in theirs if not name.startswith("classifier.")] == list(MobileNetV2().state_dict())
 
 
-def _mobilenet(same_padding: bool) -> MeanOverPlaces:
+def _mobilenet(same_padding: bool) -> PooledMobileNet:
     """With weights, norms and their statistics as after training, folded as an encoder's."""
     torch.manual_seed(0)
     network = MobileNetV2(same_padding)
@@ -260,7 +260,7 @@ def _mobilenet(same_padding: bool) -> MeanOverPlaces:
                 nn.init.uniform_(tensor, low, high)  # type: ignore[arg-type]
             nn.init.uniform_(module.bias, -0.2, 0.2)
     fold_batch_norms(network.eval())
-    return MeanOverPlaces(network.features)
+    return PooledMobileNet(network.features)
 
 
 def test_any_model_of_timm_with_local_weights(tmp_path: Path) -> None:
@@ -327,7 +327,7 @@ def test_files_that_hold_other_weights_or_none(mobilenet_file: Path, clip_file: 
 
 
 def test_clip_has_every_weight_of_its_file(clip_file: Path) -> None:
-    found = open_encoder(f"open_clip:{CLIP}@{clip_file}", "cpu", "float32").whole.state_dict()  # type: ignore[attr-defined]
+    found = open_encoder(f"open_clip:{CLIP}@{clip_file}", "cpu", "float32").full_model.state_dict()  # type: ignore[attr-defined]
     state = torch.load(clip_file, weights_only=True)
     assert found.keys() == state.keys()
     assert all(torch.equal(found[name], weights) for name, weights in state.items())

@@ -229,7 +229,7 @@ def test_questions_that_cannot_be_asked(things: Collection, query: Query, said: 
 def test_other_errors_of_questions(things: Collection) -> None:
     with pytest.raises(QueryError, match="number of hits from 1, not 0"):
         things.search(Query(id="shape-000.ply"), k=0)
-    with pytest.raises(EncoderError, match="builtin: reads no words"):
+    with pytest.raises(EncoderError, match="has no text tower"):
         things.search(Query(text="a chair"))
     with pytest.raises(CollectionError, match="no object 'x'"):
         things.search(Query(id="x"))

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from mvretrieval.describe import Describer, DescriberConfig
-from mvretrieval.encoders.blocks import MeanOverPlaces
+from mvretrieval.encoders.blocks import PooledMobileNet
 from mvretrieval.encoders.network import NetworkEncoder
 from mvretrieval.encoders.registry import absolute_encoder, open_encoder, public_encoder
 from mvretrieval.encoders.tuned import read_config
@@ -243,7 +243,7 @@ def test_a_training_that_diverges_leaves_nothing(clip_id: str, pictures: Picture
 def test_the_bias_of_mobilenet_is_learnt(mobilenet_id: str, pictures: Pictures) -> None:
     encoder = opened(mobilenet_id)
     tune(encoder, pictures, TuneConfig(**FEW, method="last-blocks", bias=True))
-    assert isinstance(encoder.network, MeanOverPlaces) and encoder.network.still > 10
+    assert isinstance(encoder.network, PooledMobileNet) and encoder.network.n_frozen > 10
     assert float(encoder.network.get_parameter("tuned_bias").abs().max()) > 1e-6
 
 

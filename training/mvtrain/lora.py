@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from mvretrieval.encoders.blocks import blocks_of
+from mvretrieval.encoders.blocks import residual_blocks
 from mvretrieval.errors import TrainingError
 
 
@@ -63,7 +63,7 @@ def attention_weights(network: nn.Module) -> list[tuple[str, nn.Module, str]]:
     """
     found = [
         (f"{block_name}.{name}", owner, weight)
-        for block_name, block in blocks_of(network)
+        for block_name, block in residual_blocks(network)
         for name, module in block.named_modules()
         for owner, weight in _weights(module)
     ]

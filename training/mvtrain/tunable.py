@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mvretrieval.encoders.blocks import MeanOverPlaces, after_blocks, blocks_of
-from mvretrieval.encoders.cross_view import sees_together, set_together, try_joining
+from mvretrieval.encoders.blocks import PooledMobileNet, modules_after_blocks, residual_blocks
+from mvretrieval.encoders.cross_view import check_cross_view, has_cross_view, set_views_per_object
 from mvretrieval.encoders.encoder import Precision
 from mvretrieval.encoders.network import Architecture, NetworkEncoder
 from mvretrieval.encoders.tuned import extend
@@ -31,14 +31,14 @@ def check_tunable(encoder: NetworkEncoder, config: TuneConfig) -> None:
     if config.loss == "text" and not encoder.has_text:
         raise TrainingError(f"{encoder.id} reads no words, which the text loss compares with: take another --loss")
     try:
-        blocks = len(blocks_of(encoder.network))
+        blocks = len(residual_blocks(encoder.network))
         if config.method == "lora":
             attention_weights(encoder.network)
         elif config.last_blocks > blocks:
             raise TrainingError(f"the network has {blocks} blocks; --last-blocks {config.last_blocks} is more")
-        if architecture.cross_view and not sees_together(encoder.network):
+        if architecture.cross_view and not has_cross_view(encoder.network):
             size = encoder.image_size
-            try_joining(
+            check_cross_view(
                 encoder.network, architecture.cross_view, encoder.pixels(np.zeros((2, size, size, 3), np.uint8))
             )
     except EncoderError as error:
@@ -65,9 +65,9 @@ def make_tunable(encoder: NetworkEncoder, config: TuneConfig) -> None:
     encoder.architecture = architecture
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(name in chosen)
-    if isinstance(network, MeanOverPlaces):
+    if isinstance(network, PooledMobileNet):
         learnt = [any(parameter.requires_grad for parameter in block.parameters()) for block in network.features]
-        network.still = learnt.index(True) if any(learnt) else 0
+        network.n_frozen = learnt.index(True) if any(learnt) else 0
     network.to(encoder.device)
 
 
@@ -91,7 +91,7 @@ def _chosen(network: nn.Module, config: TuneConfig) -> set[str]:
     if config.method == "lora":
         low_rank = [path for path, module in network.named_modules() if isinstance(module, LowRank)]
         return chosen | {f"{path}.{part}" for path in low_rank for part in ("down", "up")}
-    parts = [name for name, _ in blocks_of(network)[-config.last_blocks :]] + after_blocks(network)
+    parts = [name for name, _ in residual_blocks(network)[-config.last_blocks :]] + modules_after_blocks(network)
     return chosen | {name for name in names if any(name == part or name.startswith(f"{part}.") for part in parts)}
 
 
@@ -102,7 +102,7 @@ def checkpoint_activations(network: nn.Module) -> None:
         if callable(switch):
             switch(True)
             return
-    for _, block in blocks_of(network):
+    for _, block in residual_blocks(network):
         block.forward = _again(block.forward)
 
 
@@ -144,7 +144,7 @@ class TuningModule(nn.Module):
         b, v = mask.shape
         half = torch.autocast(pixels.device.type, torch.bfloat16) if self.precision == "bfloat16" else nullcontext()
         # Not only for the forward pass: activations may be computed again in the backward pass.
-        set_together(self.network, v)
+        set_views_per_object(self.network, v)
         with half:
             vectors = self.network(pixels)
         views = nn.functional.normalize(vectors.float(), dim=1).reshape(b, -1, v, vectors.shape[1])

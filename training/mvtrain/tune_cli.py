@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import tyro
 
-from mvrender.renderer import BackendName, choose
+from mvrender.backends.selection import choose_backend
+from mvrender.renderer import BackendName
 from mvrender.shading import parse_styles
 from mvretrieval.api import Collection
 from mvretrieval.console import counted, progress, run_record, say
@@ -310,7 +311,7 @@ def _rendered(options: Options, described: DescriberConfig) -> Pictures:
         if options.where is not None:
             raise TrainingError("--where filters a collection: index the meshes first, or leave it out")
         objects = of_folder(options.meshes, options.by, options.labels)
-    backend, reason = choose(options.backend)
+    backend, reason = choose_backend(options.backend)
     looks = f"{described.rig}, {', '.join(described.styles)}, {described.size} px"
     say(f"views: {looks}; {backend} ({reason}); kept in {_views_folder(options)}")
     spec = RenderSpec(parse_rig(described.rig), described.styles, described.size, backend)

@@ -89,7 +89,7 @@ def class_words(collection: Collection, names: Sequence[str], templates: Sequenc
         return np.asarray((vectors.astype(np.float64) @ matrix.T).round(9))
 
     encoder = collection.describer.encoder
-    temperature = getattr(encoder, "temperature", None) or CLIP_TEMPERATURE
+    temperature = encoder.temperature or CLIP_TEMPERATURE
     return Words(said, _others(names, said), by_cosine, temperature, encoder.id)
 
 

@@ -1,1 +1,1 @@
-"""One module for each way to draw; `renderer.open_renderer` imports the one that is asked for."""
+"""Render backends, one module each. `selection` chooses one and opens it."""
