@@ -16,7 +16,7 @@ from mvretrieval.procedural_shapes import make_object, write_objects
 
 def main(folder: Path) -> None:
     meshes = folder / "meshes"
-    count = write_objects(meshes, per_kind=4)  # GLB files and labels.csv
+    count = write_objects(meshes, per_class=4)  # GLB files and labels.csv
     print(f"{count} meshes in {meshes.name}/")
 
     config = DescriberConfig(encoder="builtin:", size=128)

@@ -8,13 +8,13 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from mvretrieval import Collection, DescriberConfig, IndexOptions, Query, Refinement, Term
+from mvretrieval import Collection, DescriberConfig, Hit, IndexOptions, Query, Refinement, Term
 from mvretrieval.procedural_shapes import write_objects
 
 
 def main(folder: Path) -> None:
     meshes = folder / "meshes"
-    write_objects(meshes, per_kind=4)
+    write_objects(meshes, per_class=4)
     with Collection.create(folder / "things", DescriberConfig(encoder="builtin:", size=128)) as things:
         things.add_folder(meshes, options=IndexOptions(labels=meshes / "labels.csv"))
 
@@ -36,7 +36,7 @@ def main(folder: Path) -> None:
         print("gear, confidence from 0.5:", ", ".join(f"{hit.id} {hit.confidence:.2f}" for hit in hits))
 
 
-def show(title: str, hits: list) -> None:
+def show(title: str, hits: list[Hit]) -> None:
     print(f"{title}: " + ", ".join(f"{hit.id} {hit.score:.2f}" for hit in hits))
 
 

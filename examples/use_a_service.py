@@ -20,7 +20,7 @@ from mvretrieval.procedural_shapes import make_object, write_objects
 
 def main(folder: Path) -> None:
     meshes, things = folder / "meshes", folder / "things"
-    write_objects(meshes, per_kind=2)
+    write_objects(meshes, per_class=2)
     with Collection.create(things, DescriberConfig(encoder="builtin:", size=128)) as collection:
         collection.add_folder(meshes, options=IndexOptions(labels=meshes / "labels.csv"))
 

@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mvretrieval.procedural_shapes import write_objects
 
@@ -36,7 +37,7 @@ UNSEEN = ("bottle", "car", "chair")
 
 def main(folder: Path) -> None:
     meshes, things, adapter = folder / "meshes", folder / "things", folder / "adapter"
-    write_objects(meshes, per_kind=6)
+    write_objects(meshes, per_class=6)
     embeddings = folder / "names.npz"
     np.savez(embeddings, names=np.array(list(ATTRIBUTES)), vectors=attribute_vectors())
     names = ", ".join(f"'{name}'" for name in UNSEEN)
@@ -50,7 +51,7 @@ def main(folder: Path) -> None:
     mvr("search", things, "--text", "chair", "-k", "3")
 
 
-def attribute_vectors() -> np.ndarray:
+def attribute_vectors() -> NDArray[np.float32]:
     """(N, E) one row per name: what a text encoder would return."""
     attributes = sorted({word for text in ATTRIBUTES.values() for word in text.split()})
     return np.array([[word in text.split() for word in attributes] for text in ATTRIBUTES.values()], np.float32)
