@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import trimesh
 from numpy.typing import NDArray
+from waiting import PATIENCE_S
 
 from mvrender.backends.raster import RasterRenderer
 from mvrender.backends.selection import open_renderer
@@ -242,7 +243,7 @@ def _open_elsewhere(**environment: str) -> str:
     )
     kept = {key: value for key, value in os.environ.items() if key != "GLCONTEXT_DEVICE_INDEX"}
     done = subprocess.run(
-        [sys.executable, "-c", script], env={**kept, **environment}, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", script], env={**kept, **environment}, capture_output=True, text=True, timeout=PATIENCE_S
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mvrender.cameras import RIG_EXAMPLES, Rig, cube, dodecahedron, look_at_origin, parse_rig, ring, sphere, views_of
@@ -126,7 +126,6 @@ def test_names_round_trip(name: str) -> None:
     np.testing.assert_array_equal(parse_rig(f" {name.upper()} ").cam_to_world, rig.cam_to_world)
 
 
-@settings(deadline=None)
 @given(st.integers(1, 256), st.floats(-90, 90))
 def test_every_rings_name_is_the_whole_rig(n_views: int, elevation_deg: float) -> None:
     rig = ring(n_views, elevation_deg)

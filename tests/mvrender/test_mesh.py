@@ -43,7 +43,7 @@ def mesh_of(parts: trimesh.Trimesh, **looks: Any) -> Mesh:
     return Mesh(parts.vertices.astype(np.float32), parts.faces.astype(np.int32), **looks)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(CLOUDS)
 def test_enclosing_ball_is_the_smallest(points: NDArray[np.float64]) -> None:
     centre, radius = enclosing_ball(points)
@@ -88,7 +88,7 @@ def test_z_up_keeps_the_front_in_front() -> None:
     np.testing.assert_array_equal(turned.vertices, [(0, 0, 1), (1, 0, 0), (0, 1, 0)])
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     st.integers(0, 10_000),
     st.floats(-6, 6),

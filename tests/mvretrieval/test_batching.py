@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import gc
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from error_codes import raises_code
 from numpy.typing import NDArray
+from waiting import wait_for
 
 from mvretrieval.encoders.batching import BatchingEncoder
 from mvretrieval.encoders.builtin import BuiltinEncoder
@@ -59,13 +60,6 @@ def images_of(*values: int, side: int = 4) -> NDArray[np.uint8]:
     return np.stack([np.full((side, side, 3), value, np.uint8) for value in values])
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Poll without a deadline: a slow machine only makes it longer."""
-    pause = threading.Event()
-    while not condition():
-        pause.wait(0.001)
-
-
 def test_concurrent_requests_are_batched_and_each_gets_its_own_vectors() -> None:
     inner = RecordingEncoder()
     encoder = BatchingEncoder(inner, max_images=12)
@@ -76,7 +70,7 @@ def test_concurrent_requests_are_batched_and_each_gets_its_own_vectors() -> None
         first = threads.submit(encoder.encode_views, images_of(1))
         inner.entered.wait()
         futures = [threads.submit(encoder.encode_views, images_of(*values)) for values in requests if values]
-        wait_until(lambda: len(encoder._pending) == n_sent)
+        wait_for(lambda: len(encoder._pending) == n_sent)
         inner.gate.set()
         found = [future.result()[:, 0].tolist() for future in futures]
         assert first.result()[:, 0].tolist() == [1]
@@ -93,7 +87,7 @@ def test_groups_stay_distinct_and_image_sizes_are_not_mixed() -> None:
         first = threads.submit(encoder.encode_views, images_of(1))
         inner.entered.wait()
         views = [threads.submit(encoder.encode_views, images_of(2, 3, 4), np.array([0, 0, 1])) for _ in range(3)]
-        wait_until(lambda: len(encoder._pending) == 3)
+        wait_for(lambda: len(encoder._pending) == 3)
         large = threads.submit(encoder.encode_views, images_of(5, side=8))
         text = threads.submit(encoder.encode_text, ["four"])
         inner.gate.set()

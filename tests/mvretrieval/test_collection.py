@@ -8,8 +8,6 @@ import sqlite3
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +17,7 @@ import psutil
 import pytest
 from conftest import small_collection
 from made_meshes import SMALL, new_object, unit, write_shapes
+from waiting import wait_for
 
 from mvrender.errors import MeshError
 from mvretrieval.api import Collection, OpenOptions
@@ -366,7 +365,7 @@ def test_render_workers_start_at_once_where_asked_and_end_with_the_collection(tm
     with Collection.create(tmp_path / "things", SMALL, machine):
         workers = set(us.children()) - before
         assert len(workers) == 2
-        _wait_until(lambda: all(worker.nice() == min(us.nice() + 10, 19) for worker in workers))  # they step back
+        wait_for(lambda: all(worker.nice() == min(us.nice() + 10, 19) for worker in workers))  # they step back
     with Collection.open(tmp_path / "things", machine):
         assert len(set(us.children()) - before) == 2
     with pytest.raises(EncoderError):
@@ -379,13 +378,6 @@ def test_workers_that_cannot_be_started_leave_the_right_to_write(tmp_path: Path)
     with pytest.raises(DescriberError, match="no mesh can be seen") as _kept:  # with what is left of the attempt
         Collection.open(tmp_path / "things", OpenOptions(start_workers=True), write=True)
     Collection.open(tmp_path / "things", write=True).close()
-
-
-def _wait_until(holds: Callable[[], bool]) -> None:
-    until = time.monotonic() + 30
-    while not holds():
-        assert time.monotonic() < until
-        time.sleep(0.05)
 
 
 def test_a_kill_while_a_collection_is_made_leaves_room_for_the_next_try(tmp_path: Path) -> None:

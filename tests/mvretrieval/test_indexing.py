@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import pytest
 from conftest import small_collection
 from counting import counts, encoded
 from made_meshes import SMALL, box, shape, write_shapes
+from waiting import wait_for
 
 from mvretrieval.api import Collection, OpenOptions
 from mvretrieval.errors import CollectionError, DescriberError, LabelsError
@@ -399,17 +399,17 @@ def test_whitening_is_fitted_at_the_end_of_the_run_that_can(tmp_path: Path) -> N
 def _wait_for_objects(folder: Path, count: int, process: subprocess.Popen[str]) -> None:
     from mvretrieval.store.store import Store
 
-    end = time.monotonic() + 60
-    while time.monotonic() < end:
-        if (folder / FILE).exists():
-            store = Store.open(folder)
-            enough = store.count() >= count
-            store.close()
-            if enough:
-                return
+    def enough() -> bool:
         assert process.poll() is None, "the run ended before it could be killed"
-        time.sleep(0.01)
-    raise AssertionError("nothing was indexed in a minute")
+        if not (folder / FILE).exists():
+            return False
+        store = Store.open(folder)
+        try:
+            return store.count() >= count
+        finally:
+            store.close()
+
+    wait_for(enough)
 
 
 def test_a_killed_run_goes_on_without_repeating_itself(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def test_a_column_is_a_number_where_all_of_it_is(cells: list[str], values: list[
     assert [type(value) for value in found] == [type(value) for value in values]
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(
         st.one_of(

@@ -90,7 +90,7 @@ def _naive_dcg(relevant: list[bool]) -> float:
     return sum(1 / math.log2(rank + 1) for rank, hit in enumerate(relevant, start=1) if hit)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @over(st.lists(st.booleans(), min_size=1, max_size=130).filter(any))
 def test_agrees_with_the_definitions(ranking: list[bool]) -> None:
     relevant = np.array([ranking])

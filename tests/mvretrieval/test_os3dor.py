@@ -40,7 +40,7 @@ def _naive(relevant: list[bool], max_relevant: int) -> dict[str, float]:
     }
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.lists(st.lists(st.booleans(), min_size=140, max_size=140).filter(any), min_size=1, max_size=4),
     st.integers(1, 140),

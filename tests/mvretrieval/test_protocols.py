@@ -22,7 +22,7 @@ def _ids(labels: list[Any]) -> list[str]:
     return [f"{i * 37 % 101}.glb" for i in range(len(labels))]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(_LABELS, st.integers(1, 8), st.integers(0, 3))
 def test_the_draw_leaves_every_class_something_to_find(labels: list[Any], per_class: int, seed: int) -> None:
     ids = _ids(labels)
@@ -49,7 +49,7 @@ def test_another_seed_is_another_draw_and_every_object_has_its_turn() -> None:
     assert {query for draw in draws for query in draw} == set(_ids(labels))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(_LABELS)
 def test_leave_one_out_agrees_with_a_loop(labels: list[Any]) -> None:
     task = leave_one_out_task(labels)
@@ -75,7 +75,7 @@ def test_a_query_that_lost_its_like_is_skipped_and_counted() -> None:
 # -- the file ----------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.text(), unique=True, max_size=5), st.integers(1, 9), st.integers(0, 2**40), st.integers(0, 9))
 def test_the_file_holds_the_draw(
     tmp_path_factory: pytest.TempPathFactory, ids: list[str], n: int, seed: int, m: int

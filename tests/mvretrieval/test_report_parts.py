@@ -46,7 +46,7 @@ def _naive(relevant: list[bool]) -> list[float]:
     return [max(precision for found, precision in points if 20 * found >= level * total) for level in range(21)]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.booleans(), min_size=1, max_size=60).filter(any))
 def test_the_curve_is_the_definition(ranking: list[bool]) -> None:
     relevant = np.array([ranking])
@@ -121,7 +121,7 @@ def test_confusions_count_first_hits() -> None:
 # -- choice of queries -------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.tuples(st.sampled_from([0.0, 0.2, 0.5, 1.0]), st.integers(0, 3)), min_size=1, max_size=30))
 def test_best_and_worst_share_nothing_and_vary(pairs: list[tuple[float, int]]) -> None:
     values, codes = np.array([p[0] for p in pairs]), np.array([p[1] for p in pairs])

@@ -53,7 +53,7 @@ def _some(seed: int, n_styles: int, n: int, n_objects: int, n_views: int) -> tup
 sizes = st.tuples(st.integers(0, 99), st.integers(1, 3), st.integers(1, 5), st.integers(0, 6), st.integers(1, 5))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(size=sizes, one_way=st.booleans())
 def test_matching_equals_its_twin(size: tuple[int, int, int, int, int], one_way: bool) -> None:
     query, mask, gallery, masks = _some(*size)
@@ -61,7 +61,7 @@ def test_matching_equals_its_twin(size: tuple[int, int, int, int, int], one_way:
     np.testing.assert_allclose(view_match(query, mask, gallery, masks, one_way), expected, atol=1e-6)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(size=sizes, one_way=st.booleans(), left=st.sampled_from([0.0, 9.0, np.nan, np.inf]))
 def test_order_and_masked_views_make_no_difference(
     size: tuple[int, int, int, int, int], one_way: bool, left: float

@@ -25,7 +25,7 @@ def _exact(differences: list[float]) -> float:
     )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.lists(st.sampled_from([-1.0, -0.4, -0.1, 0.0, 0.1, 0.3, 0.7, 1.0]), min_size=1, max_size=9), st.integers(0, 99)
 )

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_meshes import SMALL, new_object, unit, write_shapes
 from numpy.typing import NDArray
+from waiting import PATIENCE_S
 
 from mvretrieval.api import Collection
 from mvretrieval.augmentation import average_neighbours, smooth
@@ -171,7 +172,7 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(steps=steps, kind=st.sampled_from(["exact", "approximate"]))
 def test_after_any_history_a_refresh_makes_it_right(
     steps: list[tuple[str, int, int]], kind: IndexKind, tmp_path_factory: pytest.TempPathFactory
@@ -280,7 +281,7 @@ def test_searching_in_threads_while_it_is_smoothed(collection: Collection) -> No
         collection.augmenter.refresh()
     stop.set()
     for thread in threads:
-        thread.join(60)
+        thread.join(PATIENCE_S)
         assert not thread.is_alive()
     assert wrong == []
     _assert_smoothed(collection, 4)

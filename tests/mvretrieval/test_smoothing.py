@@ -43,7 +43,7 @@ def _plain_smooth(vectors: Vectors, k: int, alpha: float) -> Vectors:
 settings_of_smoothing = st.tuples(st.integers(0, 30), st.sampled_from([0.0, 0.5, 1.0, 3.0, 8.0]))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(n=st.integers(1, 25), how=settings_of_smoothing, seed=st.integers(0, 9), repeated=st.sampled_from([0, 0, 3]))
 def test_smoothing_and_expansion_equal_their_twins(n: int, how: tuple[int, float], seed: int, repeated: int) -> None:
     vectors, queries = _vectors(n, seed=seed, repeated=min(repeated, n // 2)), _vectors(5, seed=seed + 100)
@@ -52,7 +52,7 @@ def test_smoothing_and_expansion_equal_their_twins(n: int, how: tuple[int, float
     np.testing.assert_allclose(expand(queries, vectors, *how), twin, atol=2e-6)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(n=st.integers(1, 14), how=settings_of_smoothing, expand_k=st.integers(0, 16), seed=st.integers(0, 9))
 def test_a_question_asks_a_gallery_that_has_never_seen_it(
     n: int, how: tuple[int, float], expand_k: int, seed: int

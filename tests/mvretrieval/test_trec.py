@@ -76,7 +76,7 @@ def test_the_files_alone_give_the_same_evaluation(tmp_path: Path, protocol: str)
         assert _same(evaluate(task, scores, measure, IDS), evaluate_run(qrels, run, measure))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @over(st.lists(st.floats(width=32, allow_nan=False), min_size=3, max_size=8), st.floats(1e-12, 1e-6))
 def test_a_run_keeps_the_order_of_any_scores(
     tmp_path_factory: pytest.TempPathFactory, values: list[float], apart: float
@@ -94,7 +94,7 @@ def test_a_run_keeps_the_order_of_any_scores(
     assert len({np.float32(score) for score in run.values()}) == len(run)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @over(st.lists(st.text(min_size=1, max_size=8), min_size=2, max_size=6, unique=True))
 def test_any_id_survives(tmp_path_factory: pytest.TempPathFactory, ids: list[str]) -> None:
     folder = tmp_path_factory.mktemp("trec")

@@ -83,7 +83,7 @@ def _changed(
     return index
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(steps=changes, allowed=st.lists(st.integers(0, 80), max_size=30, unique=True))
 def test_any_sequence_of_changes_finds_what_brute_force_finds(
     steps: list[tuple[str, list[int]]], allowed: list[int], tmp_path_factory: pytest.TempPathFactory
@@ -94,7 +94,7 @@ def test_any_sequence_of_changes_finds_what_brute_force_finds(
     _assert_equal(index, truth, allowed)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(steps=changes, allowed=st.lists(st.integers(0, 80), max_size=30, unique=True))
 def test_codes_know_what_is_there_after_any_sequence_of_changes(
     steps: list[tuple[str, list[int]]], allowed: list[int], tmp_path_factory: pytest.TempPathFactory
@@ -301,7 +301,7 @@ def test_auto_follows_the_size() -> None:
 # -- scoring all of them -----------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 1000),
     n=st.integers(1, 400),

@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from commands import runner
 from counting import counts, encoded
 from made_meshes import SMALL, write_shapes
 from PIL import Image
+from waiting import wait_for
 
 from mvrender.cameras import RIG_EXAMPLES, parse_rig
 from mvrender.pool import Job, Rendered, RenderPool, RenderSpec
@@ -288,11 +288,7 @@ def test_a_killed_run_goes_on_without_repeating_itself(views: Path, tmp_path: Pa
     command += ["--views", str(views / "views.csv"), "--encoder", "builtin:", "--size", "64", "--workers", "1"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
-        end = time.monotonic() + 60
-        while time.monotonic() < end and process.poll() is None:
-            if (folder / FILE).exists() and stored(folder):
-                break
-            time.sleep(0.01)
+        wait_for(lambda: process.poll() is not None or ((folder / FILE).exists() and stored(folder)))
     finally:
         process.send_signal(signal.SIGKILL)
         process.communicate()

@@ -79,7 +79,7 @@ def test_weights_that_cannot_be() -> None:
         normalised(np.ones((1, 3)), np.ones((1, 2), bool))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.integers(0, 10_000), st.permutations(range(V)), st.permutations(range(C)), st.sampled_from(["logits", "after"])
 )

@@ -126,7 +126,7 @@ def combined(inner: st.SearchStrategy[tuple[str, Predicate]]) -> st.SearchStrate
     return st.one_of(negated, st.builds(both, st.tuples(inner, inner), st.sampled_from(["and", "or"])))
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(expression=st.recursive(comparisons(), combined, max_leaves=6))
 def test_selects_what_a_reading_in_python_selects(store: Store, expression: tuple[str, Predicate]) -> None:
     text, predicate = expression
@@ -157,7 +157,7 @@ def test_a_string_becomes_a_parameter_and_no_sql(text: str) -> None:
     assert condition.sql == parse_where("label = 'x' and faces < 5", COLUMNS).sql
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.one_of(
         st.text(),

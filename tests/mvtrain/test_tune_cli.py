@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import trimesh
 from made_pictures import write_clip
+from waiting import PATIENCE_S
 
 from mvrender.cameras import parse_rig
 from mvrender.pool import RenderSpec
@@ -210,7 +211,7 @@ def test_processes_that_follow_end_with_the_first(things: Path, tmp_path: Path) 
         )
         for ranks in ({"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in (0, 1))
     ]
-    said = [process.communicate(timeout=120)[1] for process in both]
+    said = [process.communicate(timeout=PATIENCE_S)[1] for process in both]
     assert [process.returncode for process in both] == [1, 1]
     assert "has a tuned encoder" in said[0] and "process 2 of 2 ends with the first one, which says why" in said[1]
     assert not any("Traceback" in text for text in said)

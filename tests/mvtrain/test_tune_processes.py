@@ -16,6 +16,7 @@ import torch
 from made_pictures import VIEWS, made_pictures, opened, write_clip
 from safetensors.torch import load_file
 from torch import Tensor
+from waiting import PATIENCE_S
 
 from mvretrieval.errors import TrainingError
 from mvretrieval.weighting.network import AdapterNetwork, NetworkConfig
@@ -68,7 +69,7 @@ def test_a_killed_tuning_goes_on_to_the_same_weights(
     folder: Path, undisturbed: dict[str, Tensor], tmp_path: Path
 ) -> None:
     killed = _start(folder, tmp_path / "out", 5)  # one step after the checkpoint of step 4
-    _, errors = killed.communicate(timeout=600)
+    _, errors = killed.communicate(timeout=PATIENCE_S)
     assert killed.returncode == -signal.SIGKILL, errors
     assert (tmp_path / "out" / FILE).exists() and not (tmp_path / "out" / "weights-0.safetensors").exists()
     # A kill while a checkpoint is written leaves the one before.
@@ -112,7 +113,7 @@ def test_two_processes_learn_what_one_learns(folder: Path, undisturbed: dict[str
     shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     both = [_start(folder, tmp_path / "out", RANK=str(rank), LOCAL_RANK=str(rank), **shared) for rank in (0, 1)]
     for process in both:
-        _, errors = process.communicate(timeout=600)
+        _, errors = process.communicate(timeout=PATIENCE_S)
         assert process.returncode == 0, errors
     shared_out = _weights(folder, tmp_path / "out")  # of the first, which keeps the best of its looks
     # A softmax does not see what all scores have in common: the last bias, and height on a ring. Their gradients are
