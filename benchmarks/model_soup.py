@@ -1,8 +1,8 @@
-"""Arithmetic with adapters: means over seeds (model soups, Wortsman et al. 2022), and carrying over what training changed.
+"""Arithmetic with adapter weights: averages (model soups, Wortsman et al. 2022) and differences (RE-AdaptIR).
 
-An adapter's weights are small and start at the same place, so those of several runs lie in one basin. RE-AdaptIR
-(Fleshman and Van Durme 2024) adds the difference that supervised tuning made in one domain to weights that were tuned
-without labels in another.
+Adapters are small and share their initialization, so the weights of several runs are in one basin. RE-AdaptIR (Fleshman
+and Van Durme 2024) adds the weight change of supervised training in one domain to weights trained without labels in
+another domain.
 """
 
 from __future__ import annotations
@@ -19,34 +19,34 @@ from mvretrieval.weighting.adapter import Adapter
 from mvretrieval.weighting.whitening import Whitening
 
 
-def average(adapters: Sequence[Adapter], shares: Sequence[float] | None = None) -> Adapter:
+def average(adapters: Sequence[Adapter], coefficients: Sequence[float] | None = None) -> Adapter:
     """Weighted mean of adapters' weights.
 
     Args:
-        adapters: trained on the same views with the same statistics.
-        shares: of each; equal by default. They should sum to 1.
+        adapters: trained on the same kind of views with the same whitening.
+        coefficients: of each; equal by default. They should sum to 1.
 
     Raises:
-        AdapterError: they are of different kinds, or look through different statistics.
+        AdapterError: their networks or their whitening differ.
     """
     _check_alike(adapters)
-    shares = shares or [1 / len(adapters)] * len(adapters)
+    coefficients = coefficients or [1 / len(adapters)] * len(adapters)
     states = [adapter.network.state_dict() for adapter in adapters]
     mixed = {
-        name: torch.stack([share * state[name] for share, state in zip(shares, states, strict=True)]).sum(dim=0)
+        name: torch.stack([c * state[name] for c, state in zip(coefficients, states, strict=True)]).sum(dim=0)
         for name in states[0]
     }
     return _with_weights(adapters, mixed)
 
 
-def carry(onto: Adapter, tuned: Adapter, before: Adapter, strength: float = 1.0) -> Adapter:
-    """Add what tuning changed to another adapter: onto + strength * (tuned - before).
+def add_difference(onto: Adapter, tuned: Adapter, before: Adapter, strength: float = 1.0) -> Adapter:
+    """Add the weight change of a training to another adapter: onto + strength * (tuned - before).
 
     Args:
         onto: trained in the new domain, without labels.
         tuned: trained with labels in another domain.
-        before: where `tuned` started.
-        strength: how much of the difference.
+        before: the initial weights of `tuned`.
+        strength: factor of the difference.
 
     Raises:
         AdapterError: see `average`.
@@ -60,13 +60,14 @@ def _check_alike(adapters: Sequence[Adapter]) -> None:
         same_parts = first.config.network == other.config.network and first.config.dim == other.config.dim
         if not same_parts or first.config.styles != other.config.styles:
             raise AdapterError(
-                "adapters of different kinds have no weights in common: train them with the same options"
+                "the adapters have different networks: train them with the same options", code="different_networks"
             )
         first.config.check_fits(other.config.views)
         if not _same(first.whitening, other.whitening):
             raise AdapterError(
-                "the adapters whiten views differently, so their weights mean different things: train them with --start "
-                "from one adapter, or on the same objects"
+                "the adapters have different whitening, so their weights are not comparable: train them with --init-from "
+                "the same adapter, or on the same objects",
+                code="different_whitening",
             )
 
 
@@ -80,11 +81,11 @@ def _same(a: Whitening | None, b: Whitening | None) -> bool:
 
 
 def _with_weights(parts: Sequence[Adapter], weights: dict[str, Tensor]) -> Adapter:
-    """All classes were seen; a map to words was learnt for other vectors and is left behind, as are metrics."""
+    """An adapter with these weights that has seen all classes; text projection and metrics are dropped."""
     first = parts[0]
     classes = tuple(sorted({name for part in parts for name in part.config.classes}))
     text = "adapted" if first.config.text == "named" else first.config.text
     config = replace(first.config, metrics={}, training={}, classes=classes, text=text)
-    made = Adapter.untrained(config, first.whitening)
-    made.network.load_state_dict(weights)
-    return made
+    adapter = Adapter.untrained(config, first.whitening)
+    adapter.network.load_state_dict(weights)
+    return adapter

@@ -18,8 +18,8 @@ from benchmarks.learning import adapters, vectors
 from benchmarks.psb import base_meshes, psb, spread
 from mvretrieval.api import Collection
 from mvretrieval.weighting.text_embeddings import TextEmbeddings, plain_name
+from mvtrain.class_names import fit_text_projection
 from mvtrain.features import from_collection
-from mvtrain.names import fit_names
 
 
 def names_psb() -> dict[str, float]:
@@ -53,11 +53,11 @@ def _measured() -> dict[str, float]:
     train, unseen = np.flatnonzero(p.train), np.flatnonzero(p.unseen)
     labels = p.features.labels
     for adapter, found in zip(adapters(), vectors(), strict=True):
-        fit = fit_names(space, found[train], [labels[i] for i in train])
-        taught = {plain_name(labels[i]) for i in train} | set(fit.taught)
-        rows.append(_by_name(fit.space, found[unseen], [labels[i] for i in unseen], taught))
+        fit = fit_text_projection(space, found[train], [labels[i] for i in train])
+        taught = {plain_name(labels[i]) for i in train} | set(fit.names)
+        rows.append(_by_name(fit.text_embeddings, found[unseen], [labels[i] for i in unseen], taught))
         objects, _ = adapter.pool(meshes.views.astype(np.float32), meshes.mask, meshes.directions)
-        rows[-1] |= _recall(fit.space, objects, own_names, taught)
+        rows[-1] |= _recall(fit.text_embeddings, objects, own_names, taught)
     return spread(rows)
 
 

@@ -40,10 +40,11 @@ from mvretrieval.weighting.adapter import Adapter
 from mvtrain.checkpoint import FILE as CHECKPOINT
 from mvtrain.config import TrainConfig
 from mvtrain.features import Features
-from mvtrain.images import Pictures, of_collection, render
 from mvtrain.lora import LowRank, attach, merge
+from mvtrain.render_views import meshes_of_collection, render_views
 from mvtrain.tune_output import ADAPTER
 from mvtrain.validation import view_vectors
+from mvtrain.view_dataset import ViewDataset
 
 OPTIONS = ("--method", "last-blocks", "--last-blocks", "2", "--views-per-object", "2", "--max-steps", "200")
 
@@ -71,18 +72,18 @@ def _command(out: Path, *options: Any) -> list[str]:
 
 
 @cache
-def all_pictures() -> Pictures:
+def all_views() -> ViewDataset:
     """Views of all of PSB, as its collection has them."""
     with Collection.open(folder()) as collection:
         config = collection.describer.config
-        objects = of_collection(collection, "label", None)
-    spec = RenderSpec(parse_rig(config.rig), config.styles, config.size, choose_backend()[0])
-    return render(objects, spec, views_folder())
+        objects = meshes_of_collection(collection, "label", None)
+    spec = RenderSpec(parse_rig(config.rig), config.styles, config.size, choose()[0])
+    return render_views(objects, spec, views_folder())
 
 
 def seen_by(encoder: NetworkEncoder) -> Psb:
     """PSB with an encoder's view vectors in the place of its collection's."""
-    p, pictures = psb(), all_pictures()
+    p, pictures = psb(), all_views()
     rows = {object_id: row for row, object_id in enumerate(pictures.ids)}
     order = np.array([rows[object_id] for object_id in p.features.ids])
     views = view_vectors(encoder, pictures.take(order)).astype(np.float16)
@@ -134,7 +135,7 @@ def lora_equal() -> dict[str, float]:
     preprocessing = Preprocessing(224, (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
     weights = untrained_model(architecture).state_dict()
     encoder = build(architecture, preprocessing, "cpu", "float32", weights, "ViT-B-32")
-    images = np.concatenate([all_pictures().of(row)[0] for row in range(0, 40, 10)])
+    images = np.concatenate([all_views().images(row)[0] for row in range(0, 40, 10)])
     before = encoder.encode_views(images)
     attach(encoder.network, 8, 16.0)
     untrained = encoder.encode_views(images)

@@ -238,9 +238,9 @@ def test_an_untrained_adapter_does_not_change_text_vectors(clip_describer: Descr
 
 def test_training_with_the_text_loss(clip_describer: Describer) -> None:
     pytest.importorskip("pytorch_metric_learning")
+    from mvtrain.class_names import TEMPLATES, text_vectors
     from mvtrain.config import TrainConfig
     from mvtrain.features import Features
-    from mvtrain.names import TEMPLATES, text_vectors
     from mvtrain.train import train
 
     classes = ["furniture/chair", "Dog", "an airplane", "table_lamp"]
@@ -280,8 +280,8 @@ def test_training_with_the_text_loss(clip_describer: Describer) -> None:
     np.testing.assert_allclose(calls[0][sorted(classes).index("Dog")], describer.text_vectors(unit(raw))[0], atol=1e-5)
 
 
-def test_the_builtin_encoder_has_no_text_tower() -> None:
-    from mvtrain.names import text_vectors
+def test_builtin_features_read_no_words() -> None:
+    from mvtrain.class_names import text_vectors
 
     with pytest.raises(NoTextError):
         text_vectors(Describer(SMALL), ["chair"], None)

@@ -478,10 +478,10 @@ def test_commands(
         code, _, err = mvr(*wrong)
         assert code == 1 and said in err and "Traceback" not in err
     assert not (tmp_path / "new").exists()
-    from mvtrain.images import of_collection
+    from mvtrain.render_views import meshes_of_collection
 
     with Collection.open(c) as collection, pytest.raises(TrainingError, match="tuning draws its views from meshes"):
-        of_collection(collection, "label", None)
+        meshes_of_collection(collection, "label", None)
 
 
 def test_labels_of_meshes_are_labels_of_their_rendered_views(

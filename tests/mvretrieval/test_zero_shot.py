@@ -315,6 +315,6 @@ def test_templates(tmp_path: Path) -> None:
 
 
 def test_training_says_the_same_around_a_name() -> None:
-    from mvtrain.names import TEMPLATES
+    from mvtrain.class_names import TEMPLATES
 
     assert named_or_file(DEFAULT) == TEMPLATES

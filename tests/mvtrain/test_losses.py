@@ -1,4 +1,4 @@
-"""The losses that are ours, against their formulas written out."""
+"""Losses against their formulas."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ def _batch(classes: int = 5, per_class: int = 3, dim: int = 8) -> tuple[torch.Te
     return vectors, torch.arange(classes).repeat_interleave(per_class)
 
 
-def test_the_text_loss_is_cross_entropy_over_cosines_to_the_names() -> None:
+def test_text_loss_is_cross_entropy_over_cosines_to_class_names() -> None:
     vectors, classes = _batch()
     texts = 3 * torch.randn(5, 8)
     loss = make_loss(TrainConfig(loss="text", temperature=0.2), 5, 8, texts)
     expected = []
     for vector, own in zip(vectors.numpy(), classes.tolist(), strict=True):
         cosines = np.array([vector @ text / np.linalg.norm(text) for text in texts.numpy()])
-        chances = np.exp(cosines / 0.2) / np.exp(cosines / 0.2).sum()
-        expected.append(-math.log(chances[own]))
+        probabilities = np.exp(cosines / 0.2) / np.exp(cosines / 0.2).sum()
+        expected.append(-math.log(probabilities[own]))
     assert float(loss(vectors, classes)) == pytest.approx(np.mean(expected), rel=1e-5)
     assert not list(loss.parameters()), "the text encoder stays frozen"
 
 
-def test_supervised_contrastive_is_the_papers() -> None:
+def test_supervised_contrastive_loss_follows_the_paper() -> None:
     vectors, classes = _batch()
     loss = make_loss(TrainConfig(loss="supcon", temperature=0.1), 5, 8, None)
     expected = []
@@ -45,15 +45,15 @@ def test_supervised_contrastive_is_the_papers() -> None:
 
 
 @pytest.mark.parametrize("name", ["supcon", "multi-similarity", "prototypes", "text"])
-def test_classes_apart_cost_less_than_classes_mixed(name: LossName) -> None:
+def test_separated_classes_have_a_lower_loss_than_mixed_classes(name: LossName) -> None:
     config = TrainConfig(loss=name)
-    corners = torch.eye(8)[:5]
+    prototypes = torch.eye(8)[:5]
     torch.manual_seed(0)
-    loss = make_loss(config, 5, 8, corners)
+    loss = make_loss(config, 5, 8, prototypes)
     for parameter in loss.parameters():
         with torch.no_grad():
-            parameter.copy_(corners.reshape(parameter.shape) if parameter.shape[0] == 5 else corners.T)
+            parameter.copy_(prototypes.reshape(parameter.shape) if parameter.shape[0] == 5 else prototypes.T)
     classes = torch.arange(5).repeat_interleave(3)
-    apart, mixed = corners[classes], corners[torch.arange(5).repeat(3)]
+    separated, mixed = prototypes[classes], prototypes[torch.arange(5).repeat(3)]
     with torch.no_grad():
-        assert float(loss(apart, classes)) < float(loss(mixed, classes)) - 0.1
+        assert float(loss(separated, classes)) < float(loss(mixed, classes)) - 0.1

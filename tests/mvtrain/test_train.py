@@ -1,4 +1,4 @@
-"""Training: what is learnt carries over to classes that it never saw, and nothing else leaks in."""
+"""Adapter training: it generalizes to unseen classes, and validation data does not leak."""
 
 from __future__ import annotations
 
@@ -9,8 +9,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from made_features import DIM, TELLING, VIEWS, adapter_of, made_features, plain_mean, pooled, unit, with_noise
+from error_codes import raises_code
 from numpy.typing import NDArray
+from synthetic_features import (
+    DIM,
+    INFORMATIVE,
+    VIEWS,
+    adapter_of,
+    plain_mean,
+    pooled,
+    synthetic_features,
+    unit,
+    with_noise,
+)
 
 from mvretrieval.errors import TrainingError
 from mvretrieval.evaluation.metrics import leave_one_out
@@ -18,7 +29,7 @@ from mvretrieval.weighting.network import NetworkConfig
 from mvretrieval.weighting.whitening import Whitening
 from mvtrain.config import LossName, TrainConfig
 from mvtrain.features import Features
-from mvtrain.train import PASSES, Trained, train
+from mvtrain.train import DEFAULT_PASSES, Trained, train
 
 FEW = TrainConfig(
     whiten=0, folds=0, max_steps=30, evaluate_every=1, classes_per_batch=12, learning_rate=3e-3, min_views=2
@@ -39,11 +50,11 @@ def _state(trained: Trained) -> dict[str, torch.Tensor]:
     return trained.network.state_dict()
 
 
-# -- what is learnt ----------------------------------------------------------------------------------------------------
+# -- learning ----------------------------------------------------------------------------------------------------------
 
 
-def test_classes_that_training_never_saw_are_told_apart_better() -> None:
-    seen, unseen = made_features(24), made_features(10, seed=99)
+def test_training_improves_retrieval_of_unseen_classes() -> None:
+    seen, unseen = synthetic_features(24), synthetic_features(10, seed=99)
     records: list[dict[str, Any]] = []
     config = replace(FEW, folds=2, max_steps=60, evaluate_every=20, learning_rate=1e-2)
     trained = train(seen, config, log=records.append)
@@ -52,7 +63,7 @@ def test_classes_that_training_never_saw_are_told_apart_better() -> None:
     assert after > before + 0.15, (before, after)
     metrics = trained.metrics
     assert metrics["held_out_mAP"] > metrics["untrained_mAP"] + 0.05
-    # The last step whose loss against the best is tolerated; twice as many objects take twice as many steps to pass over.
+    # The last step within the tolerance of the best one. The final run has twice the objects, hence twice the steps.
     folds = [[r for r in records if r["stage"] == f"fold {n} of 2"] for n in (1, 2)]
     common = set.intersection(*({r["step"] for r in fold} for fold in folds))
     curve = {step: np.mean([r["mAP"] for fold in folds for r in fold if r["step"] == step]) for step in common}
@@ -62,19 +73,19 @@ def test_classes_that_training_never_saw_are_told_apart_better() -> None:
     assert records[-1]["stage"] == "all seen classes" and records[-1]["step"] == trained.steps
 
 
-@pytest.mark.parametrize("marked", [False, True], ids=["by direction", "by content"])
-def test_weights_go_to_the_views_that_tell_something(marked: bool) -> None:
-    """Noise from two cameras of six, or in half of each object's views wherever they are."""
+@pytest.mark.parametrize("marked", [False, True], ids=["by-direction", "by-content"])
+def test_view_weights_avoid_noise_views(marked: bool) -> None:
+    """Noise from two of six cameras, or in a random half of the views of each object."""
 
-    def spoilt(features: Features) -> tuple[Features, NDArray[np.bool_]]:
+    def add_noise(features: Features) -> tuple[Features, NDArray[np.bool_]]:
         noisy = np.zeros_like(features.mask)
         noisy[:, 1:3] = True
         if marked:
             noisy = np.random.default_rng(1).random(noisy.shape).argsort(axis=1) < VIEWS // 2
         return with_noise(features, noisy, marked), noisy
 
-    seen, _ = spoilt(made_features(24, nuisance=0.3))
-    unseen, noisy = spoilt(made_features(10, nuisance=0.3, seed=99))
+    seen, _ = add_noise(synthetic_features(24, nuisance=0.3))
+    unseen, noisy = add_noise(synthetic_features(10, nuisance=0.3, seed=99))
     network = NetworkConfig(instance_scores=marked, dataset_scores="none" if marked else "directions", linear=False)
     config = replace(FEW, network=network, max_steps=100, learning_rate=0.03, weight_decay=0, temperature=0.3)
     adapter = adapter_of(unseen, train(seen, config), network)
@@ -82,9 +93,9 @@ def test_weights_go_to_the_views_that_tell_something(marked: bool) -> None:
     on_noise = (weights[:, 0] * noisy).sum(axis=1)
     assert on_noise.mean() < 0.08 and on_noise.max() < 0.25 < noisy.mean(), on_noise
     assert _mean_ap(vectors, unseen) > _mean_ap(plain_mean(unseen.views, unseen.mask, None), unseen) + 0.02
-    if marked:  # the same object's views in another order: weights follow the content
-        turned = np.roll(unseen.views.astype(np.float32), 2, axis=2)
-        again, moved = adapter.pool(turned, unseen.mask, unseen.directions)
+    if marked:  # permuted views: weights follow the content
+        permuted = np.roll(unseen.views.astype(np.float32), 2, axis=2)
+        again, moved = adapter.pool(permuted, unseen.mask, unseen.directions)
         np.testing.assert_allclose(again, vectors, atol=1e-5)
         np.testing.assert_allclose(moved, np.roll(weights, 2, axis=2), atol=1e-5)
 
@@ -94,18 +105,18 @@ def _texts(classes: list[str], whitening: Whitening | None) -> NDArray[np.float3
     return unit(np.random.default_rng(3).standard_normal((100, DIM if whitening is None else whitening.dim))[codes])
 
 
-def _check_that_loss_falls(features: Features, config: TrainConfig) -> None:
-    """Below that of a network that stays as it is, on the very same batches."""
+def _check_loss_decreases(features: Features, config: TrainConfig) -> None:
+    """Compare with a network that does not learn, on the same batches."""
     config = replace(config, max_steps=15, learning_rate=0.02, weight_decay=0)
-    learnt = _losses(features, config, text_vectors=_texts)
+    falling = _losses(features, config, text_vectors=_texts)
     fixed = _losses(features, replace(config, learning_rate=1e-12), text_vectors=_texts)
-    assert len(learnt) == 15 and learnt[0] == fixed[0] and np.isfinite(learnt).all()
-    assert np.mean(learnt[-5:]) < 0.97 * np.mean(fixed[-5:]), (learnt, fixed)
+    assert len(falling) == 15 and falling[0] == fixed[0] and np.isfinite(falling).all()
+    assert np.mean(falling[-5:]) < 0.97 * np.mean(fixed[-5:]), (falling, fixed)
 
 
 @pytest.mark.parametrize("loss", ["supcon", "multi-similarity", "prototypes", "text"])
-def test_every_loss_falls(loss: LossName) -> None:
-    _check_that_loss_falls(made_features(), replace(FEW, loss=loss))
+def test_every_loss_decreases(loss: LossName) -> None:
+    _check_loss_decreases(synthetic_features(), replace(FEW, loss=loss))
 
 
 NETWORKS = [
@@ -120,13 +131,13 @@ NETWORKS = [
 
 @pytest.mark.parametrize("network", NETWORKS, ids=lambda network: f"{network.kind}-{network.dataset_scores}")
 @pytest.mark.parametrize("styles", [1, 2])
-def test_every_pooling_learns_from_any_number_of_styles(network: NetworkConfig, styles: int) -> None:
+def test_every_pooling_learns_with_one_and_two_styles(network: NetworkConfig, styles: int) -> None:
     config = replace(FEW, network=network, whiten=16 if styles == 2 else 0)
-    _check_that_loss_falls(made_features(styles=styles), config)
+    _check_loss_decreases(synthetic_features(styles=styles), config)
 
 
-def test_pooling_without_parameters_stays_what_it_is() -> None:
-    features, network = made_features(), NetworkConfig("mean", linear=False)
+def test_pooling_without_parameters_is_unchanged() -> None:
+    features, network = synthetic_features(), NetworkConfig("mean", linear=False)
     for folds in (0, 3):
         trained = train(features, replace(FEW, network=network, folds=folds))
         assert trained.steps == 0
@@ -134,12 +145,12 @@ def test_pooling_without_parameters_stays_what_it_is() -> None:
         np.testing.assert_allclose(vectors, plain_mean(features.views, features.mask, None), atol=1e-6)
 
 
-def test_objects_without_labels_learn_to_be_known_again() -> None:
-    """A nuisance of each view alone can be learnt away without a label."""
+def test_self_supervised_training_reduces_the_loss() -> None:
+    """Variation by view can be suppressed without labels."""
     rng = np.random.default_rng(0)
-    features = made_features(20, 1, nuisance=0.3)
+    features = synthetic_features(20, 1, nuisance=0.3)
     views = features.views.astype(np.float32)
-    views[..., TELLING:] += rng.standard_normal(views[..., TELLING:].shape)
+    views[..., INFORMATIVE:] += rng.standard_normal(views[..., INFORMATIVE:].shape)
     features = replace(features, labels=features.ids, views=unit(views).astype(np.float16))
     records: list[dict[str, Any]] = []
     trained = train(features, replace(FEW, folds=0, max_steps=40), log=records.append)
@@ -147,12 +158,12 @@ def test_objects_without_labels_learn_to_be_known_again() -> None:
     assert np.mean([r["loss"] for r in records[-5:]]) < 0.8 * np.mean([r["loss"] for r in records[:5]])
 
 
-# -- what must not leak ------------------------------------------------------------------------------------------------
+# -- leakage -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_fold_learns_nothing_of_the_classes_that_it_is_judged_by() -> None:
-    """The text loss asks for the vectors of the classes that a run learns, and shows it the run's statistics."""
-    features = made_features(9)
+def test_a_fold_uses_no_data_of_its_validation_classes() -> None:
+    """The text loss requests text vectors for the classes and the whitening of each run, which this test records."""
+    features = synthetic_features(9)
     runs: list[tuple[set[str], Whitening | None]] = []
 
     def texts(classes: list[str], whitening: Whitening | None) -> NDArray[np.float32]:
@@ -167,25 +178,25 @@ def test_a_fold_learns_nothing_of_the_classes_that_it_is_judged_by() -> None:
     assert [len(part) for part in held_out] == [3, 3, 3, 0]
     assert set.union(*held_out) == everything, "each class is held out once"
     for classes, whitening in runs:
-        wanted = features.of_classes(sorted(classes)).whitening(6)
-        assert whitening is not None and wanted is not None
-        np.testing.assert_array_equal(whitening.mean, wanted.mean)
-        np.testing.assert_array_equal(whitening.transform, wanted.transform)  # type: ignore[arg-type]
-    judged = [(features.of_classes(sorted(out)), run[1]) for out, run in zip(held_out[:3], runs[:3], strict=True)]
-    untrained = [_mean_ap(plain_mean(f.views, f.mask, whitening), f) for f, whitening in judged]
+        expected = features.of_classes(sorted(classes)).whitening(6)
+        assert whitening is not None and expected is not None
+        np.testing.assert_array_equal(whitening.mean, expected.mean)
+        np.testing.assert_array_equal(whitening.transform, expected.transform)  # type: ignore[arg-type]
+    validation = [(features.of_classes(sorted(out)), run[1]) for out, run in zip(held_out[:3], runs[:3], strict=True)]
+    untrained = [_mean_ap(plain_mean(f.views, f.mask, whitening), f) for f, whitening in validation]
     assert trained.metrics["untrained_mAP"] == pytest.approx(np.mean(untrained), abs=5e-3)
 
 
-def test_masked_views_never_matter() -> None:
-    features = made_features(8)
+def test_masked_views_have_no_effect() -> None:
+    features = synthetic_features(8)
     mask = np.random.default_rng(0).random(features.mask.shape) < 0.6
     mask[:, 0] = True
     states = []
     for garbage in (0.0, math.nan, 60000.0):
         views = np.where(mask[:, None, :, None], features.views, np.float16(garbage))
-        spoilt = replace(features, views=views, mask=mask)
+        masked = replace(features, views=views, mask=mask)
         config = replace(FEW, whiten=8, folds=2, max_steps=6, evaluate_every=3)
-        trained = train(spoilt, config)
+        trained = train(masked, config)
         states.append((_state(trained), trained.metrics, trained.whitening))
     for state, metrics, whitening in states[1:]:
         assert metrics == states[0][1] and all(math.isfinite(value) for value in metrics.values())
@@ -193,93 +204,95 @@ def test_masked_views_never_matter() -> None:
         assert all(torch.equal(state[name], states[0][0][name]) for name in state)
 
 
-def test_the_same_seed_makes_the_same_adapter_and_another_seed_another() -> None:
-    features = made_features(8)
+def test_training_is_deterministic_by_seed() -> None:
+    features = synthetic_features(8)
     config = replace(FEW, max_steps=8, folds=2)
     first, again, other = (_state(train(features, replace(config, seed=seed))) for seed in (1, 1, 2))
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert any(not torch.equal(first[name], other[name]) for name in first)
 
 
-def test_training_goes_on_from_an_adapter_and_keeps_its_statistics() -> None:
-    features, others = made_features(8), made_features(8, seed=5)
+def test_training_from_an_adapter_keeps_its_whitening() -> None:
+    features, others = synthetic_features(8), synthetic_features(8, seed=5)
     config = replace(FEW, whiten=8, max_steps=10)
     start = adapter_of(features, train(features, config))
     before = start.to_bytes()
-    # So small a step that what comes out is the start, and an untrained network would not be.
-    trained = train(others, replace(config, max_steps=1, learning_rate=1e-9, weight_decay=0), start=start)
+    # With a negligible learning rate the result is the initial adapter.
+    trained = train(others, replace(config, max_steps=1, learning_rate=1e-9, weight_decay=0), init_from=start)
     assert trained.whitening is start.whitening and start.to_bytes() == before
     np.testing.assert_allclose(pooled(others, adapter_of(others, trained)), pooled(others, start), atol=1e-5)
-    with pytest.raises(TrainingError, match="max"):
-        train(others, replace(config, network=NetworkConfig("max")), start=start)
+    with raises_code(TrainingError, "other_network", "max"):
+        train(others, replace(config, network=NetworkConfig("max")), init_from=start)
 
 
-def test_classes_that_the_encoder_was_tuned_on_are_not_held_out() -> None:
-    features = made_features(8, 4)
+def test_classes_of_a_tuned_encoder_are_not_held_out() -> None:
+    features = synthetic_features(8, 4)
     config = TrainConfig(whiten=0, folds=2, max_steps=4, evaluate_every=2, classes_per_batch=4)
     assert "held_out_mAP" in train(features, config).metrics
-    assert "held_out_mAP" not in train(replace(features, met=tuple(features.classes)), config).metrics
+    assert "held_out_mAP" not in train(replace(features, encoder_classes=tuple(features.classes)), config).metrics
 
 
-def test_a_training_that_diverges_is_no_adapter() -> None:
-    features = made_features(8, 4)
-    with pytest.raises(TrainingError, match=r"has diverged after \d+ steps .*lower --learning-rate"):
+def test_divergence_is_an_error() -> None:
+    features = synthetic_features(8, 4)
+    with raises_code(TrainingError, "diverged", "--learning-rate"):
         train(features, replace(FEW, learning_rate=1e30))
 
 
-def test_classes_that_a_start_has_seen_are_not_held_out() -> None:
-    features = made_features(8)
+def test_classes_of_the_initial_adapter_are_not_held_out() -> None:
+    features = synthetic_features(8)
     config = replace(FEW, folds=2, max_steps=2)
     start = adapter_of(features)
     start.config = replace(start.config, classes=tuple(features.classes))
-    assert train(features, config, start=start).metrics == {}
+    assert train(features, config, init_from=start).metrics == {}
     records: list[dict[str, Any]] = []
     start.config = replace(start.config, classes=tuple(features.classes[:2]))
-    assert "held_out_mAP" in train(features, config, start=start, log=records.append).metrics
+    assert "held_out_mAP" in train(features, config, init_from=start, log=records.append).metrics
     assert {record["stage"] for record in records} == {"fold 1 of 2", "fold 2 of 2", "all seen classes"}
 
 
-# -- too little to learn from ------------------------------------------------------------------------------------------
+# -- too little data ---------------------------------------------------------------------------------------------------
 
 
-def test_too_few_classes_to_hold_out_are_trained_on_without_validation() -> None:
-    trained = train(made_features(3), replace(FEW, folds=3, max_steps=5))
+def test_too_few_classes_for_folds_are_trained_without_validation() -> None:
+    trained = train(synthetic_features(3), replace(FEW, folds=3, max_steps=5))
     assert trained.steps == 5 and trained.metrics == {}
-    # 3 classes of 1 object: so many passes over them, in batches of 12 classes with 4 objects each, are few steps.
-    assert train(made_features(3, per_class=1), replace(FEW, folds=3, max_steps=300)).steps == -(-PASSES * 3 // 48)
+    # 3 classes with 1 object each, in batches of 12 classes with 4 objects: the default number of passes is few steps.
+    assert train(synthetic_features(3, per_class=1), replace(FEW, folds=3, max_steps=300)).steps == -(
+        -DEFAULT_PASSES * 3 // 48
+    )
 
 
-@pytest.mark.parametrize(("classes", "said"), [(1, "is 1 class"), (0, "is no class")])
-def test_one_class_has_nothing_to_be_told_apart_from(classes: int, said: str) -> None:
-    features = made_features(2)
-    with pytest.raises(TrainingError, match=said):
+@pytest.mark.parametrize("classes", [0, 1])
+def test_training_needs_two_classes(classes: int) -> None:
+    features = synthetic_features(2)
+    with raises_code(TrainingError, "too_few_classes", f"there are {classes}"):
         train(features.of_classes(features.classes[:classes]), FEW)
 
 
-def test_every_fold_has_classes_that_can_be_ranked() -> None:
-    """Many classes of one object: a fold of these alone would have nothing to measure."""
-    many = made_features(60, 2)
+def test_every_fold_has_classes_with_several_objects() -> None:
+    """Most classes have a single object, and a fold of such classes has no relevant items."""
+    many = synthetic_features(60, 2)
     rows = [i for i in range(len(many)) if i < 12 or i % 2 == 0]  # six classes of two objects, 54 of one
     features = many.take(np.array(rows))
     for seed in range(4):
-        learnt: list[set[str]] = []
+        trained_on: list[set[str]] = []
 
         def texts(
-            classes: list[str], whitening: Whitening | None, learnt: list[set[str]] = learnt
+            classes: list[str], whitening: Whitening | None, trained_on: list[set[str]] = trained_on
         ) -> NDArray[np.float32]:
-            learnt.append(set(classes))
+            trained_on.append(set(classes))
             return _texts(classes, whitening)
 
         trained = train(features, replace(FEW, loss="text", folds=3, max_steps=1, seed=seed), text_vectors=texts)
-        for classes in learnt[:3]:
+        for classes in trained_on[:3]:
             out = features.of_classes(sorted(set(features.classes) - classes))
             assert len(out.classes) == 20 and len([name for name in out.classes if out.labels.count(name) > 1]) == 2
         assert math.isfinite(trained.metrics["held_out_mAP"])
 
 
-def test_the_text_loss_needs_words() -> None:
-    with pytest.raises(TrainingError, match="reads words"):
-        train(made_features(3), replace(FEW, loss="text"))
+def test_text_loss_needs_a_text_tower() -> None:
+    with raises_code(TrainingError, "no_text_tower"):
+        train(synthetic_features(3), replace(FEW, loss="text"))
 
 
 @pytest.mark.parametrize(
@@ -296,23 +309,36 @@ def test_the_text_loss_needs_words() -> None:
         {"objects_per_class": 1},
     ],
 )
-def test_configurations_that_cannot_be(changes: dict[str, Any]) -> None:
-    with pytest.raises(TrainingError, match=next(iter(changes))):
+def test_invalid_values_are_refused_by_name(changes: dict[str, Any]) -> None:
+    code = "unknown_choice" if "loss" in changes else "out_of_range"
+    with raises_code(TrainingError, code, *map(str, next(iter(changes.items())))):
         replace(FEW, **changes)
 
 
-def test_networks_that_cannot_be() -> None:
-    with pytest.raises(TrainingError, match="one fold leaves no class"):
+def test_inconsistent_options_are_refused() -> None:
+    with raises_code(TrainingError, "one_fold"):
         replace(FEW, folds=1)
-    with pytest.raises(TrainingError, match="multi-similarity has no temperature"):
+    with pytest.raises(AdapterError, match=r"residual.* 1"):
+        NetworkConfig("clip-adapter", residual=1.0)
+    with pytest.raises(AdapterError, match=r"'adm'.*'adam'"):
+        NetworkConfig("adm")  # type: ignore[arg-type]
+    # An option without effect is an error.
+    for own in ({"instance_scores": False}, {"dataset_scores": "slots"}, {"average_softmaxes": True}):
+        with pytest.raises(AdapterError, match="'mean'"):
+            NetworkConfig("mean", **own)
+    with pytest.raises(AdapterError, match="'chunk'"):
+        NetworkConfig("chunk", linear=False)
+    with pytest.raises(AdapterError, match=r"residual"):
+        NetworkConfig("adam", linear=False, residual=0.5)
+    with raises_code(TrainingError, "unused_option", "temperature"):
         replace(FEW, loss="multi-similarity", temperature=0.1)
 
 
 # -- features ----------------------------------------------------------------------------------------------------------
 
 
-def test_shots_are_drawn_by_seed_and_at_most_so_many() -> None:
-    features = made_features(5, 6)
+def test_shots_limits_objects_per_class_by_seed() -> None:
+    features = synthetic_features(5, 6)
     few = features.take(np.arange(27))  # the last class has three
     some = few.shots(4, seed=1)
     assert [some.labels.count(name) for name in some.classes] == [4, 4, 4, 4, 3]
@@ -321,8 +347,8 @@ def test_shots_are_drawn_by_seed_and_at_most_so_many() -> None:
         np.testing.assert_array_equal(some.views[i], few.views[few.ids.index(object_id)])
 
 
-def test_whitening_shrinks_to_what_there_is_to_learn_from() -> None:
-    features = made_features(2, 1)
+def test_whitening_dimensions_are_limited_by_the_number_of_views() -> None:
+    features = synthetic_features(2, 1)
     assert features.whitening(0) is None
     for whiten, dim in ((4, 4), (512, 2 * VIEWS - 1)):
         whitening = features.whitening(whiten)

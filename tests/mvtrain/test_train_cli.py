@@ -1,4 +1,4 @@
-"""`mvr train`: exit codes, what it writes, and that it learns from what was asked for."""
+"""`mvr train` and `fit_adapter`: exit codes, written files, and the choice of training data."""
 
 from __future__ import annotations
 
@@ -9,27 +9,30 @@ from typing import Any
 
 import numpy as np
 import pytest
-from made_features import DIM, VIEWS, made_features, unit
+from error_codes import raises_code
 from numpy.typing import NDArray
+from synthetic_features import DIM, VIEWS, synthetic_features, unit
 
 import mvretrieval.describe
 from mvretrieval.api import Collection
 from mvretrieval.cli.main import _run
 from mvretrieval.describe import DescriberConfig
+from mvretrieval.errors import TrainingError
 from mvretrieval.store.store import NewObject
 from mvretrieval.weighting.adapter import Adapter
-from mvtrain.config import TrainConfig
+from mvtrain import TrainConfig, fit_adapter
+from mvtrain.cli import Options, with_progress
 from mvtrain.features import from_collection
 from mvtrain.train import train
 
 FEW = ["--whiten", "0", "--max-steps", "4", "--folds", "0", "--device", "cpu"]
 
 
-class Reader:
-    """An encoder of made-up words; pictures are never shown to it here."""
+class TextEncoder:
+    """A fake encoder with a text tower. These tests encode no images."""
 
-    id, dim, image_size, fingerprint = "builtin:", DIM, 64, "a reader"
-    precision, precision_reason = "float32", "made up"
+    id, dim, image_size, fingerprint = "builtin:", DIM, 64, "fake"
+    precision, precision_reason = "float32", "fake"
     has_text = True
 
     def encode_text(self, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -37,22 +40,22 @@ class Reader:
 
 
 @pytest.fixture(autouse=True)
-def reader(monkeypatch: pytest.MonkeyPatch) -> Reader:
-    made = Reader()
+def encoder(monkeypatch: pytest.MonkeyPatch) -> TextEncoder:
+    made = TextEncoder()
     monkeypatch.setattr(mvretrieval.describe, "open_encoder", lambda *_: made)
     return made
 
 
 @pytest.fixture(scope="module")
 def things(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Eight classes of five objects each, one more without a label; `split` is `train` in the first four classes."""
-    features = made_features(8, 5)
-    folder = tmp_path_factory.mktemp("somebody") / "things"
+    """Eight classes with five objects each, and an unlabeled object; `split` is `train` in the first four classes."""
+    features = synthetic_features(8, 5)
+    folder = tmp_path_factory.mktemp("unpublished") / "things"
     patched = pytest.MonkeyPatch()
-    patched.setattr(mvretrieval.describe, "open_encoder", lambda *_: Reader())
+    patched.setattr(mvretrieval.describe, "open_encoder", lambda *_: TextEncoder())
     with Collection.create(folder, DescriberConfig("builtin:", f"ring:{VIEWS}@30", size=64)) as collection:
         with collection.store.transaction():
-            for i, object_id in enumerate([*features.ids, "nameless"]):
+            for i, object_id in enumerate([*features.ids, "unlabeled"]):
                 row = i % len(features)
                 views, mask = features.views[row], features.mask[row]
                 vector = collection.describer.pool(views[None].astype(np.float32), mask[None])[0][0]
@@ -75,14 +78,14 @@ def mvr(*arguments: object) -> int:
         return int(ended.code or 0)
 
 
-def test_what_is_written_and_told(things: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_written_files_and_printed_metrics(things: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "secret" / "adapter"
     validated = ["--whiten", 8, "--max-steps", 30, "--folds", 2, "--device", "cpu"]
     assert mvr(things, "--out", out, *validated, "--json", "--tensorboard") == 0
     stdout = capsys.readouterr().out
-    told = json.loads(stdout)
-    assert stdout.count("\n") == 1 and told["objects"] == 40 and told["classes"] == 8
-    assert 0 < told["untrained_mAP"] <= told["held_out_mAP"] <= 1
+    metrics = json.loads(stdout)
+    assert stdout.count("\n") == 1 and metrics["schema"] == 1 and metrics["objects"] == 40 and metrics["classes"] == 8
+    assert 0 < metrics["untrained_mAP"] <= metrics["held_out_mAP"] <= 1
     names = {"model.safetensors", "config.json", "README.md", "log.jsonl", "tensorboard"}
     assert {path.name for path in out.iterdir()} == names
     records = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
@@ -92,23 +95,23 @@ def test_what_is_written_and_told(things: Path, tmp_path: Path, capsys: pytest.C
     assert len(events) == 1 and b"fold 1 of 2/mAP" in events[0].read_bytes()
     config = json.loads((out / "config.json").read_text())
     assert config["classes"] == [f"class-{n:02d}" for n in range(8)]
-    assert config["metrics"]["held_out_mAP"] == told["held_out_mAP"]
+    assert config["metrics"]["held_out_mAP"] == metrics["held_out_mAP"]
     assert config["training"]["options"]["whiten"] == 8 and config["training"]["versions"]["torch"]
-    # An adapter is for others to use: where it was made is nobody's business.
+    # An adapter may be published: its files contain no paths.
     for path in out.rglob("*"):
         if path.is_file():
-            assert b"secret" not in path.read_bytes() and b"somebody" not in path.read_bytes(), path
+            assert b"secret" not in path.read_bytes() and b"unpublished" not in path.read_bytes(), path
 
 
-def test_it_is_the_training_of_the_views_that_the_collection_keeps(things: Path, tmp_path: Path) -> None:
+def test_training_data_are_the_stored_views(things: Path, tmp_path: Path) -> None:
     assert mvr(things, "--out", tmp_path / "a", *FEW, "--where", "split = 'train'", "--seed", 3) == 0
     with Collection.open(things) as collection:
         features = from_collection(collection, "label", "split = 'train'")
         assert len(features) == 20 and features.classes == [f"class-0{n}" for n in range(4)]
         everything = from_collection(collection, "label")
-        assert len(everything) == 40 and "nameless" not in everything.ids
+        assert len(everything) == 40 and "unlabeled" not in everything.ids
         assert len(from_collection(collection, None).classes) == 41
-    made = made_features(8, 5)
+    made = synthetic_features(8, 5)
     np.testing.assert_array_equal(everything.views, made.views)
     np.testing.assert_allclose(everything.directions, made.directions, atol=1e-6)
     trained = train(features, TrainConfig(whiten=0, max_steps=4, folds=0, seed=3))
@@ -122,7 +125,7 @@ def test_it_is_the_training_of_the_views_that_the_collection_keeps(things: Path,
 @pytest.mark.parametrize(
     "options",
     [
-        ["--unlabelled"],
+        ["--self-supervised"],
         ["--shots", 2],
         ["--loss", "text"],
         ["--loss", "prototypes", "--pooling", "clip-adapter"],
@@ -131,125 +134,173 @@ def test_it_is_the_training_of_the_views_that_the_collection_keeps(things: Path,
     ],
     ids=lambda options: " ".join(map(str, options)),
 )
-def test_ways_to_train(things: Path, tmp_path: Path, options: list[object], capsys: pytest.CaptureFixture[str]) -> None:
+def test_training_options(
+    things: Path, tmp_path: Path, options: list[object], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert mvr(things, "--out", tmp_path / "a", *FEW, *options) == 0
     printed = capsys.readouterr()
     adapter = Adapter.load(tmp_path / "a")
-    unlabelled, shots = "--unlabelled" in options, "--shots" in options
-    count = "41 objects in 41" if unlabelled else "16 objects in 8" if shots else "40 objects in 8"
-    assert f"adapter of {count} classes" in printed.out and f"mvr reindex {things} --adapter" in printed.out
-    assert len(adapter.config.classes) == (0 if unlabelled else 8)
+    self_supervised, shots = "--self-supervised" in options, "--shots" in options
+    count = "41 objects, 41" if self_supervised else "16 objects, 8" if shots else "40 objects, 8"
+    assert f"adapter trained on {count} classes" in printed.out and f"mvr reindex {things} --adapter" in printed.out
+    assert len(adapter.config.classes) == (0 if self_supervised else 8)
     assert adapter.config.text == ("frozen" if "text" in options else "adapted")
     again = tmp_path / "again"
-    network = [str(o) for o in options if o not in ("--unlabelled", "--shots", 2)]
-    assert mvr(things, "--out", again, *FEW, *network, "--start", tmp_path / "a") == 0
+    network = [str(o) for o in options if o not in ("--self-supervised", "--shots", 2)]
+    assert mvr(things, "--out", again, *FEW, *network, "--init-from", tmp_path / "a") == 0
     assert Adapter.load(again).fingerprint != adapter.fingerprint
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "named"),
     [
-        (["--temperature", "0"], "temperature has to be above 0"),
+        (["--temperature", "0"], "temperature"),
         (["--loss", "supcn"], "supcn"),
         (["--pooling", "adm"], "adm"),
-        (["--folds", "1"], "one fold"),
-        (["--shots", "0"], "from 1, not 0"),
+        (["--folds", "1"], "folds"),
+        (["--shots", "0"], "shots"),
         (["--max-steps", "many"], "many"),
-        (["--unlabelled", "--names", "x.npz"], "takes no labels"),
-        (["--unlabelled", "--shots", "3"], "takes no labels"),
-        (["--unlabelled", "--loss", "text"], "no class names"),
-        (["--pooling", "clip-adapter", "--residual", "1"], "share in [0, 1)"),
+        (["--self-supervised", "--text-embeddings", "x.npz"], "--self-supervised"),
+        (["--self-supervised", "--shots", "3"], "--self-supervised"),
+        (["--self-supervised", "--loss", "text"], "--loss"),
+        (["--pooling", "clip-adapter", "--residual", "1"], "residual"),
         (["--teperature", "1"], "temperature"),
     ],
 )
-def test_wrong_use_is_2(
-    things: Path, tmp_path: Path, options: list[str], said: str, capsys: pytest.CaptureFixture[str]
+def test_wrong_use_exits_with_2(
+    things: Path, tmp_path: Path, options: list[str], named: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert mvr(things, "--out", tmp_path / "a", *options) == 2
     printed = capsys.readouterr()
-    assert said in printed.err.replace("\n", " ") + printed.out and "Traceback" not in printed.err
+    assert named in printed.err.replace("\n", " ") + printed.out and "Traceback" not in printed.err
     assert not (tmp_path / "a").exists()
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "named"),
     [
-        (["--by", "lable"], "no label 'lable': did you mean 'label'?"),
-        (["--where", "splt = 'train'"], "did you mean 'split'"),
-        (["--where", "split = 'nothing'"], "--where split = 'nothing' keeps no object of"),
-        (["--unlabelled", "--where", "faces > 5"], "--where faces > 5 keeps no object of"),
-        (["--names", "nowhere.npz"], "cannot read text embeddings from nowhere.npz"),
-        (["--start", "nowhere"], "no adapter at nowhere"),
+        (["--by", "lable"], "'label'"),
+        (["--where", "splt = 'train'"], "'split'"),
+        (["--where", "split = 'nothing'"], "--where split = 'nothing'"),
+        (["--self-supervised", "--where", "faces > 5"], "--where faces > 5"),
+        (["--text-embeddings", "missing.npz"], "missing.npz"),
+        (["--init-from", "missing"], "missing"),
     ],
 )
-def test_what_cannot_be_learnt_from_is_1_and_leaves_nothing_behind(
-    things: Path, tmp_path: Path, options: list[str], said: str, capsys: pytest.CaptureFixture[str]
+def test_failures_exit_with_1_and_write_nothing(
+    things: Path, tmp_path: Path, options: list[str], named: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert mvr(things, "--out", tmp_path / "a", *FEW, *options) == 1
     printed = capsys.readouterr()
-    assert printed.out == "" and said in printed.err and "Traceback" not in printed.err
+    assert printed.out == "" and named in printed.err and "Traceback" not in printed.err
     assert not (tmp_path / "a").exists()
 
 
-def test_more_that_fails_with_one_line(
-    things: Path, tmp_path: Path, reader: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert mvr(tmp_path / "nowhere", "--out", tmp_path / "a") == 1
-    assert "is no collection" in capsys.readouterr().err and not (tmp_path / "a").exists()
-    reader.has_text = False
+def test_more_failures(things: Path, tmp_path: Path, encoder: TextEncoder, capsys: pytest.CaptureFixture[str]) -> None:
+    assert mvr(tmp_path / "missing", "--out", tmp_path / "a") == 1
+    assert "missing" in capsys.readouterr().err and not (tmp_path / "a").exists()
+    encoder.has_text = False
     assert mvr(things, "--out", tmp_path / "a", *FEW, "--loss", "text") == 1
-    assert "builtin: reads no words, which the text loss compares with" in capsys.readouterr().err
+    assert "builtin:" in capsys.readouterr().err
     assert not (tmp_path / "a").exists()
     assert mvr(things, "--out", tmp_path / "a", *FEW, "--where", "label = 'class-01'") == 1
-    assert "there is 1 class; 2 or more are needed" in capsys.readouterr().err
+    assert "2 classes" in capsys.readouterr().err
     (tmp_path / "file").write_text("")
-    assert mvr(things, "--out", tmp_path / "a", *FEW, "--names", tmp_path / "file") == 1
+    assert mvr(things, "--out", tmp_path / "a", *FEW, "--text-embeddings", tmp_path / "file") == 1
     err = capsys.readouterr().err
-    assert "not an .npz file" in err and "pickle" not in err
+    assert ".npz" in err and "pickle" not in err
     assert mvr(things, "--out", tmp_path / "file" / "a", *FEW) == 1
-    assert "cannot be written" in capsys.readouterr().err
+    assert "cannot write" in capsys.readouterr().err
     assert mvr(things, "--out", tmp_path / "m", *FEW, "--pooling", "max") == 0
-    assert mvr(things, "--out", tmp_path / "n", *FEW, "--start", tmp_path / "m") == 1
-    assert "the start has" in capsys.readouterr().err
+    assert mvr(things, "--out", tmp_path / "n", *FEW, "--init-from", tmp_path / "m") == 1
+    assert "max" in capsys.readouterr().err
 
 
-def test_an_adapter_is_not_overwritten_unasked(
+def test_an_adapter_is_overwritten_only_with_the_option(
     things: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "a"
     assert mvr(things, "--out", out, *FEW) == 0
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     assert mvr(things, "--out", out, *FEW, "--seed", 1) == 1
-    assert "give --overwrite" in capsys.readouterr().err
+    assert "--overwrite" in capsys.readouterr().err
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
     assert mvr(things, "--out", out, *FEW, "--seed", 1, "--overwrite") == 0
     assert (out / "model.safetensors").read_bytes() != before["model.safetensors"]
-    # What was learnt is not lost where it cannot be uploaded.
+    # A failed upload does not lose the adapter.
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert mvr(things, "--out", tmp_path / "b", *FEW, "--push", "owner/name") == 1
-    assert "was not uploaded to owner/name" in capsys.readouterr().err
+    assert "owner/name" in capsys.readouterr().err
     assert Adapter.load(tmp_path / "b").config.classes
 
 
-def test_words_for_an_encoder_that_reads_none(
-    things: Path, tmp_path: Path, reader: Reader, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_text_embeddings_add_text_queries(
+    things: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rng = np.random.default_rng(0)
     names = [f"class {n:02d}" for n in range(7)] + ["something else"]
     np.savez(tmp_path / "names.npz", names=np.array(names), vectors=rng.standard_normal((8, 5)))
-    assert mvr(things, "--out", tmp_path / "a", *FEW, "--names", tmp_path / "names.npz") == 0
-    assert "words: 7 classes have a known name" in capsys.readouterr().out
+    assert mvr(things, "--out", tmp_path / "a", *FEW, "--text-embeddings", tmp_path / "names.npz") == 0
+    assert "text: 7 classes" in capsys.readouterr().out
     adapter = Adapter.load(tmp_path / "a")
     assert adapter.config.text == "named" and adapter.text_embeddings is not None
     assert adapter.config.metrics["names_known"] == 7
-    monkeypatch.setattr(Reader, "encode_text", lambda self, texts: pytest.fail("asked for words"))
+    monkeypatch.setattr(TextEncoder, "encode_text", lambda self, texts: pytest.fail("the text tower was used"))
     with Collection.open(things) as collection:
         describer = collection.describer.with_adapter(adapter)
         np.testing.assert_array_equal(
             describer.embed_text("a class 03"), adapter.text_embeddings.object_vector("Class-03")
         )
     np.savez(tmp_path / "other.npz", names=np.array(["x", "y"]), vectors=np.eye(2))
-    assert mvr(things, "--out", tmp_path / "b", *FEW, "--names", tmp_path / "other.npz") == 1
-    assert "knows 0 of the 8 class names" in capsys.readouterr().err
+    assert mvr(things, "--out", tmp_path / "b", *FEW, "--text-embeddings", tmp_path / "other.npz") == 1
+    assert "0 of the 8 class names" in capsys.readouterr().err
+
+
+def test_fit_adapter_is_what_the_command_does(things: Path, tmp_path: Path) -> None:
+    options = ["--whiten", 8, "--max-steps", 6, "--folds", 2, "--device", "cpu", "--where", "split = 'train'"]
+    assert mvr(things, "--out", tmp_path / "a", *options, "--shots", 4) == 0
+    by_command = Adapter.load(tmp_path / "a")
+    config = TrainConfig(whiten=8, max_steps=6, folds=2)
+    records: list[dict[str, Any]] = []
+    with Collection.open(things) as collection:
+        adapter = fit_adapter(
+            collection, by="label", config=config, where="split = 'train'", shots=4, device="cpu", log=records.append
+        )
+        assert adapter.fingerprint == by_command.fingerprint
+        assert (
+            adapter.config.metrics == by_command.config.metrics and adapter.config.classes == by_command.config.classes
+        )
+        assert {record["stage"] for record in records} >= {"fold 1 of 2", "fold 2 of 2"}
+        assert adapter.config.training["options"]["where"] == "split = 'train'"
+        further = fit_adapter(collection, None, TrainConfig(whiten=8, max_steps=2, folds=0), init_from=adapter)
+        assert further.config.classes == adapter.config.classes and further.fingerprint != adapter.fingerprint
+        with raises_code(TrainingError, "nothing_labeled", "label"):
+            fit_adapter(collection, where="split is null")
+        with raises_code(TrainingError, "no_match", "faces > 5"):
+            fit_adapter(collection, where="faces > 5")
+        with raises_code(TrainingError, "needs_labels"):
+            fit_adapter(collection, None, TrainConfig(loss="text"))
+
+
+def test_checks_of_the_options_have_codes(things: Path) -> None:
+    for code, options in {
+        "out_of_range": {"shots": 0},
+        "unused_option": {"self_supervised": True, "shots": 3},
+        "needs_labels": {"self_supervised": True, "loss": "text"},
+    }.items():
+        with raises_code(TrainingError, code):
+            Options(things, Path("a"), **options)  # type: ignore[arg-type]
+
+
+def test_progress_counts_the_steps_of_all_stages() -> None:
+    """The total is an upper bound until the final stage, whose length the folds choose."""
+    seen: list[tuple[int, int]] = []
+    log = with_progress(
+        lambda entry: None, lambda done, total: seen.append((done, total)), TrainConfig(folds=2, max_steps=10)
+    )
+    for stage, of in (("fold 1 of 2", 10), ("fold 2 of 2", 10), ("all seen classes", 6)):
+        for step in (of // 2, of):
+            log({"stage": stage, "step": step, "of": of})
+    assert seen == [(5, 30), (10, 30), (15, 30), (20, 30), (23, 26), (26, 26)]

@@ -1,8 +1,10 @@
-"""Learn an adapter from the labels of a collection: what sets its classes apart, for classes that have no label yet."""
+"""Train an adapter (view weights and a linear layer) on the labels of a collection; it also helps classes without labels."""
 
 from __future__ import annotations
 
+import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,17 +13,17 @@ import tyro
 
 from mvretrieval.api import Collection
 from mvretrieval.console import counted, progress, run_record, say
-from mvretrieval.encoders.registry import public_encoder
 from mvretrieval.errors import AdapterError, TrainingError
 from mvretrieval.weighting.adapter import Adapter
-from mvretrieval.weighting.config import AdapterConfig
 from mvretrieval.weighting.hub import HUB, push
 from mvretrieval.weighting.network import NetworkConfig, PoolingKind
 from mvretrieval.weighting.text_embeddings import TextEmbeddings
 from mvretrieval.weighting.view_weighting import DatasetScores
 from mvtrain.config import LossName, TrainConfig
+from mvtrain.log import TrainingLog
 
 _DEFAULTS = TrainConfig()
+_Log = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
@@ -29,41 +31,42 @@ class Options:
     """Options of `mvr train`.
 
     Attributes:
-        collection: folder of the collection, whose view vectors are learnt from.
+        collection: folder of the collection; its stored view vectors are the training data.
         out: folder of the adapter.
-        by: label that names the classes.
-        unlabelled: no labels: every object is a class of its own, known again by other views of it.
-        where: filter; only the objects that it keeps are learnt from, such as "split = 'train'".
-        shots: at most so many objects of each class, drawn by seed.
-        pooling: what weighs the views: adam, or one of its rivals.
-        instance_scores: adam: view scores from each view's content.
+        by: label column with the class names.
+        self_supervised: train without labels: every object is its own class, recognized from other views.
+        where: filter; only matching objects are used, such as "split = 'train'".
+        shots: maximum number of objects per class, drawn at random.
+        pooling: view weighting: adam, or a baseline.
+        instance_scores: adam: view scores from the content of each view.
         dataset_scores: adam: view scores by camera direction, by slot, or none.
-        linear: adam, mean and max: the linear layer behind the pooled vector; without it adam only weighs views.
-        residual: how much of what the layer says is added; 1 by default, and 0.2 for clip-adapter.
-        whiten: dimensions left by PCA whitening before the network; 0 for raw view vectors.
-        loss: what training drives at; text needs an encoder that reads words.
+        linear: adam, mean and max: linear layer behind the pooled vector; without it adam only weights views.
+        residual: weight of the linear layer's output; 1 by default, 0.2 for clip-adapter.
+        whiten: output dimensions of the PCA whitening before the network; 0 for raw view vectors.
+        loss: training loss; text needs an encoder with a text tower.
         temperature: of the loss.
-        max_steps: batches at most while classes are held out; then all classes are learnt in as many passes over the objects,
-            which are more batches.
+        max_steps: maximum number of batches during cross-validation; the final run makes as many passes over all
+            objects, hence more steps.
         learning_rate: of AdamW.
         weight_decay: of AdamW.
-        min_views: fewest views that an object is shown with in training; 0 shows all of them always.
-        folds: parts that the classes are split into; each is held out once to find the number of steps. 0: no validation.
-        seed: of everything random.
-        names: .npz file with names and vectors of a text encoder, to teach words to an encoder that reads none.
-        start: adapter to begin with, trained on the same kind of views.
-        push: repository on the model hub (owner/name) that the adapter is uploaded to.
+        min_views: minimum number of views per object after view dropout; 0 disables view dropout.
+        folds: number of cross-validation folds over the classes, used to choose the number of steps; 0 disables
+            validation.
+        seed: of all random numbers.
+        text_embeddings: .npz file with names and text vectors; adds text queries to an encoder without a text tower.
+        init_from: adapter to start from, trained on the same kind of views.
+        push: repository on the model hub (owner/name) to upload the adapter to.
         private: make that repository private.
-        tensorboard: also write TensorBoard's event files.
+        tensorboard: also write TensorBoard event files.
         device: cpu, cuda, or auto.
-        overwrite: replace an adapter that is there.
+        overwrite: replace an existing adapter.
         json: print the metrics as one JSON object.
     """
 
     collection: tyro.conf.Positional[Path]
     out: Path
     by: str = "label"
-    unlabelled: bool = False
+    self_supervised: bool = False
     where: str | None = None
     shots: int | None = None
     pooling: PoolingKind = _DEFAULTS.network.kind
@@ -80,8 +83,8 @@ class Options:
     min_views: int = _DEFAULTS.min_views
     folds: int = _DEFAULTS.folds
     seed: int = _DEFAULTS.seed
-    names: Path | None = None
-    start: str | None = None
+    text_embeddings: Path | None = None
+    init_from: str | None = None
     push: str | None = None
     private: bool = False
     tensorboard: bool = False
@@ -92,14 +95,19 @@ class Options:
     def __post_init__(self) -> None:
         self.config()
         if self.shots is not None and self.shots < 1:
-            raise TrainingError(f"shots is a number of objects from 1, not {self.shots}")
-        if self.unlabelled and (self.by != "label" or self.shots is not None or self.names is not None):
-            raise TrainingError("--unlabelled takes no labels: leave --by, --shots and --names out")
-        if self.unlabelled and self.loss == "text":
-            raise TrainingError("--unlabelled knows no class names, which the text loss needs: use another --loss")
+            raise TrainingError(f"shots must be at least 1, not {self.shots}", code="out_of_range")
+        if self.self_supervised and (self.by != "label" or self.shots is not None or self.text_embeddings is not None):
+            raise TrainingError(
+                "--self-supervised uses no labels: leave out --by, --shots and --text-embeddings", code="unused_option"
+            )
+        if self.self_supervised and self.loss == "text":
+            raise TrainingError(
+                "--self-supervised has no class names, which the text loss needs: use another --loss",
+                code="needs_labels",
+            )
 
     def config(self) -> TrainConfig:
-        """What decides the training.
+        """The training configuration.
 
         Raises:
             TrainingError: a value is out of range.
@@ -116,140 +124,111 @@ class Options:
 
 
 def run(options: Options) -> int:
-    """Train, write the adapter, and tell what it is worth."""
-    import json
-
+    """Train, write the adapter, and print the validation results."""
     started = time.monotonic()
     if (options.out / "config.json").exists() and not options.overwrite:
-        raise AdapterError(f"{options.out} has an adapter: name another folder, or give --overwrite")
-    metrics = learn(options)
+        raise AdapterError(
+            f"{options.out} already has an adapter: choose another --out, or give --overwrite", code="adapter_exists"
+        )
+    metrics = train_and_save(options)
     metrics["seconds"] = round(time.monotonic() - started, 1)
     if options.json:
-        print(json.dumps({"held_out_mAP": None, "untrained_mAP": None} | metrics))
-        return 0
-    print(
-        f"{options.out}: adapter of {counted(metrics['objects'], 'object')} in {counted(metrics['classes'], 'class')}, "
-        f"{metrics['seconds']} s"
-    )
-    if "held_out_mAP" in metrics:
-        better = "better than" if metrics["held_out_mAP"] > metrics["untrained_mAP"] else "NOT better than"
-        print(
-            f"  mAP on classes held out of the training: {metrics['held_out_mAP']:.4f} after {metrics['steps']} steps, "
-            f"{better} {metrics['untrained_mAP']:.4f} without training"
-        )
-    elif options.unlabelled:
-        print(f"  no validation: without labels no class can be held out; {counted(metrics['steps'], 'step')} taken")
-    elif options.folds and metrics["steps"]:
-        print(
-            f"  no validation: too few classes with several objects, on which the encoder was not tuned, for {options.folds} "
-            f"folds; {counted(metrics['steps'], 'step')} taken. Give --folds 0 --max-steps N to choose them, or label more classes"
-        )
-    if "names_top1" in metrics:
-        print(
-            f"  words: {metrics['names_known']} classes have a known name; objects of a class that the map to words has not "
-            f"met (the adapter has) are called by their own name in {metrics['names_top1']:.0%}, within five in "
-            f"{metrics['names_top5']:.0%}"
-        )
-    print(f"  next: mvr reindex {options.collection} --adapter {options.out}")
+        print(json.dumps({"schema": 1, "held_out_mAP": None, "untrained_mAP": None} | metrics))
+    else:
+        _report(options, metrics)
     return 0
 
 
-def learn(options: Options) -> dict[str, Any]:
-    """Train and write; the metrics."""
+def train_and_save(options: Options) -> dict[str, Any]:
+    """Train and write the adapter; returns the metrics."""
     from mvretrieval.encoders.device import choose_device
-    from mvtrain.features import from_collection
-    from mvtrain.log import TrainingLog
-    from mvtrain.names import fit_names, text_vectors
 
     try:
-        from mvtrain.train import train
+        from mvtrain.fit import fit, load_training_data
     except ModuleNotFoundError as error:
-        raise TrainingError(f"{error.name} is not installed: pip install 'mvretrieval[train]'") from error
+        raise TrainingError(
+            f"{error.name} is not installed: pip install 'mvretrieval[train]'", code="not_installed"
+        ) from error
 
-    config = options.config()
-    device = str(choose_device(options.device))
-    space = None if options.names is None else TextEmbeddings.load(options.names)
-    start = None if options.start is None else Adapter.load(options.start)
+    config, device = options.config(), str(choose_device(options.device))
+    embeddings = None if options.text_embeddings is None else TextEmbeddings.load(options.text_embeddings)
+    init_from = None if options.init_from is None else Adapter.load(options.init_from)
     with Collection.open(options.collection) as collection:
-        describer = collection.describer
-        if config.loss == "text" and not describer.encoder.has_text:
-            raise TrainingError(
-                f"{describer.config.encoder} reads no words, which the text loss compares with: take another --loss; words can be "
-                "learnt beside it with --names"
-            )
-        features = from_collection(collection, None if options.unlabelled else options.by, options.where)
-        if options.shots is not None:
-            features = features.shots(options.shots, options.seed)
-        say(f"learning from {len(features)} objects, {len(features.classes)} classes, on {device}")
-        if start is not None:
-            start.config.check_fits(features.fingerprint)
-        # After what may be refused: an attempt that never began leaves neither a folder nor an emptied log behind.
-        with TrainingLog(options.out, options.tensorboard) as log:
-
-            def texts(classes: list[str], whitening: Any) -> Any:
-                return text_vectors(describer, classes, whitening)
-
-            with progress("step") as step:
-                stages: list[str] = []
-
-                def record(entry: dict[str, Any]) -> None:
-                    log(entry)
-                    if entry["stage"] not in stages:
-                        stages.append(entry["stage"])
-                    # The last stage may be shorter: how many steps it takes is what the others find out.
-                    before = (len(stages) - 1) * config.max_steps
-                    folds = config.folds if stages[0].startswith("fold") else 0
-                    step(
-                        before + entry["step"],
-                        before + entry["of"] if len(stages) > folds else (folds + 1) * config.max_steps,
-                    )
-
-                trained = train(features, config, device, texts, record, start)
-            metrics: dict[str, Any] = {"steps": trained.steps, **trained.metrics}
-            adapter = Adapter(
-                AdapterConfig(
-                    views=features.fingerprint,
-                    encoder=public_encoder(describer.config.encoder),
-                    rig=describer.config.rig,
-                    styles=describer.config.styles,
-                    size=describer.config.size,
-                    n_views=features.views.shape[2],
-                    dim=features.views.shape[3] if trained.whitening is None else trained.whitening.dim,
-                    network=config.network,
-                    text="frozen" if config.loss == "text" else "adapted",
-                    classes=_classes(options, features.classes, start),
-                    metrics={name: float(value) for name, value in metrics.items()},
-                    training=run_record("train", _without_folders(options)),
-                ),
-                trained.whitening,
-                trained.network,
-            )
-            if space is not None:
-                vectors, _ = adapter.pool(features.views.astype("float32"), features.mask, features.directions)
-                names = fit_names(space, vectors, features.labels, options.seed)
-                metrics |= {"names_known": names.classes, "names_top1": names.top1, "names_top5": names.top5}
-                adapter.text_embeddings = names.space
-                adapter.config = replace(adapter.config, text="named", metrics=adapter.config.metrics | metrics)
+        by = None if options.self_supervised else options.by
+        data = load_training_data(collection, by, config, options.where, options.shots, init_from)
+        n_objects, n_classes = len(data.features), len(data.features.classes)
+        say(f"training on {n_objects} objects, {n_classes} classes, on {device}")
+        # Opened after all checks: a refused run leaves neither a folder nor an emptied log.
+        with TrainingLog(options.out, options.tensorboard) as log, progress("step") as step:
+            adapter = fit(data, config, embeddings, device, with_progress(log, step, config))
+            counts = {name: int(adapter.config.metrics[name]) for name in _COUNTS if name in adapter.config.metrics}
+            metrics: dict[str, Any] = adapter.config.metrics | counts
             log({"stage": "done", **metrics})
+    adapter.config = replace(adapter.config, training=run_record("train", _without_paths(options)))
     adapter.save(options.out)
     if options.push is not None:
         say(f"uploaded to {push(options.out, options.push, options.private)}")
-    return {"objects": len(features), "classes": len(features.classes), **metrics}
+    return {"objects": n_objects, "classes": n_classes, **metrics}
 
 
-def _without_folders(options: Options) -> Options:
-    """Options as they are published: names of files and folders without where they lie."""
-    start = options.start
+_COUNTS = ("steps", "names_known")
+
+
+def with_progress(log: _Log, progress: Callable[[int, int], None], config: TrainConfig) -> _Log:
+    """A log that also reports the progress over all folds and the final run.
+
+    Args:
+        log: receives the records.
+        progress: receives (done, total) steps; the total is an upper bound until the final run, whose length is chosen by
+            the folds.
+        config: of the training.
+    """
+    stages: list[str] = []
+
+    def record(entry: dict[str, Any]) -> None:
+        log(entry)
+        if entry["stage"] not in stages:
+            stages.append(entry["stage"])
+        before = (len(stages) - 1) * config.max_steps
+        folds = config.folds if stages[0].startswith("fold") else 0
+        total = before + entry["of"] if len(stages) > folds else (folds + 1) * config.max_steps
+        progress(before + entry["step"], total)
+
+    return record
+
+
+def _report(options: Options, metrics: dict[str, Any]) -> None:
+    objects, classes = counted(metrics["objects"], "object"), counted(metrics["classes"], "class")
+    steps = counted(metrics["steps"], "step")
+    print(f"{options.out}: adapter trained on {objects}, {classes}, {metrics['seconds']} s")
+    if "held_out_mAP" in metrics:
+        better = "better than" if metrics["held_out_mAP"] > metrics["untrained_mAP"] else "NOT better than"
+        print(
+            f"  mAP on held-out classes: {metrics['held_out_mAP']:.4f} after {steps}, "
+            f"{better} {metrics['untrained_mAP']:.4f} without training"
+        )
+    elif options.self_supervised:
+        print(f"  no validation: self-supervised training has no classes to hold out; {steps}")
+    elif options.folds and metrics["steps"]:
+        print(
+            f"  no validation: too few classes with several objects for {options.folds} folds (classes the encoder was "
+            f"tuned on do not count); {steps}. Label more classes, or choose the number with --folds 0 --max-steps N"
+        )
+    if "names_top1" in metrics:
+        print(
+            f"  text: {metrics['names_known']} classes have a known name; zero-shot accuracy on held-out names: "
+            f"top-1 {metrics['names_top1']:.0%}, top-5 {metrics['names_top5']:.0%}"
+        )
+    print(f"  next: mvr reindex {options.collection} --adapter {options.out}")
+
+
+def _without_paths(options: Options) -> Options:
+    """Options for publication: file and folder names without their parents."""
+    source, names = options.init_from, options.text_embeddings
     return replace(
         options,
         collection=Path(options.collection.name),
         out=Path(options.out.name),
-        names=None if options.names is None else Path(options.names.name),
-        start=start if start is None or start.startswith(HUB) else Path(start).name,
+        text_embeddings=None if names is None else Path(names.name),
+        init_from=source if source is None or source.startswith(HUB) else Path(source).name,
     )
-
-
-def _classes(options: Options, own: list[str], start: Adapter | None) -> tuple[str, ...]:
-    """All that the weights have seen, the start's classes too."""
-    before = () if start is None else start.config.classes
-    return tuple(sorted({*before, *(() if options.unlabelled else own)}))

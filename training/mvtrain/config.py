@@ -1,4 +1,4 @@
-"""What decides how an adapter is trained."""
+"""Configuration of adapter training."""
 
 from __future__ import annotations
 
@@ -13,25 +13,27 @@ LossName = Literal["supcon", "multi-similarity", "prototypes", "text"]
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Options of a training. The defaults were chosen on held-out classes of PSB's train split (benchmarks/NOTES.md).
+    """Options of adapter training. Defaults were chosen on held-out classes of PSB's train split (benchmarks/NOTES.md).
 
     Attributes:
-        network: which module, and its parts.
-        whiten: dimensions left by PCA whitening before the network; 0 leaves raw view vectors.
-        loss: supcon (supervised contrastive), multi-similarity, prototypes (cross-entropy against learnt class vectors)
-            or text (cross-entropy against the frozen text vectors of the class names).
+        network: architecture of the adapter.
+        whiten: output dimensions of the PCA whitening before the network; 0 keeps raw view vectors.
+        loss: supcon (supervised contrastive), multi-similarity, prototypes (cross-entropy against learned class
+            vectors) or text (cross-entropy against frozen text vectors of the class names).
         temperature: of supcon, prototypes and text.
-        classes_per_batch: P classes in a batch, as many from large classes as from small ones.
-        objects_per_class: K objects of each.
-        max_steps: batches at most while classes are held out; with all classes as many passes over the objects.
+        classes_per_batch: P classes per batch; each class is drawn equally often, whatever its size.
+        objects_per_class: K objects per class.
+        max_steps: maximum number of batches during cross-validation. The final run on all classes makes as many passes
+            over the objects, hence more steps.
         learning_rate: of AdamW.
         weight_decay: of AdamW.
-        averaging: decay of the running mean of the weights, which is what is kept.
-        min_views: fewest views that an object is shown with in training; 0 shows all of them always.
-        folds: the seen classes are split into so many parts; each is held out once, to find the best number of steps.
-        evaluate_every: steps between two looks at the held-out classes.
-        tolerance: held-out mAP that may be lost for more steps: what is learnt beyond the best still helps seen classes.
-        seed: of everything random.
+        averaging: decay of the exponential moving average of the weights; the average is the result.
+        min_views: minimum number of views per object after view dropout; 0 disables view dropout.
+        folds: number of cross-validation folds over the seen classes, used to choose the number of steps; 0 disables
+            validation.
+        evaluate_every: steps between two validations.
+        tolerance: validation mAP below the best that is accepted for more steps; more steps help the seen classes.
+        seed: of all random numbers.
     """
 
     network: NetworkConfig = field(default_factory=NetworkConfig)
@@ -51,25 +53,45 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.loss not in get_args(LossName):
-            raise TrainingError(
-                f"unknown loss '{self.loss}': {did_you_mean(self.loss, get_args(LossName))}known are "
-                f"{', '.join(get_args(LossName))}"
-            )
-        for name in ("temperature", "learning_rate"):
-            if not getattr(self, name) > 0:
-                raise TrainingError(f"{name} has to be above 0, not {getattr(self, name)}")
-        at_least = {"classes_per_batch": 2, "objects_per_class": 2, "max_steps": 1, "evaluate_every": 1}
-        for name, least in (
-            at_least | {"whiten": 0, "weight_decay": 0, "tolerance": 0, "min_views": 0, "folds": 0}
-        ).items():
-            if getattr(self, name) < least:
-                raise TrainingError(f"{name} has to be at least {least}, not {getattr(self, name)}")
+        check_choice("loss", self.loss, get_args(LossName))
+        check_positive(self, "temperature", "learning_rate")
+        check_minimum(
+            self, classes_per_batch=2, objects_per_class=2, max_steps=1, evaluate_every=1, whiten=0, weight_decay=0,
+            tolerance=0, min_views=0, folds=0,
+        )  # fmt: skip
         if self.loss == "multi-similarity" and self.temperature != type(self).temperature:
-            raise TrainingError("multi-similarity has no temperature: leave it out, or take another loss")
+            raise TrainingError(
+                "the multi-similarity loss has no temperature: leave temperature out, or choose another loss",
+                code="unused_option",
+            )
         if self.folds == 1:
-            raise TrainingError("one fold leaves no class to train on: take 2 or more, or 0 for no validation")
+            raise TrainingError(
+                "folds is 1, which leaves no class to train on: use 2 or more, or 0 for no validation", code="one_fold"
+            )
         if not 0 <= self.seed < 1 << 32:
-            raise TrainingError(f"seed is a number from 0 to 4294967295, not {self.seed}")
+            raise TrainingError(f"seed must be between 0 and 4294967295, not {self.seed}", code="out_of_range")
         if not 0 <= self.averaging < 1:
-            raise TrainingError(f"averaging lies in [0, 1), not {self.averaging}")
+            raise TrainingError(f"averaging must be in [0, 1), not {self.averaging}", code="out_of_range")
+
+
+def check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
+    """Raise a TrainingError if `value` is not one of the known ones."""
+    if value not in known:
+        raise TrainingError(
+            f"unknown {name} '{value}': {did_you_mean(value, known)}known values are {', '.join(known)}",
+            code="unknown_choice",
+        )
+
+
+def check_positive(config: object, *names: str) -> None:
+    """Raise a TrainingError if one of these attributes is not above 0 (NaN included)."""
+    for name in names:
+        if not getattr(config, name) > 0:
+            raise TrainingError(f"{name} must be above 0, not {getattr(config, name)}", code="out_of_range")
+
+
+def check_minimum(config: object, **minimum: int) -> None:
+    """Raise a TrainingError if an attribute is below its minimum."""
+    for name, least in minimum.items():
+        if getattr(config, name) < least:
+            raise TrainingError(f"{name} must be at least {least}, not {getattr(config, name)}", code="out_of_range")

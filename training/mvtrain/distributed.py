@@ -1,7 +1,7 @@
-"""Several processes that train one model: `torchrun` starts them, and this says who is who.
+"""Data-parallel tuning in several processes, as started by `torchrun`.
 
-Each process looks at its share of a batch; the loss sees all of it, since contrastive losses compare every object with
-every other. Gradients are what one process with the whole batch would find.
+Each process encodes its shard of a batch; the loss is computed over the whole batch, because contrastive losses compare
+all objects. The gradients equal those of one process with the whole batch.
 """
 
 from __future__ import annotations
@@ -20,72 +20,76 @@ from torch import Tensor
 from mvretrieval.errors import TrainingError
 
 T = TypeVar("T")
-_PATIENCE = timedelta(hours=12)  # the others wait while the first one renders and validates
+_TIMEOUT = timedelta(hours=12)  # the other processes wait while the first one renders and validates
 
 
 @dataclass(frozen=True)
-class Ranks:
-    """This process among all of them.
+class World:
+    """This process among all processes of a run.
 
     Attributes:
-        rank: its number.
-        count: of processes.
-        device: where it computes.
+        rank: of this process.
+        size: number of processes.
+        device: of this process.
     """
 
     rank: int
-    count: int
+    size: int
     device: str
 
     @property
-    def first(self) -> bool:
-        """Whether this is the one that renders, writes and talks."""
+    def is_first(self) -> bool:
+        """Whether this process renders, writes files and prints."""
         return self.rank == 0
 
-    def part(self, rows: Tensor) -> Tensor:
-        """This process's share of (B, ...) rows.
+    def shard(self, rows: Tensor) -> Tensor:
+        """This process's shard of (B, ...) rows.
 
         Raises:
-            TrainingError: they cannot be shared evenly.
+            TrainingError: B is not a multiple of the number of processes.
         """
-        if len(rows) % self.count:
+        if len(rows) % self.size:
             raise TrainingError(
-                f"a batch of {len(rows)} objects cannot be shared among {self.count} processes: choose --classes-per-batch "
-                "and --objects-per-class so that it can"
+                f"a batch of {len(rows)} objects cannot be divided among {self.size} processes: change "
+                "--classes-per-batch or --objects-per-class",
+                code="uneven_batch",
             )
-        return rows.chunk(self.count)[self.rank]
+        return rows.chunk(self.size)[self.rank]
 
     def gather(self, vectors: Tensor) -> Tensor:
-        """(B / count, D) of this process to (B, D) of all, in their order, with gradients back to each."""
-        if self.count == 1:
+        """Concatenate (B / size, D) of all processes to (B, D), differentiably."""
+        if self.size == 1:
             return vectors
         gathered: Tensor = _Gather.apply(vectors)
         return gathered
 
-    def lead(self, action: Callable[[], T]) -> T | None:
-        """Let the first process do something while the others wait; theirs is None.
+    def run_on_first(self, action: Callable[[], T]) -> T | None:
+        """Run `action` in the first process while the others wait; they return None.
 
         Raises:
-            TrainingError: in the others, where it failed in the first, which raises what went wrong.
+            TrainingError: in the other processes, if it failed in the first one, which raises the original error.
         """
         result, failure = None, None
-        if self.first:
+        if self.is_first:
             try:
                 result = action()
             except BaseException as error:
                 failure = error
-        if self.count > 1:
+        if self.size > 1:
             failed = torch.tensor([int(failure is not None)], device=self.device)
             dist.broadcast(failed, 0)
-            if failed and not self.first:
-                raise TrainingError(f"process {self.rank + 1} of {self.count} ends with the first one, which says why")
+            if failed and not self.is_first:
+                raise TrainingError(
+                    f"process {self.rank + 1} of {self.size} stopped because the first one failed; see its message",
+                    code="first_process_failed",
+                )
         if failure is not None:
             raise failure
         return result
 
 
 class _Gather(torch.autograd.Function):
-    """DDP takes the mean of the processes' gradients; each holds the whole loss, so the sum of theirs goes back."""
+    """All-gather. Backward sums the gradients of all processes: each has the whole loss, and DDP averages afterwards."""
 
     @staticmethod
     def forward(ctx: Any, vectors: Tensor) -> Tensor:
@@ -101,21 +105,21 @@ class _Gather(torch.autograd.Function):
 
 
 @contextmanager
-def join_ranks(device: str) -> Iterator[Ranks]:
-    """Meet the other processes that `torchrun` started; alone without it.
+def join_world(device: str) -> Iterator[World]:
+    """Join the process group that `torchrun` started; without it, a group of one.
 
     Args:
-        device: of one process; `cuda` becomes each one's own.
+        device: `cuda` becomes the GPU of the local rank.
     """
-    count = int(os.environ.get("WORLD_SIZE", "1"))
-    if count == 1:
-        yield Ranks(0, 1, device)
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield World(0, 1, device)
         return
     if device.startswith("cuda"):
         device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=_PATIENCE)
+    dist.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=_TIMEOUT)
     try:
-        yield Ranks(dist.get_rank(), count, device)
+        yield World(dist.get_rank(), size, device)
     finally:
         dist.destroy_process_group()

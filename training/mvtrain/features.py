@@ -1,10 +1,11 @@
-"""The view vectors that a collection keeps, as training data: nothing is rendered or encoded."""
+"""Training data for adapters: the view vectors stored in a collection. Nothing is rendered or encoded."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,16 +18,16 @@ from mvretrieval.weighting.whitening import Whitening, WhiteningFit
 
 @dataclass(frozen=True)
 class Features:
-    """Objects with what was seen of them.
+    """View vectors of N labeled objects.
 
     Attributes:
-        ids: N.
+        ids: N object ids.
         labels: N class names.
-        views: (N, S, V, D) float16 raw view vectors, as they are stored.
-        mask: (N, V) bool.
-        directions: (V, 3) float32 of the rig.
+        views: (N, S, V, D) float16 raw view vectors, as stored.
+        mask: (N, V) bool, True where a view was rendered.
+        directions: (V, 3) float32 camera directions of the rig.
         fingerprint: of the views (see `Describer.view_fingerprint`).
-        met: classes that the encoder was tuned on; held out, they would show too much.
+        encoder_classes: classes the encoder was tuned on; these cannot serve as validation classes.
     """
 
     ids: tuple[str, ...]
@@ -35,7 +36,7 @@ class Features:
     mask: NDArray[np.bool_]
     directions: NDArray[np.float32]
     fingerprint: str = ""
-    met: tuple[str, ...] = ()
+    encoder_classes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -46,7 +47,7 @@ class Features:
         return sorted(set(self.labels))
 
     def take(self, rows: NDArray[np.int64]) -> Features:
-        """Some of the objects."""
+        """The objects in these rows."""
         return replace(
             self,
             ids=tuple(self.ids[i] for i in rows),
@@ -56,58 +57,70 @@ class Features:
         )
 
     def of_classes(self, names: Sequence[str]) -> Features:
-        """The objects of some classes."""
+        """The objects of these classes."""
         kept = set(names)
         return self.take(np.array([i for i, label in enumerate(self.labels) if label in kept], np.int64))
 
     def shots(self, k: int, seed: int) -> Features:
-        """At most k objects of each class, drawn by seed."""
+        """At most k objects of each class, drawn at random."""
         order = np.random.default_rng(seed).permutation(len(self))
-        seen: Counter[str] = Counter()
+        drawn: Counter[str] = Counter()
         rows = []
         for i in order:
-            seen[self.labels[i]] += 1
-            if seen[self.labels[i]] <= k:
+            drawn[self.labels[i]] += 1
+            if drawn[self.labels[i]] <= k:
                 rows.append(i)
         return self.take(np.sort(np.array(rows, np.int64)))
 
-    def whitening(self, whiten: int) -> Whitening | None:
-        """Whitening fitted on these objects, with fewer dimensions where there are too few views; None for 0."""
-        if whiten == 0:
+    def whitening(self, dim: int) -> Whitening | None:
+        """Whitening fitted on these objects; None for dim 0.
+
+        Args:
+            dim: output dimensions; reduced if there are too few views.
+        """
+        if dim == 0:
             return None
         fit = WhiteningFit(self.views.shape[1], self.views.shape[3])
         for start in range(0, len(self), 256):
             some = slice(start, start + 256)
             fit.add(self.views[some].swapaxes(1, 2)[self.mask[some]].swapaxes(0, 1).astype(np.float32))
-        return fit.result(min(whiten, self.views.shape[3], int(self.mask.sum()) - 1))
+        return fit.result(min(dim, self.views.shape[3], int(self.mask.sum()) - 1))
 
 
 def from_collection(collection: Collection, by: str | None, where: str | None = None) -> Features:
-    """Objects of a collection that have a label.
+    """Read the view vectors of labeled objects.
 
     Args:
         collection: open.
-        by: label that names the class; None makes every object a class of its own.
+        by: label column with the class names; None makes every object its own class.
         where: filter.
 
     Raises:
-        FilterError: there is no such label, or the filter cannot be understood.
+        FilterError: unknown label column, or an invalid filter.
         TrainingError: no object is left.
     """
-    with collection.reading():  # views, labels and their description belong to one moment
+    with collection.reading():  # one snapshot of views, labels and describer
         return _read(collection, by, where)
 
 
-def nothing_labelled(collection: Collection, by: str | None, where: str | None, n: int) -> TrainingError:
-    """Why there is nothing to learn from among the n objects that a filter keeps."""
+def nothing_labeled(folder: Path, by: str | None, where: str | None, n: int) -> TrainingError:
+    """The error for a selection without labeled objects.
+
+    Args:
+        folder: of the collection.
+        by: label column.
+        where: filter.
+        n: objects that match the filter.
+    """
     if n:
         return TrainingError(
-            f"none of {n} objects of {collection.folder} has a label '{by}'{f' where {where}' if where else ''}: give labels with "
-            "'mvr index --labels'"
+            f"none of {n} objects of {folder} has a label '{by}'{f' where {where}' if where else ''}: add labels with "
+            "'mvr index --labels'",
+            code="nothing_labeled",
         )
     if where is not None:
-        return TrainingError(f"--where {where} keeps no object of {collection.folder}: give another")
-    return TrainingError(f"{collection.folder} has no object: index some")
+        return TrainingError(f"no object of {folder} matches --where {where}: change the filter", code="no_match")
+    return TrainingError(f"{folder} has no objects: index some first", code="empty_collection")
 
 
 def _read(collection: Collection, by: str | None, where: str | None) -> Features:
@@ -122,10 +135,10 @@ def _read(collection: Collection, by: str | None, where: str | None) -> Features
         labels = [None if value is None else str(value) for value in store.column_values(by, row_ids)]
     kept = [i for i, label in enumerate(labels) if label is not None]
     if not kept:
-        raise nothing_labelled(collection, by, where, len(row_ids))
+        raise nothing_labeled(collection.folder, by, where, len(row_ids))
     n_styles = collection.describer.n_styles
     first, mask = store.views_of(row_ids[kept[0]])
-    # Filled one by one in half precision, as they are stored: 31 kB an object with 12 views of 1280 numbers.
+    # Filled one by one in half precision, as stored: 31 kB per object with 12 views of 1280 dimensions.
     views = np.empty((len(kept), n_styles, len(mask), first.size // (n_styles * len(mask))), np.float16)
     masks = np.empty((len(kept), len(mask)), bool)
     for row, i in enumerate(kept):
@@ -139,5 +152,5 @@ def _read(collection: Collection, by: str | None, where: str | None) -> Features
         mask=masks,
         directions=collection.describer.rig.directions.astype(np.float32),
         fingerprint=store.get_meta("view_fingerprint"),
-        met=() if tuned is None else tuned.classes,
+        encoder_classes=() if tuned is None else tuned.classes,
     )

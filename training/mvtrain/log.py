@@ -1,4 +1,4 @@
-"""What happened in a training: always as JSON lines, in TensorBoard if asked."""
+"""Training log: JSON lines, and TensorBoard event files on request."""
 
 from __future__ import annotations
 
@@ -12,38 +12,42 @@ from mvretrieval.errors import TrainingError
 
 
 class TrainingLog:
-    """Writes records beside the adapter."""
+    """Writes records beside the adapter or the tuned encoder."""
 
-    def __init__(self, folder: Path, tensorboard: bool = False, go_on: bool = False) -> None:
-        """Begin a log.
+    def __init__(self, folder: Path, tensorboard: bool = False, append: bool = False) -> None:
+        """Open the log.
 
         Args:
-            folder: of the adapter.
+            folder: of the adapter or encoder; created if missing.
             tensorboard: also write event files.
-            go_on: keep what a training that was stopped has written.
+            append: keep the records of an interrupted run.
 
         Raises:
-            TrainingError: TensorBoard is not installed, or the folder cannot be written.
+            TrainingError: TensorBoard is not installed, or the folder is not writable.
         """
         self._started = time.monotonic()
         self._writer: Any = None
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            # Beside the log of an adapter that may be there, until this training has come to its end.
+            # The log of an existing adapter stays until this run has finished.
             self._path = folder / "log.jsonl"
             self._part = folder / "log.jsonl.part"
-            self._file = self._part.open("a" if go_on else "w", encoding="utf-8")
+            self._file = self._part.open("a" if append else "w", encoding="utf-8")
         except OSError as error:
-            raise TrainingError(f"{folder} cannot be written: {error}") from error
+            raise TrainingError(
+                f"cannot write to {folder}: {error}; choose another --out", code="not_writable"
+            ) from error
         if tensorboard:
             try:
                 from torch.utils.tensorboard import SummaryWriter
             except ImportError as error:
-                raise TrainingError("TensorBoard is not installed: pip install 'mvretrieval[train]'") from error
+                raise TrainingError(
+                    "TensorBoard is not installed: pip install 'mvretrieval[train]'", code="not_installed"
+                ) from error
             self._writer = SummaryWriter(str(folder / "tensorboard"))
 
     def __call__(self, record: dict[str, Any]) -> None:
-        """Add one record."""
+        """Append a record."""
         seconds = round(time.monotonic() - self._started, 3)
         self._file.write(json.dumps({"seconds": seconds, **record}) + "\n")
         self._file.flush()

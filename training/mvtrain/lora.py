@@ -1,12 +1,12 @@
-"""Low-rank tuning of attention: W + alpha / rank * B A, of which A and B are learnt (Hu et al., "LoRA", 2021).
+"""Low-rank tuning of attention: W + alpha / rank * B A with learned A and B (Hu et al., "LoRA", 2021).
 
-By torch's parametrisation of weights, on the packed projection of queries, keys and values and on the output projection,
-of `nn.MultiheadAttention` (open_clip) and of timm's attention alike; forward code reads the weights and never notices.
+Implemented with torch's weight parametrization on the packed query-key-value projection and the output projection of
+`nn.MultiheadAttention` (open_clip) and of timm's attention. Forward code is unchanged.
 
 Why not `peft`, which the tests compare with: as of 0.21 its layer for `nn.MultiheadAttention` adds the product to the
-frozen weights before each forward pass and subtracts it afterwards, so that they drift by a rounding error at every step
-and a stopped training cannot be resumed to the same weights; it replaces parameters under DDP's hands; and it counts the
-output projection's product twice (the weights with 2 B A give its vectors to 1e-6, those with B A do not).
+frozen weights before each forward pass and subtracts it afterwards. The weights drift by a rounding error per step, so an
+interrupted run cannot be resumed to the same weights. It also replaces parameters that DDP has registered, and counts the
+product of the output projection twice (weights with 2 B A reproduce its vectors to 1e-6, those with B A do not).
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from mvretrieval.errors import TrainingError
 
 
 class LowRank(nn.Module):
-    """Parametrisation of a weight: untrained, it is the weight itself to the last bit."""
+    """Low-rank parametrization of a weight; untrained, it returns the weight unchanged to the last bit."""
 
     def __init__(self, weight: Tensor, rank: int, alpha: float) -> None:
-        """Begin at zero.
+        """Initialize B with zeros, so that the product is zero.
 
         Args:
-            weight: (out, in), for its shape, device and type.
+            weight: (out, in); gives shape, device and type.
             rank: r.
-            alpha: the product counts alpha / r.
+            alpha: the product is scaled by alpha / r.
         """
         super().__init__()
         self.down = nn.Parameter(weight.new_empty(rank, weight.shape[1]))  # A
@@ -44,7 +44,7 @@ class LowRank(nn.Module):
 
 
 def attach(network: nn.Module, rank: int, alpha: float) -> list[str]:
-    """Make the attention of all blocks low-rank tunable; returns the names of the weights.
+    """Attach low-rank parametrizations to the attention of all blocks; returns the names of the weights.
 
     Raises:
         TrainingError: the network has no attention.
@@ -56,7 +56,7 @@ def attach(network: nn.Module, rank: int, alpha: float) -> list[str]:
 
 
 def attention_weights(network: nn.Module) -> list[tuple[str, nn.Module, str]]:
-    """What low-rank tuning changes: name of a module, who owns the weight, and the weight's name there.
+    """Attention weights of all blocks: module name, the module, and the name of the weight in it.
 
     Raises:
         TrainingError: the network has no attention.
@@ -69,26 +69,26 @@ def attention_weights(network: nn.Module) -> list[tuple[str, nn.Module, str]]:
     ]
     if not found:
         raise TrainingError(
-            "this network has no attention that low-rank tuning could change: take --method last-blocks"
+            "this network has no attention layers for low-rank tuning: use --method last-blocks", code="no_attention"
         )
     return found
 
 
 def _weights(module: nn.Module) -> list[tuple[nn.Module, str]]:
-    """Weights of an attention module: q, k, v, mostly packed, and the output projection."""
-    if isinstance(getattr(module, "in_proj_weight", None), nn.Parameter):  # torch's, and open_clip's own
+    """Weights of an attention module: query, key, value (usually packed) and output projection."""
+    if isinstance(getattr(module, "in_proj_weight", None), nn.Parameter):  # torch, open_clip
         return [(module, "in_proj_weight"), (module.get_submodule("out_proj"), "weight")]
     qkv, proj = getattr(module, "qkv", None), getattr(module, "proj", None)
-    if isinstance(qkv, nn.Linear) and isinstance(proj, nn.Linear):  # timm's
+    if isinstance(qkv, nn.Linear) and isinstance(proj, nn.Linear):  # timm
         return [(qkv, "weight"), (proj, "weight")]
     apart = [getattr(module, name, None) for name in ("q_proj", "k_proj", "v_proj", "proj")]
-    if all(isinstance(part, nn.Linear) for part in apart):  # EVA's
+    if all(isinstance(part, nn.Linear) for part in apart):  # EVA
         return [(part, "weight") for part in apart if part is not None]
     return []
 
 
 def low_rank_tensors(network: nn.Module) -> dict[str, Tensor]:
-    """A and B of every tuned weight, by its name: `visual.transformer.resblocks.0.attn.in_proj_weight.down`, ..."""
+    """A and B of every tuned weight by name: `visual.transformer.resblocks.0.attn.in_proj_weight.down`, ..."""
     found = {}
     for path, module in network.named_modules():
         if isinstance(module, LowRank):
@@ -99,7 +99,7 @@ def low_rank_tensors(network: nn.Module) -> dict[str, Tensor]:
 
 
 def merge(network: nn.Module) -> None:
-    """Put the products into the weights and take the parametrisation off. Names are what they were before."""
+    """Add the products to the weights and remove the parametrizations; parameter names become the original ones."""
     for module in list(network.modules()):
         for name in list(getattr(module, "parametrizations", {})):
             if parametrize.is_parametrized(module, name):

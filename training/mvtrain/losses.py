@@ -1,4 +1,4 @@
-"""What training drives at. Each loss takes object vectors (B, D), unit norm, and classes (B,), and gives a scalar."""
+"""Training losses. Each takes object vectors (B, D), unit norm, and class ids (B,), and returns a scalar."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from mvtrain.config import TrainConfig
 
 
 class TextLoss(nn.Module):
-    """Cross-entropy against frozen text vectors of the class names, as CLIP-AdaM is trained."""
+    """Cross-entropy against frozen text vectors of the class names, the loss of CLIP-AdaM."""
 
     def __init__(self, text_vectors: Tensor, temperature: float) -> None:
-        """Keep the vectors.
+        """Store the text vectors.
 
         Args:
             text_vectors: (C, D) unit norm, row c for class c.
-            temperature: cosines are divided by it.
+            temperature: divides the cosine similarities.
         """
         super().__init__()
         self.text_vectors: Tensor
@@ -25,18 +25,18 @@ class TextLoss(nn.Module):
         self.temperature = temperature
 
     def forward(self, vectors: Tensor, classes: Tensor) -> Tensor:
-        """See the module."""
+        """Mean cross-entropy of (B, D) vectors with class ids (B,)."""
         return nn.functional.cross_entropy(vectors @ self.text_vectors.T / self.temperature, classes)
 
 
 def make_loss(config: TrainConfig, n_classes: int, dim: int, text_vectors: Tensor | None) -> nn.Module:
-    """The loss that `config` names.
+    """Build the loss named by `config`.
 
     Supervised contrastive: Khosla et al. 2020. Multi-similarity: Wang et al. 2019, with the paper's alpha 2, beta 50 and
-    base 0.5. Prototypes: Zhai and Wu 2019, normalised softmax.
+    base 0.5. Prototypes: Zhai and Wu 2019, normalized softmax.
 
     Raises:
-        TrainingError: a text loss without text vectors.
+        TrainingError: the text loss is chosen, but `text_vectors` is None.
     """
     made: nn.Module
     if config.loss == "supcon":
@@ -52,5 +52,8 @@ def make_loss(config: TrainConfig, n_classes: int, dim: int, text_vectors: Tenso
 
 def _text_loss(config: TrainConfig, text_vectors: Tensor | None) -> TextLoss:
     if text_vectors is None:
-        raise TrainingError("the text loss needs an encoder that reads words: use another --loss, or a CLIP encoder")
+        raise TrainingError(
+            "the text loss needs an encoder with a text tower: use another --loss, or a CLIP encoder",
+            code="no_text_tower",
+        )
     return TextLoss(nn.functional.normalize(text_vectors, dim=1), config.temperature)

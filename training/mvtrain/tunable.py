@@ -1,4 +1,4 @@
-"""An encoder made ready for tuning: which of its weights may change, and the module that a step runs."""
+"""Prepare an encoder for tuning: select its trainable weights, and the module of a training step."""
 
 from __future__ import annotations
 
@@ -22,34 +22,38 @@ from mvtrain.tune_config import TuneConfig
 
 
 def check_tunable(encoder: NetworkEncoder, config: TuneConfig) -> None:
-    """Refuse what the encoder's network has no parts for, before anything is rendered or changed.
+    """Check that the encoder supports the options, without changing it.
 
     Raises:
-        TrainingError: the network has no such parts, or the loss needs words that it does not read.
+        TrainingError: the network lacks the needed layers, or the text loss needs a text tower.
     """
     architecture = _extended(encoder, config)
     if config.loss == "text" and not encoder.has_text:
-        raise TrainingError(f"{encoder.id} reads no words, which the text loss compares with: take another --loss")
+        raise TrainingError(
+            f"{encoder.id} has no text tower, which the text loss needs: use another --loss", code="no_text_tower"
+        )
     try:
-        blocks = len(residual_blocks(encoder.network))
+        n_blocks = len(blocks_of(encoder.network))
         if config.method == "lora":
             attention_weights(encoder.network)
-        elif config.last_blocks > blocks:
-            raise TrainingError(f"the network has {blocks} blocks; --last-blocks {config.last_blocks} is more")
-        if architecture.cross_view and not has_cross_view(encoder.network):
-            size = encoder.image_size
-            check_cross_view(
-                encoder.network, architecture.cross_view, encoder.pixels(np.zeros((2, size, size, 3), np.uint8))
+        elif config.last_blocks > n_blocks:
+            raise TrainingError(
+                f"--last-blocks {config.last_blocks} is more than the {n_blocks} blocks of {encoder.id}",
+                code="too_many_blocks",
             )
+        if architecture.cross_view and not sees_together(encoder.network):
+            size = encoder.image_size
+            pixels = encoder.pixels(np.zeros((2, size, size, 3), np.uint8))
+            try_joining(encoder.network, architecture.cross_view, pixels)
     except EncoderError as error:
-        raise TrainingError(f"{encoder.id} cannot be tuned like that: {error}") from error
+        raise TrainingError(f"{encoder.id} does not support these options: {error}", code=error.code) from error
 
 
 def make_tunable(encoder: NetworkEncoder, config: TuneConfig) -> None:
-    """Add what the method adds to the encoder's network, and let gradients reach what it may change.
+    """Add the layers of the method to the network, and enable gradients for the trainable weights.
 
-    The network stays in evaluation mode: batch norms keep their statistics (MobileNetV2's are folded into convolutions),
-    and nothing is dropped out.
+    The network stays in evaluation mode: batch norms keep their statistics (those of MobileNetV2 are folded into
+    convolutions), and dropout is off.
 
     Raises:
         TrainingError: see `check_tunable`.
@@ -61,52 +65,56 @@ def make_tunable(encoder: NetworkEncoder, config: TuneConfig) -> None:
     network.requires_grad_(False)
     if config.method == "lora":
         attach(network, config.rank, config.alpha)
-    chosen = _chosen(network, config)
+    trainable = _trainable_names(network, config)
     encoder.architecture = architecture
     for name, parameter in network.named_parameters():
-        parameter.requires_grad_(name in chosen)
-    if isinstance(network, PooledMobileNet):
-        learnt = [any(parameter.requires_grad for parameter in block.parameters()) for block in network.features]
-        network.n_frozen = learnt.index(True) if any(learnt) else 0
+        parameter.requires_grad_(name in trainable)
+    if isinstance(network, MeanOverPlaces):
+        trained = [any(parameter.requires_grad for parameter in block.parameters()) for block in network.features]
+        network.still = trained.index(True) if any(trained) else 0
     network.to(encoder.device)
 
 
 def _extended(encoder: NetworkEncoder, config: TuneConfig) -> Architecture:
     base = encoder.architecture
     if base is None:
-        raise TrainingError(f"{encoder.id} is not a network that this program built: it cannot be tuned")
+        raise TrainingError(
+            f"{encoder.id} does not state its architecture and cannot be tuned: use an open_clip, image_only or tuned encoder",
+            code="not_tunable",
+        )
     if config.cross_view and base.cross_view and config.cross_view != base.cross_view:
         raise TrainingError(
-            f"{encoder.id} lets views attend to one another in its last {base.cross_view} blocks, and {config.cross_view} "
-            "are asked for: leave --cross-view out, or start from its base"
+            f"{encoder.id} has cross-view attention in its last {base.cross_view} blocks, not {config.cross_view}: leave "
+            "--cross-view out, or tune its base encoder",
+            code="other_cross_view",
         )
     if config.cross_view and not base.cross_view:
         return replace(base, cross_view=config.cross_view, bias=base.bias or config.bias)
     return replace(base, bias=base.bias or config.bias)
 
 
-def _chosen(network: nn.Module, config: TuneConfig) -> set[str]:
+def _trainable_names(network: nn.Module, config: TuneConfig) -> set[str]:
     names = [name for name, _ in network.named_parameters()]
-    chosen = {"tuned_bias"} if config.bias else set()
+    trainable = {"tuned_bias"} if config.bias else set()
     if config.method == "lora":
         low_rank = [path for path, module in network.named_modules() if isinstance(module, LowRank)]
-        return chosen | {f"{path}.{part}" for path in low_rank for part in ("down", "up")}
-    parts = [name for name, _ in residual_blocks(network)[-config.last_blocks :]] + modules_after_blocks(network)
-    return chosen | {name for name in names if any(name == part or name.startswith(f"{part}.") for part in parts)}
+        return trainable | {f"{path}.{part}" for path in low_rank for part in ("down", "up")}
+    parts = [name for name, _ in blocks_of(network)[-config.last_blocks :]] + after_blocks(network)
+    return trainable | {name for name in names if any(name == part or name.startswith(f"{part}.") for part in parts)}
 
 
 def checkpoint_activations(network: nn.Module) -> None:
-    """Compute the activations of blocks again in the backward pass instead of keeping them."""
+    """Recompute the activations of each block in the backward pass instead of storing them."""
     for module in (network, getattr(network, "visual", None)):
         switch = getattr(module, "set_grad_checkpointing", None)
         if callable(switch):
             switch(True)
             return
-    for _, block in residual_blocks(network):
-        block.forward = _again(block.forward)
+    for _, block in blocks_of(network):
+        block.forward = _checkpointed(block.forward)
 
 
-def _again(forward: Any) -> Any:
+def _checkpointed(forward: Any) -> Any:
     from torch.utils.checkpoint import checkpoint
 
     def run(x: Tensor) -> Tensor:
@@ -117,21 +125,21 @@ def _again(forward: Any) -> Any:
 
 
 class TuningModule(nn.Module):
-    """Pictures of objects to object vectors: the encoder's network and the view weighting behind it."""
+    """Images of objects to object vectors: the network of the encoder, followed by the view weighting."""
 
     def __init__(self, network: nn.Module, pooling: AdapterNetwork, precision: Precision) -> None:
-        """Put them together.
+        """Combine both.
 
         Args:
-            network: (N, 3, size, size) to (N, K).
-            pooling: (B, S, V, K) to (B, S * K).
+            network: (N, 3, size, size) to (N, D).
+            pooling: (B, S, V, D) to (B, S * D).
             precision: of activations.
         """
         super().__init__()
         self.network, self.pooling, self.precision = network, pooling, precision
 
     def forward(self, pixels: Tensor, mask: Tensor, directions: Tensor) -> Tensor:
-        """Object vectors.
+        """Compute object vectors.
 
         Args:
             pixels: (B * S * V, 3, size, size), preprocessed.
@@ -139,18 +147,18 @@ class TuningModule(nn.Module):
             directions: (B, V, 3).
 
         Returns:
-            (B, S * K) unit norm.
+            (B, S * D) unit norm.
         """
         b, v = mask.shape
         half = torch.autocast(pixels.device.type, torch.bfloat16) if self.precision == "bfloat16" else nullcontext()
-        # Not only for the forward pass: activations may be computed again in the backward pass.
-        set_views_per_object(self.network, v)
+        # Stays set after the forward pass: checkpointed activations are recomputed in the backward pass.
+        set_together(self.network, v)
         with half:
             vectors = self.network(pixels)
         views = nn.functional.normalize(vectors.float(), dim=1).reshape(b, -1, v, vectors.shape[1])
         pooled: Tensor = self.pooling(views, mask, directions)[0]
         return pooled
 
-    def learnt(self) -> dict[str, nn.Parameter]:
-        """Everything that is trained, by name."""
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """Trainable parameters by name."""
         return {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}

@@ -1,4 +1,4 @@
-"""What decides how an encoder is tuned."""
+"""Configuration of encoder tuning."""
 
 from __future__ import annotations
 
@@ -6,41 +6,41 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from mvretrieval.encoders.encoder import Precision
-from mvretrieval.errors import TrainingError, did_you_mean
+from mvretrieval.errors import TrainingError
 from mvretrieval.weighting.network import NetworkConfig
-from mvtrain.config import LossName, TrainConfig
+from mvtrain.config import LossName, TrainConfig, check_choice, check_minimum, check_positive
 
 Method = Literal["lora", "last-blocks"]
 
 
 @dataclass(frozen=True)
 class TuneConfig:
-    """Options of a tuning.
+    """Options of encoder tuning.
 
     Attributes:
-        method: lora (low-rank parts of the attention of all blocks) or last-blocks (all weights of the last ones).
-        rank: lora: r.
-        alpha: lora: the low-rank part counts alpha / rank.
-        last_blocks: last-blocks: how many, besides the norm and projection behind them.
+        method: lora (low-rank updates of the attention of all blocks) or last-blocks (all weights of the last blocks).
+        rank: lora: rank r.
+        alpha: lora: the low-rank product is scaled by alpha / rank.
+        last_blocks: last-blocks: number of blocks, besides the norm and projection behind them.
         bias: also learn a vector that is added to every view vector, as DAC does.
-        cross_view: last blocks in which all views of an object attend to one another; 0 for none.
-        network: the view weighting that is trained jointly.
+        cross_view: number of last blocks in which the views of an object attend to each other; 0 for none.
+        network: view weighting trained jointly.
         loss: see `TrainConfig`.
         temperature: of the loss.
-        classes_per_batch: P classes in a batch.
-        objects_per_class: K objects of each.
-        views_per_object: views that an object is shown with in a step, drawn anew each time.
-        max_steps: batches.
-        learning_rate: of AdamW, for the encoder; it rises for a tenth of the steps and falls as a cosine does.
+        classes_per_batch: P classes per batch.
+        objects_per_class: K objects per class.
+        views_per_object: views per object and step, drawn at random in every step.
+        max_steps: number of batches.
+        learning_rate: of AdamW, for the encoder; linear warm-up over a tenth of the steps, then cosine decay.
         pooling_rate: the same for the view weighting.
         weight_decay: of AdamW.
-        averaging: decay of the running mean of the weights, which is what is kept.
-        held_out: share of the classes that are not trained on, to find the best number of steps; 0 for none.
-        evaluate_every: steps between two looks at them.
+        averaging: decay of the exponential moving average of the weights; the average is the result.
+        held_out: fraction of the classes held out to choose the number of steps; 0 for none.
+        evaluate_every: steps between two validations.
         save_every: steps between two checkpoints.
-        checkpointing: forget activations and compute them again: less memory, a third more time.
+        checkpointing: recompute activations in the backward pass: less memory, a third more time.
         precision: of activations; weights and sums are float32.
-        seed: of everything random.
+        seed: of all random numbers.
     """
 
     method: Method = "lora"
@@ -68,32 +68,31 @@ class TuneConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.method not in get_args(Method):
-            raise TrainingError(
-                f"unknown method '{self.method}': {did_you_mean(self.method, get_args(Method))}known are lora and last-blocks"
-            )
-        if self.precision not in get_args(Precision):
-            raise TrainingError(f"precision is float32 or bfloat16, not {self.precision}")
-        at_least = {
-            "rank": 1, "last_blocks": 1, "cross_view": 0, "views_per_object": 1, "max_steps": 1, "evaluate_every": 1,
-            "save_every": 1, "weight_decay": 0,
-        }  # fmt: skip
-        for name, least in at_least.items():
-            if getattr(self, name) < least:
-                raise TrainingError(f"{name} has to be at least {least}, not {getattr(self, name)}")
-        for name in ("alpha", "learning_rate", "pooling_rate"):
-            if not getattr(self, name) > 0:
-                raise TrainingError(f"{name} has to be above 0, not {getattr(self, name)}")
+        check_choice("method", self.method, get_args(Method))
+        check_choice("precision", self.precision, get_args(Precision))
+        check_minimum(
+            self, rank=1, last_blocks=1, cross_view=0, views_per_object=1, max_steps=1, evaluate_every=1, save_every=1,
+            weight_decay=0,
+        )  # fmt: skip
+        check_positive(self, "alpha", "learning_rate", "pooling_rate")
         if not 0 <= self.held_out <= 0.5:
-            raise TrainingError(f"held_out is a share of the classes from 0 to 0.5, not {self.held_out:g}")
+            raise TrainingError(
+                f"held_out is a fraction of the classes between 0 and 0.5, not {self.held_out:g}", code="out_of_range"
+            )
         if self.network.by_slot or self.network.kind == "chunk":
             raise TrainingError(
-                "steps show other views each time: take a view weighting that is not tied to slots or order"
+                "tuning draws other views in every step: choose a view weighting that does not depend on view slots "
+                "or their order",
+                code="slots_not_supported",
             )
-        self.of_loss()
+        self.loss_config()
 
-    def of_loss(self) -> TrainConfig:
-        """The part that says which loss; refuses what makes no sense there."""
+    def loss_config(self) -> TrainConfig:
+        """The options of the loss as a TrainConfig.
+
+        Raises:
+            TrainingError: an option is out of range.
+        """
         names: dict[str, Any] = {
             name: getattr(self, name)
             for name in ("loss", "temperature", "classes_per_batch", "objects_per_class", "averaging", "seed")

@@ -1,10 +1,10 @@
-"""What a tuning leaves behind: the encoder, its low-rank parts, and the adapter that was trained with it."""
+"""Write the results of tuning: the encoder, its low-rank parts, and the jointly trained adapter."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mvretrieval.describe import Describer, DescriberConfig
 from mvretrieval.encoders.network import NetworkEncoder
@@ -13,12 +13,10 @@ from mvretrieval.encoders.tuned import TunedConfig, save_tuned, tuned_fingerprin
 from mvretrieval.weighting.adapter import Adapter
 from mvretrieval.weighting.config import AdapterConfig
 from mvtrain.checkpoint import FILE as CHECKPOINT
-from mvtrain.images import Pictures
 from mvtrain.lora import low_rank_tensors, merge
+from mvtrain.tune import Tuned
 from mvtrain.tune_config import TuneConfig
-
-if TYPE_CHECKING:
-    from mvtrain.tune import Tuned
+from mvtrain.view_dataset import ViewDataset
 
 ADAPTER = "adapter"
 
@@ -28,32 +26,32 @@ def write_tuned(
     config: TuneConfig,
     encoder: NetworkEncoder,
     base: str,
-    pictures: Pictures,
+    views: ViewDataset,
     tuned: Tuned,
     training: dict[str, Any],
-    known: Sequence[str] = (),
+    seen: Sequence[str] = (),
 ) -> None:
-    """Merge the low-rank parts and write everything; a folder whose encoder has a configuration is whole.
+    """Merge the low-rank parts and write all files. The configuration is written last: a folder with one is complete.
 
     Args:
         folder: of the tuned encoder.
-        config: of the tuning.
-        encoder: that was tuned.
-        base: its fingerprint before.
-        pictures: that it was tuned on.
-        tuned: what the tuning gave.
+        config: of the run.
+        encoder: tuned.
+        base: fingerprint of the encoder before tuning.
+        views: the training objects.
+        tuned: result of the run.
         training: record of the run.
-        known: classes that the encoder was tuned on before.
+        seen: classes the encoder was tuned on before.
 
     Raises:
-        EncoderError: the folder cannot be written.
+        EncoderError: the folder is not writable.
     """
     low_rank = low_rank_tensors(encoder.network)
     merge(encoder.network)
     weights = weights_of(encoder)
     assert encoder.architecture is not None
     shared: dict[str, Any] = {
-        "classes": tuple(sorted({*known, *pictures.classes})),
+        "classes": tuple(sorted({*seen, *views.classes})),
         "metrics": {"steps": float(tuned.steps), **tuned.metrics},
         "training": training,
     }
@@ -67,15 +65,15 @@ def write_tuned(
     )
     encoder.id = f"tuned:{folder}"
     encoder.fingerprint = tuned_fingerprint(encoder.architecture, encoder.preprocessing, weights)
-    describer = Describer(DescriberConfig(encoder.id, pictures.rig, pictures.styles, pictures.size))
-    describer.__dict__["encoder"] = encoder  # it is not in the folder yet
+    describer = Describer(DescriberConfig(encoder.id, views.rig, views.styles, views.size))
+    describer.__dict__["encoder"] = encoder  # not in the folder yet
     adapter = AdapterConfig(
         views=describer.view_fingerprint,
         encoder=public_encoder(encoder.id),
-        rig=pictures.rig,
-        styles=pictures.styles,
-        size=pictures.size,
-        n_views=pictures.mask.shape[1],
+        rig=views.rig,
+        styles=views.styles,
+        size=views.size,
+        n_views=views.mask.shape[1],
         dim=encoder.dim,
         network=config.network,
         text="frozen" if config.loss == "text" else "adapted",

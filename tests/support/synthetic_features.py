@@ -1,4 +1,4 @@
-"""View vectors made up on the spot, with what there is to learn in known places."""
+"""Synthetic view vectors whose class information is in known dimensions."""
 
 from __future__ import annotations
 
@@ -14,23 +14,24 @@ from mvtrain.features import Features
 from mvtrain.train import Trained
 
 DIM, VIEWS = 32, 6
-TELLING = 8
+INFORMATIVE = 8
 
 
 def unit(rows: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Scale rows to unit norm."""
     return (rows / np.linalg.norm(rows, axis=-1, keepdims=True)).astype(np.float32)
 
 
-def made_features(
+def synthetic_features(
     n_classes: int = 12, per_class: int = 6, styles: int = 1, seed: int = 0, nuisance: float = 1.5
 ) -> Features:
-    """Classes differ in the first `TELLING` dimensions alone; the others tell objects apart, and tell nothing of classes."""
+    """Classes differ in the first `INFORMATIVE` dimensions only; the other dimensions vary by object."""
     rng = np.random.default_rng(seed)
     n = n_classes * per_class
-    middles = np.zeros((n_classes, DIM))
-    middles[:, :TELLING] = rng.standard_normal((n_classes, TELLING))
-    own = rng.standard_normal((n, DIM)) * np.where(np.arange(DIM) < TELLING, 0.3, nuisance)
-    objects = np.repeat(middles, per_class, axis=0) + own
+    class_means = np.zeros((n_classes, DIM))
+    class_means[:, :INFORMATIVE] = rng.standard_normal((n_classes, INFORMATIVE))
+    own = rng.standard_normal((n, DIM)) * np.where(np.arange(DIM) < INFORMATIVE, 0.3, nuisance)
+    objects = np.repeat(class_means, per_class, axis=0) + own
     views = objects[:, None, None] + 0.2 * rng.standard_normal((n, styles, VIEWS, DIM))
     return Features(
         ids=tuple(f"object-{i}" for i in range(n)),
@@ -42,7 +43,7 @@ def made_features(
 
 
 def with_noise(features: Features, noisy: NDArray[np.bool_], marked: bool = False, seed: int = 7) -> Features:
-    """Views (N, V) that show nothing but noise; `marked` gives them away by their last dimension."""
+    """Replace the given views (N, V) with noise; `marked` makes them recognizable by their last dimension."""
     views = features.views.astype(np.float32)
     noise = np.random.default_rng(seed).standard_normal(views.shape)
     if marked:
@@ -54,11 +55,11 @@ def with_noise(features: Features, noisy: NDArray[np.bool_], marked: bool = Fals
 def adapter_of(
     features: Features, trained: Trained | None = None, network: NetworkConfig | None = None, whiten: int = 0
 ) -> Adapter:
-    """A trained adapter, or an untrained one with statistics of its own."""
+    """A trained adapter, or an untrained one with its own whitening."""
     whitening = features.whitening(whiten) if trained is None else trained.whitening
     styles = ("texture", "clay", "depth")[: features.views.shape[1]]
     config = AdapterConfig(
-        views="views=1 rig=ring styles=texture size=64 encoder=[made up]",
+        views="views=1 rig=ring styles=texture size=64 encoder=[synthetic]",
         encoder="builtin:",
         rig="ring:6@30",
         styles=styles,
@@ -67,18 +68,20 @@ def adapter_of(
         dim=DIM if whitening is None else whitening.dim,
         network=network or NetworkConfig(),
     )
-    made = Adapter.untrained(config, whitening)
-    return made if trained is None else Adapter(config, trained.whitening, trained.network)
+    if trained is None:
+        return Adapter.untrained(config, whitening)
+    return Adapter(config, trained.whitening, trained.network)
 
 
 def pooled(features: Features, adapter: Adapter) -> NDArray[np.float32]:
+    """Object vectors of an adapter."""
     return adapter.pool(features.views.astype(np.float32), features.mask, features.directions)[0]
 
 
 def plain_mean(
     views: NDArray[np.floating], mask: NDArray[np.bool_], whitening: Whitening | None
 ) -> NDArray[np.float32]:
-    """Whitened and normalised views, averaged: the slow readable twin of an untrained adapter."""
+    """Mean of whitened and normalized views: slow, readable reference for an untrained adapter."""
     prepared = whiten_and_normalize(views.astype(np.float32), whitening)
     objects = [
         np.concatenate([unit(own[s, seen].mean(axis=0)) for s in range(len(own))]) / np.sqrt(len(own))

@@ -1,4 +1,4 @@
-"""Pictures made up on the spot, and a CLIP model that is small enough to be tuned in a second."""
+"""Synthetic view datasets, and a CLIP model small enough to be tuned in a second."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image
 from mvrender.cameras import parse_rig
 from mvretrieval.encoders.network import NetworkEncoder
 from mvretrieval.encoders.registry import open_encoder
-from mvtrain.images import Pictures
+from mvtrain.view_dataset import ViewDataset
 
 CLIP = "ViT-tiny-for-tests"
 _CONFIG = {
@@ -24,7 +24,7 @@ VIEWS = 6
 
 
 def write_clip(folder: Path) -> str:
-    """Make the model known to open_clip, write weights that have learnt nothing, and give its id."""
+    """Register the model with open_clip, write random weights, and return its encoder id."""
     import open_clip
 
     if not (folder / f"{CLIP}.json").exists():
@@ -37,21 +37,24 @@ def write_clip(folder: Path) -> str:
     return f"open_clip:{CLIP}@{path}"
 
 
-def opened(encoder_id: str) -> NetworkEncoder:
+def open_network(encoder_id: str) -> NetworkEncoder:
+    """Open an encoder on the CPU in float32."""
     encoder = open_encoder(encoder_id, "cpu", "float32")
     assert isinstance(encoder, NetworkEncoder)
     return encoder
 
 
-def made_pictures(folder: Path, n_classes: int = 4, per_class: int = 4, styles: int = 1, noise: int = 60) -> Pictures:
-    """Each class has blobs of its own; objects and views differ by noise on them. Not all views show something."""
+def synthetic_views(
+    folder: Path, n_classes: int = 4, per_class: int = 4, styles: int = 1, noise: int = 60
+) -> ViewDataset:
+    """Colour patterns by class, with noise by object and view. Some views are masked."""
     rng = np.random.default_rng(0)
     views = VIEWS
-    middles = rng.integers(0, 256, (n_classes, 5, 5, 3))
+    class_patterns = rng.integers(0, 256, (n_classes, 5, 5, 3))
     keys, labels, masks = [], [], []
     for i in range(n_classes * per_class):
         own = rng.integers(-noise, noise, (styles, views, 5, 5, 3))
-        small = (middles[i // per_class] + own).clip(0, 255).astype(np.uint8)
+        small = (class_patterns[i // per_class] + own).clip(0, 255).astype(np.uint8)
         images = [Image.fromarray(s).resize((64, 64), Image.Resampling.BICUBIC) for s in small.reshape(-1, 5, 5, 3)]
         mask = np.ones(views, bool)
         mask[i % views] = i % 3 != 0
@@ -68,4 +71,4 @@ def made_pictures(folder: Path, n_classes: int = 4, per_class: int = 4, styles: 
     rig = f"ring:{views}@30"
     assert parse_rig(rig).n_views == views
     kinds = ("texture", "clay", "depth")[:styles]
-    return Pictures(folder, ids, tuple(labels), tuple(keys), rig, kinds, 64, np.stack(masks))  # type: ignore[arg-type]
+    return ViewDataset(folder, ids, tuple(labels), tuple(keys), rig, kinds, 64, np.stack(masks))  # type: ignore[arg-type]

@@ -1,0 +1,158 @@
+"""Python API of adapter training: from an open collection to an adapter."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mvretrieval.api import Collection
+from mvretrieval.console import run_record
+from mvretrieval.describe import Describer
+from mvretrieval.encoders.device import choose_device
+from mvretrieval.encoders.registry import public_encoder
+from mvretrieval.errors import TrainingError
+from mvretrieval.weighting.adapter import Adapter
+from mvretrieval.weighting.config import AdapterConfig
+from mvretrieval.weighting.text_embeddings import TextEmbeddings
+from mvretrieval.weighting.whitening import Whitening
+from mvtrain.class_names import fit_text_projection, text_vectors
+from mvtrain.config import TrainConfig
+from mvtrain.features import Features, from_collection
+from mvtrain.train import Log, Trained, train
+
+
+def fit_adapter(
+    collection: Collection,
+    by: str | None = "label",
+    config: TrainConfig | None = None,
+    where: str | None = None,
+    *,
+    shots: int | None = None,
+    init_from: Adapter | None = None,
+    text_embeddings: TextEmbeddings | None = None,
+    device: str = "auto",
+    log: Log | None = None,
+) -> Adapter:
+    """Train an adapter on the view vectors of a collection. The collection is not changed.
+
+    Args:
+        collection: open; its stored view vectors are the training data.
+        by: label column with the class names. None trains without labels (self-supervised): every object is its own
+            class.
+        config: options of the training; the defaults of `TrainConfig` if None.
+        where: filter; only matching objects are used, such as "split = 'train'".
+        shots: maximum number of objects per class, drawn at random with `config.seed`.
+        init_from: adapter to start from, trained on the same kind of views.
+        text_embeddings: names with text vectors; a projection to object vectors is fitted, so that text queries work
+            with an encoder that has no text tower.
+        device: cpu, cuda, cuda:N or auto.
+        log: receives a dict per validation: stage, step, of, loss, mAP.
+
+    Returns:
+        The adapter. `adapter.config.metrics` has the number of steps and, if enough classes could be held out, the
+        validation mAP (`held_out_mAP`) beside that of the untrained network (`untrained_mAP`).
+
+    Raises:
+        FilterError: unknown label column, or an invalid filter.
+        AdapterError: `init_from` was trained on other views.
+        TrainingError: no labeled objects, too few classes, or the training diverged.
+    """
+    config = config or TrainConfig()
+    data = load_training_data(collection, by, config, where, shots, init_from)
+    adapter = fit(data, config, text_embeddings, device, log)
+    record = run_record("fit_adapter", config)
+    record["options"] |= {"by": by, "where": where, "shots": shots}
+    adapter.config = replace(adapter.config, training=record)
+    return adapter
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Checked inputs of a training.
+
+    Attributes:
+        features: view vectors of the training objects.
+        describer: of the collection.
+        classes: class names that the adapter records as seen; empty without labels.
+        init_from: adapter to start from.
+    """
+
+    features: Features
+    describer: Describer
+    classes: tuple[str, ...]
+    init_from: Adapter | None = None
+
+
+def load_training_data(
+    collection: Collection,
+    by: str | None,
+    config: TrainConfig,
+    where: str | None = None,
+    shots: int | None = None,
+    init_from: Adapter | None = None,
+) -> TrainingData:
+    """Read and check the training data; see `fit_adapter` for arguments and errors."""
+    describer = collection.describer
+    if config.loss == "text" and not describer.encoder.has_text:
+        raise TrainingError(
+            f"{describer.config.encoder} has no text tower, which the text loss needs: use another --loss; "
+            "--text-embeddings adds text queries to any encoder",
+            code="no_text_tower",
+        )
+    if config.loss == "text" and by is None:
+        raise TrainingError("the text loss needs class names: use another --loss without labels", code="needs_labels")
+    features = from_collection(collection, by, where)
+    if shots is not None:
+        features = features.shots(shots, config.seed)
+    if init_from is not None:
+        init_from.config.check_fits(features.fingerprint)
+    before = () if init_from is None else init_from.config.classes
+    classes = tuple(sorted({*before, *(() if by is None else features.classes)}))
+    return TrainingData(features, describer, classes, init_from)
+
+
+def fit(
+    data: TrainingData,
+    config: TrainConfig,
+    text_embeddings: TextEmbeddings | None = None,
+    device: str = "auto",
+    log: Log | None = None,
+) -> Adapter:
+    """Train on checked data; see `fit_adapter`. The adapter has no training record yet."""
+
+    def texts(classes: list[str], whitening: Whitening | None) -> NDArray[np.float32]:
+        return text_vectors(data.describer, classes, whitening)
+
+    trained = train(data.features, config, str(choose_device(device)), texts, log, data.init_from)
+    adapter = Adapter(_adapter_config(data, config, trained), trained.whitening, trained.network)
+    if text_embeddings is not None:
+        _add_text(adapter, data.features, text_embeddings, config.seed)
+    return adapter
+
+
+def _adapter_config(data: TrainingData, config: TrainConfig, trained: Trained) -> AdapterConfig:
+    features, describer = data.features, data.describer
+    return AdapterConfig(
+        views=features.fingerprint,
+        encoder=public_encoder(describer.config.encoder),
+        rig=describer.config.rig,
+        styles=describer.config.styles,
+        size=describer.config.size,
+        n_views=features.views.shape[2],
+        dim=features.views.shape[3] if trained.whitening is None else trained.whitening.dim,
+        network=config.network,
+        text="frozen" if config.loss == "text" else "adapted",
+        classes=data.classes,
+        metrics={"steps": float(trained.steps), **trained.metrics},
+    )
+
+
+def _add_text(adapter: Adapter, features: Features, text_embeddings: TextEmbeddings, seed: int) -> None:
+    """Fit a projection from text embeddings to the adapted object vectors, and store it in the adapter."""
+    vectors, _ = adapter.pool(features.views.astype(np.float32), features.mask, features.directions)
+    fitted = fit_text_projection(text_embeddings, vectors, features.labels, seed)
+    metrics = {"names_known": float(fitted.n_classes), "names_top1": fitted.top1, "names_top5": fitted.top5}
+    adapter.text_embeddings = fitted.text_embeddings
+    adapter.config = replace(adapter.config, text="named", metrics=adapter.config.metrics | metrics)
