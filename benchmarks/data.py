@@ -47,9 +47,9 @@ def mobilenet() -> str:
 
 
 def text_embeddings() -> Path:
-    """Names of LVIS, Objects365 and COCO with their CLIP ViT-B/32 text vectors, as the .npz file that `mvr train --names` reads.
+    """Write names of LVIS, Objects365 and COCO with CLIP ViT-B/32 text vectors, for `mvr train --text-embeddings`.
 
-    Synonyms and the halves of `Cabinet/shelf` are names of the same vector.
+    Synonyms, and the parts of names like `Cabinet/shelf`, share a vector.
     """
     folder, path = shared() / "clip_vit_b32_text", WORK / "clip_vit_b32_names.npz"
     names: list[str] = []

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.learning import adapters, vectors
-from benchmarks.model_soup import average, carry
+from benchmarks.model_soup import add_difference, average
 from benchmarks.psb import SEEDS, base_meshes, psb, spread
 from mvretrieval.api import Collection
 from mvretrieval.evaluation.metrics import leave_one_out
@@ -64,7 +64,7 @@ def _carried() -> None:
         alone = replace(variants, labels=variants.ids)
         unlabelled = p.adapter(train(alone, replace(config, folds=0, max_steps=150), start=before), config)
         made = {"untrained": before, "PSB's labels": tuned, "base-meshes, no labels": unlabelled}
-        made |= {f"both, strength {s:g}": carry(unlabelled, tuned, before, s) for s in (0.25, 0.5, 1.0)}
+        made |= {f"both, strength {s:g}": add_difference(unlabelled, tuned, before, s) for s in (0.25, 0.5, 1.0)}
         for name, adapter in made.items():
             own = _vectors(adapter, variants)
             rows.setdefault(name, []).append(

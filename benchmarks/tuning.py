@@ -67,7 +67,7 @@ def _tune(out: Path, *options: Any) -> None:
 
 
 def _command(out: Path, *options: Any) -> list[str]:
-    fixed = ["tune", folder(), "--by", "label", "--out", out, "--views", views_folder()]
+    fixed = ["tune", folder(), "--by", "label", "--out", out, "--view-cache", views_folder()]
     return [*MVR, *map(str, [*fixed, *options])]
 
 
@@ -77,7 +77,7 @@ def all_views() -> ViewDataset:
     with Collection.open(folder()) as collection:
         config = collection.describer.config
         objects = meshes_of_collection(collection, "label", None)
-    spec = RenderSpec(parse_rig(config.rig), config.styles, config.size, choose()[0])
+    spec = RenderSpec(parse_rig(config.rig), config.styles, config.size, choose_backend()[0])
     return render_views(objects, spec, views_folder())
 
 

@@ -2,7 +2,7 @@
 
     python examples/zero_shot_classification.py [FOLDER]
 
-`mvr train --names` fits a linear map from text embeddings of names to object vectors. Any text encoder can provide the
+`mvr train --text-embeddings` fits a linear map from text embeddings of names to object vectors. Any text encoder can provide the
 embeddings. Here, hand-written attributes stand in for one, so that the example runs offline. With nine training classes the map is
 weak: over all sets of three unseen classes of these shapes, top-1 accuracy is about 0.5, where chance is 0.33.
 """
@@ -44,7 +44,7 @@ def main(folder: Path) -> None:
 
     mvr("index", things, meshes, "--labels", meshes / "labels.csv", "--encoder", "builtin:", "--size", "128")
     training = ("--where", f"label not in ({names})", "--pooling", "mean", "--no-linear", "--whiten", "32")
-    mvr("train", things, *training, "--names", embeddings, "--out", adapter)
+    mvr("train", things, *training, "--text-embeddings", embeddings, "--out", adapter)
     mvr("reindex", things, "--adapter", adapter)
 
     mvr("eval", "zero-shot", things, "--where", f"label in ({names})", "--per-class")

@@ -45,7 +45,7 @@ def trained(things: Collection, tmp_path_factory: pytest.TempPathFactory) -> tup
     names = np.array(["box", "ball", "cone", "a ring", "cube", "chair"])
     np.savez(folder / "names.npz", names=names, vectors=rng.standard_normal((6, 5)))
     few = ["--whiten", 8, "--max-steps", 20, "--folds", 0, "--learning-rate", 0.01]
-    assert mvr("train", folder / "c", "--out", folder / "a", "--names", folder / "names.npz", *few) == 0
+    assert mvr("train", folder / "c", "--out", folder / "a", "--text-embeddings", folder / "names.npz", *few) == 0
     assert mvr("reindex", folder / "c", "--adapter", folder / "a") == 0
     return folder / "c", folder / "a"
 

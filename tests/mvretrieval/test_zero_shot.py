@@ -288,7 +288,7 @@ def test_an_encoder_without_words_says_how_to_get_them(mvr: Mvr, named_things: P
     for command in ("zero-shot", "text-to-3d"):
         code, out, err = mvr(command, plain)
         assert code == 1 and out == ""
-        assert "reads no words" in err and "mvr train" in err and "--names" in err and "mvr reindex" in err
+        assert "reads no words" in err and "mvr train" in err and "--text-embeddings" in err and "mvr reindex" in err
 
 
 def test_a_folder_called_like_a_subcommand(mvr: Mvr, clip_things: Path, tmp_path: Path, monkeypatch: Any) -> None:

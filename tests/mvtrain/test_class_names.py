@@ -35,7 +35,7 @@ def test_a_linear_projection_generalizes_to_unseen_names() -> None:
     assert fit.n_classes == 60 and fit.top1 > 0.9 and fit.top5 >= fit.top1
     # Retrieval by the 20 unseen names, and classification of their objects.
     unseen, names = vectors[~seen], np.array([label for label, s in zip(labels, seen, strict=True) if not s])
-    queries = np.stack([fit.text_embeddings.object_direction(name) for name in NAMES[60:]])
+    queries = np.stack([fit.text_embeddings.object_vector(name) for name in NAMES[60:]])
     assert np.mean(names[(unseen @ queries.T).argmax(axis=0)] == np.array(NAMES[60:])) > 0.7
     assert (
         np.mean(np.array(NAMES[60:])[fit.text_embeddings.name_scores(unseen, NAMES[60:]).argmax(axis=1)] == names) > 0.9

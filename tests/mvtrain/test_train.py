@@ -318,18 +318,6 @@ def test_invalid_values_are_refused_by_name(changes: dict[str, Any]) -> None:
 def test_inconsistent_options_are_refused() -> None:
     with raises_code(TrainingError, "one_fold"):
         replace(FEW, folds=1)
-    with pytest.raises(AdapterError, match=r"residual.* 1"):
-        NetworkConfig("clip-adapter", residual=1.0)
-    with pytest.raises(AdapterError, match=r"'adm'.*'adam'"):
-        NetworkConfig("adm")  # type: ignore[arg-type]
-    # An option without effect is an error.
-    for own in ({"instance_scores": False}, {"dataset_scores": "slots"}, {"average_softmaxes": True}):
-        with pytest.raises(AdapterError, match="'mean'"):
-            NetworkConfig("mean", **own)
-    with pytest.raises(AdapterError, match="'chunk'"):
-        NetworkConfig("chunk", linear=False)
-    with pytest.raises(AdapterError, match=r"residual"):
-        NetworkConfig("adam", linear=False, residual=0.5)
     with raises_code(TrainingError, "unused_option", "temperature"):
         replace(FEW, loss="multi-similarity", temperature=0.1)
 

@@ -245,7 +245,7 @@ def test_divergence_is_an_error_and_writes_no_bad_checkpoint(clip_id: str, views
 def test_bias_of_mobilenet_is_learned(mobilenet_id: str, views: ViewDataset) -> None:
     encoder = open_network(mobilenet_id)
     tune(encoder, views, TuneConfig(**FEW, method="last-blocks", bias=True))
-    assert isinstance(encoder.network, MeanOverPlaces) and encoder.network.still > 10
+    assert isinstance(encoder.network, PooledMobileNet) and encoder.network.n_frozen > 10
     assert float(encoder.network.get_parameter("tuned_bias").abs().max()) > 1e-6
 
 

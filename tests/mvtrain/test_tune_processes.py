@@ -14,7 +14,6 @@ from processes import run_mvr, run_tuning, start, weights_of, world_environment
 from safetensors.torch import load_file
 from synthetic_views import VIEWS, open_network, synthetic_views, write_clip
 from torch import Tensor
-from waiting import PATIENCE_S
 
 from mvretrieval.errors import TrainingError
 from mvretrieval.weighting.network import AdapterNetwork, NetworkConfig

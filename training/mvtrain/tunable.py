@@ -33,7 +33,7 @@ def check_tunable(encoder: NetworkEncoder, config: TuneConfig) -> None:
             f"{encoder.id} has no text tower, which the text loss needs: use another --loss", code="no_text_tower"
         )
     try:
-        n_blocks = len(blocks_of(encoder.network))
+        n_blocks = len(residual_blocks(encoder.network))
         if config.method == "lora":
             attention_weights(encoder.network)
         elif config.last_blocks > n_blocks:
@@ -41,10 +41,10 @@ def check_tunable(encoder: NetworkEncoder, config: TuneConfig) -> None:
                 f"--last-blocks {config.last_blocks} is more than the {n_blocks} blocks of {encoder.id}",
                 code="too_many_blocks",
             )
-        if architecture.cross_view and not sees_together(encoder.network):
+        if architecture.cross_view and not has_cross_view(encoder.network):
             size = encoder.image_size
             pixels = encoder.pixels(np.zeros((2, size, size, 3), np.uint8))
-            try_joining(encoder.network, architecture.cross_view, pixels)
+            check_cross_view(encoder.network, architecture.cross_view, pixels)
     except EncoderError as error:
         raise TrainingError(f"{encoder.id} does not support these options: {error}", code=error.code) from error
 
@@ -69,9 +69,9 @@ def make_tunable(encoder: NetworkEncoder, config: TuneConfig) -> None:
     encoder.architecture = architecture
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(name in trainable)
-    if isinstance(network, MeanOverPlaces):
+    if isinstance(network, PooledMobileNet):
         trained = [any(parameter.requires_grad for parameter in block.parameters()) for block in network.features]
-        network.still = trained.index(True) if any(trained) else 0
+        network.n_frozen = trained.index(True) if any(trained) else 0
     network.to(encoder.device)
 
 
@@ -99,7 +99,7 @@ def _trainable_names(network: nn.Module, config: TuneConfig) -> set[str]:
     if config.method == "lora":
         low_rank = [path for path, module in network.named_modules() if isinstance(module, LowRank)]
         return trainable | {f"{path}.{part}" for path in low_rank for part in ("down", "up")}
-    parts = [name for name, _ in blocks_of(network)[-config.last_blocks :]] + after_blocks(network)
+    parts = [name for name, _ in residual_blocks(network)[-config.last_blocks :]] + modules_after_blocks(network)
     return trainable | {name for name in names if any(name == part or name.startswith(f"{part}.") for part in parts)}
 
 
@@ -110,7 +110,7 @@ def checkpoint_activations(network: nn.Module) -> None:
         if callable(switch):
             switch(True)
             return
-    for _, block in blocks_of(network):
+    for _, block in residual_blocks(network):
         block.forward = _checkpointed(block.forward)
 
 
@@ -152,7 +152,7 @@ class TuningModule(nn.Module):
         b, v = mask.shape
         half = torch.autocast(pixels.device.type, torch.bfloat16) if self.precision == "bfloat16" else nullcontext()
         # Stays set after the forward pass: checkpointed activations are recomputed in the backward pass.
-        set_together(self.network, v)
+        set_views_per_object(self.network, v)
         with half:
             vectors = self.network(pixels)
         views = nn.functional.normalize(vectors.float(), dim=1).reshape(b, -1, v, vectors.shape[1])

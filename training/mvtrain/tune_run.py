@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mvrender.backends.selection import choose_backend
 from mvrender.cameras import parse_rig
 from mvrender.pool import RenderSpec
-from mvrender.renderer import choose
 from mvrender.shading import parse_styles
 from mvretrieval.api import Collection
 from mvretrieval.console import progress, run_record, say
@@ -156,7 +156,7 @@ def _render(options: Options, described: DescriberConfig) -> ViewDataset:
                 code="unused_option",
             )
         objects = meshes_of_folder(options.meshes, options.by, options.labels)
-    backend, reason = choose(options.backend)
+    backend, reason = choose_backend(options.backend)
     kind = f"{described.rig}, {', '.join(described.styles)}, {described.size} px"
     say(f"views: {kind}; {backend} ({reason}); cached in {options.views_folder}")
     spec = RenderSpec(parse_rig(described.rig), described.styles, described.size, backend)

@@ -124,7 +124,7 @@ def text_embeddings(collection: Collection) -> TextEmbeddings | None:
         name = collection.folder
         raise NoTextError(
             f"{collection.describer.encoder.id} reads no words, and {name} has learnt no names. Learn some with\n"
-            f"  mvr train {name} --by label --names NAMES.npz --out ADAPTER/\n  mvr reindex {name} --adapter ADAPTER/\n"
+            f"  mvr train {name} --by label --text-embeddings NAMES.npz --out ADAPTER/\n  mvr reindex {name} --adapter ADAPTER/\n"
             "where NAMES.npz holds names (N,) and their vectors (N, E) of a text encoder; or index with an encoder that has a "
             "text tower, such as open_clip:ViT-B-32/laion2b_s34b_b79k"
         )
