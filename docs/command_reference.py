@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import inspect
 import re
 from pathlib import Path
@@ -12,24 +11,9 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 import tyro
 
-from mvretrieval.cli import main as cli
+from mvretrieval.cli.commands import command_module, command_names
 
 _POSITIONAL = get_args(tyro.conf.Positional[int])[1]
-
-
-def command_names() -> dict[str, str]:
-    """Every command with its one-line summary; subcommands as `eval zero-shot`."""
-    names: dict[str, str] = {}
-    for name, summary in cli.COMMANDS.items():
-        names[name] = summary
-        names |= {f"{name} {second}": text for second, text in cli.SUBCOMMANDS.get(name, {}).items()}
-    return names
-
-
-def command_module(name: str) -> Any:
-    """The module that holds the `Options` of a command."""
-    file = name.replace(" ", "_").replace("-", "_")
-    return importlib.import_module(cli._ELSEWHERE.get(name, f"mvretrieval.cli.{file}"))
 
 
 def command_reference() -> str:

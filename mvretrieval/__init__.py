@@ -1,4 +1,4 @@
-"""Find 3D objects by what they look like.
+"""Open-set retrieval of 3D objects by rendered views.
 
 Example:
     from mvretrieval import Collection, Query
@@ -13,15 +13,28 @@ from __future__ import annotations
 
 import importlib
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mvretrieval.api import Collection, OpenOptions
+    from mvretrieval.client import Client
+    from mvretrieval.describe import Describer, DescriberConfig
+    from mvretrieval.encoders.registry import open_encoder
+    from mvretrieval.errors import MvrError
+    from mvretrieval.evaluation.metrics import leave_one_out
+    from mvretrieval.ingest.indexing import IndexOptions, IndexReport
+    from mvretrieval.search.options import Refinement
+    from mvretrieval.search.pipeline import Hit
+    from mvretrieval.search.query import Query, Term
 
 __version__ = "0.1.0"
 
-# After each product of matrices, numpy's OpenBLAS lets its threads spin for a tenth of a second: on cores that the encoder
-# and the renderer need. A mesh query took 140 ms instead of 115. It has to be said before numpy is imported.
+# After each matrix product, the threads of numpy's OpenBLAS spin for 0.1 s, on cores that the encoder and the renderer need:
+# a mesh query took 140 ms instead of 115 ms. The variable must be set before numpy is imported.
 os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
 
-_PLACES = {
+# Type checkers read the imports above, Python this table: torch and faiss cost seconds, and not every use needs them.
+_MODULES = {
     "Client": "client",
     "Collection": "api",
     "Describer": "describe",
@@ -37,11 +50,34 @@ _PLACES = {
     "leave_one_out": "evaluation.metrics",
     "open_encoder": "encoders.registry",
 }
-__all__ = sorted(_PLACES)
+__all__ = [
+    "Client",
+    "Collection",
+    "Describer",
+    "DescriberConfig",
+    "Hit",
+    "IndexOptions",
+    "IndexReport",
+    "MvrError",
+    "OpenOptions",
+    "Query",
+    "Refinement",
+    "Term",
+    "leave_one_out",
+    "open_encoder",
+]
 
 
-def __getattr__(name: str) -> Any:
-    """Import on first use: torch and faiss cost seconds, and not every use needs them."""
-    if name not in _PLACES:
-        raise AttributeError(f"module 'mvretrieval' has no attribute '{name}'")
-    return getattr(importlib.import_module(f"mvretrieval.{_PLACES[name]}"), name)
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])
+
+
+if not TYPE_CHECKING:  # a type checker would take it to mean that any name exists
+
+    def __getattr__(name: str) -> Any:
+        """Import a public name on first use."""
+        if name not in _MODULES:
+            raise AttributeError(f"module 'mvretrieval' has no attribute '{name}'")
+        value = getattr(importlib.import_module(f"mvretrieval.{_MODULES[name]}"), name)
+        globals()[name] = value
+        return value

@@ -1,24 +1,74 @@
-"""What several commands share: progress, notices and the record of what was run."""
+"""Output that all command lines share: verbosity, notices, progress, tables, JSON, and the record of a run."""
 
 from __future__ import annotations
 
+import json
+import logging
 import platform
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime, timezone
+from enum import IntEnum
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+JSON_SCHEMA = 1
+"""Version of the `--json` outputs. It grows when a key is renamed or removed, or its meaning changes."""
+
+_LOGGERS = ("mvrender", "mvretrieval", "mvtrain")
+_LINE_SECONDS = 10.0  # shortest time between two progress lines where stderr is no terminal
+_SLOW_SECONDS = 60.0  # longest, where a tenth of the work takes longer
+
+
+class Verbosity(IntEnum):
+    """What a command prints besides results and errors."""
+
+    QUIET = 0
+    NORMAL = 1
+    VERBOSE = 2
+
+
+_verbosity = Verbosity.NORMAL
+
+
+class _StderrHandler(logging.Handler):
+    """Writes to the current `sys.stderr`, above a progress bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.write(self.format(record), file=sys.stderr)
+
+
+_handler = _StderrHandler()
+_handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+
+
+def set_verbosity(verbosity: Verbosity) -> None:
+    """Decide for this process whether notices, progress and the libraries' log messages are printed."""
+    global _verbosity
+    _verbosity = verbosity
+    level = (logging.ERROR, logging.WARNING, logging.DEBUG)[verbosity]
+    for name in _LOGGERS:
+        logger = logging.getLogger(name)
+        logger.setLevel(level)
+        logger.addHandler(_handler)  # no effect if it is there already
+
 
 def say(text: str) -> None:
-    """A notice on stderr; results alone go to stdout."""
-    print(text, file=sys.stderr)
+    """Print a notice on stderr, unless quiet; stdout is for results."""
+    if _verbosity > Verbosity.QUIET:
+        tqdm.write(text, file=sys.stderr)
+
+
+def print_json(value: Mapping[str, Any]) -> None:
+    """Print one JSON object on one line, with the version of the schema."""
+    print(json.dumps({"schema": JSON_SCHEMA, **value}))
 
 
 def counted(n: int, noun: str) -> str:
@@ -28,19 +78,34 @@ def counted(n: int, noun: str) -> str:
     return f"{n} {noun[:-1]}ies" if noun.endswith("ry") else f"{n} {noun}{'es' if noun.endswith('s') else 's'}"
 
 
-def warn_seen_classes(classes: Sequence[str], way_out: str) -> None:
-    """Say which classes an evaluation asks for that are not new to what it measures."""
+def warn_seen_classes(classes: Sequence[str], consequence: str) -> None:
+    """Warn that the adapter or the encoder was trained on some of the evaluated classes."""
     if classes:
         some = ", ".join(classes[:5]) + (", ..." if len(classes) > 5 else "")
         say(
-            f"note: the adapter or the encoder was trained on objects of {counted(len(classes), 'class')} asked for here ({some}): "
-            f"{way_out}"
+            f"note: {counted(len(classes), 'class')} used here ({some}) are in the training data of the adapter or the encoder: "
+            f"{consequence}"
         )
 
 
 @contextmanager
 def progress(unit: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar with rate and time left, as a callback of (done, total)."""
+    """Show progress on stderr: a bar on a terminal, else a line now and then; nothing if quiet.
+
+    Yields:
+        A callback of (done, total).
+    """
+    if _verbosity == Verbosity.QUIET:
+        yield lambda done, total: None
+    elif sys.stderr.isatty():
+        with _bar(unit) as step:
+            yield step
+    else:
+        yield _ProgressLines(unit)
+
+
+@contextmanager
+def _bar(unit: str) -> Iterator[Callable[[int, int], None]]:
     bar: tqdm[Any] | None = None
 
     def step(done: int, total: int) -> None:
@@ -57,8 +122,37 @@ def progress(unit: str) -> Iterator[Callable[[int, int], None]]:
             bar.close()
 
 
+class _ProgressLines:
+    """Prints a line at every tenth of the work, but at most every 10 s; each minute where a tenth takes longer."""
+
+    def __init__(self, unit: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._unit = unit
+        self._clock = clock
+        self._started = self._printed = clock()
+        self._tenths = 0
+
+    def __call__(self, done: int, total: int) -> None:
+        now = self._clock()
+        waited = now - self._printed
+        tenths = 10 * done // total if total else 0
+        if waited < _LINE_SECONDS or (tenths == self._tenths and waited < _SLOW_SECONDS):
+            return
+        self._printed, self._tenths = now, tenths
+        rate = done / (now - self._started)
+        left = f", {_duration((total - done) / rate)} left" if rate and done < total else ""
+        share = f" ({done / total:.0%})" if total else ""
+        say(f"{self._unit} {done} of {total}{share}, {rate:.3g}/s{left}")
+
+
+def _duration(seconds: float) -> str:
+    """`45 s`, `12 min`, `3.5 h`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
 def run_record(command: str, options: Any) -> dict[str, Any]:
-    """The resolved options, versions and revision of a run, to be written beside what it makes."""
+    """Record the resolved options, versions and revision of a run; written beside its output."""
     return {
         "command": command,
         "options": {key: str(value) if isinstance(value, Path) else value for key, value in asdict(options).items()},
@@ -77,9 +171,9 @@ def _version(name: str) -> str:
 
 
 def _revision() -> str | None:
-    """Git revision of the checkout that this package runs from, if it is one."""
+    """Git revision of the checkout that this package runs from; None if it is installed."""
     here = Path(__file__).parent
-    if not (here.parent / ".git").exists():  # installed: a repository further up is the user's
+    if not (here.parent / ".git").exists():  # installed: a repository further up belongs to the user
         return None
     try:
         found = subprocess.run(
@@ -91,12 +185,12 @@ def _revision() -> str | None:
 
 
 def printable(text: str) -> str:
-    """The same with control characters, line ends among them, spelt out."""
+    """Escape control characters, including line ends."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 
 def table(rows: list[list[str]], head: list[str]) -> str:
-    """Columns for people; what a name holds that would steer the terminal is spelt out."""
+    """Align columns; control characters in names are escaped, so that they do not reach the terminal."""
     rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
     return "\n".join(

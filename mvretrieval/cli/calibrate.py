@@ -8,6 +8,7 @@ other kinds have come. Describing the collection anew takes confidence away unti
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import tyro
 from mvretrieval.api import Collection
 from mvretrieval.confidence.calibration import Calibration, calibration_of, put_calibration
 from mvretrieval.confidence.curve import Curve
-from mvretrieval.console import run_record, say, table, warn_seen_classes
+from mvretrieval.console import print_json, run_record, say, table, warn_seen_classes
 from mvretrieval.errors import CalibrationError
 from mvretrieval.evaluation.seen_classes import seen_classes
 from mvretrieval.store.augmented import augmentation_of
@@ -60,7 +61,7 @@ def run(options: Options) -> int:
                 "note: the collection is smoothed, objects from elsewhere are surer to be of a kind than their confidence says"
             )
     if options.json:
-        print(calibration.to_json())
+        print_json(json.loads(calibration.to_json()))
     else:
         _print(options.collection, calibration)
     return 0

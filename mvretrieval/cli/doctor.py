@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import platform
 import subprocess
@@ -13,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Literal
 
+from mvretrieval.console import print_json
 from mvretrieval.encoders.registry import ENCODERS, parse_encoder
 
 State = Literal["ok", "missing", "broken"]
@@ -53,7 +53,10 @@ def run(options: Options) -> int:
     for check in (_python, _raster, _gl, _gpu, _faiss, _bfloat16, _formats, _encoders):
         for finding in check():
             findings.append(finding)
-            print(json.dumps(asdict(finding)) if options.json else _line(finding))
+            if options.json:
+                print_json(asdict(finding))
+            else:
+                print(_line(finding))
     can_render = any(f.state == "ok" and f.name in ("raster", "gl") for f in findings)
     can_search = any(f.state == "ok" and f.name == "faiss" for f in findings)
     return 0 if can_render and can_search else 1

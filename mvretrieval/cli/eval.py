@@ -14,7 +14,7 @@ import tyro
 
 from mvretrieval.api import Collection
 from mvretrieval.augmentation import ALPHA
-from mvretrieval.console import counted, run_record, say, table, warn_seen_classes
+from mvretrieval.console import counted, print_json, run_record, say, table, warn_seen_classes
 from mvretrieval.errors import EvaluationError
 from mvretrieval.evaluation.comparison import evaluate_other
 from mvretrieval.evaluation.evaluation_set import EvaluationSet, Selection, evaluation_set_of
@@ -143,7 +143,7 @@ def run(options: Options) -> int:
         _report(options, collection, evaluation_set, task, evaluation, scores)
     _write(options, evaluation_set, task, evaluation, result, scores)
     if options.json:
-        print(json.dumps(result))
+        print_json(result)
     else:
         _print(options, evaluation, result, differences)
     return 0

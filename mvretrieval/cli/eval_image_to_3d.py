@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import tyro
 
 from mvretrieval.api import Collection
 from mvretrieval.cli.eval_text_to_3d import print_found
-from mvretrieval.console import counted, progress, say
+from mvretrieval.console import counted, print_json, progress, say
 from mvretrieval.errors import EvaluationError, QueryError
 from mvretrieval.evaluation.evaluation_set import Selection, evaluation_set_of
 from mvretrieval.evaluation.zero_shot.cross_modal import (
@@ -52,7 +51,7 @@ def run(options: Options) -> int:
     """Measure and print."""
     found = measure(options)
     if options.json:
-        print(json.dumps(found))
+        print_json(found)
         return 0
     if found["without_right_object"]:
         say(f"left out: {counted(found['without_right_object'], 'picture')} without a right object in the collection")

@@ -14,7 +14,7 @@ from typing import Any
 import tyro
 
 from mvretrieval.api import Collection
-from mvretrieval.console import say
+from mvretrieval.console import print_json, say
 from mvretrieval.console import table as columns
 from mvretrieval.encoders.registry import public_encoder
 from mvretrieval.errors import EvaluationError, MvrError
@@ -68,7 +68,7 @@ def run(options: Options) -> int:
     missing = {} if options.collections is None else _missing(rows, options.collections)
     make = {name: _commands(table, name, options.collections, folder) for name in missing}
     if options.json:
-        print(json.dumps({"table": table.name, "title": table.title, "rows": results, "make": make}))
+        print_json({"table": table.name, "title": table.title, "rows": results, "make": make})
     else:
         _print(table, rows, results)
         # Rows of several collections may lack one file.
@@ -150,10 +150,17 @@ def _measured(row: Row, folder: str) -> dict[str, Any]:
     words = [word.replace("{dir}", folder) for word in row.command(folder)]
     done = subprocess.run([*_MVR, *words[1:]], capture_output=True, text=True, check=False)
     if done.returncode:
-        last = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        raise EvaluationError(last[-1])
+        raise EvaluationError(_error_of(done))
     result: dict[str, Any] = json.loads(done.stdout)
     return result
+
+
+def _error_of(done: subprocess.CompletedProcess[str]) -> str:
+    """The message of a failed command: from its `--json` output, else the last line on stderr."""
+    try:
+        return str(json.loads(done.stdout)["error"]["message"])
+    except (ValueError, KeyError):
+        return (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
 
 
 def _shown(row: Row, folder: str) -> str:
@@ -172,7 +179,7 @@ def _list(options: Options) -> int:
         plain = [
             {"name": t.name, "title": t.title, "rows": len(t.rows), "run": sum(r.run for r in t.rows)} for t in tables
         ]
-        print(json.dumps({"tables": plain}))
+        print_json({"tables": plain})
         return 0
     rows = [[t.name, str(len(t.rows)), str(sum(row.run for row in t.rows)), t.title] for t in tables]
     print(columns(rows, ["table", "rows", "run here", "what"]))

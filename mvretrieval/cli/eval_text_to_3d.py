@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import tyro
 
 from mvretrieval.api import Collection
-from mvretrieval.console import counted, say, table, warn_seen_classes
+from mvretrieval.console import counted, print_json, say, table, warn_seen_classes
 from mvretrieval.errors import EvaluationError
 from mvretrieval.evaluation.evaluation_set import Selection, evaluation_set_of
 from mvretrieval.evaluation.seen_classes import seen_names
@@ -61,7 +60,7 @@ def run(options: Options) -> int:
     found = measure(options)
     warn_seen_classes(found["classes_learnt_from"], "their names are not new to it; leave them out with --where")
     if options.json:
-        print(json.dumps(found))
+        print_json(found)
         return 0
     if unknown := found["unknown_texts"]:
         some = ", ".join(unknown[:5]) + (", ..." if len(unknown) > 5 else "")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 import tyro
 
 from mvretrieval.api import Collection
-from mvretrieval.console import counted, say, table, warn_seen_classes
+from mvretrieval.console import counted, print_json, say, table, warn_seen_classes
 from mvretrieval.encoders.tuned import tuning_of
 from mvretrieval.errors import EvaluationError
 from mvretrieval.evaluation.evaluation_set import Selection, evaluation_set_of, read_classes
@@ -121,7 +120,7 @@ def run(options: Options) -> int:
     measured = measure(options)
     _warn(options, measured)
     if options.json:
-        print(json.dumps(_plain(options, measured)))
+        print_json(_plain(options, measured))
     else:
         _tell(measured.naming, measured.words)
         _print(options, measured)

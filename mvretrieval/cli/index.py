@@ -16,7 +16,7 @@ from mvrender.mesh import Limits, UpAxis
 from mvrender.renderer import BackendName
 from mvrender.shading import parse_styles
 from mvretrieval.api import Collection, OpenOptions
-from mvretrieval.console import counted, progress, run_record, say
+from mvretrieval.console import counted, print_json, progress, run_record, say
 from mvretrieval.describe import DescriberConfig, PoolingChoice
 from mvretrieval.encoders.registry import open_encoder
 from mvretrieval.errors import DescriberError, ViewsError
@@ -99,8 +99,6 @@ class Options:
 
 def run(options: Options) -> int:
     """Index, and tell what happened."""
-    import json
-
     views = _views(options)
     limits = Limits(
         max_faces=options.max_faces,
@@ -134,7 +132,7 @@ def run(options: Options) -> int:
                 report = collection.add_views(views, how, in_rig_order=options.rig is not None)
         count = len(collection)
     if options.json:
-        print(json.dumps({"objects": count, **_plain(report)}))
+        print_json({"objects": count, **_plain(report)})
     else:
         print(_summary(report, count, options))
     return 1 if options.strict and report.failed else 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ import tyro
 
 from mvretrieval.api import Collection
 from mvretrieval.confidence.calibration import calibration_of, is_outdated
-from mvretrieval.console import table
+from mvretrieval.console import print_json, table
 from mvretrieval.ingest.view_images import FORMAT
 from mvretrieval.store.augmented import augmentation_of, is_up_to_date
 
@@ -42,7 +41,7 @@ def run(options: Options) -> int:
         notes = _notes(collection) if options.notes else []
     if options.json:
         facts["failures"] = [{"path": p, "code": c, "message": m} for p, c, m in failures]
-        print(json.dumps(facts | ({"notes": notes} if options.notes else {})))
+        print_json(facts | ({"notes": notes} if options.notes else {}))
         return 0
     print("\n".join(f"{name:<12}{value}" for name, value in facts.items()))
     if failures:

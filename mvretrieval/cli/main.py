@@ -1,118 +1,156 @@
-"""`mvr`: looks a subcommand up by name and imports that one alone."""
+"""`mvr`: find a command by its name and import only its module."""
 
 from __future__ import annotations
 
-import importlib
+import re
 import sys
+import traceback
+from contextlib import redirect_stderr
 from difflib import get_close_matches
+from io import StringIO
 from pathlib import Path
+from typing import Any
 
-COMMANDS = {
-    "index": "describe the meshes of folders and add them to a collection",
-    "search": "ask a collection with a mesh, pictures, words, or a mixture",
-    "render": "write the views of meshes as pictures",
-    "train": "learn view weights and a linear layer from the labels of a collection",
-    "tune": "tune the encoder itself from labelled meshes",
-    "eval": "measure a collection by one of its labels",
-    "reindex": "describe a collection anew: other pooling, whitening, styles or encoder",
-    "calibrate": "learn how sure a similarity makes, so that answers say so and can be cut by it",
-    "serve": "open a web page to search with, and a REST API",
-    "remove": "take objects out of a collection",
-    "info": "tell what is in a collection and what could not be indexed",
-    "doctor": "tell what works on this machine, and mend what does not",
-    "demo": "make a collection of made-up objects and a page of searches",
-}
-
-# Second words: a collection in a folder of such a name is given as ./zero-shot.
-SUBCOMMANDS = {
-    "eval": {
-        "zero-shot": "call objects by the names of classes",
-        "text-to-3d": "find objects by words: their labels, or captions",
-        "image-to-3d": "find objects by pictures",
-        "table": "run the rows of a published table again",
-    },
-}
-
-_ELSEWHERE = {"train": "mvtrain.cli", "tune": "mvtrain.tune_cli"}
+from mvretrieval.cli.commands import COMMANDS, SUBCOMMANDS, UsageError, command_module
+from mvretrieval.cli.examples import EXAMPLES
 
 
 def main() -> None:
     """Run one command and end the process with its exit code: 0, 1 (failed) or 2 (wrong use)."""
-    arguments = sys.argv[1:]
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(_help())
-        raise SystemExit(0 if arguments else 2)
-    if arguments[0] in ("-V", "--version"):
+    raise SystemExit(_main(sys.argv[1:]))
+
+
+def _main(arguments: list[str]) -> int:
+    as_json = "--json" in arguments
+    if arguments and arguments[0] == "help":
+        arguments = [*arguments[1:], "--help"]
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_overview())
+        return 0 if arguments else 2
+    if "--version" in arguments or arguments[0] == "-V":
         from mvretrieval import __version__
 
         print(f"mvretrieval {__version__}")
-        raise SystemExit(0)
-    name = arguments[0]
+        return 0
+    try:
+        if arguments[0] == "--print-completion":
+            from mvretrieval.cli.completion import completion_script
+
+            print(completion_script(*arguments[1:2]))
+            return 0
+        name, rest = _find_command(arguments)
+    except UsageError as error:
+        return _fail("mvr", error, as_json, exit_code=2)
+    return run_command(name, rest)
+
+
+def _find_command(arguments: list[str]) -> tuple[str, list[str]]:
+    """Split the arguments into the name of a command (of one word or two) and the rest."""
+    name, rest = arguments[0], arguments[1:]
     if name not in COMMANDS:
         near = get_close_matches(name, COMMANDS, n=1)
         hint = f" Did you mean '{near[0]}'?" if near else ""
-        print(f"mvr: no command '{name}'.{hint} 'mvr --help' lists them.", file=sys.stderr)
-        raise SystemExit(2)
-    rest = arguments[1:]
-    if rest and rest[0] in SUBCOMMANDS.get(name, {}):
-        name, rest = f"{name} {rest[0]}", rest[1:]
-    elif rest and name in SUBCOMMANDS and not Path(rest[0]).exists():
-        near = get_close_matches(rest[0], SUBCOMMANDS[name], n=1, cutoff=0.7)
+        raise UsageError(f"no command '{name}'.{hint} 'mvr --help' lists the commands.")
+    subcommands = SUBCOMMANDS.get(name, {})
+    if rest and rest[0] in subcommands:
+        return f"{name} {rest[0]}", rest[1:]
+    if rest and subcommands and not Path(rest[0]).exists():
+        near = get_close_matches(rest[0], subcommands, n=1, cutoff=0.7)
         if near:
-            print(f"mvr {name}: no collection '{rest[0]}'. Did you mean 'mvr {name} {near[0]}'?", file=sys.stderr)
-            raise SystemExit(2)
-    raise SystemExit(_run(name, rest))
+            raise UsageError(f"no collection '{rest[0]}'. Did you mean 'mvr {name} {near[0]}'?")
+    return name, rest
 
 
-def _run(name: str, arguments: list[str]) -> int:
-    import tyro
+def run_command(name: str, arguments: list[str]) -> int:
+    """Run one command in this process.
 
-    file = name.replace(" ", "_").replace("-", "_")
-    module = importlib.import_module(_ELSEWHERE.get(name, f"mvretrieval.cli.{file}"))
+    Returns:
+        The exit code.
+    """
+    as_json = "--json" in arguments
+    module = command_module(name)
     from mvrender.errors import MvrenderError
+    from mvretrieval.console import Verbosity, say, set_verbosity
     from mvretrieval.errors import MvrError
 
+    program = f"mvr {name}"
     try:
-        options = tyro.cli(
-            module.Options,
-            prog=f"mvr {name}",
-            description=_description(name, module.__doc__ or ""),
-            args=arguments,
-            config=(tyro.conf.FlagCreatePairsOff,),
-        )
-    except (MvrenderError, MvrError, ValueError) as error:
-        print(f"mvr {name}: {error}", file=sys.stderr)
-        return 2
+        options, verbosity = _parse(name, module, arguments, as_json)
+    except (MvrenderError, MvrError, UsageError, ValueError) as error:
+        return _fail(program, error, as_json, exit_code=2)
+    set_verbosity(verbosity)
     try:
         code: int = module.run(options)
-        return code
     except (MvrenderError, MvrError) as error:
-        print(f"mvr {name}: {error}", file=sys.stderr)
-        return 1
+        if verbosity == Verbosity.VERBOSE:
+            traceback.print_exc()
+        return _fail(program, error, as_json, exit_code=1)
     except KeyboardInterrupt:
-        print(f"\nmvr {name}: stopped; run the same command again to go on.", file=sys.stderr)
+        say(f"\n{program}: stopped; run the same command again to resume.")
         return 130
+    return code
+
+
+def _parse(name: str, module: Any, arguments: list[str], as_json: bool) -> tuple[Any, Any]:
+    """Parse options. With --json, what the parser prints about wrong use becomes the message of an error."""
+    from mvretrieval.cli.parsing import parse
+
+    description = _description(name, module.__doc__ or "")
+    if not as_json:
+        return parse(name, module.Options, description, arguments)
+    printed = StringIO()
+    try:
+        with redirect_stderr(printed):
+            return parse(name, module.Options, description, arguments)
+    except SystemExit as ended:
+        if ended.code != 2:
+            raise
+        text = re.sub(r"[─│╭╮╰╯•]", " ", printed.getvalue())
+        raise UsageError(" ".join(text.split())) from ended
+
+
+def _fail(program: str, error: Exception, as_json: bool, exit_code: int) -> int:
+    """Print an error: a line on stderr, or with --json an object on stdout."""
+    if as_json:
+        from mvretrieval.console import print_json
+
+        print_json({"error": {"code": getattr(error, "code", UsageError.code), "message": str(error)}})
+    else:
+        print(f"{program}: {error}", file=sys.stderr)
+    return exit_code
 
 
 def _description(name: str, text: str) -> str:
-    further = SUBCOMMANDS.get(name)
-    if not further:
-        return text
-    lines = [f"mvr {name} {second}: {about}" for second, about in further.items()]
-    return "\n\n".join([text, *lines, f"'mvr {name} {next(iter(further))} --help' tells more."])
+    parts = [text.strip()]
+    if more := SUBCOMMANDS.get(name):
+        width = max(map(len, more))
+        parts.append(
+            "\n".join(["Subcommands:", *(f"  mvr {name} {second:<{width}}  {about}" for second, about in more.items())])
+        )
+    parts.append("\n".join(["Examples:", *(f"  {line}" for line in EXAMPLES[name])]))
+    return "\n\n".join(parts)
 
 
-def _help() -> str:
+def _overview() -> str:
     width = max(map(len, COMMANDS))
     lines = [f"  {name:<{width}}  {text}" for name, text in COMMANDS.items()]
     return "\n".join(
         [
-            "mvr: find 3D objects by what they look like",
+            "mvr: open-set retrieval of 3D objects",
             "",
+            "Examples:",
             "  mvr index things/ ~/my-meshes",
             "  mvr search things/ --mesh thing.glb",
             "",
-            "commands ('mvr COMMAND --help' tells more):",
+            "Commands ('mvr help COMMAND' shows the options):",
             *lines,
+            "",
+            "Options of every command:",
+            "  -h, --help     show help and exit",
+            "  --version      show the version and exit",
+            "  -v, --verbose  also print log messages and the traceback of an error",
+            "  -q, --quiet    print results and errors only",
+            "",
+            "Shell completion: mvr --print-completion bash (or zsh); see docs/commands.md.",
         ]
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -13,7 +12,7 @@ from mvrender.mesh import UpAxis
 from mvrender.renderer import BackendName
 from mvretrieval.api import Collection, OpenOptions
 from mvretrieval.confidence.estimator import check_threshold, outdated_notice
-from mvretrieval.console import say, table
+from mvretrieval.console import print_json, say, table
 from mvretrieval.errors import QueryError
 from mvretrieval.search.explain import place_of
 from mvretrieval.search.options import Refinement
@@ -127,7 +126,7 @@ def run(options: Options) -> int:
     hits = answer.hits
     if options.json:
         for hit in hits:
-            print(json.dumps(hit.to_json()))
+            print_json(hit.to_json())
         if answer.nothing:
             say(answer.nothing)
     elif answer.nothing:

@@ -13,7 +13,7 @@ from made_meshes import SMALL, write_shapes
 from numpy.typing import NDArray
 
 from mvretrieval.api import Collection, OpenOptions
-from mvretrieval.cli.main import _run
+from mvretrieval.cli.main import run_command
 from mvretrieval.describe import Describer
 from mvretrieval.ingest.reembed import STAGING
 from mvretrieval.search.query import Query
@@ -30,7 +30,7 @@ def _other_adapter() -> Adapter:
 
 def mvr(*arguments: object) -> int:
     try:
-        return _run(str(arguments[0]), [str(argument) for argument in arguments[1:]])
+        return run_command(str(arguments[0]), [str(argument) for argument in arguments[1:]])
     except SystemExit as ended:
         return int(ended.code or 0)
 

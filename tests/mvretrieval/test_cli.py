@@ -161,7 +161,18 @@ def test_index_search_info_eval_remove(mvr: Mvr, tmp_path: Path) -> None:
     code, out, _ = mvr("search", c, "--id", "shape-001.ply", "-k", "3", "--json", "--where", "label != 'kind0'")
     hits = [json.loads(line) for line in out.splitlines()]
     assert code == 0 and [hit["rank"] for hit in hits] == [1, 2, 3]
-    assert set(hits[0]) == {"rank", "id", "path", "score", "best_view", "view_weights", "metadata", "facts", "parts"}
+    assert set(hits[0]) == {
+        "schema",
+        "rank",
+        "id",
+        "path",
+        "score",
+        "best_view",
+        "view_weights",
+        "metadata",
+        "facts",
+        "parts",
+    }
     assert all(hit["metadata"]["label"] != "kind0" for hit in hits)
     code, out, _ = mvr("search", c, "--id", "shape-001.ply", "-k", "3")
     assert code == 0 and len(out.splitlines()) == 4
@@ -248,8 +259,8 @@ def test_searching_in_more_than_one_step(mvr: Mvr, folder: Path) -> None:
     assert hits("--match-views", "7", "--match-weight", "0")[0]["score"] == pytest.approx(plain[0]["score"], abs=1e-5)
     assert all(hit["score"] == hit["matches"][0] for hit in hits("--match-views", "--match-weight", "1"))
     assert hits("--expand", "2")[0]["score"] != plain[0]["score"]
-    assert "takes a number of objects from 0, not -1" in mvr(*ask, "--expand=-1")[2]
-    assert "between 0 and 1, not 2" in mvr(*ask, "--match-weight", "2")[2]
+    assert "takes a number of objects from 0, not -1" in mvr(*ask, "--expand=-1")[1]
+    assert "between 0 and 1, not 2" in mvr(*ask, "--match-weight", "2")[1]
     assert mvr(*ask, "--match-views", "1", "2")[0] == 2
 
 

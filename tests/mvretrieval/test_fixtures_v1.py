@@ -39,7 +39,7 @@ ARGUMENTS: dict[str, str] = {}
 # Old JSON key -> current one.
 KEYS: dict[str, str] = {"statistics": "whitening"}  # mvr index
 # Current keys that the old code did not print.
-NEW_KEYS: set[str] = set()
+NEW_KEYS: set[str] = {"schema"}
 # Old keys whose strings are identifiers and must be equal. In other strings (messages) only the numbers must be equal.
 EXACT = {"id", "style", "metadata", "facts", "format", "up", "code", "labels", "protocol", "by", "where", "method"}
 # Old keys whose values depend on the machine.

@@ -15,7 +15,7 @@ from synthetic_features import DIM, VIEWS, synthetic_features, unit
 
 import mvretrieval.describe
 from mvretrieval.api import Collection
-from mvretrieval.cli.main import _run
+from mvretrieval.cli.main import run_command
 from mvretrieval.describe import DescriberConfig
 from mvretrieval.errors import TrainingError
 from mvretrieval.store.store import NewObject
@@ -73,7 +73,7 @@ def things(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def mvr(*arguments: object) -> int:
     try:
-        return _run("train", [str(argument) for argument in arguments])
+        return run_command("train", [str(argument) for argument in arguments])
     except SystemExit as ended:
         return int(ended.code or 0)
 

@@ -19,7 +19,7 @@ import mvtrain.tune_output
 from mvrender.cameras import parse_rig
 from mvrender.pool import RenderSpec
 from mvretrieval.api import Collection, OpenOptions
-from mvretrieval.cli.main import _run
+from mvretrieval.cli.main import run_command
 from mvretrieval.describe import DescriberConfig
 from mvretrieval.errors import TrainingError
 from mvretrieval.evaluation.seen_classes import seen_names
@@ -40,7 +40,7 @@ FEW: list[object] = [
 def mvr(*arguments: object) -> int:
     try:
         command, *rest = arguments
-        return _run(str(command), [str(argument) for argument in rest])
+        return run_command(str(command), [str(argument) for argument in rest])
     except SystemExit as ended:
         return int(ended.code or 0)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -12,7 +11,7 @@ from typing import Any
 import tyro
 
 from mvretrieval.api import Collection
-from mvretrieval.console import counted, progress, run_record, say
+from mvretrieval.console import counted, print_json, progress, run_record, say
 from mvretrieval.errors import AdapterError, TrainingError
 from mvretrieval.weighting.adapter import Adapter
 from mvretrieval.weighting.hub import HUB, push
@@ -133,7 +132,7 @@ def run(options: Options) -> int:
     metrics = train_and_save(options)
     metrics["seconds"] = round(time.monotonic() - started, 1)
     if options.json:
-        print(json.dumps({"schema": 1, "held_out_mAP": None, "untrained_mAP": None} | metrics))
+        print_json({"held_out_mAP": None, "untrained_mAP": None} | metrics)
     else:
         _report(options, metrics)
     return 0

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import time
 from typing import Any
 
-from mvretrieval.console import counted
+from mvretrieval.console import counted, print_json
 from mvretrieval.errors import TrainingError
 from mvtrain.tune_options import Options as Options
 
@@ -30,7 +29,7 @@ def run(options: Options) -> int:
             return 0
     metrics["seconds"] = round(time.monotonic() - started, 1)
     if options.json:
-        print(json.dumps({"schema": 1, "held_out_mAP": None, "untrained_mAP": None} | metrics))
+        print_json({"held_out_mAP": None, "untrained_mAP": None} | metrics)
     else:
         _report(options, metrics)
     return 0
