@@ -75,7 +75,7 @@ def test_the_reference_lists_every_option(
 
 def _first_column(text: str) -> str:
     """What stands before a description in a help text."""
-    return "\n".join(line[:40] for line in text.splitlines() if re.match(r"^[│|\s]*-", line))
+    return "\n".join(re.findall(r"^[│|\s]*(-.*?)(?:\s{2}|$)", text, re.MULTILINE))
 
 
 def _plain(option: str) -> str:
