@@ -1,1 +1,1 @@
-"""Pictures and words to vectors: one file per family."""
+"""View encoders: images and text to unit vectors, one module per family."""

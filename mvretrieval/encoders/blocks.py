@@ -1,4 +1,4 @@
-"""Where a network's residual blocks are, and what comes after them, by name: what tuning may change."""
+"""Residual blocks of the known networks, and the modules after the last block, by name. Tuning changes these."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from torch import Tensor, nn
 from mvretrieval.encoders import fused
 from mvretrieval.errors import EncoderError
 
-# open_clip's own towers, timm's towers in open_clip, timm's by themselves, MobileNetV2.
+# open_clip's towers, timm's towers in open_clip, timm's networks, MobileNetV2.
 _LISTS = ("visual.transformer.resblocks", "visual.trunk.blocks", "blocks", "features")
 _AFTER = ("ln_post", "proj", "attn_pool", "attn_pool_contrastive", "norm", "fc_norm", "head")
-_AT_ONCE = 8  # pictures in the blocks of MobileNetV2 that are not learnt
+_FROZEN_BATCH = 8  # images per batch in the frozen blocks of MobileNetV2
 
 
 class PooledMobileNet(nn.Module):
-    """MobileNetV2's blocks, and the mean of the last one's maps.
+    """The blocks of MobileNetV2, followed by global average pooling.
 
     Attributes:
-        still: so many of the first blocks are not learnt, where gradients are asked for.
+        n_frozen: number of first blocks that get no gradients in training.
     """
 
     def __init__(self, features: nn.Sequential) -> None:
-        """Put them together."""
+        """Wrap the blocks of a `MobileNetV2`."""
         super().__init__()
         self.features = features
         self.n_frozen = 0
@@ -31,20 +31,20 @@ class PooledMobileNet(nn.Module):
         """(N, 3, size, size) to (N, D)."""
         if not torch.is_grad_enabled() and images.device.type == "cpu" and fused.available(images.dtype):
             return fused.global_avg_pool(self.features, images)
-        maps, still = images, self.n_frozen if torch.is_grad_enabled() else 0
-        if still:
-            # A few pictures at a time: the large early maps then fit the cache, which takes half the time.
+        maps, n_frozen = images, self.n_frozen if torch.is_grad_enabled() else 0
+        if n_frozen:
+            # In small batches the large early maps fit the cache, which halves the time.
             with torch.no_grad():
-                maps = torch.cat([self.features[:still](some) for some in torch.split(images, _AT_ONCE)])
-        out: Tensor = self.features[still:](maps).mean(dim=(2, 3))
+                maps = torch.cat([self.features[:n_frozen](batch) for batch in torch.split(images, _FROZEN_BATCH)])
+        out: Tensor = self.features[n_frozen:](maps).mean(dim=(2, 3))
         return out
 
 
 def residual_blocks(network: nn.Module) -> list[tuple[str, nn.Module]]:
-    """(name, block) from the first to the last. MobileNetV2's are its inverted residuals.
+    """List (name, block) from the first to the last block. Those of MobileNetV2 are its inverted residuals.
 
     Raises:
-        EncoderError: the network is of a kind that is not known here.
+        EncoderError: the kind of network is unknown.
     """
     name, blocks = _list_of(network)
     if name == "features":  # the first is a stem, the last a convolution
@@ -53,21 +53,21 @@ def residual_blocks(network: nn.Module) -> list[tuple[str, nn.Module]]:
 
 
 def modules_after_blocks(network: nn.Module) -> list[str]:
-    """Names of modules and parameters behind the last block: the last norm, projections, MobileNetV2's last convolution.
+    """List the modules and parameters after the last block: final norm, projections, MobileNetV2's last convolution.
 
     Raises:
-        EncoderError: see `residual_blocks`.
+        EncoderError: the kind of network is unknown.
     """
     name, blocks = _list_of(network)
     if name == "features":
         return [blocks[-1][0]]
-    # A trunk's own head, and that of the tower around it.
+    # The head of the trunk, and the head of the tower around it.
     levels = {name.rpartition(".")[0], "visual" if name.startswith("visual.") else ""}
     if name.startswith("visual.transformer."):
         levels = {"visual"}
-    wanted = {f"{level}.{part}".lstrip(".") for level in levels for part in _AFTER}
-    there = {path for path, _ in network.named_parameters()} | {path for path, _ in network.named_modules()}
-    return sorted(wanted & there)
+    candidates = {f"{level}.{part}".lstrip(".") for level in levels for part in _AFTER}
+    existing = {path for path, _ in network.named_parameters()} | {path for path, _ in network.named_modules()}
+    return sorted(candidates & existing)
 
 
 def _list_of(network: nn.Module) -> tuple[str, list[tuple[str, nn.Module]]]:
@@ -77,10 +77,11 @@ def _list_of(network: nn.Module) -> tuple[str, list[tuple[str, nn.Module]]]:
         except AttributeError:
             continue
         if name == "features" and not isinstance(network, PooledMobileNet):
-            continue  # as convolutional networks of other kinds call their layers
+            continue  # other convolutional networks use this name too
         if isinstance(found, nn.ModuleList | nn.Sequential):
             return name, [(f"{name}.{key}", block) for key, block in found.named_children()]
     raise EncoderError(
-        f"the blocks of this network ({type(network).__name__}) are not known: vision transformers of open_clip and timm and "
-        "MobileNetV2 can be tuned"
+        f"cannot tune a network of type {type(network).__name__}: supported are the vision transformers of open_clip and timm, "
+        "and MobileNetV2",
+        code="unknown_network",
     )

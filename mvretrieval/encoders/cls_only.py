@@ -1,7 +1,7 @@
-"""open_clip's vision transformers without what is computed in vain.
+"""Forward pass of open_clip's vision transformers that computes only the CLS token in the last block.
 
-A picture's vector is read off its first token, so the last block need not answer the others: they are looked at there and
-go nowhere. Of twelve blocks that is 7 % of all multiplications.
+The image vector is read from the CLS token, so the other tokens need no output in the last block. With twelve blocks this
+saves 7 % of all multiplications.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-_USED = ("_embeds", "_pool", "transformer", "proj")
+_REQUIRED = ("_embeds", "_pool", "transformer", "proj")
 
 
 def supports_cls_only(visual: nn.Module) -> bool:
-    """Whether it is a transformer of the plain kind, of which the first token alone is used."""
+    """Whether `visual` is a plain vision transformer whose output depends on the CLS token alone."""
     from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 
-    if type(visual) is not VisionTransformer or not all(hasattr(visual, name) for name in _USED):
+    if type(visual) is not VisionTransformer or not all(hasattr(visual, name) for name in _REQUIRED):
         return False
     tower: Any = visual
     transformer, last = tower.transformer, tower.transformer.resblocks[-1]
@@ -27,30 +27,30 @@ def supports_cls_only(visual: nn.Module) -> bool:
         and tower.attn_pool is None
         and getattr(transformer, "batch_first", False)
         and type(last) is ResidualAttentionBlock
-        and not hasattr(last.attn, "together")  # attention across views, which is another kind of attention
+        and not hasattr(last.attn, "cross_view_state")  # cross-view attention needs all tokens of all views
         and last.attn.in_proj_bias is not None
     )
 
 
 def encode_cls_only(visual: Any, images: Tensor) -> Tensor:
-    """(N, 3, size, size) to (N, D), as `visual` itself gives it."""
+    """(N, 3, size, size) to (N, D), the same output as that of `visual`."""
     *blocks, last = visual.transformer.resblocks
     tokens = visual._embeds(images)
     for block in blocks:
         tokens = block(tokens)
-    first = tokens[:, :1] + last.ls_1(_attention_of_first(last.attn, last.ln_1(tokens)))
-    first = first + last.ls_2(last.mlp(last.ln_2(first)))
-    vectors, _ = visual._pool(first)
+    cls = tokens[:, :1] + last.ls_1(_cls_attention(last.attn, last.ln_1(tokens)))
+    cls = cls + last.ls_2(last.mlp(last.ln_2(cls)))
+    vectors, _ = visual._pool(cls)
     out: Tensor = vectors if visual.proj is None else vectors @ visual.proj
     return out
 
 
-def _attention_of_first(attention: nn.MultiheadAttention, tokens: Tensor) -> Tensor:
-    """(N, L, C) to (N, 1, C)."""
+def _cls_attention(attention: nn.MultiheadAttention, tokens: Tensor) -> Tensor:
+    """Self-attention output of the first of L tokens: (N, L, C) to (N, 1, C)."""
     width, weight, bias = attention.embed_dim, attention.in_proj_weight, attention.in_proj_bias
     query = F.linear(tokens[:, :1], weight[:width], bias[:width])
     key, value = F.linear(tokens, weight[width:], bias[width:]).chunk(2, dim=2)
     heads = [part.reshape(*part.shape[:2], attention.num_heads, -1).transpose(1, 2) for part in (query, key, value)]
-    seen = F.scaled_dot_product_attention(heads[0], heads[1], heads[2])
-    out: Tensor = attention.out_proj(seen.transpose(1, 2).flatten(2))
+    attended = F.scaled_dot_product_attention(heads[0], heads[1], heads[2])
+    out: Tensor = attention.out_proj(attended.transpose(1, 2).flatten(2))
     return out

@@ -1,12 +1,12 @@
-"""All views of an object attend to one another in the last blocks of a vision transformer, before they are pooled.
+"""Cross-view attention: the views of an object attend to one another in the last blocks of a vision transformer.
 
-As Duoduo CLIP does (Lee et al., "Duoduo CLIP: efficient 3D understanding with multi-view images", ICLR 2025): the tokens
-of an object's views stand behind one another in the self-attention of the last blocks. No weight is added, and a picture
-by itself is seen as before.
+This follows Duoduo CLIP (Lee et al., "Duoduo CLIP: efficient 3D understanding with multi-view images", ICLR 2025): the
+self-attention of the last blocks runs over the concatenated tokens of all views of an object. It adds no weights, and the
+vector of a single image does not change.
 
-Which pictures belong together is said where they are encoded (`NetworkEncoder.encode_views`, `groups`): the views of one
-mesh in one style, the photos of one question. Without it, each picture is by itself, as where photos are matched with
-views one by one. A view that shows nothing takes part here; the pooling behind leaves it out.
+The caller of `NetworkEncoder.encode_views` passes as `groups` which images belong together: the views of one mesh in one
+style, or the photos of one query. Without `groups` each image is encoded by itself, as for late interaction between photos and
+views. An empty view takes part in the attention; pooling masks it afterwards.
 """
 
 from __future__ import annotations
@@ -26,111 +26,127 @@ from mvretrieval.errors import EncoderError
 
 @dataclass
 class CrossViewState:
-    """How many consecutive pictures of a batch show one object."""
+    """State that all cross-view attentions of a network share.
 
-    views: int = 1
+    Attributes:
+        n_views: number V of consecutive images of a batch that show one object.
+    """
+
+    n_views: int = 1
 
     def join(self, tokens: Tensor) -> Tensor:
-        """(B * V, L, C) -> (B, V * L, C)."""
-        return tokens.reshape(-1, self.views * tokens.shape[1], tokens.shape[2])
+        """(B * V, L, C) to (B, V * L, C)."""
+        return tokens.reshape(-1, self.n_views * tokens.shape[1], tokens.shape[2])
 
-    def part(self, tokens: Tensor) -> Tensor:
-        """The way back."""
-        return tokens.reshape(-1, tokens.shape[1] // self.views, tokens.shape[2])
+    def split(self, tokens: Tensor) -> Tensor:
+        """(B, V * L, C) to (B * V, L, C)."""
+        return tokens.reshape(-1, tokens.shape[1] // self.n_views, tokens.shape[2])
 
 
-def enable_cross_view(network: nn.Module, last: int) -> None:
-    """Let the last blocks of a network see all views of an object at once. Names of weights stay as they are.
+def enable_cross_view(network: nn.Module, n_blocks: int) -> None:
+    """Turn the self-attention of the last `n_blocks` blocks into cross-view attention. Weights keep their names.
 
     Raises:
         EncoderError: see `cross_view_attentions`.
     """
-    attentions = cross_view_attentions(network, last)
-    shared = CrossViewState()
-    network.together = shared  # type: ignore[assignment]
+    attentions = cross_view_attentions(network, n_blocks)
+    state = CrossViewState()
+    network.cross_view_state = state  # type: ignore[assignment]
     for attention in attentions:
-        attention.together = shared
+        attention.cross_view_state = state
         attention.__class__ = _cross_view_class(type(attention))
 
 
 def has_cross_view(network: nn.Module) -> bool:
-    """Whether views have been joined in it."""
-    return getattr(network, "together", None) is not None
+    """Whether cross-view attention is enabled."""
+    return _state_of(network) is not None
 
 
-def check_cross_view(network: nn.Module, last: int, pictures: Tensor) -> None:
-    """Let two pictures (2, 3, size, size) attend to one another once; the network is afterwards what it was.
+def check_cross_view(network: nn.Module, n_blocks: int, images: Tensor) -> None:
+    """Encode two images (2, 3, size, size) with cross-view attention once, and leave the network unchanged.
 
     Raises:
-        EncoderError: it has no such blocks, or their attention is made for the tokens of one picture.
+        EncoderError: the network has no such blocks, or their attention does not accept the tokens of several images.
     """
-    kinds = {attention: type(attention) for attention in cross_view_attentions(network, last)}
-    enable_cross_view(network, last)
+    kinds = {attention: type(attention) for attention in cross_view_attentions(network, n_blocks)}
+    enable_cross_view(network, n_blocks)
     try:
         with views_grouped(network, 2), torch.inference_mode():
-            network(pictures)
+            network(images)
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         raise EncoderError(
-            f"cross-view attention takes tokens of several pictures, and this network's only those of one ({error})"
+            f"cross-view attention is not possible: the attention of this network takes the tokens of one image only ({error})",
+            code="no_cross_view",
         ) from error
     finally:
         for attention, kind in kinds.items():
             attention.__class__ = kind
-            del attention.together
-        del network.together
+            del attention.cross_view_state
+        del network.cross_view_state
 
 
-def cross_view_attentions(network: nn.Module, last: int) -> list[Any]:
-    """The self-attention of the last blocks.
+def cross_view_attentions(network: nn.Module, n_blocks: int) -> list[Any]:
+    """List the self-attention modules of the last `n_blocks` blocks.
 
     Raises:
-        EncoderError: the network has fewer blocks, or some whose attention cannot look across views.
+        EncoderError: the network has fewer blocks, or their attention cannot span views.
     """
     blocks = [block for _, block in residual_blocks(network)]
-    attentions = [attention for block in blocks[-last:] if (attention := getattr(block, "attn", None)) is not None]
-    if not 1 <= last <= len(blocks):
-        raise EncoderError(f"cross-view attention takes 1 to {len(blocks)} of this network's blocks, not {last}")
-    if len(attentions) < last:
+    attentions = [attention for block in blocks[-n_blocks:] if (attention := getattr(block, "attn", None)) is not None]
+    if not 1 <= n_blocks <= len(blocks):
         raise EncoderError(
-            "cross-view attention needs a vision transformer: this network's blocks have no self-attention"
+            f"cross-view attention in {n_blocks} blocks is not possible: give 1 to {len(blocks)} for this network",
+            code="bad_cross_view",
+        )
+    if len(attentions) < n_blocks:
+        raise EncoderError(
+            "cross-view attention needs a vision transformer: the blocks of this network have no self-attention",
+            code="no_cross_view",
         )
     if any("rope" in signature(attention.forward).parameters for attention in attentions):
-        raise EncoderError("cross-view attention is not made for rotary positions, which this network's attention has")
+        raise EncoderError(
+            "cross-view attention does not support the rotary position embeddings of this network", code="no_cross_view"
+        )
     return attentions
 
 
 @contextmanager
-def views_grouped(network: nn.Module, views: int) -> Iterator[None]:
-    """Inside, `views` consecutive pictures of every batch show one object."""
-    set_views_per_object(network, views)
+def views_grouped(network: nn.Module, n_views: int) -> Iterator[None]:
+    """Within the context, `n_views` consecutive images of a batch show one object."""
+    set_views_per_object(network, n_views)
     try:
         yield
     finally:
         set_views_per_object(network, 1)
 
 
-def set_views_per_object(network: nn.Module, views: int) -> None:
-    """From now on, `views` consecutive pictures of every batch show one object; no effect on networks that see one by one."""
-    shared = getattr(network, "together", None)
-    if shared is not None:
-        shared.views = views
+def set_views_per_object(network: nn.Module, n_views: int) -> None:
+    """Declare that `n_views` consecutive images of a batch show one object. No effect without cross-view attention."""
+    state = _state_of(network)
+    if state is not None:
+        state.n_views = n_views
+
+
+def _state_of(network: nn.Module) -> CrossViewState | None:
+    state = getattr(network, "cross_view_state", None)
+    return state if isinstance(state, CrossViewState) else None
 
 
 def _cross_view_class(kind: type[Any]) -> type[Any]:
-    """The same kind of attention on joined tokens: a subclass, so that weights keep their names and places."""
+    """Subclass of an attention class that runs over the joined tokens. As a subclass it keeps the names of the weights."""
     if issubclass(kind, nn.MultiheadAttention):
 
-        def of_three(
+        def forward_qkv(
             self: Any, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any
         ) -> tuple[Tensor, Any]:
-            joined = self.together.join(query)
+            joined = self.cross_view_state.join(query)
             out, weights = kind.forward(self, joined, joined, joined, *args, **kwargs)
-            return self.together.part(out), weights
+            return self.cross_view_state.split(out), weights
 
-        return type(f"CrossView{kind.__name__}", (kind,), {"forward": of_three})
+        return type(f"CrossView{kind.__name__}", (kind,), {"forward": forward_qkv})
 
-    def of_one(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        out: Tensor = self.together.part(kind.forward(self, self.together.join(x), *args, **kwargs))
+    def forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        out: Tensor = self.cross_view_state.split(kind.forward(self, self.cross_view_state.join(x), *args, **kwargs))
         return out
 
-    return type(f"CrossView{kind.__name__}", (kind,), {"forward": of_one})
+    return type(f"CrossView{kind.__name__}", (kind,), {"forward": forward})

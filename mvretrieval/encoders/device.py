@@ -1,4 +1,4 @@
-"""Where and in which precision a network runs, and a fingerprint of its weights."""
+"""Device and precision of a network, memory allocator settings, and a fingerprint of weights."""
 
 from __future__ import annotations
 
@@ -17,41 +17,44 @@ _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """Device of that name; a GPU if there is one by default.
+    """Return the device of that name; `auto` is the GPU if there is one.
 
     Raises:
-        EncoderError: there is no such device here.
+        EncoderError: there is no such device.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise EncoderError(f"no device '{name}': it is cpu, cuda, cuda:1 and so on, or auto") from None
+        raise EncoderError(
+            f"unknown device '{name}': give auto, cpu, cuda, cuda:1, ...", code="unknown_device"
+        ) from None
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if device.type == "cuda" and (device.index or 0) >= count:
         raise EncoderError(
-            f"device '{name}': torch {torch.__version__} finds {count} GPUs here; give --device cpu, or auto"
+            f"device '{name}' is not available: torch {torch.__version__} finds {count} GPUs. Give --device cpu or auto",
+            code="device_unavailable",
         )
     return device
 
 
 def choose_precision(device: torch.device, requested: PrecisionChoice = "auto") -> tuple[Precision, str]:
-    """Precision for a transformer on `device`, and why."""
+    """Choose the precision of a transformer on `device`, and give the reason."""
     if requested != "auto":
         return requested, "requested"
     if device.type == "cuda":
         if torch.cuda.is_bf16_supported():
-            return "bfloat16", f"{torch.cuda.get_device_name(device)} multiplies it in hardware"
-        return "float32", f"{torch.cuda.get_device_name(device)} has no bfloat16"
-    found = cpu_bfloat16()
-    if found:
-        return "bfloat16", f"{found} found"
+            return "bfloat16", f"{torch.cuda.get_device_name(device)} supports it in hardware"
+        return "float32", f"{torch.cuda.get_device_name(device)} does not support bfloat16"
+    instructions = cpu_bfloat16()
+    if instructions:
+        return "bfloat16", f"{instructions} found"
     return "float32", "this CPU has neither AMX nor AVX512-BF16"
 
 
 def cpu_bfloat16() -> str | None:
-    """Name of the CPU's bfloat16 instructions, or None. Known on Linux only."""
+    """Return the name of the CPU's bfloat16 instructions, or None. Detected on Linux only."""
     info = Path("/proc/cpuinfo")
     if not info.exists():
         return None
@@ -62,33 +65,33 @@ def cpu_bfloat16() -> str | None:
 
 
 def tune_malloc() -> None:
-    """Tell glibc to keep large freed blocks instead of returning them to the system after each layer.
+    """Make glibc keep large freed blocks instead of returning them to the system after each layer.
 
-    Activations of a batch are tens of megabytes; fetching them anew costs a page fault for every 4 kB. Measured on
-    MobileNetV2, batches of 48: 80 -> 145 images/s. Memory then stays at its peak, which a batch bounds. No effect
-    outside of glibc.
+    The activations of a batch take tens of megabytes, and each new allocation costs a page fault per 4 kB. Measured with
+    MobileNetV2 and batches of 48: 80 -> 145 images/s. The process then keeps its peak memory, which the batch size bounds. No
+    effect without glibc.
     """
     mmap_threshold, trim_threshold = -3, -1  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD of malloc.h
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError, TypeError):
         return
-    # Older versions allow 32 MB at most; setting the second alone would freeze the first at its small start.
+    # Older versions allow 32 MB at most. Setting only the second would fix the first at its small initial value.
     if mallopt(mmap_threshold, 1 << 30) or mallopt(mmap_threshold, 32 << 20):
         mallopt(trim_threshold, (1 << 31) - 1)
 
 
 def weights_hash(weights: Mapping[str, Tensor]) -> str:
-    """16 hex digits over names, shapes, sums and a thousand values of each tensor.
+    """Hash names, shapes, sums and a thousand values of each tensor to 16 hex digits.
 
-    Reading every byte of a large model takes seconds at each start; training moves all values, and these show it. The
-    sums are over the bits as integers: a sum of floats depends on how many threads share the work.
+    Hashing every byte of a large model takes seconds at each start, and training changes all values anyway. The sums are over
+    the bits as integers, since a sum of floats depends on the number of threads.
     """
     digest = hashlib.sha256()
     for name in sorted(weights):
         tensor = weights[name].detach().cpu().contiguous().flatten()
-        some = tensor[:: max(1, tensor.numel() // 1000)].contiguous()
+        sample = tensor[:: max(1, tensor.numel() // 1000)].contiguous()
         bits = tensor.view(_INTEGERS[tensor.element_size()]) if tensor.numel() else tensor
         digest.update(f"{name}{tuple(weights[name].shape)}{tensor.dtype}{int(bits.sum(dtype=torch.int64))}".encode())
-        digest.update(some.view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
+        digest.update(sample.view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
     return digest.hexdigest()[:16]

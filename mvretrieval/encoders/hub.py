@@ -1,4 +1,4 @@
-"""Whether weights are in the cache or can be fetched, found out in seconds rather than in minutes of retries."""
+"""Check in seconds that weights are cached or can be downloaded, before a download retries for minutes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mvretrieval.errors import WeightsError
 
-_SECONDS = 5.0
+_TIMEOUT_S = 5.0
 _FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin", "model.safetensors", "pytorch_model.bin")
 
 
@@ -27,10 +27,10 @@ def url_cached(url: str) -> bool:
 
 
 def ensure_hub_weights(encoder_id: str, repository: str) -> None:
-    """Make sure that the weights of a hub repository are cached or within reach.
+    """Check that the weights of a hub repository are cached or that the hub responds.
 
     Raises:
-        WeightsError: neither; with the ways out.
+        WeightsError: neither; the message names the alternatives.
     """
     if hub_cached(repository):
         return
@@ -42,42 +42,47 @@ def ensure_hub_weights(encoder_id: str, repository: str) -> None:
 
 
 def ensure_url_weights(encoder_id: str, url: str) -> None:
-    """The same for weights at a plain address."""
+    """Check that weights at a plain URL are cached or that the server responds.
+
+    Raises:
+        WeightsError: neither; the message names the alternatives.
+    """
     if not url_cached(url):
         _probe(encoder_id, url, url)
 
 
-def _probe(encoder_id: str, address: str, what: str) -> None:
+def _probe(encoder_id: str, address: str, source: str) -> None:
     headers = {"User-Agent": "mvretrieval"}
     token = os.environ.get("HF_TOKEN")
     if token and address.startswith("https://huggingface.co/"):
         headers["Authorization"] = f"Bearer {token}"
     request = urllib.request.Request(address, method="HEAD", headers=headers)
-    causes: list[str] = []
+    outcomes: list[str] = []  # "" if the server responded, else the cause
 
-    def ask() -> None:
+    def send() -> None:
         try:
-            with urllib.request.urlopen(request, timeout=_SECONDS):
-                causes.append("")
+            with urllib.request.urlopen(request, timeout=_TIMEOUT_S):
+                outcomes.append("")
         except urllib.error.HTTPError:
-            causes.append("")  # it is reached; what it says of the weights themselves, the download tells
+            outcomes.append("")  # the server responded; the download reports what is wrong with the weights
         except (OSError, ValueError) as error:
-            causes.append(f"no connection: {getattr(error, 'reason', error)}")
+            outcomes.append(f"no connection: {getattr(error, 'reason', error)}")
 
-    # In a thread of its own: looking up a name has no time limit, and takes half a minute where nothing answers.
-    asker = threading.Thread(target=ask, daemon=True)
-    asker.start()
-    asker.join(_SECONDS)
-    cause = causes[0] if causes else f"no connection: no answer within {_SECONDS:g} s"
+    # In a thread: name resolution has no timeout, and takes half a minute without a name server.
+    thread = threading.Thread(target=send, daemon=True)
+    thread.start()
+    thread.join(_TIMEOUT_S)
+    cause = outcomes[0] if outcomes else f"no connection: no response within {_TIMEOUT_S:g} s"
     if cause:
-        raise _unreachable(encoder_id, what, cause)
+        raise _unreachable(encoder_id, source, cause)
 
 
-def _unreachable(encoder_id: str, what: str, cause: str) -> WeightsError:
+def _unreachable(encoder_id: str, source: str, cause: str) -> WeightsError:
     architecture = encoder_id.split(":", 1)[-1].split("/")[0].split("@")[0]
     family = encoder_id.split(":", 1)[0]
     local = f"{family}:{architecture}@FILE" if family != "hf-hub" else "open_clip:ARCHITECTURE@FILE"
     return WeightsError(
-        f"the weights of {encoder_id} ({what}) cannot be reached: {cause}. Ways out: run once with a connection, so that "
-        f"they are cached; or copy them here and use --encoder {local}; or use --encoder builtin:, which needs none"
+        f"cannot download the weights of {encoder_id} ({source}): {cause}. Run once with a connection, which caches them; or "
+        f"copy them to this machine and use --encoder {local}; or use --encoder builtin:, which needs no weights",
+        code="no_weights_offline",
     )

@@ -1,4 +1,4 @@
-"""Networks that see but do not read: MobileNetV2 and anything in timm."""
+"""Image encoders without a text tower: MobileNetV2 and all models of timm."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mvretrieval.encoders.device import choose_device, choose_precision, weights
 from mvretrieval.encoders.encoder import Precision, PrecisionChoice
 from mvretrieval.encoders.hub import ensure_hub_weights
 from mvretrieval.encoders.mobilenet import MobileNetV2, fold_batch_norms
-from mvretrieval.encoders.network import Architecture, NetworkEncoder, Preprocessing
+from mvretrieval.encoders.network import Architecture, NetworkEncoder, Preprocessing, output_dim
 from mvretrieval.errors import EncoderError, WeightsError, did_you_mean
 
 TORCHVISION = Preprocessing(size=224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
@@ -24,15 +24,15 @@ MINUS_ONE_TO_ONE = Preprocessing(size=224, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 
 
 @dataclass(frozen=True)
 class KnownWeights:
-    """How a published file of weights wants its pictures; torchvision's own way where a file is not listed.
+    """Preprocessing of a published file of weights. Unlisted files are preprocessed as torchvision does.
 
     Attributes:
         sha256: of the file.
-        preprocessing: size and normalisation.
-        same_padding: stride-2 convolutions pad as TensorFlow's SAME does, (0, 1, 0, 1), not as torch's padding=1.
-        source: where the file comes from.
-        license: of the weights.
-        trained_on: data.
+        preprocessing: size and normalization.
+        same_padding: stride-2 convolutions use TensorFlow's SAME padding, (0, 1, 0, 1), instead of torch's padding=1.
+        source: origin of the file.
+        license: license of the weights.
+        trained_on: training data.
     """
 
     sha256: str
@@ -56,7 +56,7 @@ KNOWN_WEIGHTS = (
 
 
 def open_image_only(name: str, weights: Path | None, device: str, precision: PrecisionChoice) -> NetworkEncoder:
-    """Image encoder by architecture name, with local weights or, for timm's names, those of its hub.
+    """Open an image encoder by architecture name, with local weights or, for timm's models, those of the hub.
 
     Raises:
         EncoderError: the architecture is unknown.
@@ -70,7 +70,10 @@ def open_image_only(name: str, weights: Path | None, device: str, precision: Pre
 
 def _mobilenet_v2(weights: Path | None, device: torch.device, precision: PrecisionChoice) -> NetworkEncoder:
     if weights is None:
-        raise WeightsError("image_only:mobilenet_v2 needs local weights: image_only:mobilenet_v2@FILE.safetensors")
+        raise WeightsError(
+            "image_only:mobilenet_v2 needs local weights: give image_only:mobilenet_v2@FILE.safetensors",
+            code="needs_local_weights",
+        )
     state = read_weights(weights)
     digest = _file_sha256(weights)
     known = next((record for record in KNOWN_WEIGHTS if record.sha256 == digest), None)
@@ -94,22 +97,31 @@ def _mobilenet_v2(weights: Path | None, device: torch.device, precision: Precisi
 
 
 def untrained_network(architecture: Architecture) -> nn.Module:
-    """Network of an architecture without weights of any worth; MobileNetV2's batch norms are folded.
+    """Build the network of an architecture with random weights. MobileNetV2's batch norms are folded.
 
     Raises:
-        EncoderError: timm is not installed, or does not know it.
+        EncoderError: timm is not installed, or does not know the architecture.
     """
     if architecture.name == "mobilenet_v2":
         return _folded(MobileNetV2(architecture.same_padding))
-    try:
-        import timm
-    except ImportError:
-        raise EncoderError(f"image_only:{architecture.name} needs the extra: pip install 'mvretrieval[timm]'") from None
+    timm = _import_timm(architecture.name)
     try:
         network: nn.Module = timm.create_model(architecture.name, pretrained=False, num_classes=0)
     except Exception as error:  # unknown names, and hub configurations out of reach
-        raise EncoderError(f"timm cannot build '{architecture.name}' ({type(error).__name__}: {error})") from error
+        raise EncoderError(
+            f"timm cannot build '{architecture.name}' ({type(error).__name__}: {error})", code="unknown_architecture"
+        ) from error
     return network.eval()
+
+
+def _import_timm(name: str) -> Any:
+    try:
+        import timm
+    except ImportError:
+        raise EncoderError(
+            f"image_only:{name} needs timm: run pip install 'mvretrieval[timm]'", code="needs_extra"
+        ) from None
+    return timm
 
 
 def _folded(network: MobileNetV2) -> nn.Module:
@@ -119,15 +131,13 @@ def _folded(network: MobileNetV2) -> nn.Module:
 
 
 def _timm(name: str, weights: Path | None, device: torch.device, precision: PrecisionChoice) -> NetworkEncoder:
-    try:
-        import timm
-    except ImportError:
-        raise EncoderError(f"image_only:{name} needs the extra: pip install 'mvretrieval[timm]'") from None
+    timm = _import_timm(name)
     base = name.removeprefix("hf-hub:").removeprefix("timm/")
     if not name.startswith("hf-hub:") and not timm.is_model(base.split(".")[0]):
         raise EncoderError(
             f"unknown image encoder '{name}': {did_you_mean(base, ['mobilenet_v2', *timm.list_models()])}"
-            "mobilenet_v2@FILE and every model of timm.list_models() are known"
+            "known are mobilenet_v2@FILE and the models of timm.list_models()",
+            code="unknown_architecture",
         )
     options: dict[str, Any] = {"num_classes": 0}
     if weights is not None:
@@ -138,13 +148,17 @@ def _timm(name: str, weights: Path | None, device: torch.device, precision: Prec
         try:
             pretrained = None if name.startswith("hf-hub:") else timm.get_pretrained_cfg(base)
         except RuntimeError as error:
-            raise EncoderError(f"image_only:{name}: {error}; timm.list_pretrained() has all tags") from error
+            raise EncoderError(
+                f"image_only:{name}: {error}. timm.list_pretrained() lists all tags", code="unknown_pretrained_tag"
+            ) from error
         repository = name.removeprefix("hf-hub:") if pretrained is None else (pretrained.hf_hub_id or f"timm/{base}")
         ensure_hub_weights(f"image_only:{name}", repository)
         try:
             network = timm.create_model(name, pretrained=True, **options)
-        except Exception as error:  # hub and weight files each raise their own
-            raise WeightsError(f"image_only:{name} cannot be loaded ({type(error).__name__}: {error})") from error
+        except Exception as error:  # the hub and the weight formats raise different classes
+            raise WeightsError(
+                f"cannot load image_only:{name} ({type(error).__name__}: {error})", code="bad_checkpoint"
+            ) from error
     config = timm.data.resolve_model_data_config(network)
     preprocessing = Preprocessing(
         size=config["input_size"][-1],
@@ -157,7 +171,7 @@ def _timm(name: str, weights: Path | None, device: torch.device, precision: Prec
     return NetworkEncoder(
         id=f"image_only:{name}" + (f"@{weights}" if weights else ""),
         network=network,
-        dim=_dim(network, preprocessing.size),
+        dim=output_dim(network, preprocessing.size),
         preprocessing=preprocessing,
         fingerprint=f"image_only:{base} weights={weights_hash(network.state_dict())} {asdict(preprocessing)}",
         device=device,
@@ -168,13 +182,15 @@ def _timm(name: str, weights: Path | None, device: torch.device, precision: Prec
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Tensors of a .safetensors file, or of a torch checkpoint that holds tensors alone.
+    """Read the tensors of a .safetensors file, or of a torch checkpoint that holds only tensors.
 
     Raises:
         WeightsError: the file is missing or not readable.
     """
     if not path.is_file():
-        raise WeightsError(f"no weights at {path}: give the path of a .safetensors or .pt file after '@'")
+        raise WeightsError(
+            f"no weights at {path}: give the path of a .safetensors or .pt file after '@'", code="missing_checkpoint"
+        )
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -182,28 +198,25 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        # torch goes on to advise reading it in a way that runs what is in it.
+        # torch's message goes on with advice to unpickle the file, which would run code in it.
         reason = f"{type(error).__name__}: {error}".split(". ")[0].splitlines()[0][:200]
-        raise WeightsError(f"{path} holds no readable weights ({reason}): give a .safetensors or .pt file") from error
+        raise WeightsError(
+            f"cannot read the weights in {path} ({reason}): give a .safetensors or .pt file", code="bad_checkpoint"
+        ) from error
     while isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
         loaded = loaded["state_dict"]
     return {str(key): value for key, value in loaded.items() if isinstance(value, Tensor)}
 
 
-def _dim(network: nn.Module, size: int) -> int:
-    """Length of a network's vectors: what timm calls `num_features` is another number where a head convolves once more."""
-    with torch.inference_mode():
-        return int(network(torch.zeros(1, 3, size, size)).shape[-1])
-
-
 def convolution_precision(requested: PrecisionChoice) -> tuple[Precision, str]:
-    """float32 unless asked: in bfloat16 MobileNetV2 is 1.9 times as fast, but its vectors turn by up to cosine 0.9957.
+    """Choose float32 unless another precision is requested, and give the reason.
 
-    The tolerance that vectors of one collection must keep is 0.999.
+    In bfloat16 MobileNetV2 is 1.9 times as fast, but the cosine to the float32 vectors drops to 0.9957. The tolerance within
+    a collection is 0.999.
     """
     if requested != "auto":
         return requested, "requested"
-    return "float32", "bfloat16 turns this network's vectors more than the tolerance of cosine 0.999"
+    return "float32", "bfloat16 changes this network's vectors by more than the tolerance of cosine 0.999"
 
 
 def _load_state(network: nn.Module, state: dict[str, Tensor], path: Path) -> None:
@@ -211,8 +224,9 @@ def _load_state(network: nn.Module, state: dict[str, Tensor], path: Path) -> Non
     missing = [name for name in missing if not name.endswith("num_batches_tracked")]
     if missing or unexpected:
         raise WeightsError(
-            f"{path} does not fit: {len(missing)} tensors missing ({', '.join(missing[:3])}), "
-            f"{len(unexpected)} unknown ({', '.join(unexpected[:3])}); is it another architecture?"
+            f"{path} does not fit the architecture: {len(missing)} tensors missing ({', '.join(missing[:3])}), "
+            f"{len(unexpected)} unknown ({', '.join(unexpected[:3])})",
+            code="checkpoint_mismatch",
         )
 
 

@@ -1,6 +1,6 @@
-"""MobileNetV2 (Sandler et al., 2018) without its classifier, under torchvision's names of its weights.
+"""MobileNetV2 (Sandler et al., 2018) without its classifier, with the weight names of torchvision.
 
-torchvision has it too, and takes 1.4 s to import: longer than everything else that opening this encoder needs.
+Importing torchvision's version takes 1.4 s, longer than all other steps of opening this encoder.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 _STEM, _LAST = 32, 1280
-# Expansion, channels, blocks, stride of the first of them.
+# Expansion, channels, number of blocks, stride of the first block.
 _STAGES = (
     (1, 16, 1, 1),
     (6, 24, 2, 2),
@@ -23,13 +23,13 @@ _STAGES = (
 
 
 class MobileNetV2(nn.Module):
-    """Pictures to maps of places."""
+    """Maps images to feature maps."""
 
     def __init__(self, same_padding: bool = False) -> None:
-        """With weights of no worth.
+        """Build the network with random weights.
 
         Args:
-            same_padding: convolutions of stride 2 pad as TensorFlow's SAME does, which is done for sides that are multiples of 32.
+            same_padding: stride-2 convolutions use TensorFlow's SAME padding; implemented for sizes that are multiples of 32.
         """
         super().__init__()
         blocks: list[nn.Module] = [_layer(3, _STEM, 3, 2)]
@@ -52,14 +52,14 @@ class MobileNetV2(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """Wide in the middle, where every channel is convolved by itself; narrow and linear at its end.
+    """Inverted residual block: 1x1 expansion, depthwise 3x3, linear 1x1 projection.
 
     Attributes:
-        adds: whether what comes in is added to what goes out.
+        adds: whether there is a skip connection.
     """
 
     def __init__(self, channels: int, out: int, stride: int, expansion: int) -> None:
-        """With weights of no worth."""
+        """Build the block with random weights."""
         super().__init__()
         wide = channels * expansion
         layers: list[nn.Module] = [_layer(channels, wide, 1)] if expansion != 1 else []
@@ -74,7 +74,7 @@ class InvertedResidual(nn.Module):
 
 
 class SamePaddedConv2d(nn.Conv2d):
-    """Stride-2 convolution on an even side, padded as TensorFlow does: one column right, one row below."""
+    """Stride-2 convolution of even-sized maps with TensorFlow's padding: one column right, one row below."""
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, C, H, W) to (N, C', H / 2, W / 2)."""
@@ -83,9 +83,9 @@ class SamePaddedConv2d(nn.Conv2d):
 
 
 def fold_batch_norms(network: nn.Module) -> None:
-    """Multiply batch norms into the convolutions before them; `network` computes the same.
+    """Fold batch norms into the convolutions before them, in place; the output stays the same.
 
-    Those behind a `SamePaddedConv2d` stay, five of 52: tuned encoders are kept under these names of weights.
+    The five (of 52) after a `SamePaddedConv2d` are not folded: stored tuned encoders have their weight names.
     """
     for module in network.modules():
         if not isinstance(module, nn.Sequential):

@@ -1,4 +1,4 @@
-"""Encoders by name, and the good choices."""
+"""Encoder ids, the recommended encoders, and opening an encoder by id."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ _FAMILIES = ("open_clip", "hf-hub", "image_only", "builtin", "tuned")
 
 @dataclass(frozen=True)
 class EncoderRecord:
-    """One good choice.
+    """A recommended encoder.
 
     Attributes:
-        id: what `--encoder` takes.
-        role: what it is good for.
+        id: value for `--encoder`.
+        role: short description for tables.
         parameters_m: millions of parameters of the image tower.
         image_size: pixels.
         dim: length of its vectors.
-        text: whether it reads words.
-        license: of the weights.
-        trained_on: data.
+        text: whether it has a text tower.
+        license: license of the weights.
+        trained_on: training data.
     """
 
     id: str
@@ -55,14 +55,14 @@ ENCODERS: tuple[EncoderRecord, ...] = (
         "image_only:vit_large_patch16_dinov3.lvd1689m", "DINOv3", 303, 256, 1024, False, "DINOv3 License", "LVD-1689M"
     ),
     EncoderRecord(
-        "image_only:mobilenet_v2@FILE", "local weights", 2.2, 224, 1280, False, "of the file", "ImageNet-1k, as a rule"
+        "image_only:mobilenet_v2@FILE", "local weights", 2.2, 224, 1280, False, "of the file", "usually ImageNet-1k"
     ),
 )
 
 
 @dataclass(frozen=True)
 class EncoderName:
-    """An encoder id taken apart."""
+    """A parsed encoder id."""
 
     family: Literal["open_clip", "hf-hub", "image_only", "builtin", "tuned"]
     architecture: str
@@ -71,24 +71,30 @@ class EncoderName:
 
 
 def parse_encoder(text: str) -> EncoderName:
-    """Take an encoder id apart.
+    """Parse an encoder id.
 
-    `open_clip:A/TAG`, `open_clip:A@FILE`, `hf-hub:ORG/NAME`, `image_only:A@FILE`, `builtin:`, `tuned:FOLDER`.
+    The forms are `open_clip:A/TAG`, `open_clip:A@FILE`, `hf-hub:ORG/NAME`, `image_only:A@FILE`, `builtin:` and `tuned:FOLDER`.
 
     Raises:
-        EncoderError: it is none of these.
+        EncoderError: the id has none of these forms.
     """
     family, colon, rest = text.partition(":")
     forms = "open_clip:MODEL/TAG, open_clip:MODEL@FILE, hf-hub:ORG/NAME, image_only:MODEL@FILE, builtin:, tuned:FOLDER"
     if not colon or family not in _FAMILIES:
-        raise EncoderError(f"'{text}' names no encoder: {did_you_mean(family, _FAMILIES)}the forms are {forms}")
+        raise EncoderError(
+            f"unknown encoder '{text}': {did_you_mean(family, _FAMILIES)}the forms are {forms}", code="unknown_encoder"
+        )
     if family == "builtin":
         if rest:
-            raise EncoderError(f"'builtin:' takes nothing after the colon, not '{rest}'")
+            raise EncoderError(
+                f"'{text}' is not an encoder id: nothing follows the colon of 'builtin:'", code="bad_encoder_id"
+            )
         return EncoderName("builtin", "", None, None)
     if family == "tuned":
         if not rest:
-            raise EncoderError("'tuned:' names no folder: give the one that 'mvr tune' wrote, as tuned:FOLDER")
+            raise EncoderError(
+                "'tuned:' needs a folder: give the output of 'mvr tune', as tuned:FOLDER", code="bad_encoder_id"
+            )
         return EncoderName("tuned", "", None, Path(rest).expanduser())
     if family == "hf-hub":
         return EncoderName("hf-hub", rest, None, None)
@@ -98,15 +104,15 @@ def parse_encoder(text: str) -> EncoderName:
         return EncoderName("image_only", name, None, path)
     architecture, slash, tag = name.partition("/")
     if path is None and not slash:
-        raise EncoderError(f"'{text}' says neither a tag nor a file: the forms are {forms}")
+        raise EncoderError(f"'{text}' has neither a tag nor a file: the forms are {forms}", code="bad_encoder_id")
     return EncoderName("open_clip", architecture, tag or None, path)
 
 
 def absolute_encoder(text: str) -> str:
-    """The same id with the path of its file, if it names one, made absolute.
+    """Make the path in an encoder id absolute, if there is one.
 
     Raises:
-        EncoderError: the id is not understood.
+        EncoderError: the id cannot be parsed.
     """
     name = parse_encoder(text)
     if name.file is None:
@@ -117,7 +123,7 @@ def absolute_encoder(text: str) -> str:
 
 
 def public_encoder(text: str) -> str:
-    """The same id without the folders of whoever uses it: their names are nobody's business."""
+    """Remove the folders from the path in an encoder id. They are private to the user."""
     if text.startswith("tuned:"):
         return f"tuned:{Path(text.removeprefix('tuned:')).name}"
     family, at, path = text.partition("@")
@@ -125,16 +131,16 @@ def public_encoder(text: str) -> str:
 
 
 def open_encoder(text: str, device: str = "auto", precision: PrecisionChoice = "auto") -> ViewEncoder:
-    """Encoder by its id, ready to use.
+    """Open an encoder by its id.
 
     Args:
         text: see `parse_encoder`.
-        device: `auto` takes a GPU if there is one.
-        precision: `auto` takes bfloat16 where the hardware multiplies it.
+        device: `auto` uses a GPU if there is one.
+        precision: `auto` uses bfloat16 if the hardware supports it.
 
     Raises:
-        EncoderError: the id is not understood.
-        WeightsError: its weights cannot be had; the message tells the ways out.
+        EncoderError: the id cannot be parsed, or names an unknown model or device.
+        WeightsError: the weights cannot be loaded; the message names the alternatives.
     """
     name = parse_encoder(text)
     if name.family == "builtin":

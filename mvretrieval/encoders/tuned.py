@@ -1,12 +1,13 @@
-"""Tuned encoders: a folder with all weights, text tower included, and what they were tuned from, for and how.
+"""Tuned encoders as folders: weights with the text tower, and a record of the base encoder and the tuning.
 
-`model.safetensors` holds the weights with low-rank parts merged, so that a tuned encoder is as fast as the one it was
-made from and needs nothing of it; `lora.safetensors`, where there is one, the low-rank parts by themselves.
+`model.safetensors` holds the weights with the low-rank updates merged: a tuned encoder is as fast as its base, and does not
+need the base's files. `lora.safetensors`, if present, holds the low-rank factors.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, get_args
@@ -19,26 +20,29 @@ from torch import Tensor, nn
 from mvretrieval.encoders.cross_view import enable_cross_view, has_cross_view
 from mvretrieval.encoders.device import choose_device, choose_precision, weights_hash
 from mvretrieval.encoders.encoder import PrecisionChoice
-from mvretrieval.encoders.network import Architecture, Family, NetworkEncoder, Preprocessing
+from mvretrieval.encoders.image_only import convolution_precision, untrained_network
+from mvretrieval.encoders.network import Architecture, Family, NetworkEncoder, Preprocessing, output_dim
+from mvretrieval.encoders.open_clip import towers, untrained_model
 from mvretrieval.errors import EncoderError, WeightsError
 
 FORMAT = 1
 MODEL, CONFIG, LORA = "model.safetensors", "config.json", "lora.safetensors"
 _BIAS = "tuned_bias"
+TextTower = Callable[[Sequence[str]], Tensor]
 
 
 @dataclass(frozen=True)
 class TunedConfig:
-    """What a tuned encoder is.
+    """Configuration of a tuned encoder, stored beside its weights.
 
     Attributes:
-        base: id of the encoder that tuning started from, without folders.
-        base_fingerprint: of its weights and preprocessing.
-        architecture: how its network is built.
-        preprocessing: of pictures.
-        method: `lora`, or `last-blocks`.
-        classes: that it was tuned on.
-        metrics: of the validation.
+        base: id of the base encoder, without folders.
+        base_fingerprint: fingerprint of the base encoder.
+        architecture: recipe of the network.
+        preprocessing: image preprocessing.
+        method: `lora` or `last-blocks`.
+        classes: classes seen in tuning.
+        metrics: validation metrics.
         training: resolved options, seed, versions and revision.
     """
 
@@ -52,36 +56,40 @@ class TunedConfig:
     training: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Convert to values for JSON."""
         return {"format": FORMAT, "kind": "tuned encoder", **asdict(self)}
 
     @classmethod
     def from_dict(cls, values: Any) -> TunedConfig:
-        """Back from `to_dict`.
+        """Create from the values of `to_dict`.
 
         Raises:
-            WeightsError: another format, or something is missing.
+            WeightsError: another format, or values are missing or invalid.
         """
         found = values.get("format") if isinstance(values, dict) else None
         if not isinstance(values, dict) or values.get("kind") != "tuned encoder" or found != FORMAT:
-            what = (
-                "is no tuned encoder" if not isinstance(values, dict) or "kind" not in values else f"has format {found}"
+            no_kind = not isinstance(values, dict) or "kind" not in values
+            problem = "is not that of a tuned encoder" if no_kind else f"has format {found}"
+            raise WeightsError(
+                f"{CONFIG} {problem}; this version reads format {FORMAT}. Tune it again with 'mvr tune'",
+                code="bad_tuned_format",
             )
-            raise WeightsError(f"its {CONFIG} {what}, and format {FORMAT} is read: tune it again with 'mvr tune'")
         known = {name: values[name] for name in cls.__dataclass_fields__ if name in values}
         try:
-            seen = known["preprocessing"]
-            known["preprocessing"] = Preprocessing(**seen | {key: tuple(seen[key]) for key in ("mean", "std")})
+            stored = known["preprocessing"]
+            known["preprocessing"] = Preprocessing(**stored | {key: tuple(stored[key]) for key in ("mean", "std")})
             known["architecture"] = Architecture(**known["architecture"])
-            if known["architecture"].family not in get_args(Family) or not isinstance(seen["size"], int):
-                raise TypeError(f"family {known['architecture'].family}, size {seen['size']!r}")
+            if known["architecture"].family not in get_args(Family) or not isinstance(stored["size"], int):
+                raise TypeError(f"family {known['architecture'].family}, size {stored['size']!r}")
             return cls(**known | {"classes": tuple(known.get("classes", ()))})
         except (KeyError, TypeError) as error:
-            raise WeightsError(f"its {CONFIG} is not complete ({error}): tune it again with 'mvr tune'") from error
+            raise WeightsError(
+                f"{CONFIG} is not complete ({error}). Tune it again with 'mvr tune'", code="bad_tuned_config"
+            ) from error
 
 
 def add_bias(network: nn.Module, dim: int) -> None:
-    """Add a learnt vector, zero at first, to what a network gives (DAC's additive bias)."""
+    """Add a learned vector to the output of a network (the additive bias of DAC). It starts at zero."""
     network.register_parameter(_BIAS, nn.Parameter(torch.zeros(dim)))
     network.register_forward_hook(_plus_bias)
 
@@ -91,7 +99,7 @@ def _plus_bias(network: nn.Module, _: Any, out: Tensor) -> Tensor:
 
 
 def weights_of(encoder: NetworkEncoder) -> dict[str, Tensor]:
-    """All weights of an encoder in float32, text tower included."""
+    """Return all weights of an encoder in float32, with the text tower."""
     state = dict((encoder.full_model or encoder.network).state_dict())
     if encoder.full_model is not None and _BIAS in dict(encoder.network.named_parameters(recurse=False)):
         state[_BIAS] = encoder.network.get_parameter(_BIAS)
@@ -102,7 +110,7 @@ def weights_of(encoder: NetworkEncoder) -> dict[str, Tensor]:
 def save_tuned(
     folder: Path, config: TunedConfig, weights: dict[str, Tensor], low_rank: dict[str, Tensor] | None = None
 ) -> None:
-    """Write a tuned encoder; the configuration comes last, so that a folder that has one is whole.
+    """Write a tuned encoder. The configuration is written last: a folder that has one is complete.
 
     Raises:
         EncoderError: the folder cannot be written.
@@ -115,39 +123,41 @@ def save_tuned(
         part.write_text(text, encoding="utf-8")
         for name, tensors in ((MODEL, weights), (LORA, low_rank)):
             if not tensors:
-                (folder / name).unlink(missing_ok=True)  # of a tuning that was here before
+                (folder / name).unlink(missing_ok=True)  # left by an earlier tuning run
             else:
-                # Two names of one tensor are written twice: the format knows no sharing.
+                # The format cannot share tensors: a tensor with two names is written twice.
                 save_file({key: tensor.clone() for key, tensor in tensors.items()}, folder / name)
-                # safetensors lets nobody but the owner read; who may read the one may read the other.
+                # safetensors makes files readable for the owner only; give them the permissions of the configuration.
                 (folder / name).chmod(part.stat().st_mode)
         part.replace(folder / CONFIG)
     except (OSError, SafetensorError) as error:
-        raise EncoderError(f"the tuned encoder cannot be written to {folder}: {error}") from error
+        raise EncoderError(f"cannot write the tuned encoder to {folder}: {error}", code="write_failed") from error
 
 
 def read_config(folder: Path) -> TunedConfig:
-    """Configuration of a tuned encoder.
+    """Read the configuration of a tuned encoder.
 
     Raises:
-        WeightsError: there is none, or it is of another format.
+        WeightsError: it is missing, damaged or of another format.
     """
     for name in (CONFIG, MODEL):
         if not (folder / name).is_file():
             raise WeightsError(
-                f"no tuned encoder at {folder}: {name} is missing; 'mvr tune' writes such a folder, and one that was stopped "
-                "goes on when it is run again"
+                f"no tuned encoder at {folder}: {name} is missing. 'mvr tune' writes it; run it again to resume a stopped run",
+                code="no_tuned_encoder",
             )
     try:
         return TunedConfig.from_dict(json.loads((folder / CONFIG).read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
-        raise WeightsError(f"{folder / CONFIG} cannot be read ({error}): tune it again with 'mvr tune'") from error
+        raise WeightsError(
+            f"cannot read {folder / CONFIG} ({error}). Tune it again with 'mvr tune'", code="bad_tuned_config"
+        ) from error
     except WeightsError as error:
-        raise WeightsError(f"{folder}: {error}") from error
+        raise WeightsError(f"{folder}: {error}", code=error.code) from error
 
 
 def tuning_of(encoder: str) -> TunedConfig | None:
-    """How an encoder, by its id, was tuned, read without opening it; None if it was not, or its folder is gone."""
+    """Read the tuning record of an encoder by id, without opening it; None if it is not tuned or its folder is missing."""
     folder = Path(encoder.removeprefix("tuned:")).expanduser()
     if not encoder.startswith("tuned:"):
         return None
@@ -158,16 +168,18 @@ def tuning_of(encoder: str) -> TunedConfig | None:
 
 
 def open_tuned(folder: Path, device: str, precision: PrecisionChoice) -> NetworkEncoder:
-    """Tuned encoder from its folder.
+    """Open a tuned encoder from its folder.
 
     Raises:
-        WeightsError: it is missing, damaged, or its parts do not belong together.
+        WeightsError: it is missing or damaged, or its files do not fit together.
     """
     config = read_config(folder)
     try:
         weights = load_file(folder / MODEL)
     except (OSError, SafetensorError) as error:
-        raise WeightsError(f"{folder / MODEL} holds no readable weights ({error}): copy or tune it again") from error
+        raise WeightsError(
+            f"cannot read the weights in {folder / MODEL} ({error}). Copy or tune it again", code="bad_checkpoint"
+        ) from error
     built = build(config.architecture, config.preprocessing, device, precision, weights, str(folder))
     built.id = f"tuned:{folder}"
     built.fingerprint = tuned_fingerprint(config.architecture, config.preprocessing, weights)
@@ -175,7 +187,7 @@ def open_tuned(folder: Path, device: str, precision: PrecisionChoice) -> Network
 
 
 def tuned_fingerprint(architecture: Architecture, preprocessing: Preprocessing, weights: dict[str, Tensor]) -> str:
-    """Everything that changes a view vector's meaning, as text."""
+    """Fingerprint text: everything that changes the meaning of a view vector."""
     built = " ".join(f"{name}={value}" for name, value in asdict(architecture).items() if value)
     return f"tuned {built} weights={weights_hash(weights)} {asdict(preprocessing)}"
 
@@ -188,52 +200,29 @@ def build(
     weights: dict[str, Tensor],
     name: str,
 ) -> NetworkEncoder:
-    """An encoder of an architecture with given weights, without an id or a fingerprint.
+    """Build an encoder of an architecture with given weights; id and fingerprint stay empty.
 
     Args:
-        architecture: see there.
-        preprocessing: of pictures.
-        device: where it runs.
+        architecture: recipe of the network.
+        preprocessing: image preprocessing.
+        device: where the network runs.
         precision: of weights and activations.
-        weights: as `weights_of` gives them.
+        weights: as `weights_of` returns them.
         name: for messages.
 
     Raises:
         EncoderError: the architecture is unknown.
-        WeightsError: the weights are those of another.
+        WeightsError: the weights do not fit the architecture.
     """
     target = choose_device(device)
-    full_model, text = None, None
-    is_mobilenet = (architecture.family, architecture.name) == ("image_only", "mobilenet_v2")
-    if architecture.family == "open_clip":
-        from mvretrieval.encoders.open_clip import towers, untrained_model
-
-        full_model = untrained_model(architecture)
-        network, text = towers(full_model, architecture.name)
-    else:
-        from mvretrieval.encoders.image_only import untrained_network
-
-        network = untrained_network(architecture)
-    rest = dict(weights)
-    bias = rest.pop(_BIAS, None)
-    if (bias is not None) != architecture.bias:
-        raise WeightsError(f"{name}: its weights and its configuration do not belong together ({_BIAS}); copy it again")
-    try:
-        (full_model or network).load_state_dict(rest)
-    except RuntimeError as error:
-        first = " ".join(str(error).split())[:300]
-        raise WeightsError(f"{name} does not fit {architecture.name}: {first}; are its files of one tuning?") from error
-    with torch.inference_mode():
-        dim = int(network(torch.zeros(1, 3, preprocessing.size, preprocessing.size)).shape[-1])
+    full_model, network, text = _untrained(architecture)
+    bias = _load_weights(full_model or network, architecture, weights, name)
+    dim = output_dim(network, preprocessing.size)
     extend(network, dim, architecture)
     if bias is not None:
         network.get_parameter(_BIAS).data.copy_(bias)
-    if is_mobilenet:
-        from mvretrieval.encoders.image_only import convolution_precision
-
-        chosen, reason = convolution_precision(precision)
-    else:
-        chosen, reason = choose_precision(target, precision)
+    is_mobilenet = (architecture.family, architecture.name) == ("image_only", "mobilenet_v2")
+    chosen, reason = convolution_precision(precision) if is_mobilenet else choose_precision(target, precision)
     return NetworkEncoder(
         id="",
         network=network,
@@ -250,8 +239,35 @@ def build(
     )
 
 
+def _untrained(architecture: Architecture) -> tuple[nn.Module | None, nn.Module, TextTower | None]:
+    """The full model if there is one, the image network, and the text tower if there is one."""
+    if architecture.family == "open_clip":
+        full_model = untrained_model(architecture)
+        return full_model, *towers(full_model, architecture.name)
+    return None, untrained_network(architecture), None
+
+
+def _load_weights(model: nn.Module, architecture: Architecture, weights: dict[str, Tensor], name: str) -> Tensor | None:
+    """Load weights into a model. Returns the bias of the output, which is not part of the model, if there is one."""
+    rest = dict(weights)
+    bias = rest.pop(_BIAS, None)
+    if (bias is not None) != architecture.bias:
+        raise WeightsError(
+            f"{name}: its weights do not fit its configuration ({_BIAS}). Copy it again", code="checkpoint_mismatch"
+        )
+    try:
+        model.load_state_dict(rest)
+    except RuntimeError as error:
+        first = " ".join(str(error).split())[:300]
+        raise WeightsError(
+            f"{name} does not fit {architecture.name}: {first}. Are all of its files from one tuning run?",
+            code="checkpoint_mismatch",
+        ) from error
+    return bias
+
+
 def extend(network: nn.Module, dim: int, architecture: Architecture) -> None:
-    """Give a plain network what an architecture has beyond it: a bias, attention across views."""
+    """Add the parts of an architecture that its plain network lacks: output bias and cross-view attention."""
     if architecture.bias and _BIAS not in dict(network.named_parameters(recurse=False)):
         add_bias(network, dim)
     if architecture.cross_view and not has_cross_view(network):

@@ -1,7 +1,8 @@
-"""The encoder without weights."""
+"""The builtin encoder, which has no weights."""
 
 import numpy as np
 import pytest
+from error_codes import raises_code
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
@@ -42,10 +43,10 @@ def drawn(
     colour: tuple[int, int, int] = (130, 130, 130),
     size: int = 224,
 ) -> NDArray[np.uint8]:
-    # Drawn four times as large, so that edges are smooth as a render's.
-    picture = Image.new("RGB", (896, 896), "white")
-    SHAPES[shape](ImageDraw.Draw(picture), Box((4 * centre[0], 4 * centre[1]), 4 * radius, colour))
-    return np.asarray(picture.resize((size, size), Image.Resampling.BOX))
+    # Drawn at four times the size, for edges as smooth as those of renders.
+    image = Image.new("RGB", (896, 896), "white")
+    SHAPES[shape](ImageDraw.Draw(image), Box((4 * centre[0], 4 * centre[1]), 4 * radius, colour))
+    return np.asarray(image.resize((size, size), Image.Resampling.BOX))
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +59,7 @@ def originals(encoder: BuiltinEncoder) -> NDArray[np.float32]:
     return encoder.encode_views(np.stack([drawn(shape) for shape in SHAPES]))
 
 
-def test_vectors_are_unit_float32_even_of_nothing_and_noise(encoder: BuiltinEncoder) -> None:
+def test_vectors_have_unit_norm_even_for_blank_and_noise_images(encoder: BuiltinEncoder) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (224, 224, 3), dtype=np.uint8)
     vectors = encoder.encode_views(np.stack([np.full_like(noise, 255), np.zeros_like(noise), noise, drawn("disc")]))
     assert vectors.shape == (4, encoder.dim)
@@ -67,16 +68,18 @@ def test_vectors_are_unit_float32_even_of_nothing_and_noise(encoder: BuiltinEnco
     assert encoder.encode_views(np.empty((0, 224, 224, 3), np.uint8)).shape == (0, encoder.dim)
 
 
-def test_same_vectors_from_another_instance_and_in_other_batches(encoder: BuiltinEncoder) -> None:
-    pictures = np.stack([drawn(shape, radius=radius) for shape in SHAPES for radius in (40, 55, 70, 85)])
-    together = encoder.encode_views(pictures)
-    alone = np.concatenate([BuiltinEncoder().encode_views(picture[None]) for picture in pictures])
-    np.testing.assert_allclose(together, alone, atol=1e-4)
-    np.testing.assert_array_equal(together, BuiltinEncoder().encode_views(pictures))
+def test_vectors_do_not_depend_on_the_instance_or_the_batch(encoder: BuiltinEncoder) -> None:
+    images = np.stack([drawn(shape, radius=radius) for shape in SHAPES for radius in (40, 55, 70, 85)])
+    batched = encoder.encode_views(images)
+    single = np.concatenate([BuiltinEncoder().encode_views(image[None]) for image in images])
+    np.testing.assert_allclose(batched, single, atol=1e-4)
+    np.testing.assert_array_equal(batched, BuiltinEncoder().encode_views(images))
 
 
 @pytest.mark.parametrize("size", [64, 200, 448, 1024])
-def test_resolution_hardly_matters(encoder: BuiltinEncoder, originals: NDArray[np.float32], size: int) -> None:
+def test_vectors_hardly_depend_on_the_resolution(
+    encoder: BuiltinEncoder, originals: NDArray[np.float32], size: int
+) -> None:
     resized = encoder.encode_views(np.stack([drawn(shape, size=size) for shape in SHAPES]))
     assert (resized * originals).sum(1).min() > (0.8 if size == 64 else 0.95)
 
@@ -92,7 +95,7 @@ def test_resolution_hardly_matters(encoder: BuiltinEncoder, originals: NDArray[n
     ],
     ids=str,
 )
-def test_a_moved_scaled_or_painted_shape_is_nearest_to_itself(
+def test_a_moved_scaled_or_recoloured_shape_is_nearest_to_itself(
     encoder: BuiltinEncoder, originals: NDArray[np.float32], change: dict[str, object]
 ) -> None:
     changed = encoder.encode_views(np.stack([drawn(shape, **change) for shape in SHAPES]))  # type: ignore[arg-type]
@@ -101,7 +104,7 @@ def test_a_moved_scaled_or_painted_shape_is_nearest_to_itself(
     assert (similarity.diagonal() > others.max(1) + 0.2).all(), similarity.round(2)
 
 
-def test_colour_tells_equal_shapes_apart_but_less_than_shape_does(encoder: BuiltinEncoder) -> None:
+def test_colour_separates_equal_shapes_but_less_than_shape_does(encoder: BuiltinEncoder) -> None:
     red, blue, red_disc = encoder.encode_views(
         np.stack(
             [
@@ -114,7 +117,7 @@ def test_colour_tells_equal_shapes_apart_but_less_than_shape_does(encoder: Built
     assert red_disc @ red < red @ blue < 0.99
 
 
-def test_reads_no_words(encoder: BuiltinEncoder) -> None:
-    assert not encoder.has_text
-    with pytest.raises(EncoderError, match="text tower"):
+def test_there_is_no_text_tower(encoder: BuiltinEncoder) -> None:
+    assert not encoder.has_text and encoder.temperature is None
+    with raises_code(EncoderError, "no_text_tower", "builtin:"):
         encoder.encode_text(["a chair"])

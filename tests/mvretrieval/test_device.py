@@ -1,4 +1,4 @@
-"""Fingerprints of weights."""
+"""Hashes of weights."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from mvretrieval.encoders.device import weights_hash
 
 
-def test_the_hash_does_not_depend_on_threads_but_on_every_value() -> None:
+def test_the_hash_depends_on_every_value_and_not_on_the_number_of_threads() -> None:
     weights = {"a": torch.randn(700, 900), "b": torch.randn(33).bfloat16(), "c": torch.arange(5), "d": torch.empty(0)}
     threads = torch.get_num_threads()
     try:
@@ -17,5 +17,5 @@ def test_the_hash_does_not_depend_on_threads_but_on_every_value() -> None:
         assert weights_hash(weights) == one
     finally:
         torch.set_num_threads(threads)
-    weights["a"].view(-1)[12_345] += 1e-3  # not among the values that are hashed one by one
+    weights["a"].view(-1)[12_345] += 1e-3  # not in the sample of values that is hashed
     assert weights_hash(weights) != one

@@ -1,11 +1,11 @@
-"""A CLIP model that has learnt nothing, small enough for tests."""
+"""A tiny CLIP model with random weights."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
-NAME = "ViT-tiny-that-reads"
+NAME = "ViT-tiny-with-text"
 CONFIG = {
     "embed_dim": 32,
     "vision_cfg": {"image_size": 64, "layers": 1, "width": 64, "patch_size": 32},
@@ -14,7 +14,7 @@ CONFIG = {
 
 
 def tiny_clip(folder: Path) -> str:
-    """Writes the model into `folder`; the id of its encoder, which this process knows from now on."""
+    """Write the model into `folder`, register it with open_clip in this process, and return its encoder id."""
     import open_clip
     import torch
 
