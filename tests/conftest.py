@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 
 import hypothesis
+import pytest
 from hypothesis import HealthCheck
+from hypothesis.configuration import set_hypothesis_home_dir
+from parked_workers import ParkedWorkers
 
 # Two test processes share the cores: with one thread each they do not wait for each other's threads.
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -21,3 +27,19 @@ hypothesis.settings.register_profile(
     print_blob=True,
 )
 hypothesis.settings.load_profile("suite")
+set_hypothesis_home_dir(Path(tempfile.gettempdir()) / "mvretrieval-hypothesis")  # caches, outside of the checkout
+
+
+@pytest.fixture(scope="session")
+def parked_workers() -> Iterator[ParkedWorkers]:
+    parking = ParkedWorkers()
+    parking.install()
+    yield parking
+    parking.uninstall()
+
+
+@pytest.fixture(autouse=True)
+def _park_render_workers(request: pytest.FixtureRequest, parked_workers: ParkedWorkers) -> None:
+    """The tests of workers themselves, and those marked `fresh_workers`, start and end their own."""
+    in_renderer = Path(__file__).parent / "mvrender" in request.path.parents
+    parked_workers.is_on = not in_renderer and request.node.get_closest_marker("fresh_workers") is None

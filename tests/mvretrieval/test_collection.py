@@ -358,6 +358,7 @@ def test_an_encoder_that_cannot_be_had_leaves_nothing_behind(tmp_path: Path) -> 
     assert not (tmp_path / "c").exists()
 
 
+@pytest.mark.fresh_workers
 def test_render_workers_start_at_once_where_asked_and_end_with_the_collection(tmp_path: Path) -> None:
     us = psutil.Process()
     machine = OpenOptions(workers=2, start_workers=True)

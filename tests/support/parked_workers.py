@@ -1,0 +1,97 @@
+"""Render workers that outlive their pool: the next test with the same views takes them instead of starting others.
+
+Starting a worker costs one to two seconds of CPU, rendering a test's meshes a few milliseconds. A pool that is closed
+therefore parks its idle workers, by their specification and environment. Workers that are busy, dead or out of step end
+as they always do.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+from dataclasses import dataclass, replace
+from typing import IO, Any
+
+from mvrender.pool import RenderPool, _WorkerProcess
+
+_MOST = 4
+"""Parked processes; each holds some hundred megabytes."""
+
+
+@dataclass(eq=False)
+class _Parked:
+    key: object
+    process: subprocess.Popen[bytes]
+    errors: IO[bytes] | None
+    is_ready: bool
+
+
+class ParkedWorkers:
+    """While `is_on`, workers are parked and taken."""
+
+    def __init__(self) -> None:
+        self.is_on = False
+        self._parked: list[_Parked] = []
+        self._lock = threading.Lock()  # several threads of a pool start their workers at once
+        self._start, self._close = _WorkerProcess._start, RenderPool.close
+
+    def install(self) -> None:
+        parking = self
+
+        def start(worker: _WorkerProcess) -> None:
+            if parking.is_on and worker._process is None:
+                parking._take(worker)
+            parking._start(worker)
+
+        def close(pool: RenderPool) -> None:
+            if parking.is_on:
+                for worker in pool._workers:
+                    parking._park(worker)
+            parking._close(pool)
+
+        _WorkerProcess._start = start  # type: ignore[method-assign]
+        RenderPool.close = close  # type: ignore[method-assign]
+
+    def uninstall(self) -> None:
+        _WorkerProcess._start, RenderPool.close = self._start, self._close  # type: ignore[method-assign]
+        while self._parked:
+            self._end(self._parked.pop())
+
+    def _take(self, worker: _WorkerProcess) -> None:
+        key = _key(worker)
+        with self._lock:
+            found = next((each for each in self._parked if each.key == key and each.process.poll() is None), None)
+            if found is not None:
+                self._parked.remove(found)
+                worker._process, worker._errors, worker._ready = found.process, found.errors, found.is_ready
+
+    def _park(self, worker: _WorkerProcess) -> None:
+        if not worker._talking.acquire(blocking=False):
+            return
+        try:
+            process = worker._process
+            if process is None or process.poll() is not None:
+                return
+            with self._lock:
+                self._parked.append(_Parked(_key(worker), process, worker._errors, worker._ready))
+                surplus = [self._parked.pop(0) for _ in range(len(self._parked) - _MOST)]
+            worker._process = worker._errors = None
+        finally:
+            worker._talking.release()
+        for parked in surplus:
+            self._end(parked)
+
+    @staticmethod
+    def _end(parked: _Parked) -> None:
+        parked.process.kill()
+        parked.process.wait()
+        for file in (parked.process.stdin, parked.process.stdout, parked.errors):
+            if file is not None:
+                file.close()
+
+
+def _key(worker: _WorkerProcess) -> Any:
+    spec = worker._spec
+    environment = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
+    return replace(spec, rig=spec.rig.name), environment  # type: ignore[arg-type]  # arrays are not compared
