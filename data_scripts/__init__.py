@@ -1,1 +1,1 @@
-"""One script per data set: fetch, verify, lay out for `mvr index`. `python -m data_scripts` lists them."""
+"""One script per data set: download, verify, and prepare for `mvr index`. `python -m data_scripts` lists them."""

@@ -1,6 +1,6 @@
-"""Amazon Berkeley Objects: 7,953 products as GLB, labelled with their product type.
+"""Amazon Berkeley Objects: 7,953 products as GLB, labeled with their product type.
 
-Layout and fields as public code that reads the release uses them; not verified against the archives.
+Layout and fields follow public code that reads the release; not verified against the archives.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ DATA_SET = DataSet(
     name="abo",
     title="Amazon Berkeley Objects",
     source=f"{_BUCKET}/index.html",
-    licence="CC BY 4.0 (copies of early releases say CC BY-NC 4.0: see the licence file of yours); credit Amazon.com",
+    licence="CC BY 4.0 (copies of early releases say CC BY-NC 4.0: see the licence file of your copy); credit Amazon.com",
     objects="7,953 models",
-    layout="3dmodels/original/X/ID.glb and listings/metadata/listings_*.json.gz, as abo-3dmodels.tar and abo-listings.tar hold "
-    "them: name the folder with both",
+    layout="3dmodels/original/X/ID.glb and listings/metadata/listings_*.json.gz, as in abo-3dmodels.tar and abo-listings.tar: "
+    "give the folder with both",
     verified="public code that reads the release",
     addresses=lambda _: (f"{_BUCKET}/archives/abo-listings.tar", f"{_BUCKET}/archives/abo-3dmodels.tar"),
 )
@@ -36,10 +36,12 @@ _ENGLISH = ("en_US", "en_GB", "en_CA", "en_AU", "en_IN", "en_AE", "en_SG")
 
 
 def prepare(source: Source, layout: Layout, options: argparse.Namespace) -> Result:
-    """Copy the models, and label each by the listings that show it."""
+    """Copy the models, and label each from its listings."""
     members = {found["id"]: name for name in sorted(source.sizes) if (found := _MODEL.search(name))}
     if not members:
-        raise DataError(f"{source.path} holds no models original/X/ID.glb: expected {DATA_SET.layout}")
+        raise DataError(
+            f"{source.path} has no models original/X/ID.glb: expected {DATA_SET.layout}", code="wrong_data_set"
+        )
     listings, damaged = _listings(source)
     items: list[Item] = []
     unlisted: list[str] = []
@@ -54,23 +56,24 @@ def prepare(source: Source, layout: Layout, options: argparse.Namespace) -> Resu
         }
         if not labels["label"]:
             unlisted.append(model)
-        # Capital letters are part of the identifier, and the folder is that of the release: its last letter.
+        # Identifiers are case-sensitive; the folder is the last letter, as in the release.
         file = f"{plain_name(model[-1:])}/{plain_name(model)}.glb"
         items.append(Item(file, labels, (Part(member, file, checks.glb),)))
     outcome = layout.copy(source, items, progress())
     layout.write_labels([(item.file, item.labels) for item in outcome.items])
     warnings = damages(outcome) + damaged + differences({"models": (len(outcome.items), 7953)})
-    warnings += some("models have no product type in the listings", unlisted)
+    warnings += some("models without a product type in the listings", unlisted)
     return Result(len(outcome.items), (index_command(layout, "abo"),), warnings)
 
 
 def _listings(source: Source) -> tuple[dict[str, list[dict[str, Any]]], list[str]]:
-    """Listings by the model that they show, and what is wrong with their files."""
+    """Listings by model id, and warnings about damaged files."""
     files = [name for name in source.sizes if _LISTINGS.search(name)]
     if not files:
         raise DataError(
-            f"{source.path} lacks listings/metadata/listings_*.json.gz, which say what a model is: put abo-listings.tar beside "
-            "abo-3dmodels.tar, and name their folder as SOURCE"
+            f"{source.path} lacks listings/metadata/listings_*.json.gz with the labels: put abo-listings.tar beside "
+            "abo-3dmodels.tar, and give their folder as SOURCE",
+            code="missing_labels",
         )
     found: dict[str, list[dict[str, Any]]] = {}
     problems: list[str] = []
@@ -81,18 +84,18 @@ def _listings(source: Source) -> tuple[dict[str, list[dict[str, Any]]], list[str
                 if listing.get("3dmodel_id"):
                     found.setdefault(listing["3dmodel_id"], []).append(listing)
         except (CorruptMember, ValueError, AttributeError, TypeError) as error:
-            problems.append(f"{file} cannot be read to its end ({error}); models that it alone lists have no label")
+            problems.append(f"{file} is damaged ({error}); models that only this file lists have no label")
     return found, problems
 
 
 def _product_type(listings: list[dict[str, Any]]) -> str:
-    """The product type that most listings state, the first by name among equals."""
+    """The most frequent product type; ties are broken alphabetically."""
     counts = Counter(str(entry["value"]) for listing in listings for entry in _entries(listing, "product_type"))
     return min(counts, key=lambda name: (-counts[name], name), default="")
 
 
 def _name(listings: list[dict[str, Any]]) -> str:
-    """The item's name, in English where there is one."""
+    """The item name, in English if available."""
     names = [
         (entry.get("language_tag", ""), str(entry["value"])) for one in listings for entry in _entries(one, "item_name")
     ]
@@ -105,13 +108,13 @@ def _brand(listings: list[dict[str, Any]]) -> str:
 
 
 def _entries(listing: dict[str, Any], field: str) -> list[dict[str, Any]]:
-    """Values of a field: lists of `{"value": ..., "language_tag": ...}`."""
+    """Entries of a field: dicts with `value` and `language_tag`."""
     value = listing.get(field)
     return [entry for entry in value if isinstance(entry, dict) and "value" in entry] if isinstance(value, list) else []
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Lay the models out."""
+    """Prepare the data set."""
     return run(DATA_SET, prepare, arguments)
 
 

@@ -1,6 +1,6 @@
-"""A folder, a zip or a tar as one thing: names with sizes, and the bytes behind each name.
+"""Read-only access to a folder, a zip or a tar: names with sizes, and the bytes of each file.
 
-Nothing here writes. Names that point outside of an archive are refused, links and devices in a tar are left out.
+Names that point outside the archive are refused; links and devices in a tar are ignored.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from data_scripts.errors import CorruptMember, DataError
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
 _UNREADABLE = (
-    *(OSError, EOFError, RuntimeError, ValueError, OverflowError, MemoryError),  # the last two: lengths beyond any file
+    *(OSError, EOFError, RuntimeError, ValueError, OverflowError, MemoryError),  # the last two: impossible lengths
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, tarfile.TarError),
 )
 _DRIVE = re.compile(r"[A-Za-z]:")
 
 
 class Source(Protocol):
-    """Where the files of a data set are.
+    """The files of a data set.
 
     Attributes:
-        path: as the user named it.
-        sizes: bytes of each file by its name, with `/` between the parts.
+        path: as given by the user.
+        sizes: bytes of each file by name; names use `/`.
     """
 
     path: Path
@@ -41,39 +41,39 @@ class Source(Protocol):
         """Content of a file.
 
         Raises:
-            CorruptMember: it cannot be read, or not as it was stored.
+            CorruptMember: it cannot be read, or its checksum is wrong.
         """
         ...
 
     def local(self, name: str) -> Path | None:
-        """The file itself, where it is one on this machine."""
+        """The file on disk; None if it is in an archive."""
         ...
 
     def in_order(self, names: Iterable[str]) -> list[str]:
-        """In the order in which they are read fastest: a compressed tar goes forward only."""
+        """Names in the fastest reading order: a compressed tar is read forward only."""
         ...
 
 
 def open_source(path: Path) -> Source:
-    """Open a folder or an archive. Archives that lie directly in a folder count as unpacked there.
+    """Open a folder or an archive. Archives directly in a folder are treated as unpacked there.
 
     Raises:
-        DataError: there is nothing, or it is neither folder nor archive, or it ends early.
+        DataError: it does not exist, is neither a folder nor an archive, or is damaged.
     """
     if path.is_dir():
         return FolderSource(path)
     if not path.exists():
-        raise DataError(f"{path} is not there: name the archive, or the folder that it was unpacked to")
+        raise DataError(f"{path} does not exist: give the archive, or the folder it was unpacked to", code="no_source")
     return _open_archive(path)
 
 
 def is_archive(path: Path) -> bool:
-    """Whether a file is called like an archive."""
+    """Whether a file name has the suffix of an archive."""
     return path.name.lower().endswith(ARCHIVE_SUFFIXES)
 
 
 def unzipped(data: bytes) -> bytes:
-    """Content of a .gz; other data as they are.
+    """Decompress a .gz; other data are returned unchanged.
 
     Raises:
         CorruptMember: it is damaged.
@@ -83,27 +83,27 @@ def unzipped(data: bytes) -> bytes:
     try:
         return gzip.decompress(data)
     except _UNREADABLE as error:
-        raise CorruptMember(f"its compression is damaged: {_why(error)}") from error
+        raise CorruptMember(f"its compressed data are damaged: {_reason(error)}", code="bad_compression") from error
 
 
 def read_text(source: Source, name: str) -> str:
-    """A file as text.
+    """Read a text file.
 
     Raises:
-        CorruptMember: it cannot be read, or is no UTF-8; with its name.
+        CorruptMember: it cannot be read, or is not UTF-8. The message has its name.
     """
     try:
         return source.read(name).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise CorruptMember(
-            f"{name} is no text in UTF-8 ({error}): save it as UTF-8, or take it from its source again"
+            f"{name} is not UTF-8 text ({error}): save it as UTF-8, or get it from its source again", code="not_utf8"
         ) from error
     except CorruptMember as error:
-        raise CorruptMember(f"{name} {error}") from error
+        raise CorruptMember(f"{name} {error}", code=error.code) from error
 
 
 class FolderSource:
-    """Files below a folder, and the members of the archives that lie directly in it. A file hides a member of its name."""
+    """Files below a folder, and the members of archives directly in it. A file hides an archive member of the same name."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -132,7 +132,7 @@ class FolderSource:
             raise CorruptMember(f"cannot be read: {error.strerror or error}") from error
 
     def local(self, name: str) -> Path | None:
-        """The file, unless it is in an archive."""
+        """The file on disk; None if it is in an archive."""
         return None if name in self._archives else self.path / name
 
     def in_order(self, names: Iterable[str]) -> list[str]:
@@ -152,7 +152,7 @@ class FolderSource:
 
 
 class ZipSource:
-    """Members of a zip. Their checksums are verified as they are read."""
+    """Members of a zip. Checksums are verified on reading."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -169,19 +169,19 @@ class ZipSource:
         try:
             return self._zip.read(self._infos[name])
         except _UNREADABLE as error:
-            raise CorruptMember(f"damaged in {self.path.name}: {_why(error)}") from error
+            raise CorruptMember(f"damaged in {self.path.name}: {_reason(error)}") from error
 
     def local(self, name: str) -> Path | None:
-        """None: it has to be unpacked."""
+        """None: members are in the archive."""
         return None
 
     def in_order(self, names: Iterable[str]) -> list[str]:
-        """By place in the file."""
+        """Names by position in the archive."""
         return sorted(names, key=lambda name: self._infos[name].header_offset)
 
 
 class TarSource:
-    """Files of a tar, compressed or not. Links and devices are left out."""
+    """Files of a tar, compressed or not. Links and devices are ignored."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -199,22 +199,22 @@ class TarSource:
             member = self._tar.extractfile(self._infos[name])
             data = b"" if member is None else member.read()
         except _UNREADABLE as error:
-            raise CorruptMember(f"damaged in {self.path.name}: {_why(error)}") from error
+            raise CorruptMember(f"damaged in {self.path.name}: {_reason(error)}") from error
         if len(data) != self.sizes[name]:
             raise CorruptMember(f"damaged in {self.path.name}: {len(data):,} of {self.sizes[name]:,} bytes")
         return data
 
     def local(self, name: str) -> Path | None:
-        """None: it has to be unpacked."""
+        """None: members are in the archive."""
         return None
 
     def in_order(self, names: Iterable[str]) -> list[str]:
-        """By place in the file."""
+        """Names by position in the archive."""
         return sorted(names, key=lambda name: self._infos[name].offset_data)
 
 
 def _folders(top: Path) -> Iterator[tuple[str, list[str]]]:
-    """Folders below one, each with its files. Links are followed, each folder once: by its own name, if it has one there."""
+    """Folders below `top` with their files. Symbolic links are followed, each folder once, under its real name if possible."""
     seen: set[tuple[int, int]] = set()
     waiting = [str(top)]
     while waiting:
@@ -236,44 +236,49 @@ def _open_archive(path: Path) -> Source:
         is_zip = path.name.lower().endswith(".zip") or zipfile.is_zipfile(path)
         return ZipSource(path) if is_zip else TarSource(path)
     except _UNREADABLE as problem:
-        error = _why(problem)
+        error = _reason(problem)
         if is_archive(path):
             size = path.stat().st_size
             raise DataError(
-                f"{path} ({size:,} bytes) is damaged or ends early ({error}): fetch it again; --download resumes a download"
+                f"{path} ({size:,} bytes) is damaged or truncated ({error}): download it again; --download resumes",
+                code="damaged_archive",
             ) from problem
-        raise DataError(f"{path} is neither a folder nor a zip or tar archive: name one of these") from problem
+        raise DataError(
+            f"{path} is neither a folder nor a zip or tar archive: give one of these", code="not_an_archive"
+        ) from problem
 
 
-def _why(error: Exception) -> str:
-    """What an error says, in one line; some say nothing but their kind."""
+def _reason(error: Exception) -> str:
+    """The message of an error in one line; its class name if it has none."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _checked(name: str, archive: Path) -> str:
-    """The name with `/` between its parts, or nothing for what no data set needs.
+    """The name with `/` as separator; empty for clutter.
 
     Raises:
-        DataError: it points outside of the archive.
+        DataError: it points outside the archive.
     """
     plain = name.replace("\\", "/")
     parts = [part for part in plain.split("/") if part not in ("", ".")]
     if plain.startswith("/") or _DRIVE.match(plain) or ".." in parts or "\0" in plain:
         raise DataError(
-            f"{archive} holds '{name}', which points outside of it: this is not the released archive, fetch it from its source"
+            f"{archive} has a member '{name}', which points outside the archive: this is not the released file, download it "
+            "from its source",
+            code="outside_path",
         )
     plain = "/".join(parts)
     return "" if _is_clutter(plain) or not _is_text(plain) else plain
 
 
 def _is_clutter(name: str) -> bool:
-    """Whether macOS or an interrupted run left it there."""
+    """Whether macOS or an interrupted run created the file."""
     parts = name.split("/")
     return "__MACOSX" in parts or parts[-1].startswith("._") or parts[-1] == ".DS_Store" or name.endswith(".partial")
 
 
 def _is_text(name: str) -> bool:
-    """Whether a CSV can hold the name."""
+    """Whether the name can be written to a CSV."""
     try:
         name.encode()
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""The command line that the scripts share: `python -m data_scripts.NAME SOURCE OUT`."""
+"""The command line shared by all scripts: `python -m data_scripts.NAME SOURCE OUT`."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ def _no_addresses(_: argparse.Namespace) -> tuple[str, ...]:
 
 def _fetch_all(addresses: Sequence[str], folder: Path, _: argparse.Namespace) -> None:
     for address in addresses:
-        download(address, folder, tell)
+        download(address, folder, notify)
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """What is known of a data set.
+    """Description of a data set.
 
     Attributes:
         name: of the script.
         title: of the data set.
-        source: where it comes from.
+        source: URL.
         licence: as far as known.
-        objects: published numbers, as text.
-        layout: what a source has to look like.
-        verified: what this layout was verified on.
-        addresses: public direct downloads, by the options; empty where there is none.
-        fetch: downloads into a folder, from these addresses or from those that the user names.
-        decisive: options that change what is laid out; a folder laid out with others is refused.
+        objects: published counts, as text.
+        layout: expected layout of the source.
+        verified: evidence for this layout.
+        addresses: public download URLs for the given options; empty if there are none.
+        fetch: downloads into a folder, from these URLs or from those given by the user.
+        decisive: options that change the output; a folder prepared with other values is refused.
     """
 
     name: str
@@ -63,12 +63,12 @@ class DataSet:
 
 @dataclass(frozen=True)
 class Result:
-    """What a script has laid out.
+    """Result of a script.
 
     Attributes:
-        objects: how many, whole and labelled.
-        next_commands: what to run next.
-        warnings: what differs from the published data set.
+        objects: number of complete, labeled objects.
+        next_commands: commands to run next.
+        warnings: differences from the published data set.
     """
 
     objects: int
@@ -85,22 +85,27 @@ def run(
     arguments: Sequence[str] | None = None,
     add_options: Callable[[argparse.ArgumentParser], None] = lambda _: None,
 ) -> int:
-    """Parse, fetch if asked, lay out, and say what comes next. 0: done; 1: failed; 2: wrong use; 130: interrupted."""
+    """Parse options, download if requested, prepare, and print the next command.
+
+    Returns:
+        Exit code. 0: done; 1: failed; 2: wrong use; 130: interrupted.
+    """
     parser = _parser(data_set)
     add_options(parser)
     options = parser.parse_args(arguments)
     if options.about:
-        tell_about(data_set)
+        print_about(data_set)
         return 0
     if options.source is None or options.out is None:
-        parser.error("name SOURCE and OUT, or ask --about")
+        parser.error("give SOURCE and OUT, or --about")
     try:
         _check_apart(options.source, options.out)
         if options.download is not None:
             addresses = options.download or list(data_set.addresses(options))
             if not addresses:
                 raise DataError(
-                    f"{data_set.title} has no public direct download known here; it comes from {data_set.source}"
+                    f"no public download is known for {data_set.title}; get it from {data_set.source}",
+                    code="no_download",
                 )
             data_set.fetch(addresses, options.source, options)
         layout = Layout(
@@ -111,27 +116,29 @@ def run(
         )
         result = prepare(open_source(options.source), layout, options)
         if not result.objects:
-            raise DataError(f"no object of {options.source} can be used:\n  " + "\n  ".join(result.warnings))
+            raise DataError(
+                f"no object of {options.source} can be used:\n  " + "\n  ".join(result.warnings), code="no_objects"
+            )
     except DataError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {error} [{error.code}]", file=sys.stderr)
         return 1
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
-        print(f"error: {error.strerror or error}{where}; mend it and run the same command again", file=sys.stderr)
+        print(f"error: {error.strerror or error}{where}; fix this and run the same command again", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
+        print("interrupted; run the same command again to resume", file=sys.stderr)
         return 130
     for warning in result.warnings:
-        tell(f"warning: {warning}")
-    tell(f"{result.objects:,} objects in {options.out}")
+        notify(f"warning: {warning}")
+    notify(f"{result.objects:,} objects in {options.out}")
     for command in result.next_commands:
         print(command)
     return 1 if options.strict and result.warnings else 0
 
 
 def about(data_set: DataSet) -> str:
-    """Source, licence and layout, for people."""
+    """Source, licence and layout as text."""
     rows = {
         "source": data_set.source,
         "licence": data_set.licence,
@@ -146,21 +153,21 @@ def about(data_set: DataSet) -> str:
     return "\n".join([f"{data_set.title} (python -m data_scripts.{data_set.name} SOURCE OUT)", *wrapped])
 
 
-def tell_about(*data_sets: DataSet) -> None:
-    """Say on stdout what is known of data sets."""
+def print_about(*data_sets: DataSet) -> None:
+    """Print descriptions of data sets."""
     with contextlib.suppress(BrokenPipeError):
         print("\n\n".join(about(data_set) for data_set in data_sets), flush=True)
         return
-    sys.stdout = Path(os.devnull).open("w")  # the reader has seen enough, and closing stdout would fail once more
+    sys.stdout = Path(os.devnull).open("w")  # the reader closed the pipe; flushing at exit would fail again
 
 
-def tell(message: str) -> None:
-    """Say something on stderr."""
+def notify(message: str) -> None:
+    """Print a notice to stderr."""
     print(message, file=sys.stderr)
 
 
 def progress() -> Callable[[int, int], None]:
-    """Tells how far a long run has come: on one line of a terminal, or now and then in a log."""
+    """Report progress: on one line of a terminal, or as occasional lines in a log."""
     live = sys.stderr.isatty()
     last = time.monotonic()
 
@@ -174,35 +181,43 @@ def progress() -> Callable[[int, int], None]:
 
 
 def index_command(layout: Layout, name: str, *more: str) -> str:
-    """The command that indexes what was laid out."""
+    """The command that indexes the prepared meshes."""
     folder = str(layout.folder)
-    words = ["mvr", "index", f"{name}-collection/", folder, "--labels", f"{folder.rstrip('/')}/labels.csv", *more]
-    return shlex.join(words)
+    command = ["mvr", "index", f"{name}-collection/", folder, "--labels", f"{folder.rstrip('/')}/labels.csv", *more]
+    return shlex.join(command)
 
 
 def views_command(layout: Layout, name: str, views: str = "views.csv") -> str:
-    """The command that indexes views that are there as pictures."""
+    """The command that indexes the prepared views."""
     folder = str(layout.folder).rstrip("/")
-    words = ["mvr", "index", f"{name}-collection/", "--views", f"{folder}/{views}", "--labels", f"{folder}/labels.csv"]
-    return shlex.join(words)
+    command = [
+        "mvr",
+        "index",
+        f"{name}-collection/",
+        "--views",
+        f"{folder}/{views}",
+        "--labels",
+        f"{folder}/labels.csv",
+    ]
+    return shlex.join(command)
 
 
 def differences(counts: Mapping[str, tuple[int, int | None]]) -> list[str]:
-    """Counts that are not the published ones, as warnings. None: no number was published."""
+    """Warnings about counts that differ from the published ones (None: not published)."""
     return [
-        f"{found:,} {what}, and {published:,} were published"
+        f"{found:,} {what}, published: {published:,}"
         for what, (found, published) in counts.items()
         if published is not None and found != published
     ]
 
 
 def damages(outcome: Outcome) -> list[str]:
-    """Files that could not be used, as warnings."""
+    """Warnings about files that could not be used."""
     return [f"{member} {problem}; left out" for member, problem in outcome.corrupt]
 
 
 def some(what: str, names: Sequence[str]) -> list[str]:
-    """A warning that names a few of many."""
+    """A warning with the count and the first few names; none if `names` is empty."""
     if not names:
         return []
     more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
@@ -212,15 +227,15 @@ def some(what: str, names: Sequence[str]) -> list[str]:
 def _parser(data_set: DataSet) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=f"python -m data_scripts.{data_set.name}",
-        description=f"Lay {data_set.title} out for 'mvr index'. The same command goes on where it was stopped.",
+        description=f"Prepare {data_set.title} for 'mvr index'. An interrupted command resumes when run again.",
     )
     parser.add_argument(
-        "source", type=Path, nargs="?", help="zip, tar or folder; with --download, the folder to fetch into"
+        "source", type=Path, nargs="?", help="zip, tar or folder; with --download, the folder to download to"
     )
-    parser.add_argument("out", type=Path, nargs="?", help="folder to lay out in; made if it is not there")
-    parser.add_argument("--about", action="store_true", help="say where the data come from and under which licence")
+    parser.add_argument("out", type=Path, nargs="?", help="output folder; created if missing")
+    parser.add_argument("--about", action="store_true", help="print source and licence")
     parser.add_argument(
-        "--download", nargs="*", metavar="URL", help="fetch first: from the known public address, or from these"
+        "--download", nargs="*", metavar="URL", help="download first: from the known public URL, or from these"
     )
     parser.add_argument(
         "--strict", action="store_true", help="exit with 1 if anything differs from the published data set"
@@ -229,7 +244,9 @@ def _parser(data_set: DataSet) -> argparse.ArgumentParser:
 
 
 def _check_apart(source: Path, out: Path) -> None:
-    """One folder inside of the other would be indexed, or read, along with it."""
+    """Refuse nested folders: one would be read or indexed with the other."""
     a, b = source.resolve(), out.resolve()
     if a == b or a in b.parents or (not source.is_file() and b in a.parents):
-        raise DataError(f"{source} and {out} lie in one another: name an output folder apart from the source")
+        raise DataError(
+            f"{source} and {out} are nested: choose an output folder outside the source", code="nested_folders"
+        )

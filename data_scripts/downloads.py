@@ -1,4 +1,4 @@
-"""Downloads that go on where they stopped."""
+"""Resumable downloads."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from data_scripts.errors import DataError
 _BLOCK = 1 << 20
 _ATTEMPTS = 5
 _WAIT_S = 2.0
-_PASSING = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError)
+_TRANSIENT = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError)
 
 
-def download(url: str, folder: Path, tell: Callable[[str], None] = lambda _: None, wait_s: float = _WAIT_S) -> Path:
-    """Fetch a file into a folder; one that is complete is left alone.
+def download(url: str, folder: Path, notify: Callable[[str], None] = lambda _: None, wait_s: float = _WAIT_S) -> Path:
+    """Download a file into a folder; a complete file is kept.
 
-    What has arrived lies in `NAME.partial` and is continued, unless the server's file has changed in between.
-    Releases here publish no checksums, so a complete file is one of the size that the server states.
+    A partial download is in `NAME.partial` and is resumed, unless the file on the server has changed. The releases publish
+    no checksums, so a file is complete when it has the size stated by the server.
 
     Raises:
-        DataError: the server refuses, the disk is too small, or the connection keeps breaking.
+        DataError: the server refuses, the disk is too small, or the connection keeps failing.
     """
     name = urllib.parse.unquote(urllib.parse.urlsplit(url).path.rsplit("/", 1)[-1])
     if not name or name in (".", "..") or "/" in name or "\\" in name:
-        raise DataError(f"{url} names no file: give the address of the archive itself")
+        raise DataError(f"{url} has no file name: give the URL of the archive itself", code="bad_url")
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / name
     if path.exists():
@@ -40,28 +40,33 @@ def download(url: str, folder: Path, tell: Callable[[str], None] = lambda _: Non
         if attempt:
             time.sleep(wait_s * 2 ** (attempt - 1))
         try:
-            _continue(url, partial, tell)
+            _resume(url, partial, notify)
         except urllib.error.HTTPError as error:
             if error.code < 500 and error.code != 429:
                 raise DataError(
-                    f"{url}: the server says {error.code} {error.reason}; see --about for the source"
+                    f"{url}: HTTP {error.code} {error.reason}; see --about for the source", code="refused_by_server"
                 ) from error
             problem: Exception = error
-        except _PASSING as error:
+        except _TRANSIENT as error:
             problem = error
         else:
             partial.replace(path)
             _tag_of(partial).unlink(missing_ok=True)
             return path
-        tell(f"{name}: {problem}; trying again")
-    raise DataError(f"{url}: {problem}; what has arrived is kept, run the same command again to go on")
+        notify(f"{name}: {problem}; trying again")
+    raise DataError(
+        f"{url}: {problem}; the partial download is kept, run the same command again to resume",
+        code="connection_failed",
+    )
 
 
-def _continue(url: str, partial: Path, tell: Callable[[str], None]) -> None:
-    """Fetch what is missing of a file."""
+def _resume(url: str, partial: Path, notify: Callable[[str], None]) -> None:
+    """Download the missing part of a file."""
     scheme = urllib.parse.urlsplit(url).scheme
     if scheme not in ("http", "https"):
-        raise DataError(f"{url}: only http and https are fetched; name a local archive as SOURCE instead")
+        raise DataError(
+            f"{url}: only http and https URLs are supported; give a local archive as SOURCE", code="bad_url"
+        )
     have = partial.stat().st_size if partial.exists() else 0
     tag = _tag_of(partial)
     known = tag.read_text() if tag.exists() else ""
@@ -74,7 +79,7 @@ def _continue(url: str, partial: Path, tell: Callable[[str], None]) -> None:
     except urllib.error.HTTPError as error:
         if error.code != 416:
             raise
-        partial.unlink()  # longer than the server's file: it has changed
+        partial.unlink()  # longer than the file on the server, which has changed
         raise ConnectionError("the file on the server has changed, starting over") from error
     with response:
         start = have if response.status == 206 else 0
@@ -82,11 +87,11 @@ def _continue(url: str, partial: Path, tell: Callable[[str], None]) -> None:
         total = None if rest is None else start + int(rest)
         if total is not None:
             _check_room(partial, total - start, url)
-        # A strong tag alone says that two answers are the same bytes.
+        # Only a strong ETag guarantees identical bytes.
         etag = response.headers.get("ETag") or ""
         tag.write_text(etag if not etag.startswith("W/") else "")
-        size = f" of {total / 1e6:,.0f} MB" if total else ""
-        tell(f"{partial.stem}: {'from the start' if not start else f'on from {start / 1e6:,.0f} MB'}{size}")
+        size = f" ({total / 1e6:,.0f} MB)" if total else ""
+        notify(f"{partial.stem}: {'downloading' if not start else f'resuming at {start / 1e6:,.0f} MB'}{size}")
         with partial.open("ab" if start else "wb") as file:
             while block := response.read(_BLOCK):
                 file.write(block)
@@ -103,5 +108,6 @@ def _check_room(partial: Path, needed: int, url: str) -> None:
     free = shutil.disk_usage(partial.parent).free
     if needed > free:
         raise DataError(
-            f"{url} needs {needed / 1e9:.1f} GB, and {partial.parent} has {free / 1e9:.1f} GB free: name another disk"
+            f"{url} needs {needed / 1e9:.1f} GB, and {partial.parent} has {free / 1e9:.1f} GB free: choose another disk",
+            code="disk_full",
         )

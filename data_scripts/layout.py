@@ -1,6 +1,6 @@
-"""What is written: files under the output folder, and the tables that `mvr index` reads beside them.
+"""The output folder: files, and the tables that `mvr index` reads.
 
-Every file appears under its name at once and whole, so that a script that was killed goes on by running it again.
+Files are written atomically, so that an interrupted script can be run again.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ RECORD = "data_set.json"
 _UNSAFE = re.compile(r'[/\\:*?"<>|\x00-\x1f]')
 
 Check = Callable[[bytes], "str | None"]
-"""Says what is wrong with a file's bytes, or None."""
+"""Returns the problem with a file's bytes, or None."""
 
 
 @dataclass(frozen=True)
 class View:
-    """A picture of an object: its file, relative to the output folder, and where the camera stood."""
+    """An image of an object: its file, relative to the output folder, and the camera angles."""
 
     file: str
     azimuth_deg: float
@@ -37,13 +37,13 @@ class View:
 
 @dataclass(frozen=True)
 class Part:
-    """A member of the source and the file it becomes.
+    """A file to copy.
 
     Attributes:
         member: name in the source.
         file: relative to the output folder.
-        check: what its bytes have to be like.
-        needed: whether the object is of no use without it.
+        check: of its bytes.
+        needed: whether the object is dropped without it.
     """
 
     member: str
@@ -54,11 +54,11 @@ class Part:
 
 @dataclass(frozen=True)
 class Item:
-    """An object: what `labels.csv` says of it, and the files it is made of.
+    """An object: its labels and its files.
 
     Attributes:
-        file: its mesh, or the folder of its views; relative to the output folder.
-        labels: columns of labels.csv; an empty text is no label.
+        file: the mesh, or the folder of its views; relative to the output folder.
+        labels: columns of labels.csv; an empty string is no label.
         parts: files to copy.
     """
 
@@ -69,14 +69,14 @@ class Item:
 
 @dataclass
 class Outcome:
-    """What became of the items.
+    """Result of copying.
 
     Attributes:
-        items: those that lie there, whole.
-        copied: files written now.
-        kept: files that were there.
-        corrupt: (member, what is wrong) of those that are left out.
-        lacking: files of the output that could not be made from them.
+        items: complete ones.
+        copied: number of files written.
+        kept: number of files that existed.
+        corrupt: (member, problem) of files that are left out.
+        lacking: output files that could not be written for that reason.
     """
 
     items: list[Item] = field(default_factory=list)
@@ -87,7 +87,7 @@ class Outcome:
 
 
 def plain_name(text: str) -> str:
-    """A text as one part of a path: no separators, nothing hidden, never `..`."""
+    """A string as one path component: no separators, not hidden, never `..`."""
     name = _UNSAFE.sub("_", text).strip()
     name = name.lstrip(".") or "_"
     return name if len(name.encode()) <= 200 else name.encode()[:200].decode(errors="ignore")
@@ -97,7 +97,7 @@ class Layout:
     """An output folder.
 
     Raises:
-        DataError: it holds another data set, or the same one with other options.
+        DataError: it has another data set, or the same one with other options.
     """
 
     def __init__(self, folder: Path, data_set: str, options: Mapping[str, Any], about: Mapping[str, str]) -> None:
@@ -109,50 +109,55 @@ class Layout:
                 known = json.loads(old.read_text(encoding="utf-8"))
                 held, held_options = known["data_set"], known["options"]
             except (OSError, ValueError, TypeError, KeyError) as error:
-                raise DataError(f"{old} cannot be read ({error!r}): delete {folder}, or name another folder") from error
+                raise DataError(
+                    f"cannot read {old} ({error!r}): delete {folder}, or choose another folder", code="bad_record"
+                ) from error
             if (held, held_options) != (data_set, dict(options)):
                 raise DataError(
-                    f"{folder} holds {held} with the options {held_options}, and this is {data_set} with {dict(options)}: "
-                    "name another folder"
+                    f"{folder} has {held} with options {held_options}, not {data_set} with {dict(options)}: choose another folder",
+                    code="other_data_set",
                 )
             self._record = None
 
     def path(self, file: str) -> Path:
-        """Where a file of the output lies.
+        """Path of an output file.
 
         Raises:
-            DataError: it would lie outside.
+            DataError: it would be outside the folder.
         """
         if file.startswith("/") or any(part in ("", ".", "..") for part in file.split("/")):
-            raise DataError(f"'{file}' would be written outside of {self.folder}: the source is not the released one")
+            raise DataError(
+                f"'{file}' would be written outside {self.folder}: the source is not the released one",
+                code="outside_path",
+            )
         return self.folder / file
 
     def has(self, file: str, size: int | None = None) -> bool:
-        """Whether a file is there, of that size if one is given."""
+        """Whether a file exists, with this size if one is given."""
         path = self.path(file)
         return path.is_file() and (size is None or path.stat().st_size == size)
 
     def write(self, file: str, data: bytes) -> None:
-        """Write a file; it appears whole or not at all."""
-        path = self._place_for(file)
+        """Write a file atomically."""
+        path = self._prepare_path(file)
         partial = path.with_name(f"{path.name}.partial")
         partial.write_bytes(data)
         partial.replace(path)
 
     def link(self, file: str, original: Path) -> None:
-        """A hard link to a file on the same disk, or a copy of one elsewhere."""
-        path = self._place_for(file)
+        """Hard-link a file; copy it if it is on another disk."""
+        path = self._prepare_path(file)
         partial = path.with_name(f"{path.name}.partial")
         partial.unlink(missing_ok=True)
         try:
             os.link(original.resolve(), partial)
         except OSError:
             shutil.copyfile(original, partial)
-        path.unlink(missing_ok=True)  # renaming one link onto another of the same file does nothing
+        path.unlink(missing_ok=True)  # replacing a link with another link to the same file does nothing
         partial.replace(path)
 
-    def _place_for(self, file: str) -> Path:
-        """Path of a file about to be written. The first one is the record of what the folder is for."""
+    def _prepare_path(self, file: str) -> Path:
+        """Path of a file to be written. The record of the data set is written before the first file."""
         if self._record is not None:
             record, self._record = self._record, None
             self.write(RECORD, (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode())
@@ -163,7 +168,7 @@ class Layout:
     def copy(
         self, source: Source, items: Sequence[Item], progress: Callable[[int, int], None] = lambda _i, _n: None
     ) -> Outcome:
-        """Copy the parts of items; what is there in its full size is kept, what is damaged leaves its item out."""
+        """Copy the parts of items. Existing files of the right size are kept; items with a damaged needed part are dropped."""
         outcome = Outcome()
         waiting: dict[str, list[Part]] = {}
         for item in items:
@@ -174,7 +179,7 @@ class Layout:
                     waiting.setdefault(part.member, []).append(part)
         for number, member in enumerate(source.in_order(waiting)):
             progress(number, len(waiting))
-            for part, problem in _place(self, source, member, waiting[member]):
+            for part, problem in _copy_member(self, source, member, waiting[member]):
                 if problem is None:
                     outcome.copied += 1
                 else:
@@ -192,19 +197,19 @@ class Layout:
         self.write(file, text.getvalue().encode())
 
     def write_labels(self, rows: Sequence[tuple[str, Mapping[str, str]]]) -> None:
-        """Write `labels.csv`: the column `file`, and one for each label that any object has."""
+        """Write `labels.csv`: the column `file`, and one column per label."""
         columns = list(dict.fromkeys(name for _, labels in rows for name in labels))
         table = ([file, *(labels.get(name, "") for name in columns)] for file, labels in rows)
         self.write_table("labels.csv", ["file", *columns], table)
 
     def write_views(self, file: str, views: Sequence[tuple[str, Sequence[View]]]) -> None:
-        """Write a CSV of views: an object's rows stand together, in the order in which its views are taken."""
+        """Write a CSV of views: the rows of an object are consecutive, in view order."""
         rows = ((id, v.file, f"{v.azimuth_deg:g}", f"{v.elevation_deg:g}") for id, of_one in views for v in of_one)
         self.write_table(file, ["id", "file", "azimuth_deg", "elevation_deg"], rows)
 
 
-def _place(layout: Layout, source: Source, member: str, parts: Sequence[Part]) -> list[tuple[Part, str | None]]:
-    """Write the files that one member becomes; tells what is wrong with each."""
+def _copy_member(layout: Layout, source: Source, member: str, parts: Sequence[Part]) -> list[tuple[Part, str | None]]:
+    """Write the files of one member; returns (part, problem or None) for each."""
     try:
         local = source.local(member)
         data = source.read(member) if local is None or any(part.check for part in parts) else b""

@@ -1,6 +1,6 @@
 """ModelNet40: 12,311 CAD models of 40 classes, as OFF files.
 
-Layout as remembered from the release, `ModelNet40/CLASS/{train,test}/CLASS_0001.off`; not verified against the archive.
+Layout from memory: `ModelNet40/CLASS/{train,test}/CLASS_0001.off`; not verified against the archive.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ DATA_SET = DataSet(
     source="https://modelnet.cs.princeton.edu/",
     licence="the models belong to their authors, the release is for academic research; see source",
     objects="9,843 train, 2,468 test, 40 classes",
-    layout="ModelNet40/CLASS/{train,test}/CLASS_0001.off, as ModelNet40.zip holds it",
-    verified="remembered",
+    layout="ModelNet40/CLASS/{train,test}/CLASS_0001.off, as in ModelNet40.zip",
+    verified="from memory",
     addresses=lambda _: ("http://modelnet.cs.princeton.edu/ModelNet40.zip",),
 )
 _MEMBER = re.compile(r"(?:^|/)(?P<label>[^/]+)/(?P<split>train|test)/(?P<name>[^/]+)\.off$", re.IGNORECASE)
 
 
 def prepare(source: Source, layout: Layout, options: argparse.Namespace) -> Result:
-    """Copy the models; the folders are the labels."""
+    """Copy the models; folder names are the labels."""
     items: dict[str, Item] = {}
     for member in sorted(source.sizes, key=lambda name: (name.count("/"), name)):
         if found := _MEMBER.search(member):
             label, split, name = found["label"], found["split"].lower(), found["name"]
             file = f"{split}/{label}/{name}.off"
-            # OFF has no up axis of its own; these models stand along +Z.
+            # The OFF format defines no up axis; these models are +Z up.
             labels = {"label": label, "split": split, "name": name, "up": "+z"}
             items.setdefault(file, Item(file, labels, (Part(member, file, checks.off),)))
     if not items:
-        raise DataError(f"{source.path} is not ModelNet40: expected {DATA_SET.layout}")
+        raise DataError(f"{source.path} is not ModelNet40: expected {DATA_SET.layout}", code="wrong_data_set")
     outcome = layout.copy(source, list(items.values()), progress())
     rows = [(item.file, item.labels) for item in outcome.items]
     layout.write_labels(rows)
@@ -53,7 +53,7 @@ def prepare(source: Source, layout: Layout, options: argparse.Namespace) -> Resu
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Lay ModelNet40 out."""
+    """Prepare ModelNet40."""
     return run(DATA_SET, prepare, arguments)
 
 

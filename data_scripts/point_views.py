@@ -1,4 +1,4 @@
-"""Pictures and files of point clouds: the renderers draw triangles alone, so that points are drawn here, as discs."""
+"""Render point clouds as discs, and write them as PLY: the renderers of this project support only triangles."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from PIL import Image
 
 _MOST_POINTS = 20_000
 _FILL = 0.85
-"""Share of the picture's height that the bounding sphere takes."""
+"""Diameter of the bounding sphere as a fraction of the image height."""
 
 
 def azimuths_deg(n_views: int) -> list[float]:
-    """Evenly around, beginning in front."""
+    """Evenly spaced azimuths, starting at the front."""
     return [360.0 * k / n_views for k in range(n_views)]
 
 
@@ -26,12 +26,12 @@ def draw(
     elevation_deg: float,
     size: int,
 ) -> Image.Image:
-    """Draw a cloud with +Y up, from far away, on white.
+    """Render a point cloud (+Y up) with an orthographic camera on white.
 
     Args:
         points: (n, 3).
-        colours: (n, 3); without, near points are light and far ones dark.
-        azimuth_deg: 0 looks from +Z, 90 from +X, as the rigs of the renderers do.
+        colours: (n, 3); None shades by depth, near points lighter.
+        azimuth_deg: camera at +Z for 0, at +X for 90, as in the camera rigs.
         elevation_deg: above the horizon.
         size: pixels of a side.
     """
@@ -51,28 +51,28 @@ def draw(
         colour = colours[::step]
     column = np.round(size / 2 + x * size / 2 * _FILL).astype(np.int64)
     row = np.round(size / 2 - y * size / 2 * _FILL).astype(np.int64)
-    # Discs as wide as the gaps between points that are spread over a surface.
+    # Discs about as wide as the spacing of points on a surface.
     disc = max(1, min(size // 32, round(0.8 * size / math.sqrt(len(points)))))
     offsets = np.array(
         [(i, j) for i in range(-disc, disc + 1) for j in range(-disc, disc + 1) if i * i + j * j <= disc * disc]
     )
-    order = np.argsort(near, kind="stable")  # the last value assigned to a pixel stays: the nearest
+    order = np.argsort(near, kind="stable")  # the last value assigned to a pixel stays, that of the nearest point
     rows = np.clip(row[order, None] + offsets[:, 0], 0, size - 1)
     columns = np.clip(column[order, None] + offsets[:, 1], 0, size - 1)
-    picture = np.full((size, size, 3), 255, np.uint8)
-    picture[rows.ravel(), columns.ravel()] = np.repeat(colour[order], len(offsets), axis=0)
-    return Image.fromarray(picture)
+    image = np.full((size, size, 3), 255, np.uint8)
+    image[rows.ravel(), columns.ravel()] = np.repeat(colour[order], len(offsets), axis=0)
+    return Image.fromarray(image)
 
 
-def png(picture: Image.Image) -> bytes:
-    """As a PNG file."""
+def png(image: Image.Image) -> bytes:
+    """Encode as PNG."""
     file = io.BytesIO()
-    picture.save(file, "PNG")
+    image.save(file, "PNG")
     return file.getvalue()
 
 
 def ply(points: NDArray[np.float32], colours: NDArray[np.uint8] | None) -> bytes:
-    """As a binary PLY file of points, without faces."""
+    """Encode as binary PLY without faces."""
     fields: list[tuple[str, str]] = [("x", "<f4"), ("y", "<f4"), ("z", "<f4")]
     if colours is not None:
         fields += [("red", "u1"), ("green", "u1"), ("blue", "u1")]

@@ -1,10 +1,9 @@
 """Princeton Shape Benchmark, version 1: 1,814 models, base classification, train and test.
 
-`unseen-classes.txt` names the classes of the test split that the train split lacks, as `mvr eval --classes` takes them.
+`unseen-classes.txt` lists the test classes that are not in the train split, for `mvr eval --classes`.
 
-Folders of the models and the .cla format as the benchmark's own README and format page describe them, the place of the .cla
-files as public code that reads the release has it: `benchmark/classification/v1/base/{train,test}.cla`. Not verified against
-the archive.
+Model folders and the .cla format follow the benchmark's README and format page. The path of the .cla files,
+`benchmark/classification/v1/base/{train,test}.cla`, follows public code. Not verified against the archive.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ _PUBLISHED = {"train": (90, 907), "test": (92, 907)}
 
 @dataclass(frozen=True)
 class ShapeClass:
-    """A class of a .cla file: its name, the names of all above it, outermost first, and its models."""
+    """A class of a .cla file: its name, its ancestors (outermost first) and its models."""
 
     name: str
     parents: tuple[str, ...]
@@ -50,49 +49,52 @@ class ShapeClass:
 
 
 def read_cla(text: str) -> list[ShapeClass]:
-    """Classes of a .cla file that have models.
+    """Parse a .cla file; returns the classes that have models.
 
-    The format is tokens with any whitespace between them: `PSB 1`, the numbers of classes and of models, and for each class
-    its name, its parent's (0 for none), how many models it has, and these. Parents stand before their children.
+    The format is whitespace-separated tokens: `PSB 1`, the number of classes and of models, and for each class its name,
+    its parent's name (0 for none), the number of its models, and the model numbers. Parents precede their children.
 
     Raises:
-        DataError: it is something else, or its numbers disagree.
+        DataError: the file is not a valid .cla file.
     """
     tokens = iter(text.split())
     try:
         magic, version = next(tokens), next(tokens)
         if magic != "PSB" or version != "1":
-            raise DataError(f"begins with '{magic} {version}', not 'PSB 1': this is no .cla file of version 1")
+            raise DataError(f"begins with '{magic} {version}', not 'PSB 1'", code="not_cla")
         n_classes, n_models = int(next(tokens)), int(next(tokens))
         classes: dict[str, ShapeClass] = {}
         for _ in range(n_classes):
             name, parent, count = next(tokens), next(tokens), int(next(tokens))
             if name in classes:
-                raise DataError(f"names the class '{name}' twice")
+                raise DataError(f"lists the class '{name}' twice", code="duplicate_class")
             if parent != "0" and parent not in classes:
-                raise DataError(f"puts '{name}' below '{parent}', which does not stand before it")
+                raise DataError(f"lists '{name}' before its parent '{parent}'", code="missing_parent")
             parents = () if parent == "0" else (*classes[parent].parents, parent)
             models = [int(next(tokens)) for _ in range(count)]
             classes[name] = ShapeClass(name, parents, tuple(models))
     except StopIteration:
-        raise DataError("ends early") from None
+        raise DataError("is truncated", code="truncated") from None
     except ValueError as error:
-        raise DataError(f"has a word where a number should stand ({error})") from error
+        raise DataError(f"has a token that is not a number ({error})", code="not_a_number") from error
     rest = list(tokens)
     listed = [model for one in classes.values() for model in one.models]
     if rest:
-        raise DataError(f"goes on after its {n_classes} classes: {' '.join(rest[:3])}")
+        raise DataError(f"has data after its {n_classes} classes: {' '.join(rest[:3])}", code="trailing_data")
     if len(listed) != n_models or len(set(listed)) != len(listed):
-        raise DataError(f"lists {len(listed)} models, {len(set(listed))} of them different, and states {n_models}")
+        raise DataError(
+            f"lists {len(listed)} models ({len(set(listed))} distinct), but states {n_models}", code="wrong_model_count"
+        )
     return [one for one in classes.values() if one.models]
 
 
 def prepare(source: Source, layout: Layout, options: argparse.Namespace) -> Result:
-    """Copy the models that the base classification names."""
+    """Copy the models of the base classification."""
     members = {int(found["id"]): name for name in sorted(source.sizes, reverse=True) if (found := _MODEL.search(name))}
     if not members:
         raise DataError(
-            f"{source.path} is not the Princeton Shape Benchmark: it holds no mID.off; expected {DATA_SET.layout}"
+            f"{source.path} is not the Princeton Shape Benchmark: it has no mID.off; expected {DATA_SET.layout}",
+            code="wrong_data_set",
         )
     items: list[Item] = []
     missing: list[str] = []
@@ -101,7 +103,7 @@ def prepare(source: Source, layout: Layout, options: argparse.Namespace) -> Resu
         try:
             classes = read_cla(source.read(cla).decode("latin-1"))
         except DataError as error:
-            raise DataError(f"{cla} {error}; fetch the archive again") from error
+            raise DataError(f"{cla} {error}; download the archive again", code=error.code) from error
         n_classes, n_models = _PUBLISHED[split]
         warnings += differences(
             {
@@ -120,12 +122,12 @@ def prepare(source: Source, layout: Layout, options: argparse.Namespace) -> Resu
     layout.write(
         "unseen-classes.txt", "".join(f"{name}\n" for name in sorted(by_split["test"] - by_split["train"])).encode()
     )
-    warnings += some("classified models are missing", missing) + damages(outcome)
+    warnings += some("classified models missing", missing) + damages(outcome)
     return Result(len(outcome.items), (index_command(layout, "psb"),), warnings)
 
 
 def _classifications(source: Source) -> dict[str, str]:
-    """Member of each split's base classification."""
+    """Members with the base classification, by split."""
     for pattern in (_BASE, _ANY):
         found = {match["split"].lower(): name for name in sorted(source.sizes) if (match := pattern.search(name))}
         if found:
@@ -133,7 +135,8 @@ def _classifications(source: Source) -> dict[str, str]:
     if lacking := sorted({"train", "test"} - set(found)):
         raise DataError(
             f"{source.path} lacks {' and '.join(f'base/{split}.cla' for split in lacking)}: unpack the benchmark's classification "
-            "folder beside db"
+            "folder beside db",
+            code="missing_labels",
         )
     return found
 
@@ -146,7 +149,7 @@ def _item(split: str, one: ShapeClass, model: int, member: str) -> Item:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Lay the benchmark out."""
+    """Prepare the benchmark."""
     return run(DATA_SET, prepare, arguments)
 
 

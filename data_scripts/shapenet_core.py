@@ -1,7 +1,7 @@
 """ShapeNetCore, version 2: about 52,000 textured OBJ models of 55 classes.
 
-Layout of the models as public code reads it, columns of all.csv likewise; number of models and fields of taxonomy.json as
-remembered. Not verified against the release, which needs a registration.
+Model layout and columns of all.csv follow public code; the number of models and the fields of taxonomy.json are from memory.
+Not verified against the release, which needs a registration.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ DATA_SET = DataSet(
     title="ShapeNetCore, version 2",
     source="https://shapenet.org/ and https://huggingface.co/datasets/ShapeNet/ShapeNetCore (registration needed)",
     licence="terms of ShapeNet: non-commercial research and education; see source",
-    objects="52,472 models, 55 classes (remembered)",
+    objects="52,472 models, 55 classes (from memory)",
     layout="SYNSET/MODEL/models/model_normalized.{obj,mtl} with SYNSET/MODEL/images/*, taxonomy.json, and all.csv (SHREC 2016: "
-    "id,synsetId,subSynsetId,modelId,split); a folder with a zip for each synset will do",
-    verified="public code that reads it; counts and taxonomy.json: remembered",
+    "id,synsetId,subSynsetId,modelId,split); or a folder with a zip per synset",
+    verified="public code that reads it; counts and taxonomy.json: from memory",
 )
 _FILE = re.compile(r"(?:^|/)(?P<synset>\d{8})/(?P<model>[^/]+)/(?P<kind>models|images)/(?P<name>[^/]+)$")
 _MESH = "model_normalized.obj"
@@ -37,26 +37,26 @@ _COLUMNS = {"synsetId", "subSynsetId", "modelId", "split"}
 
 @dataclass(frozen=True)
 class Row:
-    """What all.csv says of a model."""
+    """The row of a model in all.csv."""
 
     sub_synset: str
     split: str
 
 
 def prepare(source: Source, layout: Layout, options: argparse.Namespace) -> Result:
-    """Copy models with their materials and textures."""
+    """Copy the models with materials and textures."""
     files = _files(source)
     if not files:
-        raise DataError(f"{source.path} is not ShapeNetCore.v2: expected {DATA_SET.layout}")
+        raise DataError(f"{source.path} is not ShapeNetCore.v2: expected {DATA_SET.layout}", code="wrong_data_set")
     names = _taxonomy(source)
     rows, warnings = ({}, []) if options.no_split else _rows(source)
     items: list[Item] = []
     for (synset, model), parts in files.items():
         row = rows.get((synset, model), Row(synset, ""))
-        words = names.get(synset, synset).split(",")
-        labels = {"label": words[0].strip(), "split": row.split, "name": model, "synset": f"n{synset}"}
+        synonyms = names.get(synset, synset).split(",")
+        labels = {"label": synonyms[0].strip(), "split": row.split, "name": model, "synset": f"n{synset}"}
         labels["sub_label"] = names.get(row.sub_synset, "").split(",")[0].strip()
-        labels["names"] = ", ".join(word.strip() for word in words)
+        labels["names"] = ", ".join(name.strip() for name in synonyms)
         items.append(Item(f"{synset}/{plain_name(model)}/models/{_MESH}", labels, parts))
     outcome = layout.copy(source, items, progress())
     layout.write_labels([(item.file, item.labels) for item in outcome.items])
@@ -67,15 +67,15 @@ def prepare(source: Source, layout: Layout, options: argparse.Namespace) -> Resu
             "classes": (len({item.labels["synset"] for item in outcome.items}), 55),
         }
     )
-    warnings += some("synsets have no name in taxonomy.json", sorted({synset for synset, _ in files} - set(names)))
+    warnings += some("synsets without a name in taxonomy.json", sorted({synset for synset, _ in files} - set(names)))
     if not options.no_split:
-        warnings += some("models have no split in all.csv", [f"{s}/{m}" for s, m in files if (s, m) not in rows])
-        warnings += some("models of all.csv are missing", [f"{s}/{m}" for s, m in rows if (s, m) not in files])
+        warnings += some("models without a split in all.csv", [f"{s}/{m}" for s, m in files if (s, m) not in rows])
+        warnings += some("models of all.csv missing", [f"{s}/{m}" for s, m in rows if (s, m) not in files])
     return Result(len(outcome.items), (index_command(layout, "shapenet"),), warnings)
 
 
 def _files(source: Source) -> dict[tuple[str, str], tuple[Part, ...]]:
-    """Files of each model that has a mesh: a mesh names its materials, and these name `../images/...`."""
+    """Files of each model that has a mesh. Meshes refer to materials, and these to `../images/...`."""
     found: dict[tuple[str, str], dict[str, Part]] = {}
     for member in sorted(source.sizes):
         if match := _FILE.search(member):
@@ -88,36 +88,44 @@ def _files(source: Source) -> dict[tuple[str, str], tuple[Part, ...]]:
 
 
 def _named(source: Source, name: str) -> str | None:
-    """The member of that name which lies highest."""
+    """The member with this name that is nearest to the root."""
     found = [member for member in source.sizes if member.rsplit("/", 1)[-1] == name]
     return min(found, key=lambda member: (member.count("/"), member), default=None)
 
 
 def _taxonomy(source: Source) -> dict[str, str]:
-    """Names of each synset, with commas."""
+    """Comma-separated names by synset."""
     member = _named(source, "taxonomy.json")
     if member is None:
-        raise DataError(f"{source.path} lacks taxonomy.json, which names the classes: take it from the release")
+        raise DataError(
+            f"{source.path} lacks taxonomy.json with the class names: get it from the release", code="missing_labels"
+        )
     try:
         return {str(entry["synsetId"]).zfill(8): str(entry["name"]) for entry in json.loads(source.read(member))}
     except (CorruptMember, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{member} is damaged ({error!r}): take it from the release again") from error
+        raise DataError(
+            f"{member} is damaged ({error!r}): get it from the release again", code="bad_taxonomy"
+        ) from error
 
 
 def _rows(source: Source) -> tuple[dict[tuple[str, str], Row], list[str]]:
     member = _named(source, "all.csv")
     if member is None:
         raise DataError(
-            f"{source.path} lacks all.csv, the split of SHREC 2016: put it beside taxonomy.json, or give --no-split to go without"
+            f"{source.path} lacks all.csv, the split of SHREC 2016: put it beside taxonomy.json, or give --no-split",
+            code="missing_split",
         )
     reader = csv.DictReader(io.StringIO(read_text(source, member), newline=""))
     try:
         lines = list(reader)
     except csv.Error as error:
-        raise DataError(f"{member} is damaged ({error}): take the file of SHREC 2016 again, or --no-split") from error
+        raise DataError(
+            f"{member} is damaged ({error}): get the file of SHREC 2016 again, or give --no-split", code="bad_split"
+        ) from error
     if lacking := _COLUMNS - set(reader.fieldnames or ()):
         raise DataError(
-            f"{member} lacks the columns {', '.join(sorted(lacking))}: take the file of SHREC 2016, or --no-split"
+            f"{member} lacks the columns {', '.join(sorted(lacking))}: get the file of SHREC 2016, or give --no-split",
+            code="bad_split",
         )
     rows: dict[tuple[str, str], Row] = {}
     twice: list[str] = []
@@ -125,17 +133,17 @@ def _rows(source: Source) -> tuple[dict[tuple[str, str], Row], list[str]]:
         key = (str(line["synsetId"]).zfill(8), str(line["modelId"]))
         if key in rows:
             twice.append("/".join(key))
-        # Tables that have been through a program may have lost the zeros in front.
+        # Spreadsheet programs drop leading zeros.
         rows[key] = Row(str(line["subSynsetId"]).zfill(8), str(line["split"]))
-    return rows, some("models stand twice in all.csv, the last row counts", twice)
+    return rows, some("models listed twice in all.csv, the last row is used", twice)
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--no-split", action="store_true", help="go without all.csv; no object gets a split")
+    parser.add_argument("--no-split", action="store_true", help="do without all.csv; objects have no split")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Lay the models out."""
+    """Prepare the data set."""
     return run(DATA_SET, prepare, arguments, _options)
 
 

@@ -5,19 +5,21 @@ import json
 from pathlib import Path
 
 import pytest
-from made_archives import files_of, glb, table, write_folder, write_tar
+from fake_archives import check_error, files_of, glb, table, write_folder, write_tar
 
 from data_scripts import abo
 from mvretrieval.ingest.labels_csv import read_labels
 
 
 def listing(model: str | None, product_type: str, name: str, tag: str = "en_US") -> dict[str, object]:
-    said = {
+    fields = {
         "item_id": name,
         "product_type": [{"value": product_type}],
         "item_name": [{"language_tag": tag, "value": name}],
     }
-    return said if model is None else {**said, "3dmodel_id": model, "brand": [{"language_tag": tag, "value": "Rivet"}]}
+    return (
+        fields if model is None else {**fields, "3dmodel_id": model, "brand": [{"language_tag": tag, "value": "Rivet"}]}
+    )
 
 
 def shard(*listings: dict[str, object]) -> bytes:
@@ -57,13 +59,13 @@ def test_product_types_are_the_labels(tmp_path: Path, capsys: pytest.CaptureFixt
     assert rows["B001A"]["brand"] == "Rivet"
     assert (out / "L/B002L.glb").read_bytes() == glb(1)
     assert read_labels(out / "labels.csv").rows[str(out / "4/B0034.glb")]["label"] is None
-    said = capsys.readouterr()
-    assert said.out == f"mvr index abo-collection/ {out} --labels {out}/labels.csv\n"
-    assert "1 models have no product type in the listings: B0034" in said.err
-    assert "3 models, and 7,953 were published" in said.err
+    printed = capsys.readouterr()
+    assert printed.out == f"mvr index abo-collection/ {out} --labels {out}/labels.csv\n"
+    assert "1 models without a product type in the listings: B0034" in printed.err
+    assert "3 models, published: 7,953" in printed.err
 
 
-def test_a_second_run_writes_no_model_anew(tmp_path: Path) -> None:
+def test_a_second_run_rewrites_no_model(tmp_path: Path) -> None:
     source, out = archives(tmp_path / "abo"), tmp_path / "out"
     assert abo.main([str(source), str(out)]) == 0
     before = files_of(out)
@@ -80,29 +82,29 @@ def test_damaged_models_and_listings_are_named(tmp_path: Path, capsys: pytest.Ca
     files["3dmodels/original/L/B002L.glb"] = b"version https://git-lfs.github.com/spec/v1\n"
     files["listings/metadata/listings_f.json.gz"] = LISTINGS["listings/metadata/listings_f.json.gz"][:-20]
     assert abo.main([str(write_folder(tmp_path / "abo", files)), str(tmp_path / "out")]) == 0
-    said = capsys.readouterr().err
-    assert "A/B001A.glb ends early" in said
-    assert "is a pointer of Git LFS" in said
-    assert "listings_f.json.gz cannot be read to its end" in said
+    printed = capsys.readouterr().err
+    assert "A/B001A.glb is truncated" in printed
+    assert "Git LFS pointer" in printed
+    assert "listings_f.json.gz is damaged" in printed
     assert [row["model"] for row in table(tmp_path / "out/labels.csv")] == ["B0034"]
 
 
 def test_listings_whose_compression_is_damaged_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     whole = LISTINGS["listings/metadata/listings_f.json.gz"]
-    damaged = whole[:10] + b"\xff" + whole[11:]  # no kind of block: zlib says so, not gzip
+    damaged = whole[:10] + b"\xff" + whole[11:]  # an invalid block type: zlib raises, not gzip
     odd = gzip.compress(b'{"3dmodel_id": ["B0034"], "product_type": [{"value": "SOFA"}]}')
     files = LISTINGS | {"listings/metadata/listings_f.json.gz": damaged, "listings/metadata/listings_e.json.gz": odd}
     assert abo.main([str(archives(tmp_path / "abo", files)), str(tmp_path / "out")]) == 0
-    said = capsys.readouterr().err
-    assert "listings_f.json.gz cannot be read to its end (its compression is damaged: Error" in said
-    assert "listings_e.json.gz cannot be read to its end" in said
+    printed = capsys.readouterr().err
+    assert "listings_f.json.gz is damaged (its compressed data are damaged: Error" in printed
+    assert "listings_e.json.gz is damaged" in printed
     assert {row["model"]: row["label"] for row in table(tmp_path / "out/labels.csv")}["B002L"] == "LAMP"
 
 
-def test_missing_archives_say_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_archives_are_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     models = write_tar(tmp_path / "abo-3dmodels.tar", MODELS, "w")
     assert abo.main([str(models), str(tmp_path / "out")]) == 1
-    assert "put abo-listings.tar beside abo-3dmodels.tar" in capsys.readouterr().err
+    check_error(capsys, "missing_labels", "abo-listings.tar")
     listings = write_tar(tmp_path / "abo-listings.tar", LISTINGS, "w")
     assert abo.main([str(listings), str(tmp_path / "out")]) == 1
-    assert "holds no models original/X/ID.glb" in capsys.readouterr().err
+    check_error(capsys, "wrong_data_set", "original/X/ID.glb")

@@ -1,4 +1,4 @@
-"""ModelNet40, and with it what all scripts have in common."""
+"""ModelNet40, and the behaviour common to all scripts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from made_archives import damage, files_of, off, table, write_folder, write_tar, write_zip
+from fake_archives import check_error, damage, files_of, off, table, write_folder, write_tar, write_zip
 
 from data_scripts import modelnet40
 from data_scripts.layout import Layout
@@ -44,16 +44,16 @@ def test_layout_labels_and_next_command(tmp_path: Path, kind: str, capsys: pytes
             "up": "+z",
         },
     ]
-    said = capsys.readouterr()
-    assert said.out == f"mvr index modelnet40-collection/ {out} --labels {out}/labels.csv\n"
-    assert "2 train models, and 9,843 were published" in said.err
-    assert "2 classes, and 40 were published" in said.err
+    printed = capsys.readouterr()
+    assert printed.out == f"mvr index modelnet40-collection/ {out} --labels {out}/labels.csv\n"
+    assert "2 train models, published: 9,843" in printed.err
+    assert "2 classes, published: 40" in printed.err
     labels = read_labels(out / "labels.csv")
     assert all(Path(file).is_file() for file in labels.rows)
     assert load(out / "test/bed/bed_0516.off", up=labels.up[str(out / "test/bed/bed_0516.off")]).facts["faces"] == 4
 
 
-def test_it_goes_on_after_an_interruption(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_run_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = write_zip(tmp_path / "ModelNet40.zip", FILES)
     out = tmp_path / "out"
     write = Layout.write
@@ -79,7 +79,7 @@ def test_it_goes_on_after_an_interruption(tmp_path: Path, monkeypatch: pytest.Mo
         name: known for name, known in before.items() if name.endswith(".off")
     }
     assert not [name for name in after if name.endswith(".partial")]
-    (out / "train/bed/bed_0001.off").write_bytes(b"OFF")  # as if by a program that writes in place and was killed
+    (out / "train/bed/bed_0001.off").write_bytes(b"OFF")  # truncated in place
     assert run(source, out) == 0
     assert (out / "train/bed/bed_0001.off").read_bytes() == off(1)
 
@@ -96,24 +96,24 @@ def test_a_damaged_member_is_left_out_and_named(tmp_path: Path, capsys: pytest.C
 @pytest.mark.parametrize(
     "content", [b"", b"<html>404</html>", b"OFF\n4 4 0\n0 0 0\n1 0 0\n", b"OFF\n4 0 0\n", b"OFF\nx y z\n"]
 )
-def test_what_is_no_mesh_is_left_out(tmp_path: Path, content: bytes, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_meshes_are_left_out(tmp_path: Path, content: bytes, capsys: pytest.CaptureFixture[str]) -> None:
     source = write_folder(tmp_path / "source", FILES | {"ModelNet40/bed/train/bed_0001.off": content})
     assert run(source, tmp_path / "out") == 0
     assert "bed_0001" not in (tmp_path / "out/labels.csv").read_text()
     assert "bed/train/bed_0001.off" in capsys.readouterr().err
 
 
-def test_files_of_a_folder_take_no_second_place(tmp_path: Path) -> None:
+def test_files_of_a_folder_are_hard_linked(tmp_path: Path) -> None:
     source = write_folder(tmp_path / "source", FILES)
     assert run(source, tmp_path / "out") == 0
     name = "ModelNet40/bed/train/bed_0001.off"
     assert (source / name).samefile(tmp_path / "out/train/bed/bed_0001.off")
 
 
-def test_a_wrong_archive_says_what_was_expected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wrong_archive_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = write_zip(tmp_path / "other.zip", {"some/thing.obj": b"v 0 0 0"})
     assert run(source, tmp_path / "out") == 1
-    assert "is not ModelNet40: expected ModelNet40/CLASS/{train,test}" in capsys.readouterr().err
+    check_error(capsys, "wrong_data_set", "ModelNet40/CLASS/{train,test}")
     assert not (tmp_path / "out").exists()
 
 
@@ -126,23 +126,23 @@ def test_a_folder_holds_one_data_set(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert record["licence"] == modelnet40.DATA_SET.licence
     (out / "data_set.json").write_text(json.dumps({**record, "data_set": "psb"}))
     assert run(source, out) == 1
-    assert "holds psb" in capsys.readouterr().err
+    check_error(capsys, "other_data_set", "psb")
     (out / "data_set.json").write_text("[]")
     assert run(source, out) == 1
-    assert "cannot be read" in capsys.readouterr().err
+    check_error(capsys, "bad_record")
 
 
-def test_source_and_output_lie_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nested_folders_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = write_folder(tmp_path / "source", FILES)
     for a, b in ((source, source), (source, source / "out"), (source, tmp_path)):
         assert run(a, b) == 1
-        assert "lie in one another" in capsys.readouterr().err
+        check_error(capsys, "nested_folders")
 
 
 def test_about_needs_no_folders(capsys: pytest.CaptureFixture[str]) -> None:
     assert modelnet40.main(["--about"]) == 0
-    said = capsys.readouterr().out
-    assert modelnet40.DATA_SET.source in said
-    assert "licence" in said
+    printed = capsys.readouterr().out
+    assert modelnet40.DATA_SET.source in printed
+    assert "licence" in printed
     with pytest.raises(SystemExit):
         modelnet40.main([])

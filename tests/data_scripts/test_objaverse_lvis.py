@@ -8,7 +8,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from made_archives import files_of, glb, table, write_folder, write_zip
+from fake_archives import check_error, files_of, glb, table, write_folder, write_zip
 
 from data_scripts import objaverse_lvis
 from mvretrieval.ingest.labels_csv import read_labels
@@ -24,7 +24,7 @@ def run(source: Path, out: Path, *more: str) -> int:
     return objaverse_lvis.main([str(source), str(out), *more])
 
 
-def test_objects_with_a_category_are_laid_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_objects_with_a_category_are_copied(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     source = write_zip(
         tmp_path / "objaverse.zip", {f"hf-objaverse-v1/{n}": d for n, d in (FILES | LVIS | INDEX).items()}
@@ -38,10 +38,10 @@ def test_objects_with_a_category_are_laid_out(tmp_path: Path, capsys: pytest.Cap
         "u4": ("0.38-caliber/u4.glb", "0.38-caliber", "0.38-caliber"),
     }
     assert len(read_labels(out / "labels.csv").rows) == 4
-    said = capsys.readouterr()
-    assert said.out == f"mvr index objaverse-lvis-collection/ {out} --labels {out}/labels.csv\n"
-    assert "1 objects have several categories" in said.err
-    assert "4 objects, and 46,832 were published" in said.err
+    printed = capsys.readouterr()
+    assert printed.out == f"mvr index objaverse-lvis-collection/ {out} --labels {out}/labels.csv\n"
+    assert "1 objects have several categories" in printed.err
+    assert "4 objects, published: 46,832" in printed.err
 
 
 def test_categories_and_limits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -50,41 +50,41 @@ def test_categories_and_limits(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert [row["name"] for row in table(tmp_path / "out/labels.csv")] == ["u1"]
     assert "published" not in capsys.readouterr().err
     assert run(source, tmp_path / "out2", "--categories", "tree") == 1
-    assert "no category is called tree" in capsys.readouterr().err
+    check_error(capsys, "unknown_category", "tree")
 
 
 def test_missing_and_damaged_objects_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = {n: d for n, d in FILES.items() if "u2" not in n} | LVIS
     source = write_folder(tmp_path / "objaverse", files | {PATHS["u3"]: b"<html>"})
     assert run(source, tmp_path / "out") == 0
-    said = capsys.readouterr().err
-    assert "1 objects are missing: u2" in said
-    assert "u3.glb is no GLB file" in said
+    printed = capsys.readouterr().err
+    assert "1 objects are missing: u2" in printed
+    assert "u3.glb is not a GLB file" in printed
     assert [row["name"] for row in table(tmp_path / "out/labels.csv")] == ["u1", "u4"]
     before = files_of(tmp_path / "out")
-    (source / PATHS["u3"]).write_bytes(glb(2))  # mended
+    (source / PATHS["u3"]).write_bytes(glb(2))  # repaired
     assert run(source, tmp_path / "out") == 0
     after = files_of(tmp_path / "out")
     assert {n for n in after if n.endswith(".glb") and after[n] != before.get(n)} == {"chair/u3.glb"}
 
 
-def test_what_is_missing_says_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_and_damaged_lists_are_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(write_folder(tmp_path / "a", FILES), tmp_path / "out") == 1
-    assert "lacks lvis-annotations.json.gz" in capsys.readouterr().err
+    check_error(capsys, "missing_labels", "lvis-annotations.json.gz")
     assert run(write_folder(tmp_path / "b", LVIS), tmp_path / "out") == 1
-    assert "holds no GLB files" in capsys.readouterr().err
+    check_error(capsys, "wrong_data_set", "GLB")
     assert run(write_folder(tmp_path / "c", LVIS | {"x.glb": glb()}), tmp_path / "out") == 1
-    assert "none of the 1 GLB files" in capsys.readouterr().err
+    check_error(capsys, "no_objects")
     damaged = {"lvis-annotations.json.gz": LVIS["lvis-annotations.json.gz"][:-9]}
     assert run(write_folder(tmp_path / "d", FILES | damaged), tmp_path / "out") == 1
-    assert "is damaged" in capsys.readouterr().err
+    check_error(capsys, "bad_index", "is damaged")
     whole = LVIS["lvis-annotations.json.gz"]
-    garbled = {"lvis-annotations.json.gz": whole[:10] + b"\xff" + whole[11:]}  # no kind of block
+    garbled = {"lvis-annotations.json.gz": whole[:10] + b"\xff" + whole[11:]}  # an invalid block type
     assert run(write_folder(tmp_path / "e", FILES | garbled), tmp_path / "out") == 1
-    assert "is damaged (its compression is damaged: Error" in capsys.readouterr().err
+    check_error(capsys, "bad_index", "compressed data are damaged: Error")
 
 
-def test_download_fetches_the_chosen_objects_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_download_gets_only_the_selected_objects(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     site = write_folder(tmp_path / "site", FILES | LVIS | INDEX)
 
     class Quiet(http.server.SimpleHTTPRequestHandler):
@@ -101,5 +101,5 @@ def test_download_fetches_the_chosen_objects_alone(tmp_path: Path, capsys: pytes
         assert run(tmp_path / "here", tmp_path / "out", *options) == 0
         (site / "object-paths.json.gz").write_bytes(gzip.compress(json.dumps({"u3": "../../evil.glb"}).encode()))
         assert run(tmp_path / "there", tmp_path / "out2", *options) == 1
-        assert "this is not Objaverse 1.0" in capsys.readouterr().err
+        check_error(capsys, "bad_index", "../../evil.glb")
         server.shutdown()

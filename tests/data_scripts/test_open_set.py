@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from made_archives import files_of, picture, table, write_folder, write_zip
+from fake_archives import check_error, files_of, image, table, write_folder, write_zip
 from PIL import Image, ImageDraw
 
 from data_scripts import open_set
@@ -25,7 +25,7 @@ DEGREES = range(0, 360, 15)
 
 
 def views(folder: str, grey: int = 0, degrees: tuple[int, ...] = tuple(DEGREES)) -> dict[str, bytes]:
-    return {f"{folder}/image/h_{deg}.jpg": picture(grey + deg // 15) for deg in degrees}
+    return {f"{folder}/image/h_{deg}.jpg": image(grey + deg // 15) for deg in degrees}
 
 
 OTHERS = {
@@ -42,7 +42,7 @@ LABELS = {"query_label.txt": b"gear_1,Gears\n", "target_label.txt": b"gear_2,Gea
 
 
 def release(folder: Path, objects: dict[str, bytes] = OBJECTS | OTHERS, labels: dict[str, bytes] = LABELS) -> Path:
-    """The zip, and the two lists beside it, as they are downloaded."""
+    """The zip, and the two lists beside it, as downloaded."""
     write_folder(folder, labels)
     write_zip(folder / "OS-ESB-core.zip", {f"OS-ESB-core/{name}": data for name, data in objects.items()})
     return folder
@@ -68,13 +68,13 @@ def test_the_release_with_both_orders_of_views(tmp_path: Path, capsys: pytest.Ca
         assert [float(row["azimuth_deg"]) for row in of_one] == order
         assert [row["file"] for row in of_one] == [f"query/Gears/gear_1/h_{deg}.jpg" for deg in order]
         assert {row["elevation_deg"] for row in of_one} == {"30"}
-        assert (out / of_one[1]["file"]).read_bytes() == picture(60 + order[1] // 15)
+        assert (out / of_one[1]["file"]).read_bytes() == image(60 + order[1] // 15)
         assert len(table(out / file)) == 96
     assert [row["azimuth_deg"] for row in table(out / "views_text_order.csv")[:3]] == ["0", "105", "120"]
-    said = capsys.readouterr()
-    assert said.out == f"mvr index open-set-collection/ --views {out}/views.csv --labels {out}/labels.csv\n"
-    assert "2 train objects, and 98 were published" in said.err
-    assert "1 unseen classes, and 24 were published" in said.err
+    printed = capsys.readouterr()
+    assert printed.out == f"mvr index open-set-collection/ --views {out}/views.csv --labels {out}/labels.csv\n"
+    assert "2 train objects, published: 98" in printed.err
+    assert "1 unseen classes, published: 24" in printed.err
     assert not list(out.rglob("*.ply"))
 
 
@@ -102,29 +102,29 @@ def test_class_folders_with_a_split_file(tmp_path: Path, capsys: pytest.CaptureF
         "query/solid___gears/g 1": "query",
         "target/solid___gears/g2": "target",
     }
-    said = capsys.readouterr().err
-    assert "1 objects of the split have no views: target Solid)_(Gears/g3" in said
-    assert "1 target objects, and 452 were published" in said
+    printed = capsys.readouterr().err
+    assert "1 objects of the split without views: target Solid)_(Gears/g3" in printed
+    assert "1 target objects, published: 452" in printed
 
 
 def test_a_damaged_view_is_left_out_of_its_object(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    bad = {"query/gear_1/image/h_45.jpg": b"<html>", "target/gear_2/image/h_0.jpg": picture()[:-200]}
+    bad = {"query/gear_1/image/h_45.jpg": b"<html>", "target/gear_2/image/h_0.jpg": image()[:-200]}
     assert run(release(tmp_path / "os", OBJECTS | bad), tmp_path / "out") == 0
     listed = [row["file"] for row in table(tmp_path / "out/views.csv")]
     assert len(listed) == 94
     assert "query/Gears/gear_1/h_45.jpg" not in listed
     assert len(table(tmp_path / "out/labels.csv")) == 4
-    assert "query/gear_1/image/h_45.jpg is no picture" in capsys.readouterr().err
+    assert "query/gear_1/image/h_45.jpg is not a readable image" in capsys.readouterr().err
 
 
-def test_objects_with_other_numbers_of_views_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_numbers_of_views_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     few = views("target/gear_2", degrees=(0, 90))
     objects = {name: data for name, data in OBJECTS.items() if not name.startswith("target/")} | few
     assert run(release(tmp_path / "os", objects), tmp_path / "out") == 0
-    assert "1 objects have other than 24 views: target/Gears/gear_2 (2)" in capsys.readouterr().err
+    assert "1 objects with a number of views other than 24: target/Gears/gear_2 (2)" in capsys.readouterr().err
 
 
-def test_it_goes_on_where_it_stopped(tmp_path: Path) -> None:
+def test_a_second_run_writes_only_missing_files(tmp_path: Path) -> None:
     source, out = release(tmp_path / "os"), tmp_path / "out"
     assert run(source, out) == 0
     before = files_of(out)
@@ -133,29 +133,29 @@ def test_it_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert run(source, out, "--set", "esb") == 0
     after = files_of(out)
     assert set(after) == set(before)
-    anew = {name for name in after if after[name] != before[name] and name.endswith(".jpg")}
-    assert anew <= {"query/Gears/gear_1/h_90.jpg"}
+    rewritten = {name for name in after if after[name] != before[name] and name.endswith(".jpg")}
+    assert rewritten <= {"query/Gears/gear_1/h_90.jpg"}
 
 
-def test_a_missing_split_says_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_or_damaged_split_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(release(tmp_path / "os", labels={"query_label.txt": b"gear_1,Gears"}), tmp_path / "out") == 1
-    assert "lacks target_label.txt, a download of its own" in capsys.readouterr().err
+    check_error(capsys, "missing_split", "target_label.txt")
     assert run(write_folder(tmp_path / "bare", views("Clips/x")), tmp_path / "out") == 1
-    assert "has no folders train, query and target, nor a split file" in capsys.readouterr().err
+    check_error(capsys, "missing_split")
     assert run(write_folder(tmp_path / "meshes", {"a/b.off": b"OFF"}), tmp_path / "out") == 1
-    assert "holds no views image/h_DEG.jpg" in capsys.readouterr().err
+    check_error(capsys, "wrong_data_set", "image/h_DEG.jpg")
     assert run(release(tmp_path / "odd", labels=LABELS | {"query_label.txt": b"gear_1 Gears"}), tmp_path / "out") == 1
-    assert "lines other than OBJECT,CLASS" in capsys.readouterr().err
+    check_error(capsys, "bad_split", "OBJECT,CLASS")
     latin = LABELS | {"query_label.txt": "gear_1,Zahnräder".encode("latin-1")}
     assert run(release(tmp_path / "latin", labels=latin), tmp_path / "out") == 1
-    assert "query_label.txt is no text in UTF-8" in capsys.readouterr().err
+    check_error(capsys, "not_utf8", "query_label.txt")
     split = {"train": {"sample": [{"path": "x"}]}, "retrieval": {"query": [], "target": []}}
     files = views("Clips/x") | {"esb.json": json.dumps(split).encode()}
     assert run(write_folder(tmp_path / "keyless", files), tmp_path / "out") == 1
-    assert "is no split file" in capsys.readouterr().err
+    check_error(capsys, "bad_split", "esb.json")
 
 
-def test_names_of_the_lists_cannot_lead_outside(tmp_path: Path) -> None:
+def test_names_in_lists_cannot_escape_the_folder(tmp_path: Path) -> None:
     labels = {"query_label.txt": b"gear_1,../../evil", "target_label.txt": b"../query/gear_1,Gears"}
     out = tmp_path / "deep/er/out"
     run(release(tmp_path / "os", labels=labels), out)
@@ -164,9 +164,9 @@ def test_names_of_the_lists_cannot_lead_outside(tmp_path: Path) -> None:
 
 def test_downloads_are_known_for_three_sets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(tmp_path / "new", tmp_path / "out", "--download") == 1
-    assert "--download needs --set" in capsys.readouterr().err
+    check_error(capsys, "no_set")
     assert run(tmp_path / "new", tmp_path / "out", "--set", "abo", "--download") == 1
-    assert "no public direct download known" in capsys.readouterr().err
+    check_error(capsys, "no_download")
 
 
 def test_archives_of_several_sets_in_one_folder_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -174,25 +174,24 @@ def test_archives_of_several_sets_in_one_folder_are_refused(tmp_path: Path, caps
     out = tmp_path / "out"
     for more in (["--set", "ntu"], ["--set", "ntu", "--download", "http://127.0.0.1:1/OS-NTU-core.zip"]):
         assert run(folder, out, *more) == 1
-        said = capsys.readouterr().err
-        assert "holds OS-ESB-core.zip, and --set ntu is asked for" in said and f"such as {folder}/os-ntu" in said
+        check_error(capsys, "several_sets", "OS-ESB-core.zip", "ntu", f"{folder}/os-ntu")
     assert run(folder / "OS-ESB-core.zip", out, "--set", "mn40") == 1
-    assert f"such as {folder}/os-mn40" in capsys.readouterr().err
-    write_zip(folder / "OS-NTU-core.zip", {"OS-NTU-core/query/x/image/h_0.jpg": picture()})
+    check_error(capsys, "several_sets", f"{folder}/os-mn40")
+    write_zip(folder / "OS-NTU-core.zip", {"OS-NTU-core/query/x/image/h_0.jpg": image()})
     for more in ([], ["--set", "esb"]):
         assert run(folder, out, *more) == 1
-        assert "OS-NTU-core.zip" in capsys.readouterr().err
+        check_error(capsys, "several_sets", "OS-NTU-core.zip")
     assert not out.exists()
 
 
 def test_lists_of_another_set_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lists = LABELS | {"target_label.txt": b"chair_1,Chairs\nchair_2,Chairs\n"}
     assert run(release(tmp_path / "os", labels=lists), tmp_path / "out") == 1
-    assert "has no views of any of the 2 target objects, such as OS-ESB-core/target/chair_1" in capsys.readouterr().err
+    check_error(capsys, "no_views", "2 target objects", "OS-ESB-core/target/chair_1")
 
 
 def test_two_sets_in_sequence_by_the_commands_of_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From a server that has what the real one has; the lists of both sets have the same names."""
+    """With a local server that has the layout of the real one; the lists of both sets have the same names."""
     server_folder = tmp_path / "server"
     for name, label in (("ESB", "Gears"), ("NTU", "Chairs")):
         place = server_folder / f"OS-{name}-core"
@@ -223,7 +222,7 @@ def test_two_sets_in_sequence_by_the_commands_of_the_table(tmp_path: Path, monke
 def test_from_the_archive_to_a_row_of_the_table(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By the commands that the table prints, with an encoder that needs no weights in the place of the row's."""
+    """Run the printed commands of the row, with the builtin encoder instead of its own."""
     drawn = {name: drawing(name.rsplit("/image/")[0], name) for name in OBJECTS}
     lists = {"query_label.txt": b"gear_1,Gears\n", "target_label.txt": b"gear_2,Gears\nnut,Nuts\n"}
     drawn |= {name: drawing("target/nut", name) for name in views("target/nut")}
@@ -231,8 +230,8 @@ def test_from_the_archive_to_a_row_of_the_table(
     published = read_table("open-set")
     (row,) = [row for row in published.rows if row.name == "esb-openclip-l14"]
     script, index = (command.replace("{dir}", str(tmp_path)) for command in published.commands(row.collection))
-    words = shlex.split(script.replace("DOWNLOADS", str(tmp_path / "downloads")).replace(" --download", ""))
-    assert open_set.main(words[3:]) == 0
+    arguments = shlex.split(script.replace("DOWNLOADS", str(tmp_path / "downloads")).replace(" --download", ""))
+    assert open_set.main(arguments[3:]) == 0
     assert mvr(shlex.split(index.replace(row.encoder, "builtin:"))[1:]) == 0
     capsys.readouterr()
     assert mvr(["eval", "table", "open-set", "--row", row.name, "--collections", str(tmp_path)]) == 1
@@ -243,11 +242,11 @@ def test_from_the_archive_to_a_row_of_the_table(
     (found,) = json.loads(capsys.readouterr().out)["rows"]
     assert (
         found["value"] == pytest.approx(100) and found["verdict"] == "not"
-    )  # one gear asks and finds the other, not the nut
+    )  # the gear query retrieves the other gear, not the nut
 
 
 def drawing(shape: str, name: str) -> bytes:
-    """A disc for gears and a bar for all others, of a size that the name decides."""
+    """A disc for gears and a bar for all others; the size depends on the name."""
     image = Image.new("RGB", (64, 64), "white")
     size = 10 + sum(name.encode()) % 5
     box = (32 - 2 * size, 32 - size, 32 + 2 * size, 32 + size) if "gear" in shape else (30, 2, 34, 40 + size)

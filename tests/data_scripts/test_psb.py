@@ -3,7 +3,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from made_archives import off, table, write_folder, write_zip
+from error_codes import raises_code
+from fake_archives import check_error, off, table, write_folder, write_zip
 
 from data_scripts import psb
 from data_scripts.errors import DataError
@@ -45,48 +46,48 @@ def test_labels_are_the_paths_of_the_base_classification(tmp_path: Path, capsys:
     assert (out / rows["m812"]["file"]).read_bytes() == off(812)
     assert len(read_labels(out / "labels.csv").rows) == 5
     assert read_classes(out / "unseen-classes.txt") == {"animal/dog"}
-    said = capsys.readouterr()
-    assert said.out.startswith("mvr index psb-collection/ ")
-    assert "2 train classes, and 90 were published" in said.err
-    assert "missing" not in said.err
+    printed = capsys.readouterr()
+    assert printed.out.startswith("mvr index psb-collection/ ")
+    assert "2 train classes, published: 90" in printed.err
+    assert "missing" not in printed.err
 
 
 def test_missing_models_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lacking = {name: data for name, data in FILES.items() if "m86" not in name}
     assert psb.main([str(write_folder(tmp_path / "psb", lacking)), str(tmp_path / "out")]) == 0
-    assert "1 classified models are missing: m86" in capsys.readouterr().err
+    assert "1 classified models missing: m86" in capsys.readouterr().err
     assert len(table(tmp_path / "out/labels.csv")) == 4
 
 
-def test_a_missing_classification_says_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_classification_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lacking = {name: data for name, data in FILES.items() if not name.endswith("base/test.cla")}
     assert psb.main([str(write_folder(tmp_path / "psb", lacking)), str(tmp_path / "out")]) == 1
-    assert "lacks base/test.cla: unpack the benchmark's classification folder" in capsys.readouterr().err
+    check_error(capsys, "missing_labels", "base/test.cla")
     assert psb.main([str(write_folder(tmp_path / "other", {"a.txt": b""})), str(tmp_path / "out")]) == 1
-    assert "is not the Princeton Shape Benchmark" in capsys.readouterr().err
+    check_error(capsys, "wrong_data_set")
 
 
 @pytest.mark.parametrize(
-    ("text", "problem"),
+    ("text", "code", "value"),
     [
-        ("", "ends early"),
-        ("OFF\n4 4 0", "begins with 'OFF 4'"),
-        ("PSB 2\n0 0", "begins with 'PSB 2'"),
-        ("PSB 1\n1 1\ndog 0 2 86", "ends early"),
-        ("PSB 1\n1 1\ndog 0 many", "a word where a number"),
-        ("PSB 1\n2 0\ndog animal 0\nanimal 0 0", "below 'animal'"),
-        ("PSB 1\n2 0\ndog 0 0\ndog 0 0", "twice"),
-        ("PSB 1\n1 2\ndog 0 1 86", "states 2"),
-        ("PSB 1\n1 2\ndog 0 2 86 86", "1 of them different"),
-        ("PSB 1\n1 1\ndog 0 1 86 87", "goes on after"),
+        ("", "truncated", ""),
+        ("OFF\n4 4 0", "not_cla", "'OFF 4'"),
+        ("PSB 2\n0 0", "not_cla", "'PSB 2'"),
+        ("PSB 1\n1 1\ndog 0 2 86", "truncated", ""),
+        ("PSB 1\n1 1\ndog 0 many", "not_a_number", "many"),
+        ("PSB 1\n2 0\ndog animal 0\nanimal 0 0", "missing_parent", "'animal'"),
+        ("PSB 1\n2 0\ndog 0 0\ndog 0 0", "duplicate_class", "'dog'"),
+        ("PSB 1\n1 2\ndog 0 1 86", "wrong_model_count", "2"),
+        ("PSB 1\n1 2\ndog 0 2 86 86", "wrong_model_count", "1 distinct"),
+        ("PSB 1\n1 1\ndog 0 1 86 87", "trailing_data", "87"),
     ],
 )
-def test_a_damaged_classification_is_refused(text: str, problem: str) -> None:
-    with pytest.raises(DataError, match=problem):
+def test_a_damaged_classification_is_refused(text: str, code: str, value: str) -> None:
+    with raises_code(DataError, code, value):
         psb.read_cla(text)
 
 
-def test_the_example_of_the_format(tmp_path: Path) -> None:
+def test_the_example_of_the_format_page(tmp_path: Path) -> None:
     text = "PSB 1\n5 17\naircraft 0 4 1119 1121 1123 1125\nanimal 0 0\nquadruped animal 0\n"
     text += "dog quadruped 7 86 87 88 89 90 91 92\nhorse quadruped 6 103 104 105 106 107 108\n"
     assert [(one.path, len(one.models)) for one in psb.read_cla(text)] == [

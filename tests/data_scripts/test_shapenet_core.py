@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from made_archives import damage, files_of, picture, table, write_folder, write_zip
+from fake_archives import check_error, damage, files_of, image, table, write_folder, write_zip
 
 from data_scripts import shapenet_core
 from mvrender.loading import load
@@ -20,7 +20,7 @@ def model(synset: str, name: str, mark: int = 0) -> dict[str, bytes]:
         f"{folder}/models/model_normalized.mtl": MTL,
         f"{folder}/models/model_normalized.surface.binvox": b"voxels",
         f"{folder}/models/model_normalized.json": b"{}",
-        f"{folder}/images/texture0.png": picture(mark, "PNG"),
+        f"{folder}/images/texture0.png": image(mark, "PNG"),
     }
 
 
@@ -43,7 +43,7 @@ def run(source: Path, out: Path, *more: str) -> int:
     return shapenet_core.main([str(source), str(out), *more])
 
 
-def test_one_zip_or_one_for_each_synset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_zip_or_one_per_synset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     prefixed = {f"ShapeNetCore.v2/{name}": data for name, data in (MODELS | TABLES).items()}
     one = write_zip(tmp_path / "ShapeNetCore.v2.zip", prefixed)
     several = write_folder(tmp_path / "release", TABLES)
@@ -81,13 +81,13 @@ def test_one_zip_or_one_for_each_synset(tmp_path: Path, capsys: pytest.CaptureFi
                 "names": "lamp",
             },
         ]
-        said = capsys.readouterr().err
-        assert f"1 models have no split in all.csv: {PLANE}/bb" in said
-        assert f"1 models of all.csv are missing: {LAMP}/gone" in said
+        printed = capsys.readouterr().err
+        assert f"1 models without a split in all.csv: {PLANE}/bb" in printed
+        assert f"1 models of all.csv missing: {LAMP}/gone" in printed
         assert not list(out.rglob("*.binvox"))
 
 
-def test_textures_are_found_where_they_lie(tmp_path: Path) -> None:
+def test_textures_are_found(tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert run(write_folder(tmp_path / "v2", MODELS | TABLES), out) == 0
     loaded = load(out / f"{PLANE}/aa/models/model_normalized.obj", root=out)
@@ -95,51 +95,51 @@ def test_textures_are_found_where_they_lie(tmp_path: Path) -> None:
     assert not loaded.mesh.notes
 
 
-def test_a_damaged_mesh_leaves_its_model_out_and_a_damaged_texture_does_not(
+def test_a_damaged_mesh_drops_its_model_but_a_damaged_texture_does_not(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = write_zip(tmp_path / "v2.zip", MODELS | TABLES)
     damage(source, OBJ + b"# 1\n")
-    damage(source, picture(3, "PNG"))
+    damage(source, image(3, "PNG"))
     assert run(source, tmp_path / "out") == 0
     assert [row["name"] for row in table(tmp_path / "out/labels.csv")] == ["bb", "cc"]
-    said = capsys.readouterr().err
-    assert f"{PLANE}/aa/models/model_normalized.obj damaged" in said
-    assert f"{LAMP}/cc/images/texture0.png damaged" in said
+    printed = capsys.readouterr().err
+    assert f"{PLANE}/aa/models/model_normalized.obj damaged" in printed
+    assert f"{LAMP}/cc/images/texture0.png damaged" in printed
 
 
-def test_it_goes_on_where_it_stopped(tmp_path: Path) -> None:
+def test_a_second_run_writes_only_missing_files(tmp_path: Path) -> None:
     source, out = write_zip(tmp_path / "v2.zip", MODELS | TABLES), tmp_path / "out"
     assert run(source, out) == 0
     before = files_of(out)
     (out / f"{LAMP}/cc/images/texture0.png").unlink()
     assert run(source, out) == 0
     after = files_of(out)
-    anew = {n for n in after if after[n] != before.get(n)}
-    assert {n for n in anew if not n.endswith(".csv")} <= {f"{LAMP}/cc/images/texture0.png"}
+    rewritten = {n for n in after if after[n] != before.get(n)}
+    assert {n for n in rewritten if not n.endswith(".csv")} <= {f"{LAMP}/cc/images/texture0.png"}
     assert set(after) == set(before)
 
 
-def test_missing_tables_say_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_tables_are_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = write_folder(tmp_path / "v2", MODELS | {"taxonomy.json": TABLES["taxonomy.json"]})
     assert run(source, tmp_path / "out") == 1
-    assert "lacks all.csv, the split of SHREC 2016" in capsys.readouterr().err
+    check_error(capsys, "missing_split", "all.csv")
     assert run(source, tmp_path / "out", "--no-split") == 0
     assert {row["split"] for row in table(tmp_path / "out/labels.csv")} == {""}
     (source / "all.csv").write_text("id;synsetId\n")
     assert run(source, tmp_path / "out2") == 1
-    assert "lacks the columns modelId, split, subSynsetId, synsetId" in capsys.readouterr().err
+    check_error(capsys, "bad_split", "modelId, split, subSynsetId, synsetId")
     (source / "all.csv").write_bytes(SPLIT.replace("gone", "égaré").encode("latin-1"))
     assert run(source, tmp_path / "out2") == 1
-    assert "all.csv is no text in UTF-8" in capsys.readouterr().err
+    check_error(capsys, "not_utf8", "all.csv")
     (source / "all.csv").write_text(SPLIT + "1,2,3,4," + "5" * 200_000)
     assert run(source, tmp_path / "out2") == 1
-    assert "all.csv is damaged (field larger than field limit" in capsys.readouterr().err
+    check_error(capsys, "bad_split", "field larger than field limit")
     (source / "taxonomy.json").write_text("[{}]")
     assert run(source, tmp_path / "out2", "--no-split") == 1
-    assert "taxonomy.json is damaged" in capsys.readouterr().err
+    check_error(capsys, "bad_taxonomy", "taxonomy.json")
     (source / "taxonomy.json").unlink()
     assert run(source, tmp_path / "out2", "--no-split") == 1
-    assert "lacks taxonomy.json" in capsys.readouterr().err
+    check_error(capsys, "missing_labels", "taxonomy.json")
     assert run(write_folder(tmp_path / "other", {"a.obj": OBJ}), tmp_path / "out2") == 1
-    assert "is not ShapeNetCore.v2" in capsys.readouterr().err
+    check_error(capsys, "wrong_data_set")
