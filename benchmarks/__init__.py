@@ -1,3 +1,3 @@
-"""What is measured: `python -m benchmarks GROUP|NAME...`."""
+"""Benchmarks: `python -m benchmarks GROUP|NAME...`."""
 
-import mvretrieval  # noqa: F401 - before numpy, whose threads it keeps from spinning
+import mvretrieval  # noqa: F401 - before numpy: sets a limit on the spinning of its threads

@@ -1,4 +1,4 @@
-"""Run figures, print a line for each, keep the results: `python -m benchmarks [--list] [--full] [--device cuda] GROUP|NAME...`."""
+"""Run benchmarks and store their results: `python -m benchmarks [--list] [--full] [--device cuda] GROUP|NAME...`."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ import torch
 import yaml
 
 from benchmarks import (
+    class_names,
     collection,
     confidence,
     encoding,
     learning,
-    names,
     os3dor,
     pipeline,
     rendering,
@@ -29,81 +29,84 @@ from benchmarks import (
     service,
     tuning,
 )  # fmt: skip
-from benchmarks.figures import Figure, Skipped
+from benchmarks.benchmark import Benchmark, Skipped
 
 RESULTS = Path(__file__).parent / "results.yaml"
-FIGURES: tuple[Figure, ...] = (
-    *collection.FIGURES, *encoding.FIGURES, *learning.FIGURES, *names.FIGURES, *os3dor.FIGURES, *pipeline.FIGURES,
-    *rendering.FIGURES, *searching.FIGURES, *service.FIGURES, *confidence.FIGURES, *tuning.FIGURES,
+BENCHMARKS: tuple[Benchmark, ...] = (
+    *collection.BENCHMARKS, *encoding.BENCHMARKS, *learning.BENCHMARKS, *class_names.BENCHMARKS, *os3dor.BENCHMARKS,
+    *pipeline.BENCHMARKS,
+    *rendering.BENCHMARKS, *searching.BENCHMARKS, *service.BENCHMARKS, *confidence.BENCHMARKS, *tuning.BENCHMARKS,
 )  # fmt: skip
 
 
 def main() -> int:
-    """Measure what is named."""
+    """Run the named benchmarks."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", help="groups or figures")
-    parser.add_argument("--list", action="store_true", help="list all figures and end")
+    parser.add_argument("names", nargs="*", help="groups or benchmarks")
+    parser.add_argument("--list", action="store_true", help="list all benchmarks")
     parser.add_argument("--dry", action="store_true", help="do not write results.yaml")
     parser.add_argument(
-        "--full", action="store_true", help="also those of a group that take long: a million objects and more"
+        "--full", action="store_true", help="also the long benchmarks of a group: a million objects and more"
     )
     parser.add_argument(
-        "--device", choices=("cpu", "cuda"), default="cpu", help="cuda: those of a group that need a GPU"
+        "--device", choices=("cpu", "cuda"), default="cpu", help="cuda: the benchmarks of a group that need a GPU"
     )
     options = parser.parse_args()
     if options.list or not options.names:
-        for figure in FIGURES:
-            print(f"{figure.group:<12}{figure.name:<26}{_shown(figure.targets, figure):<38}{figure.what}")
+        for benchmark in BENCHMARKS:
+            print(
+                f"{benchmark.group:<12}{benchmark.name:<26}{_shown(benchmark.targets, benchmark):<38}{benchmark.what}"
+            )
         return 0 if options.list else 2
-    known = {figure.name for figure in FIGURES} | {figure.group for figure in FIGURES}
+    known = {benchmark.name for benchmark in BENCHMARKS} | {benchmark.group for benchmark in BENCHMARKS}
     unknown = [name for name in options.names if name not in known]
     if unknown:
-        print(f"no figure or group {', '.join(unknown)}; --list names them", file=sys.stderr)
+        print(f"unknown benchmark or group {', '.join(unknown)}; --list names them", file=sys.stderr)
         return 2
     chosen = [
         f
-        for f in FIGURES
+        for f in BENCHMARKS
         if f.name in options.names
         or (f.group in options.names and f.device == options.device and (options.full or not f.full))
     ]
-    for figure in chosen:
-        _run(figure, keep=not options.dry)
+    for benchmark in chosen:
+        _run(benchmark, store=not options.dry)
     return 0
 
 
-def _run(figure: Figure, keep: bool) -> None:
+def _run(benchmark: Benchmark, store: bool) -> None:
     started = time.monotonic()
     commit = _commit()
     values: dict[str, float] = {}
     try:
-        values = figure.measure()
-        state, note = figure.state(values), ""
+        values = benchmark.measure()
+        state, note = benchmark.state(values), ""
     except Skipped as reason:
         state, note = "skipped", str(reason)
     shown = ", ".join(f"{name} {value:.4g}" for name, value in values.items()) or "-"
-    line = " ".join(part for part in (figure.name, shown, _shown(figure.targets, figure), state) if part)
+    line = " ".join(part for part in (benchmark.name, shown, _shown(benchmark.targets, benchmark), state) if part)
     print(line + (f" ({note})" if note else ""), flush=True)
-    if keep and state != "skipped":
-        _keep(figure, values, state, time.monotonic() - started, commit)
+    if store and state != "skipped":
+        _store(benchmark, values, state, time.monotonic() - started, commit)
 
 
-def _shown(targets: Mapping[str, float], figure: Figure) -> str:
-    sign = "<=" if figure.at_most else ">="
+def _shown(targets: Mapping[str, float], benchmark: Benchmark) -> str:
+    sign = "<=" if benchmark.at_most else ">="
     return ", ".join(f"{name} {sign} {target:g}" for name, target in targets.items())
 
 
-def _keep(figure: Figure, values: Mapping[str, float], state: str, seconds: float, commit: str) -> None:
-    """Put a result into results.yaml, in the place of the figure's earlier one."""
+def _store(benchmark: Benchmark, values: Mapping[str, float], state: str, seconds: float, commit: str) -> None:
+    """Store a result in results.yaml, replacing the earlier one."""
     results: dict[str, Any] = yaml.safe_load(RESULTS.read_text()) if RESULTS.exists() else {}
     results = results or {}
-    results[figure.name] = {
-        "group": figure.group,
-        "what": figure.what,
+    results[benchmark.name] = {
+        "group": benchmark.group,
+        "what": benchmark.what,
         "value": {name: round(float(value), 4) for name, value in values.items()},
-        "target": dict(figure.targets),
-        "direction": "at most" if figure.at_most else "at least",
+        "target": dict(benchmark.targets),
+        "direction": "at most" if benchmark.at_most else "at least",
         "state": state,
-        "command": f"python -m benchmarks {figure.name}",
+        "command": f"python -m benchmarks {benchmark.name}",
         "commit": commit,
         "date": datetime.now(timezone.utc).date().isoformat(),
         "seconds": round(seconds),

@@ -1,7 +1,7 @@
-"""What each part gives: `python -m benchmarks.ablation > docs/ablation.md`.
+"""Ablation of the adapter: `python -m benchmarks.ablation > docs/ablation.md`.
 
-PSB, shared MobileNetV2. One line is one change; means and deviations over five seeds. All runs of a table take as many
-steps as the held-out classes chose for the default, so that lines differ by what they name.
+PSB, shared MobileNetV2. Each row is one change; means and deviations over five seeds. All rows of a table use the number of
+steps that was chosen for the default by cross-validation, so that they differ only in the change.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.learning import MATCH_WEIGHT, all_matches, chosen, expanded_scores, mixed, smoothed_scores
+from benchmarks.learning import MATCH_WEIGHT, all_matches, augmented_scores, chosen, expanded_scores, mixed
 from benchmarks.model_soup import average
 from benchmarks.psb import DODECAHEDRON, SEEDS, STYLES, Psb, psb, spread
 from mvretrieval.evaluation.transductive import Method, transductive
@@ -31,8 +31,8 @@ TRAINED: dict[str, TrainConfig] = {
     "AdaM, the default": TrainConfig(),
     "without instance scores": TrainConfig(network=replace(ADAM, instance_scores=False)),
     "without direction scores": TrainConfig(network=replace(ADAM, dataset_scores="none")),
-    "without any scores: mean and linear layer": TrainConfig(network=NetworkConfig(kind="mean")),
-    "without the linear layer: scores alone": TrainConfig(network=replace(ADAM, linear=False)),
+    "without scores: mean and linear layer": TrainConfig(network=NetworkConfig(kind="mean")),
+    "without the linear layer: scores only": TrainConfig(network=replace(ADAM, linear=False)),
     "scores by slot": TrainConfig(network=replace(ADAM, dataset_scores="slots")),
     "mean of two softmaxes": TrainConfig(network=replace(ADAM, average_softmaxes=True)),
     "residual ratio 0.5": TrainConfig(network=replace(ADAM, residual=0.5)),
@@ -41,7 +41,7 @@ TRAINED: dict[str, TrainConfig] = {
     "chunk-and-adapt": TrainConfig(network=NetworkConfig(kind="chunk")),
     "without whitening": TrainConfig(whiten=0),
     "whitened to 256": TrainConfig(whiten=256),
-    "all views always shown": TrainConfig(min_views=0),
+    "no view dropout": TrainConfig(min_views=0),
     "multi-similarity loss": TrainConfig(loss="multi-similarity"),
     "prototypes loss": TrainConfig(loss="prototypes"),
 }
@@ -50,7 +50,7 @@ Row = dict[str, float]
 
 def main() -> None:
     """Print the tables."""
-    print("# What each part gives\n")
+    print("# Ablation\n")
     print(_intro())
     p = psb()
     print(
@@ -70,34 +70,34 @@ def main() -> None:
 
 def _styles() -> None:
     p, steps = psb(STYLES, DODECAHEDRON), chosen(STYLES, DODECAHEDRON).steps
-    print(f"\n## Several styles ({STYLES}) from the {DODECAHEDRON}, and search with more than one vector\n")
+    print(f"\n## Several styles ({STYLES}) on the {DODECAHEDRON}, with augmentation and re-ranking\n")
     print(f"Twenty views; steps chosen on held-out classes: {steps}.\n")
-    _head("adding, line by line")
+    _head("cumulative, row by row")
     untrained = _untrained(p, 512, NetworkConfig(kind="mean", linear=False))
     _line("mean of whitened views", [p.mean_ap(p.vectors(untrained))])
     adapters = _trained(p, TrainConfig(max_steps=steps))
     vectors = [p.vectors(adapter) for adapter in adapters]
     plain_mean = _trained(p, TrainConfig(network=NetworkConfig(kind="mean"), max_steps=steps))
     _line("mean and linear layer for each style", [p.mean_ap(p.vectors(adapter)) for adapter in plain_mean])
-    _line("AdaM for each style instead", [p.mean_ap(own) for own in vectors])
-    only_smoothed = [smoothed_scores(own) for own in vectors]
-    _line("smoothing: 3 neighbours, power 1", [p.of_scores(scores) for scores in only_smoothed])
+    _line("AdaM for each style", [p.mean_ap(own) for own in vectors])
+    augmented = [augmented_scores(own) for own in vectors]
+    _line("database-side augmentation: 3 neighbours, alpha 1", [p.of_scores(scores) for scores in augmented])
     both = [expanded_scores(own) for own in vectors]
-    _line("query expansion: 5 neighbours, power 3", [p.of_scores(scores) for scores in both])
+    _line("query expansion: 5 neighbours, alpha 3", [p.of_scores(scores) for scores in both])
     matches = [all_matches(p, adapter) for adapter in adapters]
     _line(
-        f"views matched, share {MATCH_WEIGHT}",
+        f"late interaction, weight {MATCH_WEIGHT}",
         [p.of_scores(mixed(scores, match)) for scores, match in zip(both, matches, strict=True)],
     )
-    print("\nWithout smoothing and expansion:\n")
+    print("\nWithout augmentation and expansion:\n")
     _head("change")
     plain = [own @ own.T for own in vectors]
-    _line("views matched, share 0.5", [p.of_scores(mixed(s, m, 0.5)) for s, m in zip(plain, matches, strict=True)])
-    _line("views matched alone", [p.of_scores(match) for match in matches])
+    _line("late interaction, weight 0.5", [p.of_scores(mixed(s, m, 0.5)) for s, m in zip(plain, matches, strict=True)])
+    _line("late interaction alone", [p.of_scores(match) for match in matches])
     raw = all_matches(p, untrained)
-    _line("views matched alone, untrained", [p.of_scores(raw)])
-    print("\n## Transductive: whole query batches at once, only in evaluation\n")
-    print("From AdaM's vectors in several styles; the graph spans the objects of the set that is evaluated.\n")
+    _line("late interaction alone, untrained", [p.of_scores(raw)])
+    print("\n## Transductive: whole query batches, only in evaluation\n")
+    print("From AdaM's vectors in several styles; the graph spans the objects of the evaluated set.\n")
     _head("method")
     methods: tuple[Method, ...] = ("k-reciprocal", "propagation")
     for method in methods:
@@ -128,7 +128,7 @@ def _trained(p: Psb, config: TrainConfig) -> list[Adapter]:
 def _intro() -> str:
     return (
         "PSB, MobileNetV2; mAP, leave one out. Unseen: the 71 test classes without a training object; whole: the "
-        "905 test objects. Mean and sample deviation over five seeds. Made by `python -m benchmarks.ablation`.\n"
+        "905 test objects. Mean and sample deviation over five seeds. Written by `python -m benchmarks.ablation`.\n"
     )
 
 

@@ -1,4 +1,4 @@
-"""Figures of the group `collection`: retrieval on PSB, robustness, and what indexing costs."""
+"""Benchmarks of the group `collection`: retrieval on PSB, robustness, and cost of indexing."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import data
+from benchmarks.benchmark import Benchmark, Skipped
 from benchmarks.commands import MVR, fresh, mvr, mvr_with_memory
-from benchmarks.figures import Figure, Skipped
 from benchmarks.pipeline import over_plain_loop
 from mvretrieval.store.store import Store
 
@@ -22,7 +22,7 @@ HERE = Path(__file__).parent
 
 @cache
 def _psb_index(name: str, *options: str) -> tuple[Path, dict[str, Any], float]:
-    """Collection of all of PSB, the report of its making, and the peak memory in bytes. Made once a run."""
+    """A collection of all of PSB, the indexing report, and the peak memory in bytes. Built once per run."""
     psb = data.meshes("psb")
     folder = fresh(name)
     report, peak = mvr_with_memory("index", folder, psb, "--labels", psb / "labels.csv", *options)
@@ -56,7 +56,7 @@ def psb_mobilenet_whitened() -> dict[str, float]:
 
 
 def psb_styles() -> dict[str, float]:
-    """Clay, depth and normals, each whitened by itself, on the unseen classes."""
+    """Clay, depth and normals, each whitened separately, on the unseen classes."""
     folder, _, _ = _psb_index(
         "psb-styles", "--encoder", data.mobilenet(), "--styles", "clay,depth,normal",
         "--whiten", "256", "--fit-where", "split = 'train'",
@@ -82,12 +82,12 @@ def psb_failures() -> dict[str, float]:
 
 
 def index_rate() -> dict[str, float]:
-    """Rate of `mvr index` over that of the plain loop."""
+    """Ratio of the rates of `mvr index` and the plain loop."""
     return over_plain_loop("mobilenet", data.mobilenet())
 
 
 def index_memory() -> dict[str, float]:
-    """Peak memory at 1809 meshes over that at 300, the twenty largest files among both."""
+    """Ratio of the peak memory for 1809 and for 300 meshes; both include the twenty largest files."""
     _, _, large = _psb_index("psb-builtin", "--encoder", "builtin:")
     few = data.fixed_psb(300, with_largest=20)
     _, small = mvr_with_memory("index", fresh("index-memory"), few, "--encoder", "builtin:")
@@ -105,7 +105,7 @@ def demo_seconds() -> dict[str, float]:
     subprocess.run(["git", "clone", "--quiet", str(root), str(clone)], check=True)
     (clone / ".venv").symlink_to(root / ".venv")
     os.utime(ready)
-    # The environment's own mvretrieval is this checkout; the path puts the clone's before it.
+    # The environment has this checkout installed; PYTHONPATH makes the clone take precedence.
     environment = os.environ | {"PYTHONPATH": f"{clone}:{clone / 'render'}"}
     without_network = ["unshare", "--net"] if os.geteuid() == 0 and shutil.which("unshare") else []
     started = time.monotonic()
@@ -116,19 +116,19 @@ def demo_seconds() -> dict[str, float]:
     return {"seconds": seconds}
 
 
-def _figure(name: str, what: str, measure: Any, at_most: bool = False, **targets: float) -> Figure:
-    return Figure(name, "collection", what, targets, measure, at_most)
+def _benchmark(name: str, what: str, measure: Any, at_most: bool = False, **targets: float) -> Benchmark:
+    return Benchmark(name, "collection", what, targets, measure, at_most)
 
 
-FIGURES = (
-    _figure(
+BENCHMARKS = (
+    _benchmark(
         "psb-mobilenet", "PSB test split, MobileNetV2, default describer", psb_mobilenet, NN=0.75, FT=0.50, mAP=0.545
     ),
-    _figure("psb-failures", "PSB meshes not indexed, of 1809", psb_failures, at_most=True, failures=0),
-    _figure("psb-mobilenet-whitened", "the same whitened to 256, unseen classes", psb_mobilenet_whitened, mAP=0.615),
-    _figure("psb-styles", "clay, depth, normal, each whitened, unseen classes", psb_styles, mAP=0.645),
-    _figure("psb-builtin", "PSB test split, builtin:", psb_builtin, NN=0.62, FT=0.36, mAP=0.385),
-    _figure("index-rate", "mvr index over the plain loop, 200 PSB meshes", index_rate, ratio=1.5),
-    _figure("index-memory", "peak memory at 1809 meshes over that at 300", index_memory, at_most=True, ratio=1.1),
-    _figure("demo-seconds", "make demo from a fresh clone", demo_seconds, at_most=True, seconds=180),
+    _benchmark("psb-failures", "PSB meshes not indexed, of 1809", psb_failures, at_most=True, failures=0),
+    _benchmark("psb-mobilenet-whitened", "the same whitened to 256, unseen classes", psb_mobilenet_whitened, mAP=0.615),
+    _benchmark("psb-styles", "clay, depth, normal, each whitened, unseen classes", psb_styles, mAP=0.645),
+    _benchmark("psb-builtin", "PSB test split, builtin:", psb_builtin, NN=0.62, FT=0.36, mAP=0.385),
+    _benchmark("index-rate", "mvr index over the plain loop, 200 PSB meshes", index_rate, ratio=1.5),
+    _benchmark("index-memory", "peak memory at 1809 meshes over that at 300", index_memory, at_most=True, ratio=1.1),
+    _benchmark("demo-seconds", "make demo from a fresh clone", demo_seconds, at_most=True, seconds=180),
 )

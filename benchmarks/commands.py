@@ -1,4 +1,4 @@
-"""The command line as a user runs it, measured from outside."""
+"""Run commands and scripts in processes of their own, and measure them."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ MVR = [sys.executable, "-m", "mvretrieval"]
 
 
 def mvr(*arguments: str | Path) -> dict[str, Any]:
-    """Run a command with --json and return its object; what it says goes to stderr."""
+    """Run a command with --json and return its object; notices go to stderr."""
     done = subprocess.run([*MVR, *map(str, arguments), "--json"], check=True, stdout=subprocess.PIPE, text=True)
     result: dict[str, Any] = json.loads(done.stdout)
     return result
 
 
 def script(name: str, *arguments: object, env: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """What a script of this package prints as its last line, a JSON object, from a process of its own.
+    """Run a script of this package, and return the JSON object on its last output line.
 
     Raises:
-        RuntimeError: it failed, with the end of what it said.
+        RuntimeError: it failed; the message has the end of its stderr.
     """
     done = subprocess.run(
         [sys.executable, "-m", f"benchmarks.{name}", *map(str, arguments)],
         capture_output=True, text=True, check=False, cwd=Path(__file__).parent.parent, env=os.environ | dict(env or {}),
     )  # fmt: skip
     if done.returncode:
-        raise RuntimeError(f"benchmarks.{name} failed: {done.stderr.strip()[-2000:] or 'it said nothing'}")
+        raise RuntimeError(f"benchmarks.{name} failed: {done.stderr.strip()[-2000:] or 'no output'}")
     result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     return result
 
 
 def seconds_of(*command: str | Path) -> float:
-    """Wall time of a whole process, its start included; what it prints is dropped.
+    """Wall time of a whole process including its start; output is discarded.
 
     Raises:
         CalledProcessError: it failed.
@@ -56,7 +56,7 @@ def seconds_of(*command: str | Path) -> float:
 
 
 def milliseconds(times: int, *steps: Callable[[int], object]) -> list[float]:
-    """Median time of each step, called in turn with 0, 1, ... after one call to warm up."""
+    """Median time of each step, called in turn with 0, 1, ... after one warm-up call."""
     taken: list[list[float]] = [[] for _ in steps]
     for i in range(-1, times):
         for own, step in zip(taken, steps, strict=True):
@@ -68,7 +68,7 @@ def milliseconds(times: int, *steps: Callable[[int], object]) -> list[float]:
 
 
 def mvr_with_memory(*arguments: str | Path) -> tuple[dict[str, Any], float]:
-    """Run a command; its object, and the largest sum of proportional memory in bytes over it and its children."""
+    """Run a command; returns its object, and the peak of the proportional memory of it and its children in bytes."""
     process = subprocess.Popen([*MVR, *map(str, arguments), "--json"], stdout=subprocess.PIPE, text=True)
     peak = 0.0
     done = threading.Event()
@@ -96,7 +96,7 @@ def mvr_with_memory(*arguments: str | Path) -> tuple[dict[str, Any], float]:
 
 
 def fresh(name: str) -> Path:
-    """A folder of that name under benchmarks/work that is not there yet."""
+    """An empty path of that name under benchmarks/work; an existing folder is deleted."""
     folder = data.WORK / name
     if folder.exists():
         shutil.rmtree(folder)

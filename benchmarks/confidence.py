@@ -1,7 +1,7 @@
-"""Figures of confidence, in the group `service`: whether it is right, and whether it tells that there is nothing alike.
+"""Benchmarks of confidence, group `service`: calibration error, and detection of queries from absent classes.
 
-MobileNetV2 on PSB. A collection of the train split alone is calibrated by its labels; what it learnt is then asked of classes
-that it never saw. Here confidences are computed from matrices of cosines; that searching gives the same is tested.
+MobileNetV2 on PSB. The calibration is fitted on the train split by its labels, and evaluated on unseen classes. Confidences are
+computed from cosine matrices; the tests check that searching gives the same.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.benchmark import Benchmark
 from benchmarks.commands import MVR, fresh
-from benchmarks.figures import Figure
 from benchmarks.psb import folder, psb
 from mvretrieval.api import Collection
 from mvretrieval.confidence.calibration import calibration_of
@@ -30,18 +30,19 @@ _WHITEN = ("--whiten", "256", "--fit-where", "split = 'train'")
 
 
 def calibration_error() -> dict[str, float]:
-    """Expected calibration error (15 bins) on the first ten hits of each object of the 71 unseen test classes among the others.
+    """Expected calibration error (15 bins) on the top ten hits of each object of the 71 unseen test classes.
 
-    `ece`: the default describer, asked with objects. `pictures`: asked with one to three views of each. `cosine`: a map from the
-    plain cosine alone, for comparison. `whitened`: to 256 dimensions. `among_all`: unseen objects ask the collection of all 1,809.
-    `adapter`: AdaM learnt from half of the train classes, calibrated on the other half; `adapter_met`: on those it learnt from.
+    `ece`: the default describer, object queries. `images`: queries with one to three views of an object. `cosine`: a map from
+    the cosine only, for comparison. `whitened`: to 256 dimensions. `among_all`: unseen objects as queries to the collection of
+    all 1,809. `adapter`: AdaM trained on half of the train classes, calibrated on the other half; `adapter_seen`: calibrated on
+    the classes it was trained on.
     """
     labels, unseen = np.array(psb().features.labels), psb().unseen
-    vectors, curve, pictures = _calibrated("raw")
+    vectors, curve, image_curve = _calibrated("raw")
     white, white_curve, _ = _calibrated("whitened", *_WHITEN)
     found = {
         "ece": _error(curve, vectors[unseen], labels[unseen]),
-        "pictures": _error_of_pictures(pictures, unseen),
+        "images": _error_of_images(image_curve, unseen),
         "cosine": _error(_plain(vectors[psb().train], labels[psb().train]), vectors[unseen], labels[unseen]),
         "whitened": _error(white_curve, white[unseen], labels[unseen]),
         "among_all": _error(curve, vectors, labels, unseen),
@@ -52,12 +53,11 @@ def calibration_error() -> dict[str, float]:
 
 
 def refuse_absent() -> dict[str, float]:
-    """Objects of the test split ask the others, once with their own class there and once without it.
+    """Test objects as queries to the others, with and without their own class in the collection.
 
-    `auroc`: how often the first hit of a question whose class is there is surer than that of one whose class is not.
-    `auroc_cosine`: the same by the plain cosine. `whitened`, `whitened_cosine`: to 256 dimensions. `unseen`, `unseen_whitened`: the
-    71 unseen classes alone. `refused_50`: questions without their class that --min-confidence 0.5 answers with nothing;
-    `lost_50`: those with it.
+    `auroc`: of the first hit's confidence, for class present against absent. `auroc_cosine`: the same for the cosine.
+    `whitened`, `whitened_cosine`: to 256 dimensions. `unseen`, `unseen_whitened`: only the 71 unseen classes. `refused_50`:
+    fraction of queries from an absent class without a hit at --min-confidence 0.5; `lost_50`: the same for a present class.
     """
     labels, test, unseen = np.array(psb().features.labels), psb().whole, psb().unseen
     vectors, curve, _ = _calibrated("raw")
@@ -76,8 +76,8 @@ def refuse_absent() -> dict[str, float]:
 
 @cache
 def _calibrated(name: str, *reindex: str) -> tuple[_Vectors, Curve, Curve]:
-    """Vectors of all of PSB, and what a collection of the train split's objects learns by its labels: for objects, for pictures."""
-    path = fresh(f"sure-{name}")
+    """Vectors of all of PSB, and the curves fitted on the train split: for object queries and for image queries."""
+    path = fresh(f"confidence-{name}")
     shutil.copytree(folder(), path)
     if reindex:
         _mvr("reindex", path, *reindex)
@@ -88,25 +88,25 @@ def _calibrated(name: str, *reindex: str) -> tuple[_Vectors, Curve, Curve]:
 
 
 def _adapted() -> dict[str, tuple[_Vectors, Curve]]:
-    """The same with an adapter that has learnt from half of the classes, calibrated on the others and on its own."""
+    """The same with an adapter trained on half of the classes, calibrated on the others and on its own."""
     p = psb()
     labels = np.array(p.features.labels)
     classes = np.unique(labels[p.train])
     half = np.random.default_rng(0).permutation(classes)[: len(classes) // 2]
-    met = p.train & np.isin(labels, half)
-    path = fresh("sure-adapter")
+    trained_on = p.train & np.isin(labels, half)
+    path = fresh("confidence-adapter")
     shutil.copytree(folder(), path)
     with Collection.open(path, write=True) as collection:
-        collection.repool(collection.describer.with_adapter(p.learn(TrainConfig(), met)))
+        collection.repool(collection.describer.with_adapter(p.learn(TrainConfig(), trained_on)))
         row_ids = collection.store.select(None).tolist()
         with collection.store.transaction():
-            for row_id, own in zip(row_ids, met.tolist(), strict=True):
-                collection.store.set_metadata(row_id, {"met": int(own)})
+            for row_id, own in zip(row_ids, trained_on.tolist(), strict=True):
+                collection.store.set_metadata(row_id, {"trained_on": int(own)})
     vectors = _vectors(path)
     _mvr("remove", path, "--where", "split = 'test'")
     found = {}
-    for name, where in (("adapter", "met = 0"), ("adapter_met", "met = 1")):
-        copy = fresh(f"sure-{name}-alone")
+    for name, where in (("adapter", "trained_on = 0"), ("adapter_seen", "trained_on = 1")):
+        copy = fresh(f"confidence-{name}-alone")
         shutil.copytree(path, copy)
         _mvr("remove", copy, "--where", f"not ({where})")
         _mvr("calibrate", copy, "--by", "label")
@@ -119,20 +119,20 @@ def _mvr(command: str, path: Path, *options: str) -> None:
 
 
 def _vectors(path: Path) -> _Vectors:
-    """In the order of `psb().features`."""
+    """Vectors in the order of `psb().features`."""
     with Collection.open(path) as collection:
         return original_vectors(collection.store, collection.store.select(None).tolist())[1]
 
 
-def _curve(path: Path, asking: str = "objects") -> Curve:
+def _curve(path: Path, modality: str = "objects") -> Curve:
     with Collection.open(path) as collection:
         calibration = calibration_of(collection.store)
     assert calibration is not None
-    return calibration.curves[asking]
+    return calibration.curves[modality]
 
 
 def _plain(vectors: _Vectors, labels: NDArray[np.str_]) -> Curve:
-    """The map from cosines alone: the better one of logistic and isotonic by the same rule."""
+    """The map from cosines only: the better of logistic and isotonic by the same rule."""
     from mvretrieval.confidence.fit import Asked, fit_curve
 
     cosines, same, _ = _hits(vectors, labels, np.ones(len(labels), bool), HITS)
@@ -142,38 +142,40 @@ def _plain(vectors: _Vectors, labels: NDArray[np.str_]) -> Curve:
 
 
 def _hits(
-    vectors: _Vectors, labels: NDArray[np.str_], asking: NDArray[np.bool_], k: int, without_own: bool = False
+    vectors: _Vectors, labels: NDArray[np.str_], queries: NDArray[np.bool_], k: int, without_own: bool = False
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.float64]]:
-    """Cosines (Q, k) of the first hits, whether they are of the same class, and heights (Q,); itself is no hit.
+    """Cosines (Q, k) of the top hits, whether they have the class of the query, and cohort means (Q,). The query is no hit.
 
     Args:
         vectors: (N, D) of the collection.
         labels: N.
-        asking: (N,) who asks.
-        k: hits.
-        without_own: take the question's class out of the collection first.
+        queries: (N,) bool, objects used as queries.
+        k: number of hits.
+        without_own: exclude the class of the query from the collection.
     """
-    cosines, same, heights = [], [], []
-    for i in np.flatnonzero(asking):
+    cosines, same, cohort_means = [], [], []
+    for i in np.flatnonzero(queries):
         there = labels != labels[i] if without_own else np.arange(len(labels)) != i
         own = vectors[there] @ vectors[i]
         order = np.argsort(-own, kind="stable")
         size = len(own) + (0 if without_own else 1)
-        heights.append(own[order[: cohort_size(size)]].mean())
+        cohort_means.append(own[order[: cohort_size(size)]].mean())
         cosines.append(own[order[:k]])
         same.append(labels[there][order[:k]] == labels[i])
-    return np.stack(cosines), np.stack(same), np.array(heights, np.float64)
+    return np.stack(cosines), np.stack(same), np.array(cohort_means, np.float64)
 
 
-def _error(curve: Curve, vectors: _Vectors, labels: NDArray[np.str_], asking: NDArray[np.bool_] | None = None) -> float:
-    asking = np.ones(len(labels), bool) if asking is None else asking
-    cosines, same, heights = _hits(vectors, labels, asking, HITS)
-    return expected_calibration_error(curve(cosines, heights[:, None]).ravel(), same.ravel())
+def _error(
+    curve: Curve, vectors: _Vectors, labels: NDArray[np.str_], queries: NDArray[np.bool_] | None = None
+) -> float:
+    queries = np.ones(len(labels), bool) if queries is None else queries
+    cosines, same, cohort_means = _hits(vectors, labels, queries, HITS)
+    return expected_calibration_error(curve(cosines, cohort_means[:, None]).ravel(), same.ravel())
 
 
-def _error_of_pictures(curve: Curve, unseen: NDArray[np.bool_]) -> float:
-    """Of pictures asked of a collection of the unseen classes alone, as calibrating would ask it."""
-    path = fresh("sure-unseen")
+def _error_of_images(curve: Curve, unseen: NDArray[np.bool_]) -> float:
+    """Error of image queries to a collection of the unseen classes only, drawn as in calibration."""
+    path = fresh("confidence-unseen")
     shutil.copytree(folder(), path)
     with Collection.open(path, write=True) as collection:
         collection.remove(*[name for name, kept in zip(psb().features.ids, unseen.tolist(), strict=True) if not kept])
@@ -186,13 +188,13 @@ def _error_of_pictures(curve: Curve, unseen: NDArray[np.bool_]) -> float:
 def _first(
     curve: Curve, vectors: _Vectors, labels: NDArray[np.str_]
 ) -> tuple[tuple[NDArray[np.float64], NDArray[np.float64]], tuple[NDArray[np.float64], NDArray[np.float64]]]:
-    """Confidences and cosines of first hits, with the question's class and without it."""
+    """Confidences and cosines of first hits, with and without the class of the query."""
     names, counts = np.unique(labels, return_counts=True)
-    asking = np.isin(labels, names[counts > 1])
+    queries = np.isin(labels, names[counts > 1])
     found = []
     for without_own in (False, True):
-        cosines, _, heights = _hits(vectors, labels, asking, 1, without_own)
-        found.append((curve(cosines[:, 0], heights), cosines[:, 0].astype(np.float64)))
+        cosines, _, cohort_means = _hits(vectors, labels, queries, 1, without_own)
+        found.append((curve(cosines[:, 0], cohort_means), cosines[:, 0].astype(np.float64)))
     return found[0], found[1]
 
 
@@ -208,8 +210,8 @@ def _auroc(present: NDArray[np.float64], absent: NDArray[np.float64]) -> float:
     return float(roc_auc_score(truth, np.concatenate([present, absent])))
 
 
-FIGURES = (
-    Figure(
+BENCHMARKS = (
+    Benchmark(
         "calibration-error",
         "service",
         "confidence on unseen classes of PSB",
@@ -217,5 +219,5 @@ FIGURES = (
         calibration_error,
         at_most=True,
     ),
-    Figure("refuse-absent", "service", "the first hit's confidence: class there or not", {}, refuse_absent),
+    Benchmark("refuse-absent", "service", "confidence of the first hit: class present or absent", {}, refuse_absent),
 )

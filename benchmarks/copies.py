@@ -1,4 +1,4 @@
-"""Collections of any size, of real objects again and again."""
+"""Collections of any size, made of copies of real objects."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _MESHES = 200
 
 
 def collection_of(count: int, name: str, encoder: str) -> Path:
-    """Collection of `count` objects, made anew: 200 of PSB and their copies, each copy's vector moved a little.
+    """Build a collection of `count` objects: 200 of PSB, and copies with slightly perturbed vectors.
 
     Args:
-        count: objects.
-        name: of its folder.
+        count: number of objects.
+        name: of the folder.
         encoder: of the collection.
     """
     folder = fresh(name)

@@ -1,4 +1,4 @@
-"""The data sets that figures are measured on, written out once under benchmarks/work, or where MVR_BENCH_WORK says."""
+"""Data sets of the benchmarks, prepared once in benchmarks/work or in the folder MVR_BENCH_WORK."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.figures import Skipped
+from benchmarks.benchmark import Skipped
 
 HERE = Path(__file__).parent
 WORK = Path(os.environ.get("MVR_BENCH_WORK", HERE / "work"))
@@ -22,7 +22,7 @@ def shared() -> Path:
     """Folder of the shared data: MVR_SHARED, or shared/data beside the checkout.
 
     Raises:
-        Skipped: it is not there.
+        Skipped: it does not exist.
     """
     folder = Path(os.environ.get("MVR_SHARED", HERE.parent.parent / "shared" / "data"))
     if not (folder / "materialise.py").is_file():
@@ -71,7 +71,7 @@ def text_embeddings() -> Path:
 
 
 def unseen_classes() -> Path:
-    """File of PSB's test classes that the train split lacks, one a line."""
+    """File with the PSB test classes that are not in the train split, one per line."""
     with (meshes("psb") / "labels.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     seen = {row["label"] for row in rows if row["split"] == "train"}
@@ -82,7 +82,7 @@ def unseen_classes() -> Path:
 
 
 def fixed_psb(count: int, with_largest: int = 0) -> Path:
-    """Folder with `count` PSB meshes, always the same: every n-th by name, the largest files among them if asked."""
+    """Folder with a fixed selection of `count` PSB meshes: every n-th by name, plus the `with_largest` largest files."""
     files = sorted(meshes("psb").rglob("*.off"))
     largest = sorted(files, key=lambda file: file.stat().st_size)[len(files) - with_largest :]
     rest = [file for file in files if file not in largest]
@@ -96,7 +96,7 @@ def fixed_psb(count: int, with_largest: int = 0) -> Path:
 
 
 def clip(architecture: str = "ViT-B-32") -> str:
-    """Encoder id of one of open_clip's with random weights, made once: as fast as a trained one, which is a download away."""
+    """Encoder id of an open_clip model with random weights: as fast as trained weights, without a download."""
     path = WORK / f"{architecture}-random.safetensors"
     if not path.exists():
         import open_clip

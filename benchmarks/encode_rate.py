@@ -1,11 +1,11 @@
 """Images per second of one way of encoding: `python -m benchmarks.encode_rate ours|plain|onnx|peak [...]` prints JSON.
 
-ours ENCODER [DEVICE]         the encoder, bytes to unit vectors
-plain ARCHITECTURE [DEVICE]   open_clip as its own examples use it: float32 on the CPU, bfloat16 on a GPU
-onnx ENCODER                  ONNX Runtime on the encoder's network, from pictures that are normalised already
+ours ENCODER [DEVICE]         our encoder, from bytes to unit vectors
+plain ARCHITECTURE [DEVICE]   open_clip as in its examples: float32 on the CPU, bfloat16 on a GPU
+onnx ENCODER                  ONNX Runtime on the encoder's network, from normalized pixels
 peak DEVICE                   GFLOP/s of the fastest bfloat16 product of two matrices
 
-Each is its best of several rounds and batch sizes: what else the machine does slows all of them down, and not alike.
+Each is the best of several rounds and batch sizes, because other load slows them down by different amounts.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from mvretrieval.encoders.registry import open_encoder
 
 _SIZE = 224
 _ROUNDS, _GPU_ROUNDS = 4, 6
-_SECONDS = 3.0  # at least, or one disturbance covers all rounds
+_SECONDS = 3.0  # minimum, or one disturbance covers all rounds
 _MATRICES = ((1024, 1024, 1024), (2048, 2048, 2048), (2400, 768, 3072), (4096, 4096, 4096), (8192, 8192, 8192))
 
 
-def pictures(device: str) -> NDArray[np.uint8]:
-    """As many as take a second or two."""
+def random_images(device: str) -> NDArray[np.uint8]:
+    """Enough random images for a second or two."""
     count = 64 if device == "cpu" else 4096
     return np.random.default_rng(0).integers(0, 256, (count, _SIZE, _SIZE, 3), np.uint8)
 
 
 def best(run: Callable[[], object], rounds: int = _ROUNDS) -> float:
-    """Seconds of the fastest of some rounds, after one that does not count."""
+    """Seconds of the fastest of several rounds, after a warm-up round."""
     run()
     seconds: list[float] = []
     while len(seconds) < rounds or sum(seconds) < _SECONDS:
@@ -50,22 +50,22 @@ def best(run: Callable[[], object], rounds: int = _ROUNDS) -> float:
 
 
 def ours(encoder_id: str, device: str = "cpu") -> dict[str, float]:
-    """The encoder in its own batches."""
+    """Rate of the encoder in its own batches."""
     encoder = open_encoder(encoder_id, device)
-    images = pictures(device)
+    images = random_images(device)
     seconds = best(lambda: encoder.encode_views(images), _ROUNDS if device == "cpu" else _GPU_ROUNDS)
     return {"images_per_second": len(images) / seconds, "gflop": _gflop(encoder)}
 
 
 def plain(architecture: str, device: str = "cpu") -> dict[str, float]:
-    """A loop over batches of open_clip's model."""
+    """Rate of a loop over batches of the open_clip model."""
     import open_clip
 
     precision = "fp32" if device == "cpu" else "bf16"
     model = open_clip.create_model(architecture, precision=precision, device=device).eval()
     mean, std = (torch.tensor(x).view(1, 3, 1, 1) for x in (model.visual.image_mean, model.visual.image_std))
     kind = next(model.parameters()).dtype
-    images = pictures(device)
+    images = random_images(device)
 
     def loop(size: int) -> None:
         with torch.inference_mode():
@@ -79,13 +79,13 @@ def plain(architecture: str, device: str = "cpu") -> dict[str, float]:
 
 
 def onnx(encoder_id: str) -> dict[str, float]:
-    """All optimisations, as many threads as torch takes; without the bytes' normalisation, which ours has."""
+    """Rate of ONNX Runtime with all optimizations and as many threads as torch; excludes normalization, which ours includes."""
     import onnxruntime
 
     encoder = open_encoder(encoder_id, "cpu", "float32")
     assert isinstance(encoder, NetworkEncoder)
     network = nn.Sequential(encoder.network.get_submodule("features"), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    pixels = encoder.pixels(pictures("cpu")).contiguous()
+    pixels = encoder.pixels(random_images("cpu")).contiguous()
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         path = str(Path(folder) / "network.onnx")
@@ -96,7 +96,7 @@ def onnx(encoder_id: str) -> dict[str, float]:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     theirs = torch.from_numpy(session.run(None, {"x": pixels[:12].numpy()})[0])
-    found = torch.from_numpy(encoder.encode_views(pictures("cpu")[:12]))
+    found = torch.from_numpy(encoder.encode_views(random_images("cpu")[:12]))
     cosine = float(nn.functional.cosine_similarity(theirs, found).min())
     seconds = min(
         best(lambda size=size: [session.run(None, {"x": some.numpy()}) for some in torch.split(pixels, size)])  # type: ignore[misc]
@@ -106,7 +106,7 @@ def onnx(encoder_id: str) -> dict[str, float]:
 
 
 def peak(device: str = "cpu") -> dict[str, float]:
-    """Of what a network could at best reach: both matrices read from where they lie, nothing in between."""
+    """GFLOP/s of plain matrix products, an upper bound for a network."""
     rates = []
     with torch.inference_mode():
         for rows, inner, columns in _MATRICES[: 3 if device == "cpu" else 5]:
@@ -124,22 +124,22 @@ def peak(device: str = "cpu") -> dict[str, float]:
 
 
 def _gflop(encoder: object) -> float:
-    """Multiplications and additions for one picture, as a transformer goes about it; fused convolutions are not counted."""
+    """GFLOP of one image; fused convolutions are not counted."""
     from torch.utils.flop_counter import FlopCounterMode
 
     assert isinstance(encoder, NetworkEncoder)
     fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # whose operations are not counted
+    torch.backends.mha.set_fastpath_enabled(False)  # its operations are not counted
     try:
         with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-            encoder.network(encoder.pixels(pictures("cpu")[:1]))
+            encoder.network(encoder.pixels(random_images("cpu")[:1]))
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
     return float(counter.get_total_flops()) / 1e9
 
 
 def main() -> None:
-    """One of them."""
+    """Run one measurement."""
     ways: dict[str, Callable[..., dict[str, float]]] = {"ours": ours, "plain": plain, "onnx": onnx, "peak": peak}
     print(json.dumps(ways[sys.argv[1]](*sys.argv[2:])))
 

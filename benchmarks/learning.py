@@ -1,8 +1,8 @@
-"""Figures of the group `learning`: what adapters give on PSB, with the shared MobileNetV2, for classes without a label.
+"""Benchmarks of the group `learning`: adapters on PSB with the shared MobileNetV2, for unseen classes.
 
-Every adapter is trained on the train split alone. Values are means over five seeds of the training, `_sd` their sample
-deviations. `unseen`: the 71 test classes that the train split lacks, leave one out among their 536 objects; `whole`: the
-905 objects of the test split.
+Adapters are trained on the train split only. Values are means over five training seeds, `_sd` their sample deviations.
+`unseen`: the 71 test classes that are not in the train split, leave one out among their 536 objects; `whole`: the 905 objects
+of the test split.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import data
+from benchmarks.benchmark import Benchmark
 from benchmarks.commands import MVR, mvr
-from benchmarks.figures import Figure
 from benchmarks.psb import DODECAHEDRON, RING, SEEDS, STYLES, Psb, folder, psb, spread
 from mvretrieval.augmentation import scores_without_query
 from mvretrieval.evaluation.multistage import match_all
@@ -30,27 +30,27 @@ from mvtrain.config import TrainConfig
 from mvtrain.train import Trained, train
 
 TRAIN = "split = 'train'"
-# Chosen on held-out classes of the train split: see NOTES.md.
-smoothed_scores = partial(scores_without_query, k=3, alpha=1.0)
-expanded_scores = partial(smoothed_scores, expand_k=5, expand_alpha=3.0)
+# Parameters chosen on held-out classes of the train split: see NOTES.md.
+augmented_scores = partial(scores_without_query, k=3, alpha=1.0)
+expanded_scores = partial(augmented_scores, expand_k=5, expand_alpha=3.0)
 MATCH_WEIGHT = 0.3
 
 
 @cache
 def chosen(styles: str = "texture", rig: str = RING) -> Trained:
-    """What `mvr train` makes with its defaults, seed 0; held-out classes choose the number of steps."""
+    """The result of `mvr train` with its defaults, seed 0; held-out classes choose the number of steps."""
     p = psb(styles, rig)
     return train(p.features.take(np.flatnonzero(p.train)), TrainConfig())
 
 
 def fixed(styles: str = "texture", rig: str = RING, **changes: Any) -> TrainConfig:
-    """The default with the number of steps that was chosen for the first seed."""
+    """The default configuration with the number of steps chosen for the first seed."""
     return TrainConfig(folds=0, max_steps=chosen(styles, rig).steps, **changes)
 
 
 @cache
 def adapters(styles: str = "texture", rig: str = RING) -> list[Adapter]:
-    """One for each seed. The first chooses the number of steps for all: choosing takes four times as long as training."""
+    """One adapter per seed. Seed 0 chooses the number of steps for all: choosing takes four times as long as training."""
     p = psb(styles, rig)
     return [
         p.adapter(chosen(styles, rig), TrainConfig()),
@@ -60,7 +60,7 @@ def adapters(styles: str = "texture", rig: str = RING) -> list[Adapter]:
 
 @cache
 def vectors(styles: str = "texture", rig: str = RING) -> list[NDArray[np.float32]]:
-    """Of all objects, by each of the adapters."""
+    """Object vectors of all objects, for each adapter."""
     return [psb(styles, rig).vectors(adapter) for adapter in adapters(styles, rig)]
 
 
@@ -69,7 +69,7 @@ def _mean_ap(styles: str = "texture", rig: str = RING) -> dict[str, float]:
 
 
 def adam_clay() -> dict[str, float]:
-    """Defaults of `mvr train` on the default describer; seed 0 is also measured through the commands and has to agree."""
+    """Defaults of `mvr train` on the default describer. Seed 0 is also measured through the commands, and must agree."""
     found = _mean_ap()
     by_command = _by_commands()
     own = psb().mean_ap(vectors()[0])
@@ -80,7 +80,7 @@ def adam_clay() -> dict[str, float]:
 
 
 def _by_commands() -> dict[str, float]:
-    """`mvr train`, `mvr reindex`, `mvr eval`: what a user types."""
+    """The same by `mvr train`, `mvr reindex` and `mvr eval`."""
     out, copy = data.WORK / "adapter-clay", data.WORK / "adapted-clay"
     mvr("train", folder(), "--by", "label", "--where", TRAIN, "--out", out, "--overwrite")
     subprocess.run(["rm", "-rf", str(copy)], check=True)
@@ -91,14 +91,14 @@ def _by_commands() -> dict[str, float]:
 
 
 def adam_styles() -> dict[str, float]:
-    """The same in several styles and twenty views, each style with its own AdaM, concatenated."""
+    """Several styles and twenty views, each style with its own AdaM, concatenated."""
     return _mean_ap(STYLES, DODECAHEDRON)
 
 
 def all_inductive() -> dict[str, float]:
-    """Styles, AdaM, smoothing over all 1809 objects, query expansion, views matched: one query at a time.
+    """Styles, AdaM, database-side augmentation over all 1809 objects, query expansion, late interaction; one query at a time.
 
-    The query is in nobody's smoothed vector, as if it were not in the collection.
+    The query contributes to no augmented vector, as if it were not in the collection.
     """
     p, rows = psb(STYLES, DODECAHEDRON), []
     for adapter, own in zip(adapters(STYLES, DODECAHEDRON), vectors(STYLES, DODECAHEDRON), strict=True):
@@ -110,22 +110,22 @@ def all_inductive() -> dict[str, float]:
 def mixed(
     cosines: NDArray[np.float32], matches: NDArray[np.float32], weight: float = MATCH_WEIGHT
 ) -> NDArray[np.float32]:
-    """Scores as `mvr search --match-views` gives them."""
+    """Scores of the re-ranking by late interaction in `mvr search`."""
     return np.asarray((1 - weight) * cosines + weight * matches, np.float32)
 
 
 def all_matches(p: Psb, adapter: Adapter) -> NDArray[np.float32]:
-    """(N, N) view matches of the adapted views."""
+    """(N, N) late-interaction scores of the adapted views."""
     n = len(p.features)
     parts = [adapter.adapt_views(p.features.views[i : i + 256].astype(np.float32)) for i in range(0, n, 256)]
     return match_all(np.concatenate(parts), p.features.mask)
 
 
 def fewer_views() -> dict[str, float]:
-    """Loss of unseen mAP when every object, asking or found, is described by every second view.
+    """Loss of unseen mAP when every object, query or gallery, has every second view only.
 
-    `loss`: mean over the two halves of the ring; `first` and `second`: each; `asking`: when only the one who asks has six
-    views and those who are found have twelve, mean over the halves.
+    `loss`: mean over the two halves of the ring; `first` and `second`: each half; `query only`: six views for the query and
+    twelve for the gallery, mean over the halves.
     """
     p, rows = psb(), []
     n_views = p.features.mask.shape[1]
@@ -133,8 +133,8 @@ def fewer_views() -> dict[str, float]:
         full = p.mean_ap(own)["unseen"]
         halves = [p.vectors(adapter, _half(p.features.mask, np.arange(n_views) % 2 == start)) for start in (0, 1)]
         first, second = (full - p.mean_ap(half)["unseen"] for half in halves)
-        asking = np.mean([full - p.of_scores(half @ own.T)["unseen"] for half in halves])
-        rows.append({"loss": (first + second) / 2, "first": first, "second": second, "asking": float(asking)})
+        query_only = np.mean([full - p.of_scores(half @ own.T)["unseen"] for half in halves])
+        rows.append({"loss": (first + second) / 2, "first": first, "second": second, "query only": float(query_only)})
     return spread(rows)
 
 
@@ -144,22 +144,22 @@ def _half(mask: NDArray[np.bool_], kept: NDArray[np.bool_]) -> NDArray[np.bool_]
 
 
 def weights_matter() -> dict[str, float]:
-    """Learnt view weights against equal ones under the same loop and seeds, by rig: difference of unseen mAP."""
+    """Learned against equal view weights with the same training and seeds, by rig: difference of unseen mAP."""
     found: dict[str, float] = {}
     for rig in ("ring:12@30", "dodecahedron", "random:6@1"):
         p = psb("texture", rig)
         rows = []
         for seed in SEEDS:
-            learnt = p.mean_ap(p.vectors(p.learn(fixed(seed=seed))))["unseen"]
+            learned = p.mean_ap(p.vectors(p.learn(fixed(seed=seed))))["unseen"]
             equal = p.mean_ap(p.vectors(p.learn(fixed(seed=seed, network=NetworkConfig(kind="mean")))))["unseen"]
-            rows.append({"learnt": learnt, "gain": learnt - equal})
+            rows.append({"learned": learned, "gain": learned - equal})
         name = rig.split(":")[0]
         found |= {f"{name}_{key}": value for key, value in spread(rows).items()}
     return found
 
 
 def train_seconds() -> dict[str, float]:
-    """`mvr train` on 904 objects, the whole command with its imports."""
+    """`mvr train` on 904 objects: the whole command including imports."""
     out = data.WORK / "adapter-seconds"
     collection = folder()
     started = time.monotonic()
@@ -168,7 +168,7 @@ def train_seconds() -> dict[str, float]:
 
 
 def few_shot() -> dict[str, float]:
-    """Unseen mAP with k = 0, 1, 2, 4, 8, 16 labelled objects a class, as `mvr train --shots` learns from them."""
+    """Unseen mAP with k = 0, 1, 2, 4, 8, 16 labeled objects per class, as with `mvr train --shots`."""
     p = psb()
     found: dict[str, float] = {}
     for k in (0, 1, 2, 4, 8, 16):
@@ -180,34 +180,36 @@ def few_shot() -> dict[str, float]:
                 untrained = replace(p.config, network=NetworkConfig(kind="mean", linear=False), dim=config.whiten)
                 adapter = Adapter.untrained(untrained, seen.whitening(config.whiten))
             else:
-                # Whitening needs no labels: it is fitted on all objects of the split, as an owner would have them.
-                start = Adapter.untrained(
+                # Whitening needs no labels, so it is fitted on all objects of the split.
+                initial = Adapter.untrained(
                     replace(p.config, network=config.network, dim=config.whiten), seen.whitening(config.whiten)
                 )
-                adapter = p.adapter(train(seen.shots(k, seed), config, start=start), config)
+                adapter = p.adapter(train(seen.shots(k, seed), config, init_from=initial), config)
             rows.append({f"k{k}": p.mean_ap(p.vectors(adapter))["unseen"]})
         found |= spread(rows)
     return found
 
 
-def _figure(name: str, what: str, measure: Any, at_most: bool = False, **targets: float) -> Figure:
-    return Figure(name, "learning", what, targets, measure, at_most)
+def _benchmark(name: str, what: str, measure: Any, at_most: bool = False, **targets: float) -> Benchmark:
+    return Benchmark(name, "learning", what, targets, measure, at_most)
 
 
-FIGURES: Sequence[Figure] = (
-    _figure(
+BENCHMARKS: Sequence[Benchmark] = (
+    _benchmark(
         "adam-clay",
         "AdaM, default describer, defaults of mvr train, one vector: mAP",
         adam_clay,
         unseen=0.64,
         whole=0.62,
     ),
-    _figure(
+    _benchmark(
         "adam-styles", f"AdaM, {STYLES} from the {DODECAHEDRON}, one vector: mAP", adam_styles, unseen=0.68, whole=0.66
     ),
-    _figure("all-inductive", "styles, AdaM, smoothing, view matching: mAP", all_inductive, unseen=0.72, whole=0.69),
-    _figure("fewer-views", "6 of the 12 views, loss of unseen mAP", fewer_views, at_most=True, loss=0.015),
-    _figure("train-seconds", "mvr train on 904 objects", train_seconds, at_most=True, seconds=60),
-    _figure("few-shot", "unseen mAP by labelled objects a class", few_shot),
-    _figure("weights-matter", "learnt weights minus equal ones, unseen mAP, by rig", weights_matter),
+    _benchmark(
+        "all-inductive", "styles, AdaM, augmentation, late interaction: mAP", all_inductive, unseen=0.72, whole=0.69
+    ),
+    _benchmark("fewer-views", "6 of the 12 views, loss of unseen mAP", fewer_views, at_most=True, loss=0.015),
+    _benchmark("train-seconds", "mvr train on 904 objects", train_seconds, at_most=True, seconds=60),
+    _benchmark("few-shot", "unseen mAP by labeled objects per class", few_shot),
+    _benchmark("weights-matter", "learned minus equal view weights, unseen mAP, by rig", weights_matter),
 )

@@ -1,8 +1,8 @@
-"""Many clients at once, as JSON: `python -m benchmarks.load URL MESHES QUESTIONS.npy SECONDS CLIENTS MESH_SHARE RAMP`.
+"""Concurrent clients, as JSON: `python -m benchmarks.load URL MESHES QUERIES.npy SECONDS CLIENTS MESH_SHARE RAMP`.
 
-Each client asks with a vector or, for that share of its questions, with a mesh, waits for the answer and asks again without a
-pause, over one connection that stays open. They come one after the other within RAMP seconds. Written on bare streams: a client
-library would need as much of the two cores as the service.
+Each client sends a vector query or, for a fraction MESH_SHARE, a mesh query, waits for the response and continues without a
+pause, over one keep-alive connection. Clients start one after the other within RAMP seconds. Implemented on plain streams: a
+client library would need as much CPU time as the service.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 
 @dataclass
 class _Kind:
-    """One kind of question, and what became of those that were asked."""
+    """One kind of query, with the times and errors of its requests."""
 
     name: str
     requests: list[bytes]
@@ -29,8 +29,8 @@ class _Kind:
     errors: list[str] = field(default_factory=list)
 
 
-async def _ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes) -> tuple[int, bytes]:
-    """Status and body of one answer."""
+async def _request(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes) -> tuple[int, bytes]:
+    """Send a request; returns status and body of the response."""
     writer.write(request)
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
     length = int(head.partition("content-length:")[2].split("\r\n")[0])
@@ -47,7 +47,7 @@ async def _client(
         kind = kinds[rng.random() < mesh_share]
         started = time.perf_counter()
         try:
-            status, body = await _ask(reader, writer, rng.choice(kind.requests))
+            status, body = await _request(reader, writer, rng.choice(kind.requests))
             kind.ms.append(1000 * (time.perf_counter() - started))
             if status != 200 or len(json.loads(body)["hits"]) != 10:
                 kind.errors.append(f"{status} {body[:200]!r}")
@@ -85,12 +85,12 @@ def _mesh_requests(host: str, files: list[Path]) -> list[bytes]:
 
 
 async def _load(
-    url: str, meshes: Path, questions: Path, seconds: float, clients: int, mesh_share: float, ramp: float
+    url: str, meshes: Path, queries: Path, seconds: float, clients: int, mesh_share: float, ramp: float
 ) -> dict[str, object]:
     place = urlsplit(url)
     assert place.hostname and place.port
     kinds = [
-        _Kind("vectors", _vector_requests(place.hostname, np.load(questions))),
+        _Kind("vectors", _vector_requests(place.hostname, np.load(queries))),
         _Kind("meshes", _mesh_requests(place.hostname, sorted(meshes.iterdir()))),
     ]
     until = time.monotonic() + seconds
@@ -104,8 +104,8 @@ async def _load(
 
 
 if __name__ == "__main__":
-    url, meshes, questions, seconds, clients, mesh_share, ramp = sys.argv[1:]
-    told = asyncio.run(
-        _load(url, Path(meshes), Path(questions), float(seconds), int(clients), float(mesh_share), float(ramp))
+    url, meshes, queries, seconds, clients, mesh_share, ramp = sys.argv[1:]
+    result = asyncio.run(
+        _load(url, Path(meshes), Path(queries), float(seconds), int(clients), float(mesh_share), float(ramp))
     )
-    print(json.dumps(told))
+    print(json.dumps(result))

@@ -1,9 +1,9 @@
-"""Arithmetic with adapters, tried: `python -m benchmarks.model_soup_results` prints what came out (see NOTES.md).
+"""Experiments with adapter weights: `python -m benchmarks.model_soup_results` prints the results (see NOTES.md).
 
-1. The mean of five seeds' weights against the seeds by themselves and against the mean of their scores.
-2. RE-AdaptIR's question: base-meshes has no labels for us. Does the difference that labels made on PSB help an adapter
-   that was tuned on base-meshes without labels? Judged by base-meshes' numbered variants (`Bell 01`, `Bell 02`), and by
-   its coarse categories. All adapters look through the same whitening, fitted on PSB's train split.
+1. The average of the weights of five seeds, against single seeds and against the average of their scores.
+2. RE-AdaptIR: does the weight change of supervised training on PSB improve an adapter trained on base-meshes without labels?
+   Evaluated on the numbered variants of base-meshes (`Bell 01`, `Bell 02`) and on its coarse categories. All adapters use the
+   whitening fitted on PSB's train split.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ def main() -> None:
     print("Adapters of five seeds, PSB:\n\n| | unseen | whole |\n|---|---|---|")
     single = spread([p.mean_ap(own) for own in vectors("texture")])
     print(
-        f"| one by one | {single['unseen']:.4f} ± {single['unseen_sd']:.4f} | {single['whole']:.4f} ± {single['whole_sd']:.4f} |"
+        f"| single seeds | {single['unseen']:.4f} ± {single['unseen_sd']:.4f} | {single['whole']:.4f} ± {single['whole_sd']:.4f} |"
     )
     soup = p.mean_ap(p.vectors(average(adapters("texture"))))
     print(f"| mean of weights | {soup['unseen']:.4f} | {soup['whole']:.4f} |")
     scores: NDArray[np.float32] = np.mean([own @ own.T for own in vectors("texture")], axis=0)
-    together = p.of_scores(scores)
-    print(f"| mean of scores | {together['unseen']:.4f} | {together['whole']:.4f} |")
-    _carried()
+    averaged = p.of_scores(scores)
+    print(f"| mean of scores | {averaged['unseen']:.4f} | {averaged['whole']:.4f} |")
+    _weight_differences()
 
 
-def _carried() -> None:
+def _weight_differences() -> None:
     p = psb()
     with Collection.open(base_meshes()) as collection:
         variants = from_collection(collection, "name")
@@ -55,16 +55,18 @@ def _carried() -> None:
     seen = p.features.take(np.flatnonzero(p.train))
     for seed in SEEDS:
         config = TrainConfig(seed=seed)
-        # Instance scores meet views of another domain; the comparison is about the linear layer.
+        # Without view scores: the comparison is about the linear layer.
         config = replace(config, network=NetworkConfig(kind="mean"))
         before = Adapter.untrained(
             replace(p.config, network=config.network, dim=config.whiten), seen.whitening(config.whiten)
         )
-        tuned = p.adapter(train(seen, config, start=before), config)
-        alone = replace(variants, labels=variants.ids)
-        unlabelled = p.adapter(train(alone, replace(config, folds=0, max_steps=150), start=before), config)
-        made = {"untrained": before, "PSB's labels": tuned, "base-meshes, no labels": unlabelled}
-        made |= {f"both, strength {s:g}": add_difference(unlabelled, tuned, before, s) for s in (0.25, 0.5, 1.0)}
+        tuned = p.adapter(train(seen, config, init_from=before), config)
+        without_labels = replace(variants, labels=variants.ids)
+        self_supervised = p.adapter(
+            train(without_labels, replace(config, folds=0, max_steps=150), init_from=before), config
+        )
+        made = {"untrained": before, "PSB's labels": tuned, "base-meshes, no labels": self_supervised}
+        made |= {f"both, strength {s:g}": add_difference(self_supervised, tuned, before, s) for s in (0.25, 0.5, 1.0)}
         for name, adapter in made.items():
             own = _vectors(adapter, variants)
             rows.setdefault(name, []).append(

@@ -1,6 +1,6 @@
-"""Figures of the group `protocol`: the open-set benchmarks' metrics on their own split, OS-ESB-core.
+"""Benchmarks of the group `protocol`: the metrics of the open-set benchmarks on the split of OS-ESB-core.
 
-Values are percent, by the metrics as these benchmarks code them; they do not compare with figures of other groups.
+Values are percent, with the metric definitions of these benchmarks; not comparable with results of other groups.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import data
-from benchmarks.figures import Figure
+from benchmarks.benchmark import Benchmark
 from mvretrieval.evaluation.metrics import evaluate
 from mvretrieval.evaluation.os3dor import os3dor_measure
 from mvretrieval.evaluation.protocols import OpenSetQueries, Task, open_set_task
 from mvretrieval.evaluation.ranking import Scores, cosines, given
 from mvretrieval.evaluation.transductive import Method, transductive
 
-# What a ranking by chance scores, in percent; one draw has standard deviations of 0.21, 0.20 and 0.41.
+# Scores of a random ranking in percent; standard deviations of one draw: 0.21, 0.20 and 0.41.
 BY_CHANCE = {"mAP": 6.05, "NDCG@100": 4.20, "ANMRR": 95.8}
 PERFECT_NDCG = 30.94
 
 
 @cache
 def _esb() -> tuple[Task, dict[str, NDArray[Any]]]:
-    """The split's queries and targets, and their columns of the file."""
+    """Queries and targets of the split, and their columns in the file."""
     with np.load(data.shared() / "os_esb_core.npz") as file:
         chosen = file["query"] | file["target"]
         columns = {name: file[name][chosen] for name in file}
@@ -41,7 +41,7 @@ def _percent(scores: Scores) -> dict[str, float]:
 
 
 def perfect() -> dict[str, float]:
-    """Every relevant item before all others."""
+    """All relevant items first."""
     task, _ = _esb()
     values = _percent(given((task.codes[:, None] == task.codes).astype(np.float64)))
     return values | {"off by": abs(values["NDCG@100"] - PERFECT_NDCG)}
@@ -61,37 +61,37 @@ def _features(name: str) -> NDArray[np.float32]:
 
 
 def resnet18() -> dict[str, float]:
-    """Mean of 12 views' ResNet18 features, as the benchmark ships it."""
+    """Mean of ResNet18 features over 12 views, as distributed with the benchmark."""
     return _percent(cosines(_features("mv12_resnet18")))
 
 
 def pointnet() -> dict[str, float]:
-    """PointNet's feature of 1024 points, as the benchmark ships it."""
+    """PointNet's feature of 1024 points, as distributed with the benchmark."""
     return _percent(cosines(_features("pt1024_pointnet")))
 
 
 def _reranked(method: Method) -> dict[str, float]:
-    """ResNet18's features, the whole batch re-ranked."""
+    """ResNet18 features, re-ranked as a whole batch."""
     vectors = _features("mv12_resnet18")
-    print(f"  transductive ({method}): not to be put beside rows that answer one query at a time", file=sys.stderr)
+    print(f"  transductive ({method}): not comparable with rows that process one query at a time", file=sys.stderr)
     return _percent(given(transductive(method, vectors @ vectors.T)))
 
 
-FIGURES = (
-    Figure(
+BENCHMARKS = (
+    Benchmark(
         "esb-perfect", "protocol", "perfect ranking of OS-ESB-core: NDCG against 30.94 percent", {"off by": 0.005},
         perfect, at_most=True,
     ),
-    Figure(
+    Benchmark(
         "esb-chance", "protocol", "random ranking: mAP, NDCG, ANMRR against 6.05, 4.20, 95.8 percent", {"off by": 0.15},
         by_chance, at_most=True,
     ),
-    Figure("esb-resnet18", "protocol", "12-view ResNet18 features of the benchmark", {}, resnet18),
-    Figure("esb-pointnet", "protocol", "PointNet features of the benchmark", {}, pointnet),
-    Figure(
+    Benchmark("esb-resnet18", "protocol", "12-view ResNet18 features of the benchmark", {}, resnet18),
+    Benchmark("esb-pointnet", "protocol", "PointNet features of the benchmark", {}, pointnet),
+    Benchmark(
         "esb-k-reciprocal", "protocol", "transductive: ResNet18 features, k-reciprocal", {}, lambda: _reranked("k-reciprocal")
     ),
-    Figure(
+    Benchmark(
         "esb-propagation", "protocol", "transductive: ResNet18 features, propagation", {}, lambda: _reranked("propagation")
     ),
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Figures of the group `speed`: indexing as a whole, a question from file to answer, and starting."""
+"""Benchmarks of the group `speed`: indexing as a whole, a mesh query from file to hits, and start-up."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from functools import cache
 from pathlib import Path
 
 from benchmarks import data
+from benchmarks.benchmark import Benchmark, Skipped
 from benchmarks.commands import MVR, fresh, mvr, script, seconds_of
 from benchmarks.copies import collection_of
-from benchmarks.figures import Figure, Skipped
 from mvrender.loading import load
 from mvretrieval.api import Collection
 
@@ -24,18 +24,18 @@ _MESHES = 200
 
 
 def _index(encoder: str, folder: Path) -> tuple[float, float]:
-    """Seconds of `mvr index` from start to end, and without its start."""
+    """Seconds of `mvr index`, with and without its start-up."""
     started = time.monotonic()
     report = mvr("index", fresh("speed-index"), folder, "--encoder", encoder)
     return time.monotonic() - started, report["seconds"]
 
 
 def over_plain_loop(network: str, encoder: str) -> dict[str, float]:
-    """Rate of `mvr index` over that of the plain loop on 200 meshes, both from start to end: median of pairs, in turn.
+    """Ratio of the rates of `mvr index` and the plain loop on 200 meshes, including start-up: median of alternating pairs.
 
     Args:
-        network: as `plain_loop.py` calls it.
-        encoder: the same with its weights, for `mvr index`.
+        network: name in `plain_loop.py`.
+        encoder: id of the same network with its weights, for `mvr index`.
     """
     folder = data.fixed_psb(_MESHES)
     found = [_over_plain_loop(network, encoder, _index(encoder, folder)[0]) for _ in range(_PAIRS)]
@@ -43,7 +43,7 @@ def over_plain_loop(network: str, encoder: str) -> dict[str, float]:
 
 
 def _over_plain_loop(network: str, encoder: str, ours: float) -> dict[str, float]:
-    """What `ours`, the seconds of `mvr index`, are to the plain loop, which is run now."""
+    """Run the plain loop, and compare with `ours`, the seconds of `mvr index`."""
     loop = (sys.executable, HERE / "plain_loop.py", data.fixed_psb(_MESHES), network, encoder.partition("@")[2])
     try:
         plain = seconds_of(*loop)
@@ -55,17 +55,17 @@ def _over_plain_loop(network: str, encoder: str, ours: float) -> dict[str, float
 
 @cache
 def _index_with_clip() -> tuple[float, float]:
-    """See `_index`. It takes a minute: once is enough for the figures that need it, which are measured one after the other."""
+    """See `_index`. Takes a minute, so the benchmarks that need it share one run."""
     return _index(data.clip(), data.fixed_psb(_MESHES))
 
 
 def pipeline_total() -> dict[str, float]:
-    """With ViT-B/32; one pair takes four minutes."""
+    """Ratio to the plain loop with ViT-B/32; one pair takes four minutes."""
     return _over_plain_loop("vit", data.clip(), _index_with_clip()[0])
 
 
 def pipeline_efficiency() -> dict[str, float]:
-    """Core-seconds that the stages need by themselves over those that `mvr index` has, with its start and without it."""
+    """Core-seconds of the separate stages over those of `mvr index`, with and without start-up."""
     folder, encoder, cores = data.fixed_psb(_MESHES), data.clip(), os.cpu_count() or 1
     stages = script("stages", folder, encoder)
     needed = stages["render"] + stages["encode"] + stages["write"]
@@ -81,7 +81,7 @@ def pipeline_efficiency() -> dict[str, float]:
 
 
 def pipeline_growth() -> dict[str, float]:
-    """Time per object that is added to 100,000 objects, over that to 1,000, `builtin:`: median of pairs, in turn."""
+    """Time per object added to 100,000 objects over that for 1,000, `builtin:`: median of alternating pairs."""
     meshes = sorted(data.meshes("psb").rglob("*.off"))[::18][:100]
     folders = {count: collection_of(count, f"speed-of-{count}", "builtin:") for count in (1_000, 100_000)}
     pairs = []
@@ -94,9 +94,9 @@ def pipeline_growth() -> dict[str, float]:
 
 
 def _seconds_to_add(folder: Path, meshes: list[Path], salt: int) -> float:
-    """Wall time of adding files that differ from all that are there, saving the index included, starting excluded."""
+    """Wall time of adding new files, including saving the index, excluding start-up."""
     with tempfile.TemporaryDirectory(dir=data.WORK) as place:
-        for file in meshes:  # a line more at the end, and it is another file
+        for file in meshes:  # extra line ends make the content new
             (Path(place) / file.name).write_bytes(file.read_bytes() + b"\n" * (salt + 1))
         with Collection.open(folder, write=True) as collection:
             collection.pool().warm_up()
@@ -111,15 +111,15 @@ def _seconds_to_add(folder: Path, meshes: list[Path], salt: int) -> float:
 
 
 def mesh_query() -> dict[str, float]:
-    """From a mesh file of some 5,000 faces to ten answers: 12 views, MobileNetV2, 200 objects."""
+    """From a mesh file with about 5,000 faces to ten hits: 12 views, MobileNetV2, 200 objects."""
     folder, meshes = fresh("speed-mesh-query"), data.fixed_psb(_MESHES)
     mvr("index", folder, meshes, "--encoder", data.mobilenet())
     mesh = min(meshes.iterdir(), key=lambda file: abs(len(load(file).mesh.faces) - 5_000))
-    return script("ask_by_mesh", folder, mesh)
+    return script("query_by_mesh", folder, mesh)
 
 
 def start() -> dict[str, float]:
-    """Seconds of whole processes, median of five, all files in the system's memory; Python itself takes some hundredths."""
+    """Seconds of whole processes with a warm page cache, median of five; Python itself takes a few hundredths."""
     folder, meshes = fresh("speed-start"), data.fixed_psb(_MESHES)
     mvr("index", folder, meshes, "--encoder", "builtin:")
     mesh = next(iter(sorted(meshes.iterdir())))
@@ -132,21 +132,23 @@ def start() -> dict[str, float]:
 
 
 def pipeline_gpu() -> dict[str, float]:
-    """Meshes per second of `mvr index`, ViT-B/32, 12 views, all cores and the GPU, after the start; PSB without its copies."""
+    """Meshes per second of `mvr index`, ViT-B/32, 12 views, all cores and the GPU, without start-up; PSB without duplicates."""
     report = mvr("index", fresh("speed-gpu"), data.meshes("psb"), "--encoder", data.clip(), "--device", "cuda")
     return {"meshes/s": report["added"] / report["seconds"]}
 
 
-FIGURES = (
-    Figure("pipeline-efficiency", "speed", "core-seconds of stages over those of mvr index", {"ratio": 0.9}, pipeline_efficiency),
-    Figure("pipeline-total", "speed", "mvr index over the plain loop, ViT-B/32, 200 PSB meshes", {"ratio": 4.0}, pipeline_total),
-    Figure("pipeline-gpu", "speed", "mvr index, ViT-B/32, 12 views", {"meshes/s": 200}, pipeline_gpu, device="cuda"),
-    Figure(
+BENCHMARKS = (
+    Benchmark(
+        "pipeline-efficiency", "speed", "core-seconds of stages over those of mvr index", {"ratio": 0.9}, pipeline_efficiency,
+    ),
+    Benchmark("pipeline-total", "speed", "mvr index over the plain loop, ViT-B/32, 200 PSB meshes", {"ratio": 4.0}, pipeline_total),
+    Benchmark("pipeline-gpu", "speed", "mvr index, ViT-B/32, 12 views", {"meshes/s": 200}, pipeline_gpu, device="cuda"),
+    Benchmark(
         "pipeline-growth", "speed", "time per object at 100k objects over that at 1k", {"ratio": 1.2}, pipeline_growth,
         at_most=True, full=True,
     ),
-    Figure("mesh-query", "speed", "mesh file to answer, 12 views, MobileNetV2, 5k faces", {"ms": 150}, mesh_query, at_most=True),
-    Figure(
+    Benchmark("mesh-query", "speed", "mesh file to hits, 12 views, MobileNetV2, 5k faces", {"ms": 150}, mesh_query, at_most=True),
+    Benchmark(
         "start", "speed", "seconds to import, to --help, to a first search with builtin:",
         {"import": 0.3, "help": 0.5, "search": 3.0}, start, at_most=True,
     ),

@@ -1,4 +1,4 @@
-"""What one would write first: trimesh, one pyrender renderer, the encoder as it comes.
+"""Baseline: the simplest loop over meshes with trimesh, one pyrender renderer and the unmodified encoder.
 
 python benchmarks/plain_loop.py FOLDER mobilenet|vit WEIGHTS
 """
@@ -23,7 +23,7 @@ from mvretrieval.encoders.image_only import read_weights
 
 
 def mobilenet(weights: Path) -> Callable[[Tensor], Tensor]:
-    """Torchvision's network, to the mean of its last maps."""
+    """Torchvision's network, up to global average pooling."""
     from torchvision.models import mobilenet_v2
 
     network = mobilenet_v2(weights=None)
@@ -33,7 +33,7 @@ def mobilenet(weights: Path) -> Callable[[Tensor], Tensor]:
 
 
 def vit(weights: Path) -> Callable[[Tensor], Tensor]:
-    """open_clip's ViT-B/32 in float32, pictures normalised as CLIP wants them."""
+    """open_clip's ViT-B/32 in float32, images normalized as CLIP requires."""
     import open_clip
 
     network = open_clip.create_model("ViT-B-32")

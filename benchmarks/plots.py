@@ -1,4 +1,4 @@
-"""What the group `speed` measured, drawn: `python -m benchmarks.plots` makes docs/speed.md and its pictures of results.yaml."""
+"""Plot the results of the group `speed`: `python -m benchmarks.plots` writes docs/speed.md and its plots from results.yaml."""
 
 from __future__ import annotations
 
@@ -10,41 +10,41 @@ import matplotlib
 import yaml
 from matplotlib import pyplot
 
-from benchmarks.__main__ import FIGURES, RESULTS
-from benchmarks.figures import Figure
+from benchmarks.__main__ import BENCHMARKS, RESULTS
+from benchmarks.benchmark import Benchmark
 
 DOCS = RESULTS.parent.parent / "docs"
 _OURS, _OTHERS, _TARGET = "#2f6f9f", "#b9c4cc", "#c0392b"
-_INTRODUCTION = """# How fast it is, and how near to its limit
+_INTRODUCTION = """# Speed
 
-Every figure is a ratio or a time, measured in one run beside the rival or the limit that it names, by `make bench` (those marked
-*full* by `python -m benchmarks --full speed`, those marked *cuda* where there is a GPU). The numbers are in
-[results.yaml](../benchmarks/results.yaml), what was tried and did not pay in [NOTES.md](../benchmarks/NOTES.md). This page is made
-by `python -m benchmarks.plots`. A red line is the target.
+Each result is a ratio or a time, measured in one run together with its baseline or limit, by `make bench` (those marked *full* by
+`python -m benchmarks --full speed`, those marked *cuda* on a GPU). The numbers are in
+[results.yaml](../benchmarks/results.yaml), experiments that did not help in [NOTES.md](../benchmarks/NOTES.md). This page is
+written by `python -m benchmarks.plots`. A red line is the target.
 """
 
 
 def main() -> None:
-    """The page and a picture for each figure that has been measured."""
-    # The same file each time, with text as text.
+    """Write the page, and a plot for each benchmark with a result."""
+    # Reproducible files, with text as text.
     matplotlib.rcParams.update({"svg.hashsalt": "mvretrieval", "svg.fonttype": "none", "font.family": "sans-serif"})
     results: dict[str, Any] = yaml.safe_load(RESULTS.read_text())
     parts = [_INTRODUCTION]
     (DOCS / "speed").mkdir(exist_ok=True)
     for old in (DOCS / "speed").glob("*.svg"):
         old.unlink()
-    for figure in (figure for figure in FIGURES if figure.group == "speed"):
-        marks = [mark for mark, given in (("full", figure.full), ("cuda", figure.device == "cuda")) if given]
-        title = f"## {figure.name}" + "".join(f" ({mark})" for mark in marks)
-        result = results.get(figure.name)
+    for benchmark in (benchmark for benchmark in BENCHMARKS if benchmark.group == "speed"):
+        marks = [mark for mark, given in (("full", benchmark.full), ("cuda", benchmark.device == "cuda")) if given]
+        title = f"## {benchmark.name}" + "".join(f" ({mark})" for mark in marks)
+        result = results.get(benchmark.name)
         if result is None:
-            parts.append(f"{title}\n\n{_sentence(figure.what)} Not measured yet.\n")
+            parts.append(f"{title}\n\n{_sentence(benchmark.what)} Not measured yet.\n")
             continue
-        _draw(figure, result["value"], DOCS / "speed" / f"{figure.name}.svg")
-        state = {"ok": "", "short": " **Short of the target.**", "report": ""}[result["state"]]
+        _draw(benchmark, result["value"], DOCS / "speed" / f"{benchmark.name}.svg")
+        state = {"ok": "", "short": " **Target not reached.**", "report": ""}[result["state"]]
         where = f"{result['hardware']}; {result['date']}, commit {result['commit']}."
         parts.append(
-            f"{title}\n\n{_sentence(figure.what)}{state} {where}\n\n![{figure.name}](speed/{figure.name}.svg)\n"
+            f"{title}\n\n{_sentence(benchmark.what)}{state} {where}\n\n![{benchmark.name}](speed/{benchmark.name}.svg)\n"
         )
     (DOCS / "speed.md").write_text("\n".join(parts))
 
@@ -53,31 +53,31 @@ def _sentence(text: str) -> str:
     return f"{text[0].upper()}{text[1:]}."
 
 
-def _scale(figure: Figure, name: str) -> str:
-    """Values are drawn to one scale where the last word of their names is one: `ours views/s`, `pyrender views/s`."""
+def _scale(benchmark: Benchmark, name: str) -> str:
+    """Unit of a value; values with the same unit share a scale. It is the last word: `ours views/s`, `pyrender views/s`."""
     if " " in name:
         return name.rsplit(" ", 1)[-1]
-    return "" if len(figure.targets) > 1 else name
+    return "" if len(benchmark.targets) > 1 else name
 
 
-def _draw(figure: Figure, values: Mapping[str, float], path: Path) -> None:
-    """Bars, each group of one unit to its own scale."""
+def _draw(benchmark: Benchmark, values: Mapping[str, float], path: Path) -> None:
+    """Draw bars; each unit has its own scale."""
     names = list(values)[::-1]
     longest: dict[str, float] = {}
     for name in names:
-        unit = _scale(figure, name)
-        longest[unit] = max(longest.get(unit, 0.0), abs(values[name]), abs(figure.targets.get(name, 0.0)), 1e-12)
+        unit = _scale(benchmark, name)
+        longest[unit] = max(longest.get(unit, 0.0), abs(values[name]), abs(benchmark.targets.get(name, 0.0)), 1e-12)
     canvas, axes = pyplot.subplots(figsize=(7, 0.36 * len(names) + 0.25))
     lowest = 0.0
     for place, name in enumerate(names):
-        unit = _scale(figure, name)
-        ours = name in figure.targets or name.startswith("ours")
+        unit = _scale(benchmark, name)
+        ours = name in benchmark.targets or name.startswith("ours")
         length = values[name] / longest[unit]
         lowest = min(lowest, length)
         axes.barh(place, length, height=0.66, color=_OURS if ours else _OTHERS)
         axes.text(1.02, place, f"{values[name]:.4g}", va="center", fontsize=9)
-        if name in figure.targets:
-            target = figure.targets[name] / longest[unit]
+        if name in benchmark.targets:
+            target = benchmark.targets[name] / longest[unit]
             axes.plot([target, target], [place - 0.42, place + 0.42], color=_TARGET, linewidth=2)
     axes.set_yticks(range(len(names)), names, fontsize=9)
     if lowest < 0:

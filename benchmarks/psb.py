@@ -1,4 +1,4 @@
-"""PSB as training data and test sets: its collections, made once and kept, and what is measured on their view vectors."""
+"""PSB as training and test data: its collections, built once, and evaluation of their view vectors."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from mvtrain.train import Trained, train
 
 SEEDS = range(5)
 RING = "ring:12@30"
-# Of what several styles can do: twenty views in each.
+# The configuration with several styles: twenty views each.
 STYLES, DODECAHEDRON = "clay,depth,normal", "dodecahedron"
 
 
 @cache
 def folder(styles: str = "texture", rig: str = RING) -> Path:
-    """Collection of all of PSB with the shared MobileNetV2. Made once; `mvr index` goes on where it stopped."""
+    """Collection of all of PSB with the shared MobileNetV2. Built once; an interrupted `mvr index` resumes."""
     psb = data.meshes("psb")
     name = data.WORK / f"learn-{styles}-{rig}".replace(",", "-").replace(":", "-").replace("@", "-")
     options = ["--encoder", data.mobilenet(), "--styles", styles, "--rig", rig]
@@ -45,7 +45,7 @@ def folder(styles: str = "texture", rig: str = RING) -> Path:
 
 @cache
 def base_meshes() -> Path:
-    """Collection of base-meshes, described like PSB's."""
+    """Collection of base-meshes with the describer of PSB's."""
     meshes = data.meshes("base-meshes")
     name = data.WORK / "learn-base-meshes"
     subprocess.run(
@@ -58,14 +58,14 @@ def base_meshes() -> Path:
 
 @dataclass(frozen=True)
 class Psb:
-    """All 1809 objects, in one order, with the sets that figures speak of.
+    """All 1809 objects in a fixed order, with the evaluated subsets.
 
     Attributes:
         features: of all.
         train: (N,) bool, the train split: 904 objects of 90 classes.
         whole: the test split: 905 objects.
-        unseen: of these the 536 of the 71 classes that the train split lacks.
-        config: of adapters trained on them.
+        unseen: the 536 test objects of the 71 classes that are not in the train split.
+        config: of adapters trained on these objects.
     """
 
     features: Features
@@ -75,17 +75,17 @@ class Psb:
     config: AdapterConfig
 
     def adapter(self, trained: Trained, config: TrainConfig) -> Adapter:
-        """As `mvr train` would write it."""
+        """The adapter that `mvr train` would write."""
         dim = self.features.views.shape[3] if trained.whitening is None else trained.whitening.dim
         return Adapter(replace(self.config, dim=dim, network=config.network), trained.whitening, trained.network)
 
     def learn(self, config: TrainConfig, rows: NDArray[np.bool_] | None = None) -> Adapter:
-        """Train on the train split, or on some of it."""
+        """Train on the train split, or on the given rows."""
         seen = self.features.take(np.flatnonzero(self.train if rows is None else rows))
         return self.adapter(train(seen, config), config)
 
     def vectors(self, adapter: Adapter, mask: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
-        """(N, S * K) object vectors of all, of all their views or of some."""
+        """(N, S * K) object vectors, of all views or of those in `mask`."""
         features = self.features
         masks = features.mask if mask is None else mask
         parts = [
@@ -95,16 +95,16 @@ class Psb:
         return np.concatenate(parts)
 
     def mean_ap(self, vectors: NDArray[np.float32]) -> dict[str, float]:
-        """mAP, leave one out, among the unseen and among the whole test split."""
+        """Leave-one-out mAP on the unseen classes and on the whole test split."""
         return {name: self.per_query(vectors, name).mean() for name in ("unseen", "whole")}
 
     def per_query(self, vectors: NDArray[np.float32], which: str) -> NDArray[np.float64]:
-        """Average precision of each query of a set."""
+        """Average precision of each query of a subset."""
         rows = np.flatnonzero(getattr(self, which))
         return leave_one_out(vectors[rows], [self.features.labels[i] for i in rows]).values["mAP"]
 
     def of_scores(self, scores: NDArray[np.float32]) -> dict[str, float]:
-        """The same of (N, N) scores."""
+        """The same for (N, N) scores."""
         from mvretrieval.evaluation.metrics import evaluate
         from mvretrieval.evaluation.protocols import leave_one_out_task
         from mvretrieval.evaluation.ranking import given
@@ -119,7 +119,7 @@ class Psb:
 
 @cache
 def psb(styles: str = "texture", rig: str = RING) -> Psb:
-    """PSB's view vectors."""
+    """View vectors of PSB."""
     with Collection.open(folder(styles, rig)) as collection:
         features = from_collection(collection, "label")
         row_ids = [int(n) for n in collection.store.select(None)]

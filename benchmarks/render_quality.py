@@ -1,8 +1,8 @@
-"""How near the pictures of two renderers come to what they would be with very many samples a pixel; prints JSON.
+"""SSIM of the images of two renderers to their own supersampled references; prints JSON.
 
-`python -m benchmarks.render_quality FOLDER EVERY`: of every n-th mesh of a folder one view, each from the next camera. A renderer
-is compared with itself eight times as large, averaged over 8 x 8 pixels as it averages its samples, since pictures of two
-renderers differ in light.
+`python -m benchmarks.render_quality FOLDER EVERY`: one view of every n-th mesh of a folder, each from the next camera. The
+reference of a renderer is its own image at eight times the size, averaged over 8 x 8 pixels, because the lighting of two renderers
+differs.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ def _averaged(image: NDArray[np.uint8]) -> NDArray[np.float64]:
     return np.asarray(cells.mean(axis=(1, 3), dtype=np.float64))
 
 
-def _likeness(image: NDArray[np.uint8], large: NDArray[np.uint8]) -> float:
+def _ssim(image: NDArray[np.uint8], large: NDArray[np.uint8]) -> float:
     return float(structural_similarity(image[..., 0].astype(float), _averaged(large), data_range=255))
 
 
 def main() -> None:
-    """Mean SSIM of both renderers, and the standard error of their difference."""
+    """Print the mean SSIM of both renderers, and the standard error of their difference."""
     folder, every = Path(sys.argv[1]), int(sys.argv[2])
     small, large = PlainPyrender(SIZE), PlainPyrender(SIZE * _LARGER)
     ours, theirs = [], []
     for i, mesh in enumerate(meshes(folder)[::every]):
         camera = i % RIG.n_views
         rig = replace(RIG, directions=RIG.directions[camera : camera + 1])
-        theirs.append(_likeness(small.draw(mesh, rig)[0], large.draw(mesh, rig)[0]))
+        theirs.append(_ssim(small.draw(mesh, rig)[0], large.draw(mesh, rig)[0]))
         images = [draw_views(mesh, rig, ("clay",), size).images[0, 0] for size in (SIZE, SIZE * _LARGER)]
-        ours.append(_likeness(*images))
+        ours.append(_ssim(*images))
     difference = np.subtract(ours, theirs)
     error = float(difference.std() / np.sqrt(len(difference)))
     print(json.dumps({"ours": float(np.mean(ours)), "pyrender": float(np.mean(theirs)), "standard_error": error}))

@@ -1,7 +1,7 @@
-"""Views per second of one renderer, meshes loaded before; prints JSON.
+"""Views per second of one renderer, without loading; prints JSON.
 
-`python -m benchmarks.render_rate plain|BACKEND FOLDER ROUNDS` draws all meshes of the folder as often as there are rounds. `plain`
-is pyrender in one process; any other name is a backend of ours, in as many processes as there are cores.
+`python -m benchmarks.render_rate plain|BACKEND FOLDER ROUNDS` renders all meshes of the folder ROUNDS times. `plain` is pyrender in
+one process; other names are our backends, with one process per core.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ RIG = ring(12, 30.0)
 
 
 def meshes(folder: Path) -> list[Mesh]:
-    """All of a folder, ready to be rendered."""
+    """Load and normalize all meshes of a folder."""
     return [normalize(load(file).mesh, RIG.fit) for file in sorted(folder.glob("*.off"))]
 
 
@@ -34,7 +34,7 @@ def plain(folder: Path, rounds: int) -> float:
 
     loaded = meshes(folder)
     renderer = PlainPyrender(SIZE)
-    renderer.draw(loaded[0], RIG)  # shaders are compiled
+    renderer.draw(loaded[0], RIG)  # compiles shaders
     started = time.monotonic()
     for mesh in loaded * rounds:
         renderer.draw(mesh, RIG)
@@ -52,7 +52,7 @@ def _work(backend: str, folder: Path, rounds: int, part: int, of: int, ready: Ba
 
 
 def ours(backend: str, folder: Path, rounds: int) -> float:
-    """Seconds of all processes together."""
+    """Seconds of our backend in parallel processes."""
     count = os.cpu_count() or 1
     context = multiprocessing.get_context("spawn")
     ready = context.Barrier(count + 1)
@@ -69,7 +69,7 @@ def ours(backend: str, folder: Path, rounds: int) -> float:
 
 
 def main() -> None:
-    """One renderer on one folder."""
+    """Measure one renderer."""
     name, folder, rounds = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
     seconds = plain(folder, rounds) if name == "plain" else ours(name, folder, rounds)
     n_views = len(list(folder.glob("*.off"))) * RIG.n_views * rounds

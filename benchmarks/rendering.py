@@ -1,12 +1,12 @@
-"""Figures of rendering, of the group `speed`."""
+"""Benchmarks of rendering, group `speed`."""
 
 from __future__ import annotations
 
 import sys
 
 from benchmarks import data
+from benchmarks.benchmark import Benchmark, Skipped
 from benchmarks.commands import script
-from benchmarks.figures import Figure, Skipped
 from mvrender.backends.selection import has_gpu
 
 _PAIRS = 2
@@ -15,7 +15,7 @@ _NEEDED = "pip install 'mvretrieval[dev]', apt-get install libegl1 libgl1 libgl1
 
 
 def _run(name: str, *arguments: object, software: bool = True) -> dict[str, float]:
-    """What a script measures; drivers are loaded once for each process."""
+    """Run a measurement in its own process, because drivers are loaded once per process."""
     try:
         return script(name, *arguments, env=_SOFTWARE if software else None)
     except RuntimeError as error:
@@ -23,9 +23,9 @@ def _run(name: str, *arguments: object, software: bool = True) -> dict[str, floa
 
 
 def _speed_over_pyrender(backend: str, rounds: int, software: bool) -> dict[str, float]:
-    """Views per second of all cores over plain pyrender's: the lower of pairs, in turn.
+    """Views per second of all cores over those of plain pyrender: minimum of alternating pairs.
 
-    Clay-like, 224 pixels, 200 fixed PSB meshes that are loaded before. `rounds`: how often ours draws each mesh.
+    Clay-like, 224 pixels, 200 fixed PSB meshes, without loading. `rounds`: renderings per mesh with our backend.
     """
     folder = data.fixed_psb(200)
     pairs = []
@@ -44,14 +44,14 @@ def render_cpu() -> dict[str, float]:
 
 
 def render_gpu() -> dict[str, float]:
-    """Our OpenGL against pyrender's, on the same GPU. Ours draws in more rounds, or sixteen cores are done in an instant."""
+    """Our OpenGL against pyrender's, on the same GPU. Ours renders more rounds, because one round is too short to measure."""
     if not has_gpu():
-        raise Skipped("no NVIDIA GPU with an EGL driver is here (in a container: NVIDIA_DRIVER_CAPABILITIES=all)")
+        raise Skipped("no NVIDIA GPU with an EGL driver (in a container: NVIDIA_DRIVER_CAPABILITIES=all)")
     return _speed_over_pyrender("gl", rounds=20, software=False)
 
 
 def render_quality() -> dict[str, float]:
-    """SSIM of each renderer to its own picture of very many samples: one view of each of 100 PSB meshes."""
+    """SSIM of each renderer to its own supersampled reference: one view of each of 100 PSB meshes."""
     values = _run("render_quality", data.fixed_psb(200), 2)
     return {
         "advantage": values["ours"] - values["pyrender"],
@@ -60,13 +60,13 @@ def render_quality() -> dict[str, float]:
     }
 
 
-FIGURES = (
-    Figure("render-cpu", "speed", "views/s over pyrender's on llvmpipe, 224 px, 200 PSB meshes", {"ratio": 5.0}, render_cpu),
-    Figure(
-        "render-quality", "speed", "SSIM to its own picture of 64 and more samples: ours minus pyrender's",
+BENCHMARKS = (
+    Benchmark("render-cpu", "speed", "views/s over pyrender's on llvmpipe, 224 px, 200 PSB meshes", {"ratio": 5.0}, render_cpu),
+    Benchmark(
+        "render-quality", "speed", "SSIM to the own reference with 64 and more samples: ours minus pyrender's",
         {"advantage": 0.0}, render_quality,
     ),
-    Figure(
+    Benchmark(
         "render-gpu", "speed", "views/s of all cores over pyrender's on the same GPU", {"ratio": 4.0}, render_gpu,
         device="cuda",
     ),

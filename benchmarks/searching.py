@@ -1,6 +1,6 @@
-"""Figures of searching, of the group `speed`: vectors of 512 dimensions that lie as real ones do (see `benchmarks.vectors`).
+"""Benchmarks of searching, group `speed`: 512-dimensional vectors with a realistic distribution (see `benchmarks.vectors`).
 
-Times are medians. What is compared takes turns, so that both meet the same machine.
+Times are medians. Compared implementations alternate, so that machine load affects both.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks import data
+from benchmarks.benchmark import Benchmark, Skipped
 from benchmarks.commands import milliseconds, script
-from benchmarks.figures import Figure, Skipped
-from benchmarks.vectors import DIM, collection_of, gallery, new_object, questions
+from benchmarks.vectors import DIM, collection_of, gallery, new_object, query_vectors
 from mvretrieval.api import Collection
 from mvretrieval.index.exact import nearest, rows_at_once
 from mvretrieval.index.vector_index import IndexKind, VectorIndex
@@ -39,7 +39,7 @@ Vectors = NDArray[np.float32]
 
 @cache
 def _index(n: int, kind: IndexKind) -> tuple[VectorIndex, float]:
-    """Index of the gallery, as it is after it was saved and opened, and the seconds that building and saving took."""
+    """Index of the gallery after saving and opening, and the seconds for building and saving."""
     started = time.monotonic()
     vectors = gallery(n)
     parts = ((np.arange(s, min(n, s + 8192)), vectors[s : s + 8192]) for s in range(0, n, 8192))
@@ -47,7 +47,7 @@ def _index(n: int, kind: IndexKind) -> tuple[VectorIndex, float]:
     folder = Path(tempfile.mkdtemp(prefix="index-", dir=data.WORK))
     index.save(folder)
     seconds = time.monotonic() - started
-    for file in folder.iterdir():  # what is mapped stays until this process ends
+    for file in folder.iterdir():  # mapped data stay available until this process ends
         file.unlink()
     folder.rmdir()
     return index, seconds
@@ -62,55 +62,55 @@ def _recall(truth: Sequence[Sequence[int]], found: Sequence[Sequence[int]]) -> f
 
 
 def search_exact(n: int) -> dict[str, float]:
-    """Exact search of 64 questions at once, over the better of FAISS's flat index and a torch product with topk."""
-    queries = questions(_BATCH)
+    """Exact search with 64 queries at once, over the faster of FAISS's flat index and a torch product with topk."""
+    queries = query_vectors(_BATCH)
     index, _ = _index(n, "exact")
     vectors = gallery(n)
     flat = faiss.IndexFlatIP(DIM)
     flat.add(vectors)
-    tensor, asked = torch.from_numpy(np.array(vectors)), torch.from_numpy(queries)
-    truth = (asked @ tensor.T).topk(_K).indices.tolist()
-    if _recall(truth, _numbers(index.search(queries, _K))) < 0.999:  # equal scores may be rounded apart
+    tensor, query_tensor = torch.from_numpy(np.array(vectors)), torch.from_numpy(queries)
+    truth = (query_tensor @ tensor.T).topk(_K).indices.tolist()
+    if _recall(truth, _numbers(index.search(queries, _K))) < 0.999:  # rounding may break ties
         raise RuntimeError("exact search and brute force do not agree")
     ours, by_faiss, by_torch, one, one_by_torch = milliseconds(
         7,
         lambda i: index.search(queries, _K),
         lambda i: flat.search(queries, _K),
-        lambda i: (asked @ tensor.T).topk(_K),
+        lambda i: (query_tensor @ tensor.T).topk(_K),
         lambda i: index.search(queries[i : i + 1], _K),
-        lambda i: (tensor @ asked[i]).topk(_K),
+        lambda i: (tensor @ query_tensor[i]).topk(_K),
     )
     return {
         "ratio": ours / min(by_faiss, by_torch), "ours ms": ours, "FAISS ms": by_faiss, "torch ms": by_torch,
-        "ours, one question ms": one, "torch, one question ms": one_by_torch,
+        "ours, one query ms": one, "torch, one query ms": one_by_torch,
     }  # fmt: skip
 
 
 @cache
-def _asking() -> dict[str, dict[str, float]]:
-    """See `benchmarks.asking`."""
+def _query_cost() -> dict[str, dict[str, float]]:
+    """See `benchmarks.query_cost`."""
     with tempfile.TemporaryDirectory() as place:
-        file = Path(place) / "questions.npy"
-        np.save(file, questions(200))
-        return script("asking", collection_of(_SMALL, 12), file)
+        file = Path(place) / "queries.npy"
+        np.save(file, query_vectors(200))
+        return script("query_cost", collection_of(_SMALL, 12), file)
 
 
 def search_overhead() -> dict[str, float]:
-    """What ids, labels, best views and view weights of ten hits add to the search of the vectors alone.
+    """Cost of ids, labels, best views and view weights of ten hits beyond the vector search.
 
-    To FAISS's flat search, as the target says; our own search takes half of its time, and what is added to that is told too.
+    The target is relative to FAISS's flat search. Our own search takes half of its time; the cost beyond that is reported too.
     """
-    return _asking()["overhead"]
+    return _query_cost()["overhead"]
 
 
 def match_views() -> dict[str, float]:
-    """What matching the 100 best view by view adds to a search, their views read from the store; and the search as a whole."""
-    return _asking()["matching"]
+    """Cost of re-ranking the top 100 by late interaction, their views read from the store; and of the whole search."""
+    return _query_cost()["matching"]
 
 
 def search_filtered() -> dict[str, float]:
-    """A label that one object in a hundred has: reading the filter, selecting, scoring, ten hits."""
-    queries = questions(20)
+    """A filter that keeps one object in a hundred: parsing, selecting, scoring, ten hits."""
+    queries = query_vectors(20)
     with closing(Collection.open(collection_of(MILLION, 1))) as collection:
         store, vectors = collection.store, gallery(MILLION)
         wheres = [f"label = 'class {i}'" for i in range(len(queries))]
@@ -131,12 +131,12 @@ def search_filtered() -> dict[str, float]:
 
 @cache
 def _truth(n: int, n_queries: int) -> list[list[int]]:
-    return _numbers(_index(n, "exact")[0].search(questions(n_queries), _K))
+    return _numbers(_index(n, "exact")[0].search(query_vectors(n_queries), _K))
 
 
 def search_ann() -> dict[str, float]:
-    """One question at a time: questions per second over those of exact search, and recall."""
-    queries = questions(500)
+    """One query at a time: speed-up over exact search, and recall."""
+    queries = query_vectors(500)
     exact, (index, seconds) = _index(MILLION, "exact")[0], _index(MILLION, "approximate")
     found = [_numbers(index.search(query[None], _K))[0] for query in queries]
     (slow,) = milliseconds(20, lambda i: exact.search(queries[i : i + 1], _K))
@@ -146,16 +146,16 @@ def search_ann() -> dict[str, float]:
     }  # fmt: skip
 
 
-def _in_a_process(folder: Path, queries: Vectors) -> dict[str, Any]:
+def _open_and_query(folder: Path, queries: Vectors) -> dict[str, Any]:
     with tempfile.NamedTemporaryFile(suffix=".npy") as file:
         np.save(file.name, queries)
-        return script("open_and_ask", folder, file.name)
+        return script("open_and_query", folder, file.name)
 
 
 def search_small() -> dict[str, float]:
-    """Bytes of the vectors over those that a process needs more to search them than to search few; recall."""
-    queries = questions(100)
-    large, few = (_in_a_process(collection_of(n, 1), queries)["bytes"] for n in (MILLION, _SMALL))
+    """Bytes of the vectors over the additional memory of a process that searches them; recall."""
+    queries = query_vectors(100)
+    large, few = (_open_and_query(collection_of(n, 1), queries)["bytes"] for n in (MILLION, _SMALL))
     with closing(Collection.open(collection_of(MILLION, 1))) as collection:
         found = [(collection.search_vector(query, _K)[1] - 1).tolist() for query in queries]
     recall = _recall(_truth(MILLION, 500)[: len(queries)], found)
@@ -163,8 +163,8 @@ def search_small() -> dict[str, float]:
 
 
 def update_million() -> dict[str, float]:
-    """One object added and found, removed and not found any more, each with the search that has to know of it."""
-    queries = questions(10)
+    """Add an object and find it, remove it and no longer find it; each with the following search."""
+    queries = query_vectors(10)
     with Collection.open(collection_of(MILLION, 1), write=True) as collection:
         store = collection.store
 
@@ -172,12 +172,12 @@ def update_million() -> dict[str, float]:
             with store.transaction():
                 store.put(new_object("new.off", queries[i], 1), store.next_sequence())
             if collection.search(Query(vector=queries[i]), 1)[0].id != "new.off":
-                raise RuntimeError("an object that was added is not found")
+                raise RuntimeError("an added object is not found")
 
         def remove(i: int) -> None:
             collection.remove("new.off")
             if collection.search(Query(vector=queries[i]), 1)[0].id == "new.off":
-                raise RuntimeError("an object that was removed is found")
+                raise RuntimeError("a removed object is found")
 
         collection.search(Query(vector=queries[0]))
         added, removed = milliseconds(len(queries), add, remove)
@@ -185,18 +185,18 @@ def update_million() -> dict[str, float]:
 
 
 def open_million() -> dict[str, float]:
-    """A fresh process, its imports included, until the first answer."""
-    folder, queries = collection_of(MILLION, 1), questions(1)
-    return {"seconds": statistics.median(_in_a_process(folder, queries)["seconds"] for _ in range(3))}
+    """A fresh process including imports, until the first result."""
+    folder, queries = collection_of(MILLION, 1), query_vectors(1)
+    return {"seconds": statistics.median(_open_and_query(folder, queries)["seconds"] for _ in range(3))}
 
 
 def gpu_index() -> dict[str, float]:
-    """Questions per second, 64 at once, by torch on the GPU in float32 and in float16, and by our exact search on the CPU.
+    """Queries per second, 64 at once, with torch on the GPU in float32 and float16, and our exact search on the CPU.
 
-    The vectors are random: nothing is left out for what they hold.
+    The vectors are random; the time does not depend on them.
     """
     if not torch.cuda.is_available():
-        raise Skipped("there is no GPU here")
+        raise Skipped("no GPU")
     values = {}
     for name, n in (("1m", MILLION), ("10m", 10 * MILLION)):
         rng = np.random.default_rng(0)
@@ -208,16 +208,18 @@ def gpu_index() -> dict[str, float]:
         (cpu,) = milliseconds(3, lambda _, v=vectors, q=queries: _search_blocks(v, q))  # type: ignore[misc]
         values[f"cpu_{name}"] = 1000 * _BATCH / cpu
         for dtype in (torch.float32, torch.float16):
-            tensor, asked = (torch.from_numpy(part).to("cuda").to(dtype) for part in (vectors, queries))
+            tensor, query_tensor = (torch.from_numpy(part).to("cuda").to(dtype) for part in (vectors, queries))
 
-            def on_gpu(_: int, tensor: torch.Tensor = tensor, asked: torch.Tensor = asked) -> torch.Tensor:
-                return (asked @ tensor.T).topk(_K).indices.cpu()
+            def on_gpu(
+                _: int, tensor: torch.Tensor = tensor, query_tensor: torch.Tensor = query_tensor
+            ) -> torch.Tensor:
+                return (query_tensor @ tensor.T).topk(_K).indices.cpu()
 
             if on_gpu(0)[:, 0].tolist() != list(range(_BATCH)):
                 raise RuntimeError("the GPU does not find what is nearest")
             (gpu,) = milliseconds(20, on_gpu)
             values[f"{str(dtype).removeprefix('torch.')}_{name}"] = 1000 * _BATCH / gpu
-            del tensor, asked, on_gpu
+            del tensor, query_tensor, on_gpu
     return values
 
 
@@ -227,14 +229,16 @@ def _search_blocks(vectors: Vectors, queries: Vectors) -> object:
     return nearest(queries, ((row_ids[s : s + size], vectors[s : s + size], None) for s in starts), _K)
 
 
-def _figure(name: str, what: str, measure: Any, full: bool = False, at_most: bool = True, **targets: float) -> Figure:
-    return Figure(name, "speed", what, targets, measure, at_most, full)
+def _benchmark(
+    name: str, what: str, measure: Any, full: bool = False, at_most: bool = True, **targets: float
+) -> Benchmark:
+    return Benchmark(name, "speed", what, targets, measure, at_most, full)
 
 
-FIGURES = (
-    _figure("search-exact", "64 questions, 100k x 512, over FAISS or torch", lambda: search_exact(100_000), ratio=1.2),
-    _figure("search-exact-1m", "the same, 1M x 512", lambda: search_exact(MILLION), full=True, ratio=1.2),
-    Figure(
+BENCHMARKS = (
+    _benchmark("search-exact", "64 queries, 100k x 512, over FAISS or torch", lambda: search_exact(100_000), ratio=1.2),
+    _benchmark("search-exact-1m", "the same, 1M x 512", lambda: search_exact(MILLION), full=True, ratio=1.2),
+    Benchmark(
         "search-overhead",
         "speed",
         "Collection.search by vector beyond FAISS's flat search of the vectors, ms",
@@ -242,10 +246,12 @@ FIGURES = (
         search_overhead,
         at_most=True,
     ),
-    _figure("match-views", "matching the top 100, 12 x 12 views x 512, ms", match_views, ms=10.0),
-    _figure("search-filtered", "a filter that keeps 1 % of 1M, ms", search_filtered, full=True, ms=50),
-    _figure("search-ann", "1M, one at a time, over exact", search_ann, full=True, at_most=False, recall=0.95, speed=10),
-    _figure(
+    _benchmark("match-views", "late interaction with the top 100, 12 x 12 views x 512, ms", match_views, ms=10.0),
+    _benchmark("search-filtered", "a filter that keeps 1 % of 1M, ms", search_filtered, full=True, ms=50),
+    _benchmark(
+        "search-ann", "1M, one at a time, over exact", search_ann, full=True, at_most=False, recall=0.95, speed=10
+    ),
+    _benchmark(
         "search-small",
         "1M: memory of float32 vectors over ours",
         search_small,
@@ -254,7 +260,7 @@ FIGURES = (
         recall=0.95,
         smaller=8,
     ),
-    _figure("update-1m", "add and remove one object at 1M, ms", update_million, full=True, add=50, remove=50),
-    _figure("open-1m", "open 1M and answer once, s", open_million, full=True, seconds=2.0),
-    Figure("gpu-index", "speed", "questions/s, 1M and 10M, GPU and CPU", {}, gpu_index, full=True, device="cuda"),
+    _benchmark("update-1m", "add and remove one object at 1M, ms", update_million, full=True, add=50, remove=50),
+    _benchmark("open-1m", "open 1M and search once, s", open_million, full=True, seconds=2.0),
+    Benchmark("gpu-index", "speed", "queries/s, 1M and 10M, GPU and CPU", {}, gpu_index, full=True, device="cuda"),
 )

@@ -1,4 +1,4 @@
-"""Figures of the group `service`."""
+"""Benchmarks of the group `service`: load, memory, the page, and the API schema."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ import numpy as np
 import psutil
 
 from benchmarks import data
+from benchmarks.benchmark import Benchmark, Skipped
 from benchmarks.commands import MVR, fresh, script
 from benchmarks.copies import collection_of
-from benchmarks.figures import Figure, Skipped
 from mvretrieval.api import Collection
 from mvretrieval.describe import DescriberConfig
 from mvretrieval.search.page import view_picture
@@ -33,15 +33,15 @@ _SECONDS = 60
 _CLIENTS, _MESH_SHARE, _RAMP_SECONDS = 32, 0.25, 3
 _CHROMIUM = Path("/usr/bin/chromium")
 _ALL_DRAWN = """() => {
-    const seen = [...document.querySelectorAll("#grid img")].filter((picture) => picture.getBoundingClientRect().top < innerHeight);
-    return seen.length > 0 && seen.every((picture) => picture.complete && picture.naturalWidth > 0);
+    const seen = [...document.querySelectorAll("#grid img")].filter((image) => image.getBoundingClientRect().top < innerHeight);
+    return seen.length > 0 && seen.every((image) => image.complete && image.naturalWidth > 0);
 }"""
-_SETTLED = 10  # seconds after which memory should not grow
+_SETTLED = 10  # seconds after which memory should be constant
 
 
 @contextmanager
 def running(folder: Path, *options: str) -> Iterator[tuple[str, int]]:
-    """Address and process number of a service that is ready."""
+    """Run a service; yields its URL and process id when it is ready."""
     import httpx
 
     command = [*MVR, "serve", str(folder), "--port", "0", *options]
@@ -50,7 +50,7 @@ def running(folder: Path, *options: str) -> Iterator[tuple[str, int]]:
     try:
         found = re.search(r" at (http://\S+)", process.stderr.readline())
         if found is None:
-            raise RuntimeError(f"no service: {process.stderr.read()}")
+            raise RuntimeError(f"the service did not start: {process.stderr.read()}")
         while httpx.get(f"{found[1]}/ready").status_code != 200:
             time.sleep(0.1)
         yield found[1], process.pid
@@ -66,34 +66,34 @@ def _served_collection() -> Path:
 
 @cache
 def _loaded() -> dict[str, Any]:
-    """What clients and memory said, alone and together: measured once for the figures that need it."""
+    """Times, errors and memory under load and with one client; measured once for all benchmarks that need it."""
     folder = _served_collection()
-    questions = folder.parent / "service-questions.npy"
+    queries = folder.parent / "service-queries.npy"
     with Collection.open(folder) as collection:
-        np.save(questions, collection.sample(500))
+        np.save(queries, collection.sample(500))
     meshes = data.fixed_psb(50)
     with running(folder) as (url, pid):
-        script("load", url, meshes, questions, 3, 2, 0.5, 0)  # everything has been used once
-        alone = script("load", url, meshes, questions, 5, 1, 0, 0)
-        mesh_alone = script("load", url, meshes, questions, 5, 1, 1, 0)
-        crowd = script("load", url, meshes, questions, 10, _CLIENTS, 0, 0)
+        script("load", url, meshes, queries, 3, 2, 0.5, 0)  # warm-up
+        alone = script("load", url, meshes, queries, 5, 1, 0, 0)
+        mesh_alone = script("load", url, meshes, queries, 5, 1, 1, 0)
+        vectors_only = script("load", url, meshes, queries, 10, _CLIENTS, 0, 0)
         with _memory(pid) as memory:
-            together = script("load", url, meshes, questions, _SECONDS, _CLIENTS, _MESH_SHARE, _RAMP_SECONDS)
-    print(*together["vectors"]["errors"][:3], *together["meshes"]["errors"][:3], sep="\n", file=sys.stderr)
+            load = script("load", url, meshes, queries, _SECONDS, _CLIENTS, _MESH_SHARE, _RAMP_SECONDS)
+    print(*load["vectors"]["errors"][:3], *load["meshes"]["errors"][:3], sep="\n", file=sys.stderr)
     return {
         "alone": alone["vectors"]["ms"],
         "mesh alone": mesh_alone["meshes"]["ms"],
-        "crowd": crowd["vectors"]["ms"],
-        "vectors": together["vectors"]["ms"],
-        "meshes": together["meshes"]["ms"],
-        "errors": len(together["vectors"]["errors"]) + len(together["meshes"]["errors"]),
+        "vectors only": vectors_only["vectors"]["ms"],
+        "vectors": load["vectors"]["ms"],
+        "meshes": load["meshes"]["ms"],
+        "errors": len(load["vectors"]["errors"]) + len(load["meshes"]["errors"]),
         "memory": list(memory),
     }
 
 
 @contextmanager
 def _memory(pid: int) -> Iterator[list[float]]:
-    """Resident memory of a process and its children in MB, once a second while inside."""
+    """Sample the resident memory of a process and its children in MB, once per second."""
     root, samples, done = psutil.Process(pid), list[float](), threading.Event()
 
     def watch() -> None:
@@ -110,48 +110,48 @@ def _memory(pid: int) -> Iterator[list[float]]:
 
 
 def load_errors() -> dict[str, float]:
-    """Of all that 32 clients asked in a minute."""
+    """Failed requests of 32 clients in one minute."""
     loaded = _loaded()
-    answered = len(loaded["vectors"]) + len(loaded["meshes"])
+    n_responses = len(loaded["vectors"]) + len(loaded["meshes"])
     return {
         "errors": loaded["errors"],
-        "answers": answered,
-        "vector answers/s": len(loaded["vectors"]) / _SECONDS,
-        "mesh answers/s": len(loaded["meshes"]) / _SECONDS,
+        "responses": n_responses,
+        "vector responses/s": len(loaded["vectors"]) / _SECONDS,
+        "mesh responses/s": len(loaded["meshes"]) / _SECONDS,
     }
 
 
 def load_p99() -> dict[str, float]:
-    """Slowest hundredth of vector questions among 32 clients, over the slowest hundredth of one client's alone.
+    """99th percentile of the time of vector queries with 32 clients, over that with one client.
 
-    Clients that ask with nothing but vectors, without a pause, are told beside it: they fill the cores by themselves.
+    Clients with only vector queries are reported too: they saturate the cores without meshes.
     """
     loaded = _loaded()
-    alone, together = np.percentile(loaded["alone"], 99), np.percentile(loaded["vectors"], 99)
+    alone, load = np.percentile(loaded["alone"], 99), np.percentile(loaded["vectors"], 99)
     return {
-        "ratio": together / alone,
-        "p99 over the median alone": together / np.median(loaded["alone"]),
-        "p99 ms": together,
+        "ratio": load / alone,
+        "p99 over the median alone": load / np.median(loaded["alone"]),
+        "p99 ms": load,
         "median ms": np.median(loaded["vectors"]),
         "alone p99 ms": alone,
         "alone median ms": np.median(loaded["alone"]),
-        "vectors alone, 32 clients: p99 ms": np.percentile(loaded["crowd"], 99),
+        "vectors alone, 32 clients: p99 ms": np.percentile(loaded["vectors only"], 99),
         "mesh p99 ms": np.percentile(loaded["meshes"], 99),
         "mesh alone ms": np.median(loaded["mesh alone"]),
     }
 
 
 def load_memory() -> dict[str, float]:
-    """The last ten seconds against the ten after the first ten."""
+    """Memory in the last ten seconds over that in seconds 10 to 20."""
     memory = _loaded()["memory"]
     settled, end = np.mean(memory[_SETTLED : 2 * _SETTLED]), np.mean(memory[-_SETTLED:])
     return {"growth": end / settled - 1, "after 10 s MB": settled, "end MB": end}
 
 
 def page_first() -> dict[str, float]:
-    """Seconds until all thumbnails in sight are drawn, in Chromium on the same machine, warm: the median of five.
+    """Seconds until all visible thumbnails are drawn, in Chromium on the same machine, warm: median of five.
 
-    From opening the page, from asking for the like of an object, and from dropping a picture.
+    Measured from opening the page, from a query by object, and from uploading an image.
     """
     try:
         from playwright.sync_api import sync_playwright
@@ -159,11 +159,11 @@ def page_first() -> dict[str, float]:
         raise Skipped("playwright is missing: make setup") from None
     if not _CHROMIUM.exists():
         raise Skipped(f"no browser at {_CHROMIUM}: apt-get install chromium")
-    picture = data.WORK / "service-picture.png"
+    image = data.WORK / "service-image.png"
     with Collection.open(_served_collection()) as collection:
         view = view_picture(collection, int(collection.store.select(None)[7]), 1)
         assert view is not None
-        view.save(picture)
+        view.save(image)
     with running(_served_collection()) as (url, _), sync_playwright() as started:
         browser = started.chromium.launch(executable_path=_CHROMIUM, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1280, "height": 800}, bypass_csp=True)
@@ -175,23 +175,23 @@ def page_first() -> dict[str, float]:
             page.wait_for_function(_ALL_DRAWN)
             return time.perf_counter() - begun
 
-        taken: dict[str, list[float]] = {"open s": [], "like an object s": [], "picture s": []}
+        taken: dict[str, list[float]] = {"open s": [], "by object s": [], "image s": []}
         for _ in range(6):
             taken["open s"].append(seconds_to(lambda: page.goto(url), "^$"))
-            like = page.get_by_role("button", name=re.compile("^More like")).first
-            taken["like an object s"].append(
-                seconds_to(functools.partial(like.dispatch_event, "click"), "10,000 objects")
+            similar = page.get_by_role("button", name=re.compile("^More like")).first
+            taken["by object s"].append(
+                seconds_to(functools.partial(similar.dispatch_event, "click"), "10,000 objects")
             )
             page.goto(url)
-            drop = functools.partial(page.locator("#files").set_input_files, picture)
-            taken["picture s"].append(seconds_to(drop, "10,000 objects"))
+            drop = functools.partial(page.locator("#files").set_input_files, image)
+            taken["image s"].append(seconds_to(drop, "10,000 objects"))
         browser.close()
     values = {name: float(np.median(seconds[1:])) for name, seconds in taken.items()}
     return {"slowest s": max(values.values()), **values}
 
 
 def schema() -> dict[str, float]:
-    """What schemathesis finds in all operations: edges of parameters, random requests, and requests that build on others."""
+    """Failures found by schemathesis in all operations: parameter limits, random requests, and sequences of requests."""
     folder = fresh("service-schema")
     with Collection.create(folder, DescriberConfig("builtin:", rig="ring:3@30", size=64)) as collection:
         collection.add_folder(data.fixed_psb(20))
@@ -205,26 +205,26 @@ def schema() -> dict[str, float]:
         )
     found = re.search(r"(\d+) generated", done.stdout)
     if found is None:
-        raise Skipped(f"schemathesis said: {(done.stdout + done.stderr)[-300:]}")
+        raise Skipped(f"unexpected output of schemathesis: {(done.stdout + done.stderr)[-300:]}")
     failures = re.search(r"generated, (\d+) found (\d+) unique", done.stdout)
     if failures:
         print(done.stdout, file=sys.stderr)
     return {"failures": float(failures[2]) if failures else 0.0, "cases": float(found[1])}
 
 
-FIGURES = (
-    Figure(
-        "load-errors", "service", "32 clients for 60 s on 10k objects, a question in four a mesh, the others vectors: failed",
+BENCHMARKS = (
+    Benchmark(
+        "load-errors", "service", "32 clients for 60 s on 10k objects, one query in four a mesh, else a vector: failures",
         {"errors": 0}, load_errors, at_most=True,
     ),
-    Figure(
-        "load-p99", "service", "p99 of vector questions in it, over that of one client alone",
+    Benchmark(
+        "load-p99", "service", "p99 of vector queries under load, over that of one client",
         {"ratio": 10}, load_p99, at_most=True,
     ),
-    Figure("load-memory", "service", "growth of memory in it after 10 s", {"growth": 0.05}, load_memory, at_most=True),
-    Figure(
-        "page-first", "service", "first results on the page, 10k objects, MobileNetV2, warm: opened, asked by id, by picture",
+    Benchmark("load-memory", "service", "growth of memory under load after 10 s", {"growth": 0.05}, load_memory, at_most=True),
+    Benchmark(
+        "page-first", "service", "first results on the page, 10k objects, MobileNetV2, warm: opened, query by object, by image",
         {"slowest s": 1}, page_first, at_most=True,
     ),
-    Figure("schema", "service", "failures that schemathesis finds in 2,000 cases", {"failures": 0}, schema, at_most=True),
+    Benchmark("schema", "service", "failures found by schemathesis in 2,000 cases", {"failures": 0}, schema, at_most=True),
 )  # fmt: skip

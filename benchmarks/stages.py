@@ -1,6 +1,6 @@
-"""What indexing a folder costs, stage by stage, each by itself: `python -m benchmarks.stages FOLDER ENCODER` prints JSON.
+"""Cost of the stages of indexing, each run separately: `python -m benchmarks.stages FOLDER ENCODER` prints JSON.
 
-In core-seconds: loading and rendering run in one process that has one core, writing too; encoding has all of them.
+In core-seconds: loading and rendering, and writing, use one core; encoding uses all.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from mvretrieval.describe import DescriberConfig
 
 
 def main() -> None:
-    """Each stage once, over all meshes of a folder."""
+    """Run each stage once over all meshes of a folder."""
     folder, encoder = Path(sys.argv[1]), sys.argv[2]
     jobs = [Job(file) for file in sorted(folder.iterdir())]
     with tempfile.TemporaryDirectory() as place, Collection.create(place, DescriberConfig(encoder)) as collection:
         pool = collection.pool(1)
-        pool.render(jobs[0])  # the worker is started
+        pool.render(jobs[0])  # starts the worker
         started = time.monotonic()
         rendered = [result for result in pool.run(jobs) if isinstance(result, Rendered)]
         render = time.monotonic() - started
 
-        at_once = getattr(collection.describer.encoder, "batch_size", 48) // collection.describer.rig.n_views
-        batches = [rendered[start : start + at_once] for start in range(0, len(rendered), at_once)]
+        batch_size = getattr(collection.describer.encoder, "batch_size", 48) // collection.describer.rig.n_views
+        batches = [rendered[start : start + batch_size] for start in range(0, len(rendered), batch_size)]
         collection.new_objects(batches[0], [""] * len(batches[0]))
         started = time.monotonic()
         described = [collection.new_objects(batch, [item.opened.job.path.name for item in batch]) for batch in batches]

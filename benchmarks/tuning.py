@@ -1,7 +1,7 @@
-"""Figures of tuning the encoder itself (`mvr tune`), of the group `zero-shot`.
+"""Benchmarks of encoder tuning (`mvr tune`), group `zero-shot`.
 
-MobileNetV2's last blocks are tuned on PSB's train split, some of whose classes are held out to find the number of steps.
-Then `mvr train` learns view weights on the tuned view vectors, as it does on the frozen ones that it is compared with.
+The last blocks of MobileNetV2 are tuned on PSB's train split, with held-out classes to choose the number of steps. Then an
+adapter is trained on the tuned view vectors, and compared with one trained on the frozen vectors.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 
 from benchmarks import data
+from benchmarks.benchmark import Benchmark
 from benchmarks.commands import MVR
-from benchmarks.figures import Figure
 from benchmarks.learning import TRAIN, adapters, chosen
 from benchmarks.psb import SEEDS, Psb, folder, psb, spread
 from mvrender.backends.selection import choose_backend
@@ -50,12 +50,12 @@ OPTIONS = ("--method", "last-blocks", "--last-blocks", "2", "--views-per-object"
 
 
 def views_folder() -> Path:
-    """Where rendered views are kept between figures."""
+    """Folder of the rendered views, shared by all benchmarks."""
     return data.WORK / "tune-views"
 
 
 def tuned_folder(seed: int = 0) -> Path:
-    """MobileNetV2, its last blocks tuned on the train split. Goes on where it stopped."""
+    """MobileNetV2, its last blocks tuned on the train split. An interrupted run resumes."""
     out = data.WORK / f"tuned-last-blocks-{seed}"
     if not (out / "config.json").exists():
         _tune(out, *OPTIONS, "--where", TRAIN, "--seed", seed)
@@ -73,7 +73,7 @@ def _command(out: Path, *options: Any) -> list[str]:
 
 @cache
 def all_views() -> ViewDataset:
-    """Views of all of PSB, as its collection has them."""
+    """Views of all of PSB, with rig and styles of its collection."""
     with Collection.open(folder()) as collection:
         config = collection.describer.config
         objects = meshes_of_collection(collection, "label", None)
@@ -81,31 +81,30 @@ def all_views() -> ViewDataset:
     return render_views(objects, spec, views_folder())
 
 
-def seen_by(encoder: NetworkEncoder) -> Psb:
-    """PSB with an encoder's view vectors in the place of its collection's."""
-    p, pictures = psb(), all_views()
-    rows = {object_id: row for row, object_id in enumerate(pictures.ids)}
+def with_encoder(encoder: NetworkEncoder) -> Psb:
+    """PSB with the view vectors of another encoder."""
+    p, dataset = psb(), all_views()
+    rows = {object_id: row for row, object_id in enumerate(dataset.ids)}
     order = np.array([rows[object_id] for object_id in p.features.ids])
-    views = view_vectors(encoder, pictures.take(order)).astype(np.float16)
+    views = view_vectors(encoder, dataset.take(order)).astype(np.float16)
     return replace(p, features=replace(p.features, views=views))
 
 
 def finetuned_unseen() -> dict[str, float]:
     """Unseen mAP with tuned encoders, mean over seeds of both trainings.
 
-    `mean` and `frozen_mean`: mean of the views, neither whitened nor learnt, of the tuned encoder and as it was before.
-    `joint` and `frozen_joint`: the AdaM weights that were trained with the tuned encoder, and the same kind of weights learnt
-    from the frozen encoder's vectors, both without whitening. `unseen` and `frozen_adam`: whitened, and weighed by what
-    `mvr train` learns from the vectors of each; `gain`: their difference.
+    `mean` and `frozen_mean`: mean of the view vectors, without whitening, of the tuned and of the frozen encoder. `joint` and
+    `frozen_joint`: AdaM trained jointly with the encoder, and AdaM trained on the frozen vectors, both without whitening.
+    `unseen` and `frozen_adam`: whitened, with AdaM trained on the vectors of each; `gain`: their difference.
     """
     frozen = psb()
     before = frozen.mean_ap(mean_of_views(frozen.features))["unseen"]
-    steps = chosen().steps  # as for the frozen encoder: chosen on held-out classes, and no favour for the tuned one
+    steps = chosen().steps  # as chosen for the frozen encoder, so that the tuned one has no advantage
     rows = []
     for seed, whitened in zip(SEEDS, adapters(), strict=True):
         encoder = open_encoder(f"tuned:{tuned_folder(seed)}", precision="float32")
         assert isinstance(encoder, NetworkEncoder)
-        tuned = seen_by(encoder)
+        tuned = with_encoder(encoder)
         vectors = {
             "unseen": tuned.vectors(tuned.learn(TrainConfig(folds=0, max_steps=steps, seed=seed))),
             "frozen_adam": frozen.vectors(whitened),
@@ -119,16 +118,16 @@ def finetuned_unseen() -> dict[str, float]:
 
 
 def mean_of_views(features: Features) -> NDArray[np.float32]:
-    """(N, D) mean of each object's views, unit norm."""
+    """(N, D) mean view vectors, unit norm."""
     shown = features.mask[:, None, :, None]
     mean = (features.views.astype(np.float32) * shown).sum(axis=2)[:, 0]
     return np.asarray(mean / np.linalg.norm(mean, axis=1, keepdims=True), np.float32)
 
 
 def lora_equal() -> dict[str, float]:
-    """ViT-B-32 with random weights and random low-rank parts: least cosine of merged and unmerged view vectors.
+    """ViT-B-32 with random weights and random low-rank parts: minimum cosine of merged and unmerged view vectors.
 
-    `untrained`: the same of the network before and after the parts are attached.
+    `untrained`: the same before and after attaching untrained parts.
     """
     torch.manual_seed(0)
     architecture = Architecture("open_clip", "ViT-B-32")
@@ -146,47 +145,49 @@ def lora_equal() -> dict[str, float]:
     merge(encoder.network)
     merged = encoder.encode_views(images)
     if (unmerged * before).sum(axis=1).min() > 0.999:
-        raise RuntimeError("the low-rank parts changed nothing, so nothing is compared")
+        raise RuntimeError("the low-rank parts have no effect, so the comparison is empty")
     return {
         "merged": float((merged * unmerged).sum(axis=1).min()), "untrained": float((untrained * before).sum(axis=1).min())
     }  # fmt: skip
 
 
 def resume_equal() -> dict[str, float]:
-    """Largest difference of weights between a tuning that was killed and run again, and one that was not."""
+    """Largest difference of weights between a killed and resumed run, and an undisturbed one."""
     few = ("--method", "last-blocks", "--last-blocks", 1, "--classes-per-batch", 4, "--views-per-object", 1)
     short = (*few, "--max-steps", 12, "--save-every", 2, "--held-out", 0, "--where", f"{TRAIN} and label < 'b'")
     with tempfile.TemporaryDirectory() as place:
-        whole, broken = Path(place) / "whole", Path(place) / "broken"
+        whole, killed = Path(place) / "whole", Path(place) / "killed"
         _tune(whole, *short)
-        process = subprocess.Popen(_command(broken, *short), stdout=sys.stderr)
-        while not (broken / CHECKPOINT).exists():
+        process = subprocess.Popen(_command(killed, *short), stdout=sys.stderr)
+        while not (killed / CHECKPOINT).exists():
             if process.poll() is not None:
                 raise RuntimeError("the tuning ended before it could be killed")
             time.sleep(0.01)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-        if (broken / "config.json").exists():
+        if (killed / "config.json").exists():
             raise RuntimeError("the tuning ended before it was killed")
-        _tune(broken, *short)
-        first, second = (load_file(out / "model.safetensors") for out in (whole, broken))
+        _tune(killed, *short)
+        first, second = (load_file(out / "model.safetensors") for out in (whole, killed))
     return {"difference": max(float((first[name] - second[name]).abs().max()) for name in first)}
 
 
-def _figure(name: str, what: str, measure: Any, at_most: bool = False, **targets: float) -> Figure:
-    return Figure(name, "zero-shot", what, targets, measure, at_most)
+def _benchmark(name: str, what: str, measure: Any, at_most: bool = False, **targets: float) -> Benchmark:
+    return Benchmark(name, "zero-shot", what, targets, measure, at_most)
 
 
-FIGURES: Sequence[Figure] = (
-    _figure(
+BENCHMARKS: Sequence[Benchmark] = (
+    _benchmark(
         "finetuned-unseen",
         "last blocks of MobileNetV2 tuned on PSB's train split, then AdaM: unseen mAP",
         finetuned_unseen,
     ),
-    _figure("lora-equal", "ViT-B-32: least cosine of merged and unmerged low-rank tuning", lora_equal, merged=0.9999),
-    _figure(
+    _benchmark(
+        "lora-equal", "ViT-B-32: minimum cosine of merged and unmerged low-rank tuning", lora_equal, merged=0.9999
+    ),
+    _benchmark(
         "resume-equal",
-        "killed and resumed against unbroken tuning: weights",
+        "killed and resumed against undisturbed tuning: weights",
         resume_equal,
         at_most=True,
         difference=1e-5,

@@ -1,13 +1,13 @@
-"""Vectors in any number that lie as real ones do, and collections of them.
+"""Any number of vectors with a realistic distribution, and collections of them.
 
-Real are the 21,708 views of PSB's meshes by MobileNetV2: centred, turned to their 512 principal axes (0.93 of the variance),
-at unit length. One object in twenty is held out, and its views are the questions. A vector of the gallery is made of the others':
+Source: the 21,708 view vectors of PSB's meshes by MobileNetV2, centred, projected to their 512 principal axes (0.93 of the
+variance), unit norm. One object in twenty is held out; its views are the queries. A gallery vector is made from the others:
 
     unit((1 - t) a + t b + 0.3 s z),   t uniform in 0..1/2, z normal, s the deviation of each axis
 
-where a is any view and b one of its 32 nearest. So the gallery is as crowded around a question as views of that many meshes
-would be: with a million, the cosine of the 1st, 10th, 100th and 1000th neighbour is 0.74, 0.72, 0.68 and 0.58 on average, with
-the real views alone 0.72, 0.63, 0.45 and 0.25; two at random have 0.
+where a is a random view and b one of its 32 nearest. The density around a query is that of views of so many meshes:
+with a million, the mean cosine of the 1st, 10th, 100th and 1000th neighbour is 0.74, 0.72, 0.68 and 0.58, with the original views
+0.72, 0.63, 0.45 and 0.25; two random vectors have 0.
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ Vectors = NDArray[np.float32]
 
 @cache
 def real() -> tuple[Vectors, Vectors]:
-    """Views that the gallery is made of, and those of held-out objects."""
+    """Source views of the gallery, and views of held-out objects."""
     views = l2_normalize(psb().features.views[:, 0].astype(np.float32))
     order = np.random.default_rng(0).permutation(len(views))
     n_held = int(_HELD_OUT * len(views))
     held, kept = (views[some].reshape(-1, views.shape[-1]) for some in (order[:n_held], order[n_held:]))
-    middle = kept.mean(axis=0)
+    mean = kept.mean(axis=0)
     axes = np.linalg.eigh(np.cov(kept, rowvar=False))[1][:, ::-1][:, :DIM].astype(np.float32)
-    return l2_normalize((kept - middle) @ axes), l2_normalize((held - middle) @ axes)
+    return l2_normalize((kept - mean) @ axes), l2_normalize((held - mean) @ axes)
 
 
 @cache
 def _digest() -> str:
-    """8 hex digits of the real views: questions fit a gallery that was made of the same ones alone."""
+    """8 hex digits over the source views: queries match only a gallery made from the same views."""
     return hashlib.sha256(real()[0].tobytes()).hexdigest()[:8]
 
 
@@ -67,7 +67,7 @@ def _near() -> NDArray[np.int64]:
 
 
 def gallery(n: int) -> Vectors:
-    """(n, 512), made once and mapped from a file."""
+    """(n, 512) gallery, generated once and memory-mapped."""
     path = data.WORK / f"vectors-{n}-{_digest()}.npy"
     if not path.exists():
         part = path.with_suffix(".part")
@@ -86,14 +86,14 @@ def gallery(n: int) -> Vectors:
     return np.asarray(np.load(path, mmap_mode="r"))
 
 
-def questions(n: int) -> Vectors:
+def query_vectors(n: int) -> Vectors:
     """(n, 512) held-out views, in a fixed order."""
     held = real()[1]
     return np.ascontiguousarray(held[np.random.default_rng(2).permutation(len(held))[:n]])
 
 
 def new_object(name: str, vector: Vectors, n_views: int) -> NewObject:
-    """What `mvr index` would write; every view is the vector, turned a little."""
+    """An object record as `mvr index` writes it; each view is a perturbed copy of the vector."""
     views = np.stack([np.roll(vector, v) * 0.2 + vector for v in range(n_views)])
     return NewObject(
         name, f"/meshes/{name}", name, "[[1, 2]]", {"format": "off", "faces": 5000}, (),
@@ -102,7 +102,7 @@ def new_object(name: str, vector: Vectors, n_views: int) -> NewObject:
 
 
 def collection_of(n: int, n_views: int) -> Path:
-    """Folder of a collection of `gallery(n)`, made once, each object with so many views and one of a hundred labels.
+    """Folder of a collection of `gallery(n)`, built once; each object has `n_views` views and one of a hundred labels.
 
     A million objects with one view take 8 GB; with twelve they would take 20.
     """

@@ -65,9 +65,18 @@ def write_tuned(
     )
     encoder.id = f"tuned:{folder}"
     encoder.fingerprint = tuned_fingerprint(encoder.architecture, encoder.preprocessing, weights)
+    adapter = _adapter_config(config, encoder, views, shared)
+    Adapter(adapter, None, tuned.pooling).save(folder / ADAPTER)
+    save_tuned(folder, about, weights, low_rank)
+    (folder / CHECKPOINT).unlink(missing_ok=True)
+
+
+def _adapter_config(
+    config: TuneConfig, encoder: NetworkEncoder, views: ViewDataset, shared: dict[str, Any]
+) -> AdapterConfig:
     describer = Describer(DescriberConfig(encoder.id, views.rig, views.styles, views.size))
     describer.__dict__["encoder"] = encoder  # not in the folder yet
-    adapter = AdapterConfig(
+    return AdapterConfig(
         views=describer.view_fingerprint,
         encoder=public_encoder(encoder.id),
         rig=views.rig,
@@ -79,6 +88,3 @@ def write_tuned(
         text="frozen" if config.loss == "text" else "adapted",
         **shared,
     )
-    Adapter(adapter, None, tuned.pooling).save(folder / ADAPTER)
-    save_tuned(folder, about, weights, low_rank)
-    (folder / CHECKPOINT).unlink(missing_ok=True)

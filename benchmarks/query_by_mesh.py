@@ -1,4 +1,4 @@
-"""Milliseconds from a mesh file to ten answers in a warm process: `python -m benchmarks.ask_by_mesh COLLECTION MESH`, as JSON."""
+"""Milliseconds from a mesh file to ten hits in a warm process: `python -m benchmarks.query_by_mesh COLLECTION MESH`, as JSON."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _TIMES = 20
 
 
 def main() -> None:
-    """The median of some, after three that warm it up."""
+    """Print the median time, after three queries for warm-up."""
     folder, mesh = sys.argv[1:]
     taken = []
     with Collection.open(folder) as collection:

@@ -1,6 +1,7 @@
-"""Figures of names, in the group `zero-shot`: words for MobileNetV2, which reads none, by where CLIP's names lie among objects.
+"""Benchmarks of class names, group `zero-shot`: text queries for MobileNetV2, by a projection of CLIP's text embeddings.
 
-The map is learnt from AdaM's vectors of PSB's train split. Values are means over five seeds of AdaM, `_sd` their deviations.
+The projection is fitted on AdaM's vectors of PSB's train split. Values are means over five seeds of AdaM, `_sd` their sample
+deviations.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import data
-from benchmarks.figures import Figure
+from benchmarks.benchmark import Benchmark
 from benchmarks.learning import adapters, vectors
 from benchmarks.psb import base_meshes, psb, spread
 from mvretrieval.api import Collection
@@ -23,53 +24,52 @@ from mvtrain.features import from_collection
 
 
 def names_psb() -> dict[str, float]:
-    """Unseen test objects whose class name is known, called by one of these classes' names.
+    """Zero-shot classification of unseen test objects among the known names of their classes.
 
-    `top1_new`, `top5_new`: those whose name no training class was called by, as `knife` is by butcher knives. `chance`:
-    what guessing gives.
+    `top1_new`, `top5_new`: only names that no training class used (`knife` is used by butcher knives). `chance`: chance level.
     """
-    return _starting("psb_")
+    return _with_prefix("psb_")
 
 
 def names_to_mesh() -> dict[str, float]:
-    """base-meshes by name: the name's own meshes among the first ten of 900.
+    """Retrieval of base-meshes by name: recall of the meshes with that name in the top 10 of 900.
 
-    `recall10_new`: for names that no training class was called by.
+    `recall10_new`: only names that no training class used.
     """
-    return _starting("meshes_")
+    return _with_prefix("meshes_")
 
 
-def _starting(prefix: str) -> dict[str, float]:
+def _with_prefix(prefix: str) -> dict[str, float]:
     return {name.removeprefix(prefix): value for name, value in _measured().items() if name.startswith(prefix)}
 
 
 @cache
 def _measured() -> dict[str, float]:
     p, rows = psb(), []
-    space = TextEmbeddings.load(data.text_embeddings())
+    embeddings = TextEmbeddings.load(data.text_embeddings())
     with Collection.open(base_meshes()) as collection:
         meshes = from_collection(collection, "name")
     own_names = [plain_name(re.sub(r"\d+", "", name)) for name in meshes.labels]
     train, unseen = np.flatnonzero(p.train), np.flatnonzero(p.unseen)
     labels = p.features.labels
     for adapter, found in zip(adapters(), vectors(), strict=True):
-        fit = fit_text_projection(space, found[train], [labels[i] for i in train])
-        taught = {plain_name(labels[i]) for i in train} | set(fit.names)
-        rows.append(_by_name(fit.text_embeddings, found[unseen], [labels[i] for i in unseen], taught))
+        fit = fit_text_projection(embeddings, found[train], [labels[i] for i in train])
+        seen_names = {plain_name(labels[i]) for i in train} | set(fit.names)
+        rows.append(_by_name(fit.text_embeddings, found[unseen], [labels[i] for i in unseen], seen_names))
         objects, _ = adapter.pool(meshes.views.astype(np.float32), meshes.mask, meshes.directions)
-        rows[-1] |= _recall(fit.text_embeddings, objects, own_names, taught)
+        rows[-1] |= _recall(fit.text_embeddings, objects, own_names, seen_names)
     return spread(rows)
 
 
 def _by_name(
-    space: TextEmbeddings, found: NDArray[np.float32], labels: list[str], taught: set[str]
+    embeddings: TextEmbeddings, found: NDArray[np.float32], labels: list[str], seen_names: set[str]
 ) -> dict[str, float]:
-    known = sorted({label for label in labels if space.direction_of(label) is not None})
+    known = sorted({label for label in labels if embeddings.direction_of(label) is not None})
     rows = [i for i, label in enumerate(labels) if label in known]
-    scores = space.name_scores(found[rows], known)
+    scores = embeddings.name_scores(found[rows], known)
     own = scores[np.arange(len(rows)), [known.index(labels[i]) for i in rows]]
     rank = (scores > own[:, None]).sum(axis=1)
-    new = np.array([space.known_name(labels[i]) not in taught for i in rows])
+    new = np.array([embeddings.known_name(labels[i]) not in seen_names for i in rows])
     return {
         "psb_top1": float((rank < 1).mean()), "psb_top5": float((rank < 5).mean()),
         "psb_top1_new": float((rank[new] < 1).mean()), "psb_top5_new": float((rank[new] < 5).mean()),
@@ -77,22 +77,24 @@ def _by_name(
     }  # fmt: skip
 
 
-def _recall(space: TextEmbeddings, found: NDArray[np.float32], names: list[str], taught: set[str]) -> dict[str, float]:
+def _recall(
+    embeddings: TextEmbeddings, found: NDArray[np.float32], names: list[str], seen_names: set[str]
+) -> dict[str, float]:
     recalls: dict[str, float] = {}
     for name in sorted(set(names)):
-        if space.direction_of(name) is None:
+        if embeddings.direction_of(name) is None:
             continue
         own = np.array([other == name for other in names])
-        best = np.argsort(-(found @ space.object_vector(name)), kind="stable")[:10]
+        best = np.argsort(-(found @ embeddings.object_vector(name)), kind="stable")[:10]
         recalls[name] = own[best].sum() / min(own.sum(), 10)
-    new = [value for name, value in recalls.items() if space.known_name(name) not in taught]
+    new = [value for name, value in recalls.items() if embeddings.known_name(name) not in seen_names]
     return {
         "meshes_recall10": float(np.mean(list(recalls.values()))), "meshes_recall10_new": float(np.mean(new)),
         "meshes_names": len(recalls), "meshes_recall10_chance": 10 / len(names),
     }  # fmt: skip
 
 
-FIGURES: Sequence[Figure] = (
-    Figure("names-psb", "zero-shot", "unseen classes of PSB by name", {"top1": 0.50, "top5": 0.82}, names_psb),
-    Figure("names-to-mesh", "zero-shot", "base-meshes by name", {"recall10_new": 0.15}, names_to_mesh),
+BENCHMARKS: Sequence[Benchmark] = (
+    Benchmark("names-psb", "zero-shot", "unseen classes of PSB by name", {"top1": 0.50, "top5": 0.82}, names_psb),
+    Benchmark("names-to-mesh", "zero-shot", "base-meshes by name", {"recall10_new": 0.15}, names_to_mesh),
 )

@@ -1,4 +1,4 @@
-"""A figure: a name, a target and the code that measures it."""
+"""A benchmark: a name, its targets, and the function that measures it."""
 
 from __future__ import annotations
 
@@ -8,22 +8,23 @@ from typing import Literal
 
 
 class Skipped(Exception):
-    """Why a figure cannot be measured on this machine."""
+    """Raised when a benchmark cannot run on this machine; the message is the reason."""
 
 
 @dataclass(frozen=True)
-class Figure:
-    """One thing that is measured.
+class Benchmark:
+    """One benchmark.
 
     Attributes:
         name: on the command line and in results.yaml.
-        group: figures of one subject.
-        what: what is measured, for people.
-        targets: name of each value -> what it should reach; empty where a number is only reported.
-        measure: does it, and returns the values; those without a target, such as a rival's, are kept and drawn beside them.
+        group: benchmarks of one subject.
+        what: description.
+        targets: target by value name; empty if the values are only reported.
+        measure: runs the benchmark and returns its values. Values without a target, such as those of a baseline, are
+            stored and plotted too.
         at_most: whether smaller is better.
-        full: whether it takes so long, or so much room, that its group measures it with --full alone.
-        device: what it runs on; `cuda` where --device says so.
+        full: whether it takes so much time or disk space that its group runs it only with --full.
+        device: `cuda` runs only with --device cuda.
     """
 
     name: str
@@ -36,7 +37,7 @@ class Figure:
     device: Literal["cpu", "cuda"] = "cpu"
 
     def state(self, values: Mapping[str, float]) -> str:
-        """`ok`, `short` of a target, or `report` where there is none."""
+        """`ok`, `short` of a target, or `report` if there is no target."""
         if not self.targets:
             return "report"
         return "ok" if self.reached(values) else "short"

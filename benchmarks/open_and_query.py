@@ -1,6 +1,6 @@
-"""Open a collection, ask once, then a hundred times: seconds from importing to the first answer, and bytes of memory of its own.
+"""Open a collection and query it a hundred times: seconds from import to the first result, and private memory in bytes.
 
-It takes the folder of a collection and a .npy file of questions.
+`python -m benchmarks.open_and_query COLLECTION QUERIES.npy` prints JSON.
 """
 
 from __future__ import annotations
@@ -12,25 +12,25 @@ from pathlib import Path
 
 
 def _own_bytes() -> int:
-    """Memory that is this process's alone: neither files mapped into it nor what the system can drop and read again."""
+    """Private anonymous memory: excludes mapped files and everything that the system can drop."""
     fields = dict(line.split(":", 1) for line in Path("/proc/self/smaps_rollup").read_text().splitlines()[1:])
     return int(fields["Anonymous"].split()[0]) * 1024
 
 
 def main() -> None:
-    """See above."""
+    """Print the measurements."""
     started = time.monotonic()
     import numpy as np
 
     from mvretrieval.api import Collection
     from mvretrieval.search.query import Query
 
-    questions = np.load(sys.argv[2])
+    queries = np.load(sys.argv[2])
     with Collection.open(sys.argv[1]) as collection:
-        hits = collection.search(Query(vector=questions[0]))
+        hits = collection.search(Query(vector=queries[0]))
         seconds = time.monotonic() - started
-        for question in questions[1:]:
-            collection.search(Query(vector=question))
+        for query in queries[1:]:
+            collection.search(Query(vector=query))
         print(json.dumps({"seconds": seconds, "bytes": _own_bytes(), "hits": [hit.id for hit in hits]}))
 
 
