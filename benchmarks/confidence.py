@@ -181,7 +181,7 @@ def _error_of_images(curve: Curve, unseen: NDArray[np.bool_]) -> float:
         collection.remove(*[name for name, kept in zip(psb().features.ids, unseen.tolist(), strict=True) if not kept])
         row_ids = collection.store.select(None)
         codes = np.unique(collection.store.column_values("label", row_ids.tolist()), return_inverse=True)[1]
-        asked = asked_with_pictures(collection, Labelled(row_ids, codes, True), np.random.default_rng(0))
+        asked = asked_with_pictures(collection.session, Labelled(row_ids, codes, True), np.random.default_rng(0))
     return expected_calibration_error(curve(asked.cosines, asked.heights), asked.same)
 
 

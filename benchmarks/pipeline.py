@@ -101,7 +101,7 @@ def _seconds_to_add(folder: Path, meshes: list[Path], salt: int) -> float:
         with Collection.open(folder, write=True) as collection:
             collection.pool().warm_up()
             collection.check_encoder()
-            collection.index()
+            collection.session.index.get()
             started = time.monotonic()
             report = collection.add_folder(place)
         seconds = time.monotonic() - started

@@ -24,7 +24,7 @@ from benchmarks.commands import MVR, fresh, script
 from benchmarks.copies import collection_of
 from mvretrieval.api import Collection
 from mvretrieval.describe import DescriberConfig
-from mvretrieval.search.page import view_picture
+from mvretrieval.search.thumbnails import view_thumbnail
 
 HERE = Path(__file__).parent
 _TOKEN = "a token"
@@ -161,7 +161,7 @@ def page_first() -> dict[str, float]:
         raise Skipped(f"no browser at {_CHROMIUM}: apt-get install chromium")
     image = data.WORK / "service-image.png"
     with Collection.open(_served_collection()) as collection:
-        view = view_picture(collection, int(collection.store.select(None)[7]), 1)
+        view = view_thumbnail(collection.session, int(collection.store.select(None)[7]), 1)
         assert view is not None
         view.save(image)
     with running(_served_collection()) as (url, _), sync_playwright() as started:

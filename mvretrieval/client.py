@@ -17,8 +17,8 @@ from mvrender.errors import MeshError
 from mvrender.loading import load
 from mvrender.mesh import UpAxis
 from mvretrieval.errors import ServiceError, UnknownObjectError
-from mvretrieval.search.options import Refinement
-from mvretrieval.search.pipeline import Hit
+from mvretrieval.search.hits import Hit
+from mvretrieval.search.options import RerankOptions
 from mvretrieval.search.query import Query, Term
 
 try:
@@ -82,7 +82,7 @@ class Client:
         query: Query,
         k: int = 10,
         where: str | None = None,
-        refine: Refinement | None = None,
+        rerank: RerankOptions | None = None,
         min_confidence: float | None = None,
     ) -> list[Hit]:
         """As `Collection.search`.
@@ -94,7 +94,7 @@ class Client:
             UnknownObjectError: there is no such object.
             ServiceError: the service refuses, with its reason, or cannot be reached.
         """
-        refine = refine or Refinement()
+        rerank = rerank or RerankOptions()
         with ExitStack() as opened:
             files = _Files(opened, query.up)
             request = {
@@ -102,9 +102,9 @@ class Client:
                 "k": k,
                 "where": where,
                 "min_confidence": min_confidence,
-                "expand": refine.expand,
-                "match_views": refine.match_views,
-                "match_weight": refine.match_weight,
+                "expand": rerank.expand,
+                "match_views": rerank.rerank_views,
+                "match_weight": rerank.rerank_weight,
                 "up": query.up,
                 "background": query.background,
             }

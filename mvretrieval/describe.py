@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from mvrender.cameras import Rig, parse_rig
 from mvrender.renderer import BackendName, check_size
 from mvrender.shading import VIEWS_VERSION, Style, check_style
-from mvretrieval.encoders.registry import DEFAULT_ENCODER, absolute_encoder, open_encoder
+from mvretrieval.encoders.encoder import PrecisionChoice, ViewEncoder
+from mvretrieval.encoders.handle import EncoderHandle
+from mvretrieval.encoders.registry import DEFAULT_ENCODER, absolute_encoder
 from mvretrieval.errors import DescriberError, did_you_mean
 from mvretrieval.normalize import l2_normalize
 from mvretrieval.weighting.whitening import Whitening, whiten_and_normalize
 
 if TYPE_CHECKING:
-    from mvretrieval.encoders.encoder import PrecisionChoice, ViewEncoder
     from mvretrieval.weighting.adapter import Adapter
 
 PoolingChoice = Literal["mean", "max"]
@@ -96,63 +97,60 @@ class DescriberConfig:
         return cls(**values | {"styles": tuple(values["styles"])})
 
 
+@dataclass(frozen=True)
 class Describer:
-    """Turns views into vectors. The encoder is opened when first needed: a search by id needs none."""
+    """Turns views into object vectors.
 
-    def __init__(
-        self,
+    Attributes:
+        config: rig, styles, view size, encoder and pooling.
+        encoder_handle: opens the encoder on first use.
+        whitening: centres or whitens view vectors before pooling; the adapter's own where there is one. Without it raw view vectors
+            are pooled, whatever `config` names.
+        adapter: learned weighting that replaces the configured pooling.
+        backend: name of the render backend; the best one of this machine by default.
+    """
+
+    config: DescriberConfig
+    encoder_handle: EncoderHandle
+    whitening: Whitening | None = None
+    adapter: Adapter | None = None
+    backend: BackendName | None = None
+
+    @classmethod
+    def from_config(
+        cls,
         config: DescriberConfig,
-        fitted: Whitening | Adapter | None = None,
+        whitening: Whitening | None = None,
         device: str = "auto",
         precision: PrecisionChoice = "auto",
         backend: BackendName | None = None,
-        shared: bool = False,
-    ) -> None:
-        """Put a describer together.
+        concurrent: bool = False,
+    ) -> Describer:
+        """A describer whose encoder is opened on first use.
 
         Args:
             config: see there.
-            fitted: statistics or an adapter; without them view vectors are pooled raw, whatever `config` asks for.
+            whitening: fitted on view vectors of `config`.
             device: where networks run.
             precision: of the encoder.
-            backend: renderer by name; the best one here by default.
-            shared: several threads will use it at once.
+            backend: name of the render backend.
+            concurrent: several threads will encode at the same time.
         """
-        self.config = config
-        self.fitted = fitted
-        self.device = device
-        self.precision = precision
-        self.backend = backend
-        self.shared = shared
+        return cls(config, EncoderHandle(config.encoder, device, precision, concurrent), whitening, None, backend)
 
-    @cached_property
+    @property
     def encoder(self) -> ViewEncoder:
-        """The view encoder.
+        """The view encoder, opened.
 
         Raises:
-            EncoderError: it is unknown, or its weights cannot be had.
+            EncoderError: it is unknown, or its weights cannot be loaded.
         """
-        encoder = open_encoder(self.config.encoder, self.device, self.precision)
-        if not self.shared:
-            return encoder
-        from mvretrieval.encoders.batching import BatchingEncoder
-
-        return BatchingEncoder(encoder)
+        return self.encoder_handle.encoder
 
     @cached_property
     def rig(self) -> Rig:
         """The cameras."""
         return parse_rig(self.config.rig)
-
-    @property
-    def adapter(self) -> Adapter | None:
-        """The adapter, if there is one."""
-        return None if self.fitted is None or isinstance(self.fitted, Whitening) else self.fitted
-
-    @property
-    def whitening(self) -> Whitening | None:
-        """What view vectors are centred and whitened by, the adapter's own included."""
-        return self.fitted if isinstance(self.fitted, Whitening) or self.fitted is None else self.fitted.whitening
 
     @property
     def n_styles(self) -> int:
@@ -161,7 +159,7 @@ class Describer:
 
     @property
     def view_fingerprint(self) -> str:
-        """Everything that changes a raw view vector's meaning, as text."""
+        """Everything that changes the meaning of a raw view vector, as text."""
         config = self.config
         return (
             f"views={VIEWS_VERSION} rig={self.rig.fingerprint} styles={','.join(config.styles)} size={config.size} "
@@ -170,7 +168,7 @@ class Describer:
 
     @property
     def fingerprint(self) -> str:
-        """16 hex digits that change when an object vector's meaning does."""
+        """16 hex digits that change with the meaning of an object vector."""
         if self.adapter is not None:
             text = f"{self.view_fingerprint} adapter={self.adapter.fingerprint}"
         else:
@@ -178,29 +176,23 @@ class Describer:
             text = f"{self.view_fingerprint} statistics={whitening} pooling={self.config.pooling}"
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-    def with_fitted(self, fitted: Whitening | Adapter | None) -> Describer:
-        """The same with other statistics or another adapter; shares the opened encoder."""
-        other = Describer(self.config, fitted, self.device, self.precision, self.backend, self.shared)
-        if "encoder" in self.__dict__:
-            other.__dict__["encoder"] = self.encoder
-        return other
+    def with_whitening(self, whitening: Whitening | None) -> Describer:
+        """The same with another whitening and without an adapter; shares the encoder."""
+        return replace(self, whitening=whitening, adapter=None)
 
     def with_adapter(self, adapter: Adapter) -> Describer:
-        """The same with learnt weights in the place of whitening and pooling.
+        """The same with an adapter instead of whitening and pooling; shares the encoder.
 
         Raises:
-            AdapterError: they were learnt on other views.
+            AdapterError: the adapter was trained on other views.
         """
         adapter.config.check_fits(self.view_fingerprint)
-        other = self.with_fitted(adapter)
-        other.config = replace(self.config, adapter=adapter.fingerprint, pooling="mean", center=False, whiten=0)
-        return other
+        config = replace(self.config, adapter=adapter.fingerprint, pooling="mean", center=False, whiten=0)
+        return replace(self, config=config, whitening=adapter.whitening, adapter=adapter)
 
     def with_config(self, **changes: Any) -> Describer:
-        """The same with parts of the configuration that leave view vectors as they are changed."""
-        other = self.with_fitted(self.fitted)
-        other.config = replace(self.config, **changes)
-        return other
+        """The same with changes to the configuration that leave raw view vectors as they are; shares the encoder."""
+        return replace(self, config=replace(self.config, **changes))
 
     # -- from views to vectors ----------------------------------------------------------------------------------------
 
@@ -266,7 +258,7 @@ class Describer:
             return np.repeat(shares[:, None], self.n_styles, axis=1)
         return self.pool(view_vectors, view_mask)[1]
 
-    def matched_views(self, views: NDArray[np.float32]) -> NDArray[np.float32]:
+    def adapted_views(self, views: NDArray[np.float32]) -> NDArray[np.float32]:
         """(B, S, V, D) raw view vectors as views are compared one by one: centred, whitened, adapted; (B, S, V, K) unit norm."""
         return whiten_and_normalize(views, self.whitening) if self.adapter is None else self.adapter.adapt_views(views)
 

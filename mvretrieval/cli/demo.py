@@ -16,11 +16,13 @@ from mvretrieval.api import Collection, OpenOptions
 from mvretrieval.console import progress, say
 from mvretrieval.describe import DescriberConfig
 from mvretrieval.evaluation.metrics import leave_one_out
-from mvretrieval.ingest.indexing import IndexOptions
+from mvretrieval.ingest.index_report import IndexOptions
 from mvretrieval.procedural_shapes import PER_CLASS, write_objects
-from mvretrieval.search.page import Row, row_of, view_picture, write_page
-from mvretrieval.search.pipeline import search_sources
-from mvretrieval.search.query import Query, Term, resolve
+from mvretrieval.search.options import SearchOptions
+from mvretrieval.search.page import ResultRow, result_row, write_page
+from mvretrieval.search.pipeline import search
+from mvretrieval.search.query import Query, Term
+from mvretrieval.search.thumbnails import view_thumbnail
 from mvretrieval.store.schema import FILE
 
 
@@ -83,12 +85,12 @@ def _lead(collection: Collection, labelled: bool) -> str:
     return text
 
 
-def _rows(collection: Collection, options: Options) -> list[Row]:
+def _rows(collection: Collection, options: Options) -> list[ResultRow]:
     """One question by object for each kind, two by a single picture, one mixture with a minus term."""
     chosen = _one_of_each(collection)
     queries = [Query(id=object_id) for object_id in chosen]
     for object_id in chosen[1:10:6]:
-        picture = view_picture(collection, collection.row_id_of(object_id), 1)
+        picture = view_thumbnail(collection.session, collection.session.row_id_of(object_id), 1)
         if picture is not None:
             # A picture as somebody might hand it in: another size, on grey paper, off the middle.
             paper = Image.new("RGB", (400, 300), (222, 222, 222))
@@ -103,8 +105,8 @@ def _rows(collection: Collection, options: Options) -> list[Row]:
         queries.append(Query(terms=[Term("id", chosen[-1], 1.0), Term("id", chosen[0], -0.5)]))
     rows = []
     for query in queries:
-        sources = resolve(collection, query)
-        rows.append(row_of(collection, sources, search_sources(collection, sources, options.k)))
+        result = search(collection.session, query, SearchOptions(options.k))
+        rows.append(result_row(collection.session, result))
     return rows
 
 

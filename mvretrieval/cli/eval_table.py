@@ -128,7 +128,7 @@ def _check_made_for(row: Row, place: Path) -> None:
     encoder = public_encoder(describer.config.encoder)
     beyond = (
         ["an adapter" if describer.adapter is not None else "whitening or centring"]
-        if describer.fitted is not None
+        if describer.whitening is not None or describer.adapter is not None
         else []
     )
     beyond += ["smoothing"] if smoothing is not None else []

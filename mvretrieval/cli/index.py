@@ -21,7 +21,7 @@ from mvretrieval.describe import DescriberConfig, PoolingChoice
 from mvretrieval.encoders.registry import open_encoder
 from mvretrieval.errors import DescriberError, ViewsError
 from mvretrieval.index.vector_index import IndexKind
-from mvretrieval.ingest.indexing import IndexOptions, IndexReport
+from mvretrieval.ingest.index_report import IndexOptions, IndexReport
 from mvretrieval.ingest.labels_csv import read_labels
 from mvretrieval.ingest.view_manifest import ViewManifest, read_view_manifest, rig_of
 from mvretrieval.store.schema import FILE
@@ -292,8 +292,8 @@ def _summary(report: IndexReport, count: int, options: Options) -> str:
         lines.append(f"  the files of {counted(report.gone - report.removed, 'object')} are gone; {how}")
     if report.whitening:
         lines.append(f"  whitening {report.whitening}")
-    if report.smoothed:
-        lines.append(f"  {counted(report.smoothed, 'object')} smoothed with present neighbours")
+    if report.augmented:
+        lines.append(f"  {counted(report.augmented, 'object')} smoothed with present neighbours")
     if report.notes:
         lines.append(f"  {counted(len(report.notes), 'note')}, such as: {report.notes[0][0]}: {report.notes[0][1]}")
     if report.failed:

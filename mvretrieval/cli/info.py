@@ -72,7 +72,7 @@ def _facts(collection: Collection) -> dict[str, Any]:
     if adapter is None:
         adapted += f", {config.pooling} pooling"
     size = sum(file.stat().st_size for file in collection.folder.iterdir() if file.is_file())
-    index = collection.index()
+    index = collection.session.index.get()
     return {
         "objects": len(collection),
         "encoder": f"{config.encoder} ({store.get_meta('precision')})",

@@ -85,19 +85,21 @@ def run(options: Options) -> int:
         config = replace(collection.describer.config, **changes)
         for notice in _notices(collection, options, config, adapter):
             say(f"note: {notice}")
-        unchanged = config == collection.describer.config and same_views(collection, config)
+        unchanged = config == collection.describer.config and same_views(collection.session, config)
         if unchanged and not config.wants_whitening:
             raise DescriberError(f"{options.collection} is described like that already; name what should change")
         record = run_record("reindex", options)
         collection.store.add_run(record["time"], record)
         with progress("mesh") as step, _way_out(adapter), _confidence_lost(collection):
-            failed = reembed(collection, config, options.fit_where, options.drop_missing, step, adapter)
+            failed = reembed(collection.session, config, options.fit_where, options.drop_missing, step, adapter)
         for object_id, code, message in failed:
             say(f"removed {object_id}: {message} ({code})")
         whitening = collection.describer.whitening
         fitted = f", statistics of {whitening.n_views} views" if whitening else ""
         fitted += f", adapter {config.adapter}" if config.adapter else ""
-        print(f"{options.collection}: {len(collection)} objects, {collection.index().dim} dimensions{fitted}")
+        print(
+            f"{options.collection}: {len(collection)} objects, {collection.session.index.get().dim} dimensions{fitted}"
+        )
         if options.smooth is not None:
             _smooth(collection, smoothing)
     return 0
@@ -129,9 +131,9 @@ def _way_out(adapter: Adapter | None) -> Iterator[None]:
 @contextmanager
 def _confidence_lost(collection: Collection) -> Iterator[None]:
     """Say so where hits carried a confidence until now: other vectors, other cosines."""
-    before = outdated_notice(collection)
+    before = outdated_notice(collection.session)
     yield
-    if not before and (notice := outdated_notice(collection)):
+    if not before and (notice := outdated_notice(collection.session)):
         say(f"note: hits carry no confidence any more: {notice}")
 
 

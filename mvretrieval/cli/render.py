@@ -166,8 +166,8 @@ class _Table:
             ) from error
         rows = {}
         for given in known.objects:
-            if given.angles and Path(given.pictures[0]).is_file():
-                files = [Path(os.path.relpath(picture, known.path.parent)).as_posix() for picture in given.pictures]
+            if given.angles and Path(given.images[0]).is_file():
+                files = [Path(os.path.relpath(picture, known.path.parent)).as_posix() for picture in given.images]
                 rows[given.id] = [(f, f"{a:.3f}", f"{e:.3f}") for f, (a, e) in zip(files, given.angles, strict=True)]
         return cls(path, rows)
 

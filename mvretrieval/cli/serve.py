@@ -80,7 +80,7 @@ def run(options: Options) -> int:
         workers=options.workers,
         limits=settings.limits,
         start_workers=True,
-        shared=True,
+        concurrent=True,
     )
     with Collection.open(options.collection, machine, write=settings.token is not None) as collection:
         if options.encoder:

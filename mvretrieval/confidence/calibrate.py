@@ -25,17 +25,17 @@ from mvretrieval.store.augmented import augmentation_of
 from mvretrieval.weighting.text_embeddings import class_name
 
 if TYPE_CHECKING:
-    from mvretrieval.api import Collection
+    from mvretrieval.session.session import Session
 
 FEWEST_OBJECTS = 8
 FEWEST_NAMES = 10
 
 
-def calibrate(collection: Collection, by: str | None = None, where: str | None = None, seed: int = 0) -> Calibration:
+def calibrate(session: Session, by: str | None = None, where: str | None = None, seed: int = 0) -> Calibration:
     """Fit a curve for each kind of question that the collection can be asked with, and remember them in it.
 
     Args:
-        collection: open; the right to write is taken.
+        session: open; the right to write is taken.
         by: label that says what is of the same kind. Without one, what is learnt is how likely a hit is *the same object* as the
             question, from some of an object's views against the others: a stricter thing.
         where: objects that ask and are found; all by default. One without the label does neither.
@@ -51,9 +51,9 @@ def calibrate(collection: Collection, by: str | None = None, where: str | None =
     check_extra()
     if seed < 0:
         raise CalibrationError(f"the seed is a whole number from 0, not {seed}")
-    collection.lock_for_writing()
-    with collection.reading():
-        asked, left_out = _unlabelled(collection, where, seed) if by is None else _labelled(collection, by, where, seed)
+    session.lock_for_writing()
+    with session.reading():
+        asked, left_out = _unlabelled(session, where, seed) if by is None else _labelled(session, by, where, seed)
         curves: dict[str, Curve] = {}
         for name, pairs in asked.items():
             try:
@@ -62,56 +62,56 @@ def calibrate(collection: Collection, by: str | None = None, where: str | None =
                 if name == "objects":
                     raise
                 left_out[name] = str(error)
-        generation = int(collection.store.get_meta("epoch", 0))
+        generation = session.store.generation
         calibration = Calibration(by, where, generation, curves, left_out)
-    with collection.store.transaction():
-        put_calibration(collection.store, calibration)
+    with session.store.transaction():
+        put_calibration(session.store, calibration)
     return calibration
 
 
-def _unlabelled(collection: Collection, where: str | None, seed: int) -> tuple[dict[str, Asked], dict[str, str]]:
+def _unlabelled(session: Session, where: str | None, seed: int) -> tuple[dict[str, Asked], dict[str, str]]:
     """Pairs for each kind of question, and why there are none for others: objects known again by their other views."""
-    if augmentation_of(collection.store) is not None:
+    if augmentation_of(session.store) is not None:
         raise CalibrationError(
-            f"{collection.folder} is smoothed, and half of an object's views is not: calibrate by a label (--by), or end "
-            f"smoothing with 'mvr reindex {collection.folder} --smooth 0'"
+            f"{session.folder} is smoothed, and half of an object's views is not: calibrate by a label (--by), or end "
+            f"smoothing with 'mvr reindex {session.folder} --smooth 0'"
         )
-    row_ids = collection.store.select(where)
-    _check_enough(collection, len(row_ids), where)
+    row_ids = session.store.select(where)
+    _check_enough(session, len(row_ids), where)
     left_out = {"words": "words are compared with labels: give --by"}
-    asked = {"objects": asked_with_halves(collection, row_ids, np.random.default_rng(seed), pictures=False)}
-    if reason := _no_pictures(collection):
+    asked = {"objects": asked_with_halves(session, row_ids, np.random.default_rng(seed), pictures=False)}
+    if reason := _no_pictures(session):
         left_out["pictures"] = reason
     else:
-        asked["pictures"] = asked_with_halves(collection, row_ids, np.random.default_rng(seed), pictures=True)
+        asked["pictures"] = asked_with_halves(session, row_ids, np.random.default_rng(seed), pictures=True)
     return asked, left_out
 
 
-def _labelled(collection: Collection, by: str, where: str | None, seed: int) -> tuple[dict[str, Asked], dict[str, str]]:
+def _labelled(session: Session, by: str, where: str | None, seed: int) -> tuple[dict[str, Asked], dict[str, str]]:
     """The same by a label."""
-    labelled, names = _objects(collection, by, where)
+    labelled, names = _objects(session, by, where)
     left_out: dict[str, str] = {}
-    asked = {"objects": asked_with_objects(collection, labelled, np.random.default_rng(seed))}
-    if reason := _no_pictures(collection):
+    asked = {"objects": asked_with_objects(session, labelled, np.random.default_rng(seed))}
+    if reason := _no_pictures(session):
         left_out["pictures"] = reason
     else:
-        asked["pictures"] = asked_with_pictures(collection, labelled, np.random.default_rng(seed))
-    known, reason = _names_as_vectors(collection, names, seed)
+        asked["pictures"] = asked_with_pictures(session, labelled, np.random.default_rng(seed))
+    known, reason = _names_as_vectors(session, names, seed)
     if known is None:
         left_out["words"] = reason
     else:
-        asked["words"] = asked_with_words(collection, labelled, *known)
+        asked["words"] = asked_with_words(session, labelled, *known)
     return asked, left_out
 
 
-def _objects(collection: Collection, by: str, where: str | None) -> tuple[Labelled, list[Any]]:
+def _objects(session: Session, by: str, where: str | None) -> tuple[Labelled, list[Any]]:
     """Objects that have the label, and the names of its classes."""
-    store = collection.store
+    store = session.store
     store.check_column(by)
     row_ids = store.select(where)
     values = store.column_values(by, row_ids.tolist())
     kept = [i for i, value in enumerate(values) if value is not None]
-    _check_enough(collection, len(kept), where, f" with a label '{by}'")
+    _check_enough(session, len(kept), where, f" with a label '{by}'")
     counts = Counter(values[i] for i in kept)
     if len(counts) == 1:
         raise CalibrationError(
@@ -126,30 +126,30 @@ def _objects(collection: Collection, by: str, where: str | None) -> tuple[Labell
     names = sorted(counts, key=str)
     code = {name: i for i, name in enumerate(names)}
     codes = np.array([code[values[i]] for i in kept], np.int64)
-    return Labelled(row_ids[kept], codes, len(kept) == len(collection)), names
+    return Labelled(row_ids[kept], codes, len(kept) == len(session)), names
 
 
-def _check_enough(collection: Collection, count: int, where: str | None, what: str = "") -> None:
+def _check_enough(session: Session, count: int, where: str | None, what: str = "") -> None:
     if count < FEWEST_OBJECTS:
         there = f"{count} object{'' if count == 1 else 's'}{what}{f' where {where}' if where else ''}"
         mend = ", give labels with 'mvr index --labels'" if what else ""
         raise CalibrationError(
-            f"{collection.folder} has {there}, too few to calibrate by: {FEWEST_OBJECTS} are needed{mend}"
+            f"{session.folder} has {there}, too few to calibrate by: {FEWEST_OBJECTS} are needed{mend}"
         )
 
 
-def _no_pictures(collection: Collection) -> str:
+def _no_pictures(session: Session) -> str:
     """Why stored views cannot stand for pictures; empty where they can."""
-    if not set(collection.describer.config.styles) & set(IMAGE_STYLES):
-        return f"no view looks like a picture (there are {', '.join(collection.describer.config.styles)})"
+    if not set(session.describer.config.styles) & set(IMAGE_STYLES):
+        return f"no view looks like a picture (there are {', '.join(session.describer.config.styles)})"
     return ""
 
 
 def _names_as_vectors(
-    collection: Collection, names: list[Any], seed: int
+    session: Session, names: list[Any], seed: int
 ) -> tuple[tuple[NDArray[np.float32], list[int]] | None, str]:
     """Classes' names (Q, D) as questions in words, with their codes (Q,); or None, and why."""
-    describer = collection.describer
+    describer = session.describer
     by_adapter = describer.adapter is not None and describer.adapter.text_embeddings is not None
     try:
         if not by_adapter and not describer.encoder.has_text:

@@ -79,7 +79,7 @@ def calibration_of(store: Store) -> Calibration | None:
 
 def is_outdated(store: Store, calibration: Calibration) -> bool:
     """Whether the collection has been described anew since: other whitening, adapter, encoder, views or smoothing."""
-    return calibration.epoch != int(store.get_meta("epoch", 0))
+    return calibration.epoch != store.generation
 
 
 def put_calibration(store: Store, calibration: Calibration | None) -> None:

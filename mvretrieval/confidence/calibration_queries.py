@@ -20,7 +20,7 @@ from mvretrieval.describe import IMAGE_STYLES
 from mvretrieval.store.batches import original_vectors, view_vectors
 
 if TYPE_CHECKING:
-    from mvretrieval.api import Collection
+    from mvretrieval.session.session import Session
 
 HITS = 10
 # So many questions make 20,000 pairs; more say nothing new.
@@ -37,7 +37,7 @@ class Labelled:
     Attributes:
         row_ids: (n,) ascending.
         codes: (n,) class of each.
-        everything: whether these are all objects of the collection.
+        everything: whether these are all objects of the session.
     """
 
     row_ids: NDArray[np.int64]
@@ -53,27 +53,27 @@ class Labelled:
         return self.codes[np.searchsorted(self.row_ids, row_ids)]
 
 
-def asked_with_objects(collection: Collection, labelled: Labelled, rng: np.random.Generator) -> Asked:
-    """Objects as they are in the collection."""
+def asked_with_objects(session: Session, labelled: Labelled, rng: np.random.Generator) -> Asked:
+    """Objects as they are in the session."""
     rows = labelled.draw(rng)
 
     def parts() -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
         for start in range(0, len(rows), _AT_ONCE):
             some = rows[start : start + _AT_ONCE]
-            yield some, original_vectors(collection.store, labelled.row_ids[some].tolist())[1]
+            yield some, original_vectors(session.store, labelled.row_ids[some].tolist())[1]
 
-    return _asked(collection, labelled, parts())
+    return _asked(session, labelled, parts())
 
 
-def asked_with_pictures(collection: Collection, labelled: Labelled, rng: np.random.Generator) -> Asked:
+def asked_with_pictures(session: Session, labelled: Labelled, rng: np.random.Generator) -> Asked:
     """One to three of an object's views, as if they were pictures of unknown direction."""
-    describer, rows = collection.describer, labelled.draw(rng)
+    describer, rows = session.describer, labelled.draw(rng)
     style = next(s for s, name in enumerate(describer.config.styles) if name in IMAGE_STYLES)
 
     def parts() -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
         for start in range(0, len(rows), _AT_ONCE):
             some = rows[start : start + _AT_ONCE]
-            _, views, masks = view_vectors(collection.store, labelled.row_ids[some].tolist(), describer.n_styles)
+            _, views, masks = view_vectors(session.store, labelled.row_ids[some].tolist(), describer.n_styles)
             pictures = np.zeros((len(some), _MOST_PICTURES, views.shape[3]), np.float32)
             shown = np.zeros((len(some), _MOST_PICTURES), bool)
             for i, mask in enumerate(masks):
@@ -81,30 +81,26 @@ def asked_with_pictures(collection: Collection, labelled: Labelled, rng: np.rand
                 pictures[i, : len(picked)], shown[i, : len(picked)] = views[i, style, picked], True
             yield some, describer.pool_images(pictures, shown)
 
-    return _asked(collection, labelled, parts())
+    return _asked(session, labelled, parts())
 
 
-def asked_with_words(
-    collection: Collection, labelled: Labelled, vectors: NDArray[np.float32], codes: Sequence[int]
-) -> Asked:
+def asked_with_words(session: Session, labelled: Labelled, vectors: NDArray[np.float32], codes: Sequence[int]) -> Asked:
     """Names (Q, D) of classes (Q,), which are all looked for among all objects."""
-    found = _found(collection, vectors, np.full(len(vectors), -1), labelled)
+    found = _found(session, vectors, np.full(len(vectors), -1), labelled)
     return _pairs([(np.asarray(codes, np.int64), *found)], labelled)
 
 
-def asked_with_halves(
-    collection: Collection, row_ids: NDArray[np.int64], rng: np.random.Generator, pictures: bool
-) -> Asked:
+def asked_with_halves(session: Session, row_ids: NDArray[np.int64], rng: np.random.Generator, pictures: bool) -> Asked:
     """Without labels: some views of an object ask for the rest of it, among all other objects.
 
     Args:
-        collection: not smoothed.
+        session: not smoothed.
         row_ids: (n,) of the objects.
         rng: draws objects and views.
         pictures: ask with one to three views as if they were pictures; otherwise with half of them.
     """
-    store, describer = collection.store, collection.describer
-    everything = Labelled(row_ids, np.arange(len(row_ids)), len(row_ids) == len(collection))
+    store, describer = session.store, session.describer
+    everything = Labelled(row_ids, np.arange(len(row_ids)), len(row_ids) == len(session))
     rows = everything.draw(rng)
     parts = []
     for start in range(0, len(rows), _AT_ONCE):
@@ -125,7 +121,7 @@ def asked_with_halves(
         else:
             vectors, _ = describer.pool(views, asking)
         others, _ = describer.pool(views, rest)
-        cosines, found, heights = _found(collection, vectors, own, everything)
+        cosines, found, heights = _found(session, vectors, own, everything)
         # The other half takes its place among the hits.
         cosines = np.concatenate([np.einsum("qd,qd->q", vectors, others)[:, None], cosines], axis=1)
         found = np.concatenate([own[:, None], found], axis=1)
@@ -135,25 +131,24 @@ def asked_with_halves(
 
 
 def _asked(
-    collection: Collection, labelled: Labelled, parts: Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]
+    session: Session, labelled: Labelled, parts: Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]
 ) -> Asked:
     """Pairs of questions of labelled objects, in parts of rows (q,) and vectors (q, D)."""
     answers = [
-        (labelled.codes[rows], *_found(collection, vectors, labelled.row_ids[rows], labelled))
-        for rows, vectors in parts
+        (labelled.codes[rows], *_found(session, vectors, labelled.row_ids[rows], labelled)) for rows, vectors in parts
     ]
     return _pairs(answers, labelled)
 
 
 def _found(
-    collection: Collection, vectors: NDArray[np.float32], own: NDArray[np.int64], labelled: Labelled
+    session: Session, vectors: NDArray[np.float32], own: NDArray[np.int64], labelled: Labelled
 ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64]]:
     """First hits of questions (Q, D) among labelled objects, themselves (Q,) left out.
 
     Returns:
-        Cosines (Q, HITS), -inf where there are fewer, and numbers (Q, HITS), -1 there; heights (Q,) in the whole collection.
+        Cosines (Q, HITS), -inf where there are fewer, and numbers (Q, HITS), -1 there; heights (Q,) in the whole session.
     """
-    index = collection.index()
+    index = session.index.get()
     reach = cohort_size(len(index))
     cosines, row_ids = np.full((len(vectors), HITS), -np.inf), np.full((len(vectors), HITS), -1)
     heights = np.zeros(len(vectors))

@@ -15,9 +15,9 @@ from mvretrieval.errors import QueryError
 from mvretrieval.store.augmented import search_vectors
 
 if TYPE_CHECKING:
-    from mvretrieval.api import Collection
-    from mvretrieval.search.pipeline import Hit
-    from mvretrieval.search.query import Source
+    from mvretrieval.search.encode import EncodedTerm
+    from mvretrieval.search.hits import Hit
+    from mvretrieval.session.session import Session
 
 
 @dataclass(frozen=True)
@@ -31,41 +31,41 @@ class ConfidenceEstimator:
     """
 
     curve: Curve
-    source: Source
+    source: EncodedTerm
     reach: int
 
     def height(self, cosines: NDArray[np.floating]) -> float:
-        """Height of the question, of falling cosines with the nearest objects of the whole collection, itself left out."""
+        """Height of the question, of falling cosines with the nearest objects of the whole session, itself left out."""
         return float(cosines[: self.reach].mean()) if len(cosines) else 0.0
 
-    def ask_height(self, collection: Collection) -> float:
+    def ask_height(self, session: Session) -> float:
         """The same where what was searched was something else: a filter's objects, or the expanded question's."""
         if self.curve.share == 0:
             return 0.0
-        cosines, row_ids = collection.search_vector(self.source.vector, self.reach + (self.source.row_id is not None))
+        cosines, row_ids = session.search_vector(self.source.vector, self.reach + (self.source.row_id is not None))
         return self.height(cosines[row_ids != self.source.row_id] if self.source.row_id is not None else cosines)
 
-    def confidences(self, collection: Collection, row_ids: Sequence[int], height: float) -> list[float]:
+    def confidences(self, session: Session, row_ids: Sequence[int], height: float) -> list[float]:
         """Of hits, in their order, by their plain cosines with the question."""
-        vectors = search_vectors(collection.store, row_ids)[1]
+        vectors = search_vectors(session.store, row_ids)[1]
         return [float(value) for value in self.curve(vectors @ self.source.vector, height)]
 
 
-def confidence_estimator(collection: Collection, sources: Sequence[Source]) -> tuple[ConfidenceEstimator | None, str]:
+def confidence_estimator(session: Session, sources: Sequence[EncodedTerm]) -> tuple[ConfidenceEstimator | None, str]:
     """The judge of a question's hits; or None, and why with the next step.
 
     A mixture's hits carry no confidence: its score is a sum of standardised cosines, and what its parts say is neither
     independent nor, of a minus term, calibrated by anything.
     """
-    folder = collection.folder
-    calibration = calibration_of(collection.store)
+    folder = session.folder
+    calibration = calibration_of(session.store)
     if calibration is None:
         return (
             None,
             f"{folder} is not calibrated: run 'mvr calibrate {folder} --by label' (without --by where nothing is labelled)",
         )
-    if is_outdated(collection.store, calibration):
-        return None, outdated_notice(collection)
+    if is_outdated(session.store, calibration):
+        return None, outdated_notice(session)
     if len(sources) > 1:
         return None, "a mixture's hits carry none: ask with one source alone"
     asking = ASKING[sources[0].term.kind]
@@ -74,13 +74,13 @@ def confidence_estimator(collection: Collection, sources: Sequence[Source]) -> t
         reason = calibration.left_out.get(asking, "")
         known = ", ".join(calibration.curves) + (f" ({reason})" if reason else "")
         return None, f"{folder} is not calibrated for questions asked with {asking}, only with {known}"
-    return ConfidenceEstimator(curve, sources[0], cohort_size(len(collection.index()))), ""
+    return ConfidenceEstimator(curve, sources[0], cohort_size(len(session.index.get()))), ""
 
 
-def outdated_notice(collection: Collection) -> str:
+def outdated_notice(session: Session) -> str:
     """Why a calibration counts no longer, with the next step; empty where it does, or where there is none."""
-    calibration, folder = calibration_of(collection.store), collection.folder
-    if calibration is None or not is_outdated(collection.store, calibration):
+    calibration, folder = calibration_of(session.store), session.folder
+    if calibration is None or not is_outdated(session.store, calibration):
         return ""
     by = "" if calibration.by is None else f" --by {calibration.by}"
     return (

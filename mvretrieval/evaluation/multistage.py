@@ -105,7 +105,7 @@ def matches(collection: Collection, evaluation_set: EvaluationSet) -> NDArray[np
         found, raw, mask = view_vectors(collection.store, row_ids[start : start + 256], describer.n_styles)
         if len(found) < len(row_ids[start : start + 256]):
             raise EvaluationError("objects were removed while they were evaluated: evaluate again")
-        parts.append(describer.matched_views(raw).astype(np.float16))
+        parts.append(describer.adapted_views(raw).astype(np.float16))
         masks.append(mask)
     return match_all(np.concatenate(parts), np.concatenate(masks))
 

@@ -11,13 +11,14 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mvretrieval.augmentation import average_neighbours
 from mvretrieval.index.catch_up import caught_up
+from mvretrieval.index.current import CurrentIndex
 from mvretrieval.index.vector_index import VectorIndex
 from mvretrieval.store.augmented import (
     AugmentationConfig,
@@ -29,11 +30,11 @@ from mvretrieval.store.augmented import (
     search_vectors,
 )
 from mvretrieval.store.batches import original_vectors
+from mvretrieval.store.store import Store
 
-if TYPE_CHECKING:
-    from mvretrieval.api import Collection
+ORIGINAL_INDEX = "originals"
+"""Folder, in the collection's, for a saved index of the original vectors."""
 
-ORIGINALS = "originals"
 # What index, matrix product and store may differ by for the same two vectors.
 _ROUNDING = 1e-5
 # Beyond this share of changed objects, looking for who is concerned costs more than it saves.
@@ -55,9 +56,10 @@ class _News:
 class Augmenter:
     """Keeps the smoothed vectors of an open collection right. Does nothing where smoothing is off."""
 
-    def __init__(self, collection: Collection) -> None:
-        self._collection = collection
-        self._store = collection.store
+    def __init__(self, folder: Path, store: Store, current_index: CurrentIndex) -> None:
+        self._folder = folder / ORIGINAL_INDEX
+        self._store = store
+        self._current_index = current_index
         self._index: VectorIndex | None = None  # of the originals
         # Taken after the lock of the collection's index and before the store's.
         self._lock = threading.RLock()
@@ -90,22 +92,21 @@ class Augmenter:
             progress: called with (done, total).
         """
         store = self._store
-        with self._collection.exclusive_index(), self._lock:
+        with self._current_index.exclusive(), self._lock:
             index = None
             if setting is not None:
                 # Where smoothing is off, what is searched are the originals.
-                index = self._collection.index() if augmentation_of(store) is None else self._originals()
+                index = self._current_index.get() if augmentation_of(store) is None else self._originals()
             with store.transaction():
-                generation = int(store.get_meta("epoch")) + 1
                 reset_augmentation(store, setting)
-                store.set_meta("epoch", generation)
+                generation = store.next_generation()
                 if index is not None:
                     self._write(index, None, progress)
             if index is not None:  # it held the originals before, and goes on to
                 index.generation, index.saved_as = generation, ""
             self._index = index
         if setting is None:
-            shutil.rmtree(self._collection.folder / ORIGINALS, ignore_errors=True)
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     def refresh(self) -> int:
         """Bring all objects up to the neighbours that they have now; returns how many changed."""
@@ -116,7 +117,7 @@ class Augmenter:
             with self._store.transaction():
                 return self._write(index, self._news())
 
-    def renew(self) -> None:
+    def recompute(self) -> None:
         """Smooth all objects anew, in a transaction of the caller's that has given each of them another vector."""
         if augmentation_of(self._store) is None:
             return
@@ -136,9 +137,8 @@ class Augmenter:
         """
         with self._lock:
             if self._index is not None and self._index.kind != "exact" and augmentation_of(self._store) is not None:
-                folder = self._collection.folder / ORIGINALS
-                folder.mkdir(exist_ok=True)
-                self._index.save(folder)
+                self._folder.mkdir(exist_ok=True)
+                self._index.save(self._folder)
 
     def close(self) -> None:
         """Let go of the files that are mapped."""
@@ -148,14 +148,13 @@ class Augmenter:
     def _originals(self) -> VectorIndex:
         """Index of the original vectors of what has been written."""
         with self._store.snapshot():
-            folder = self._collection.folder / ORIGINALS
             since = self._store.vectors_since
-            self._index = caught_up(self._index, self._store, folder, since, lambda: self._collection.dim)
+            self._index = caught_up(self._index, self._store, self._folder, since, self._current_index.dim)
             return self._index
 
     def _news(self) -> _News | None:
         """What has changed; None where it is so much that every object may be concerned."""
-        smoothed_at = self._store.get_meta("smoothed_at")
+        smoothed_at = self._store.get_meta("augmented_at")
         if smoothed_at is None:
             return None
         gone = np.array(self._store.deleted_since(smoothed_at), np.int64)
@@ -164,7 +163,9 @@ class Augmenter:
         if len(changed) + len(gone) > _FEW * self._store.count():
             return None
         vectors = (
-            np.concatenate([part for _, part in parts]) if parts else np.empty((0, self._collection.dim), np.float32)
+            np.concatenate([part for _, part in parts])
+            if parts
+            else np.empty((0, self._current_index.dim()), np.float32)
         )
         return _News(changed, vectors, gone)
 
@@ -181,7 +182,7 @@ class Augmenter:
         """
         store, setting = self._store, augmentation_of(self._store)
         assert setting is not None
-        sequence, total = int(store.get_meta("change", 0)) + 1, store.count()
+        sequence, total = store.sequence + 1, store.count()
         rewritten = changed = done = 0
         for row_ids, vectors in store.vectors_since(-1):
             done += len(row_ids)
@@ -204,7 +205,7 @@ class Augmenter:
                 progress(done, total)
         if rewritten:
             store.next_sequence()
-        store.set_meta("smoothed_at", store.get_meta("change", 0))
+        store.set_meta("augmented_at", store.sequence)
         return changed
 
     def _blend(

@@ -26,7 +26,7 @@ def caught_up(
         since: numbers and vectors changed after a change, in parts; all of them for -1.
         dim: D, asked for where the index is built.
     """
-    sequence, generation = int(store.get_meta("change", 0)), int(store.get_meta("epoch", 0))
+    sequence, generation = store.sequence, store.generation
     kind: IndexKind = store.get_meta("index", "auto")
 
     loaded = index is None or index.generation != generation

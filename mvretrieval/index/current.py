@@ -33,7 +33,7 @@ class CurrentIndex:
         """
         self._folder = folder
         self._store = store
-        self._dim = dim
+        self.dim = dim
         self._index: VectorIndex | None = None
         # Held while searching too: catching up moves the vectors under a search in another thread.
         self._lock = threading.RLock()
@@ -43,7 +43,7 @@ class CurrentIndex:
         # A snapshot: a describer that another process swaps in between would mix vectors of two meanings.
         with self.reading():
             since = partial(search_vectors_since, self._store)
-            self._index = caught_up(self._index, self._store, self._folder, since, self._dim)
+            self._index = caught_up(self._index, self._store, self._folder, since, self.dim)
             return self._index
 
     @contextmanager

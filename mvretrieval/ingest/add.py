@@ -1,77 +1,69 @@
-"""From files to objects: rendered, encoded, pooled, and what is written of them."""
+"""Adding one mesh file, and turning rendered files into objects to be stored."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
-
-from mvrender.pool import Job, Rendered
-from mvretrieval.ingest.sources import stat_of
+from mvrender.mesh import UpAxis
+from mvrender.pool import Rendered
+from mvretrieval.embed import embed
+from mvretrieval.ingest.jobs import MeshJob, job_of
+from mvretrieval.ingest.scan import absolute
+from mvretrieval.session.session import Session
 from mvretrieval.store.records import NewObject
-
-if TYPE_CHECKING:
-    from mvretrieval.api import Collection
 
 
 def add_file(
-    collection: Collection,
+    session: Session,
     path: str | Path,
     id: str | None = None,
     metadata: Mapping[str, Any] | None = None,
-    up: str | None = None,
+    up: UpAxis | None = None,
     replace_id: bool = False,
 ) -> str:
-    """See `Collection.add`."""
-    collection.lock_for_writing()
-    collection.check_encoder()
-    path = Path(os.path.abspath(path))  # noqa: PTH100
-    rendered = collection.pool().render(Job(path, path.parent, up))  # type: ignore[arg-type]
-    (new,) = embed_rendered(collection, [rendered], [id or path.name])
-    store = collection.store
+    """Add or replace one object (see `Collection.add`)."""
+    session.lock_for_writing()
+    session.check_encoder()
+    path = absolute(Path(path))
+    rendered = session.render_pool().render(MeshJob(path, path.parent, up))
+    (new,) = new_objects(session, [rendered], [id or path.name])
+    store = session.store
     with store.transaction():
         row_id = store.row_id_of(new.id) if replace_id else None
         if row_id is not None:
             store.move(row_id, str(path), new.stat, new.root)
         known = store.by_path(str(path))
-        stays = None if known is None else store.records([known[0]])[known[0]].id
-        new = replace(new, id=stays or store.free_id(new.id))
+        own_id = None if known is None else store.records([known[0]])[known[0]].id
+        new = replace(new, id=own_id or store.free_id(new.id))
         row_id = store.put(new, store.next_sequence())
         if metadata:
             store.set_metadata(row_id, metadata)
     return new.id
 
 
-def embed_rendered(collection: Collection, rendered: Sequence[Rendered], ids: Sequence[str]) -> list[NewObject]:
-    """See `Collection.new_objects`."""
-    assert all(item.views is not None for item in rendered)
-    images = np.stack([item.views.images for item in rendered if item.views is not None])
-    masks = np.stack([item.views.mask for item in rendered if item.views is not None])
-    b, s, v = images.shape[:3]
-    describer = collection.describer
-    raw = describer.encode(images.reshape(b * s, v, *images.shape[3:])).reshape(b, s, v, -1)
-    # Rounded as they are stored, so that a later re-pooling gives the same vectors.
-    raw = raw.astype(np.float16)
-    vectors, _ = describer.pool(raw.astype(np.float32), masks)
-    smoothed = collection.augmenter.of_new(vectors, [str(item.opened.job.path) for item in rendered])
+def new_objects(session: Session, rendered: Sequence[Rendered], ids: Sequence[str]) -> list[NewObject]:
+    """Embed rendered files. Not inside a transaction: the index may have to be updated from the store."""
+    views = [item.views for item in rendered if item.views is not None]
+    assert len(views) == len(rendered)
+    embedded = embed(session.describer, views)
+    augmented = session.augmenter.of_new(embedded.vectors, [str(item.opened.job.path) for item in rendered])
     return [
         NewObject(
             id=object_id,
             path=str(item.opened.job.path),
             content_hash=item.opened.content_hash,
-            stat=stat_of(item.opened.job, item.opened.references),
+            stat=job_of(item.opened).stat(item.opened.references),
             facts={**item.opened.facts, "up": item.opened.up},
             notes=item.opened.notes,
-            vector=vectors[i],
-            view_vectors=raw[i],
-            view_mask=masks[i],
+            vector=embedded.vectors[i],
+            view_vectors=embedded.raw[i],
+            view_mask=embedded.masks[i],
             strip=item.strip,
-            root=str(item.opened.job.root or item.opened.job.path.parent),
-            smoothed=smoothed[i],
+            root=job_of(item.opened).root_folder,
+            augmented=augmented[i],
         )
         for i, (item, object_id) in enumerate(zip(rendered, ids, strict=True))
     ]

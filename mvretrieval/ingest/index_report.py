@@ -51,7 +51,7 @@ class IndexReport:
         labelled: objects whose metadata changed.
         unmatched_labels: rows of the labels whose file is no object.
         whitening: what was fitted, or why not.
-        smoothed: objects whose smoothed vector was brought up to the neighbours that they have now.
+        augmented: objects whose augmented vector changed because their neighbours did.
         seconds: wall time.
     """
 
@@ -69,5 +69,5 @@ class IndexReport:
     labelled: int = 0
     unmatched_labels: int = 0
     whitening: str = ""
-    smoothed: int = 0
+    augmented: int = 0
     seconds: float = 0.0

@@ -1,4 +1,4 @@
-"""From folders of meshes or of views to objects in a collection: streaming, resumable, one bad file never stops it."""
+"""The indexing run: from mesh folders or view images to stored objects. Streaming, resumable; a bad file never stops it."""
 
 from __future__ import annotations
 
@@ -7,210 +7,203 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mvrender.mesh import UpAxis
-from mvrender.pool import Failed, Job, Opened, Rendered
+from mvrender.pool import Failed, Opened, Rendered
 from mvretrieval.errors import DescriberError, FilterError
+from mvretrieval.ingest.add import new_objects
+from mvretrieval.ingest.classify import Action, FileState, classify
 from mvretrieval.ingest.index_report import IndexOptions, IndexReport
+from mvretrieval.ingest.jobs import IngestJob, job_of
 from mvretrieval.ingest.labels_csv import Labels, read_labels
+from mvretrieval.ingest.repool import fit_whitening
 from mvretrieval.ingest.scan import absolute, is_gone
-from mvretrieval.ingest.sources import MeshFolders, Source, failure_stat_of, is_unchanged, stat_of, still_failing
-from mvretrieval.ingest.view_images import ViewImages, ViewJob
+from mvretrieval.ingest.sources import MeshFolders, Source
+from mvretrieval.ingest.view_images import ViewImages
 from mvretrieval.ingest.view_manifest import ViewManifest, read_view_manifest
+from mvretrieval.session.session import Session
 from mvretrieval.store.augmented import augmented_vector
 from mvretrieval.store.records import NewObject
 
-if TYPE_CHECKING:
-    from mvretrieval.api import Collection
-
-__all__ = ["IndexOptions", "IndexReport", "index_folders", "index_views"]
-
-_SETTLE_EVERY = 256
-
-# Failures that may be mended without the file itself changing; others are not tried again until it does.
-_WORTH_RETRYING = {
-    "renderer_crash",
-    "missing_file",
-    "missing_view",
-    "no_permission",
-    "needs_extra",
-    "missing_reference",
-    "outside_reference",
-    "bad_name",
-}
+_HANDLE_KNOWN_EVERY = 256
 
 
-def index_folders(collection: Collection, folders: list[Path], options: IndexOptions | None = None) -> IndexReport:
-    """Add every mesh in `folders` to `collection`; skip what is there and unchanged.
-
-    Raises:
-        CollectionError: another process writes, or the disk is full; what was reported as added is safe.
-        LabelsError: the labels cannot be used.
-    """
+def index_folders(session: Session, folders: list[Path], options: IndexOptions | None = None) -> IndexReport:
+    """Add every mesh in `folders`; skip those that are stored and unchanged (see `Collection.add_folder`)."""
     options = options or IndexOptions()
-    labels = _prepare(collection, options)
-    return _Run(collection, MeshFolders(collection, folders, options.limits), options, labels).report_of_all()
+    labels = _start(session, options)
+    return _Run(session, MeshFolders(session, folders, options.limits), options, labels).run()
 
 
 def index_views(
-    collection: Collection, views: ViewManifest | Path, options: IndexOptions | None = None, in_rig_order: bool = False
+    session: Session, views: ViewManifest | Path, options: IndexOptions | None = None, in_rig_order: bool = False
 ) -> IndexReport:
-    """Add every object whose pictures a CSV names; skip what is there and unchanged.
-
-    Raises:
-        CollectionError: another process writes, or the disk is full; what was reported as added is safe.
-        DescriberError: the collection looks at objects in several styles.
-        LabelsError: the labels cannot be used.
-        ViewsError: the CSV cannot be used, or does not say where the collection's cameras stand.
-    """
-    options = replace(options or IndexOptions(), up=None)  # which is the meshes' matter
-    views = read_view_manifest(views) if isinstance(views, Path) else views
-    source = ViewImages(collection, views, in_rig_order)
-    labels = _prepare(collection, options)
+    """Add every object of a view manifest; skip those that are stored and unchanged (see `Collection.add_views`)."""
+    options = replace(options or IndexOptions(), up=None)  # for meshes only
+    manifest = read_view_manifest(views) if isinstance(views, Path) else views
+    source = ViewImages(session, manifest, in_rig_order)
+    labels = _start(session, options)
     if labels is not None and options.labels is not None:
-        labels = _labels_of_views(labels, views, options.labels.parent)
-    return _Run(collection, source, options, labels).report_of_all()
+        labels = _labels_by_object(labels, manifest, options.labels.parent)
+    return _Run(session, source, options, labels).run()
 
 
-def _prepare(collection: Collection, options: IndexOptions) -> Labels | None:
-    """Take the right to write, and read what has to be in order before anything is looked at."""
-    collection.lock_for_writing()
+def _start(session: Session, options: IndexOptions) -> Labels | None:
+    """Take the writer lock and check the inputs before any file is opened."""
+    session.lock_for_writing()
     labels = read_labels(options.labels) if options.labels else None
-    collection.check_encoder()
+    session.check_encoder()
     return labels
 
 
-def _labels_of_views(labels: Labels, views: ViewManifest, folder: Path) -> Labels:
-    """Labels by the paths of the objects, where a row may name an object's folder, its id or its first picture.
+def _labels_by_object(labels: Labels, manifest: ViewManifest, folder: Path) -> Labels:
+    """Labels by the paths of the objects; a row may name an object's folder, its id or its first image.
 
-    Views of meshes lie elsewhere than these, and labels of meshes beside them: an id counts from the `folder` of the labels too.
+    Ids are relative to the manifest's folder or to `folder`, that of the labels: those may be the labels of the rendered meshes.
     """
     rows = dict(labels.rows)
-    for given in views.objects:
-        by_id = [str(absolute(place / given.id)) for place in (views.path.parent, folder)]
-        names = (given.path, by_id[0], given.pictures[0], by_id[1])
+    for one in manifest.objects:
+        by_id = [str(absolute(place / one.id)) for place in (manifest.path.parent, folder)]
+        names = (one.path, by_id[0], one.images[0], by_id[1])
         named = [rows.pop(name) for name in names if name in rows]
         if named:
-            rows[given.path] = named[0]
+            rows[one.path] = named[0]
     return Labels(rows, {}, labels.columns)
 
 
 class _Run:
-    def __init__(self, collection: Collection, source: Source, options: IndexOptions, labels: Labels | None) -> None:
-        self.collection = collection
-        self.store = collection.store
+    """One indexing run. `_jobs` and `_needs_views` may run in threads of the source, everything else in the caller's."""
+
+    def __init__(self, session: Session, source: Source, options: IndexOptions, labels: Labels | None) -> None:
+        self.session = session
+        self.store = session.store
         self.source = source
         self.options = options
         self.labels = labels
         self.report = IndexReport()
         self.total = 0
         self.done = 0
-        self._in_flight: set[str] = set()
         self._lock = threading.Lock()
-        self._found_failures: list[tuple[Job, str, str]] = []
+        self._in_flight: set[str] = set()
+        self._scan_failures: list[tuple[IngestJob, str, str]] = []
         self._still_failing: set[str] = set()
-        self._adopted: set[str] = set()
+        self._rebound: set[str] = set()
         self._batch: list[Rendered] = []
         self._known_content: list[Opened] = []
-        describer = collection.describer
-        per_object = describer.n_styles * describer.rig.n_views
-        self._batch_size = max(1, getattr(describer.encoder, "batch_size", 48) // per_object)
+        describer = session.describer
+        self._batch_size = max(
+            1, getattr(describer.encoder, "batch_size", 48) // (describer.n_styles * describer.rig.n_views)
+        )
 
-    def report_of_all(self) -> IndexReport:
-        """Do everything and tell what was done."""
+    def run(self) -> IndexReport:
+        """Index everything and report."""
         started = time.monotonic()
-        self._adopted = self.source.rebind_paths()
-        self.work()
-        self.finish()
+        self._rebound = self.source.rebind_paths()
+        self._index_files()
+        self._finish()
         self.report.seconds = time.monotonic() - started
         return self.report
 
-    # -- the loop -----------------------------------------------------------------------------------------------------
+    # -- the loop -------------------------------------------------------------------------------------------------
 
-    def work(self) -> None:
-        self.report.found = self.total = sum(1 for _ in self.source.found())
+    def _index_files(self) -> None:
+        self.report.found = self.total = sum(1 for _ in self.source.find())
         jobs = self._jobs()
         while True:
-            for result in self.source.run(jobs, self._wanted):
+            for result in self.source.run(jobs, self._needs_views):
                 self._take(result)
             self._flush()
             later, self._known_content = self._known_content, []
             if not later:
                 break
-            # The first of several identical files failed, perhaps by running out of time: the next one is tried.
+            # The first of several identical files failed, for example by a time-out: try the next one.
             self._in_flight.clear()
-            jobs = iter([opened.job for opened in later])
+            jobs = iter([job_of(opened) for opened in later])
 
-    def _jobs(self) -> Iterator[Job]:
-        """Files that need work. May run in threads of the source, one at a time."""
-        for found, problem in self.source.found():
+    def _jobs(self) -> Iterator[IngestJob]:
+        """Files that have to be opened."""
+        for found, problem in self.source.find():
             if problem is not None:
                 with self._lock:
-                    self._found_failures.append((found, *problem))
+                    self._scan_failures.append((found, *problem))
                 continue
             path = str(found.path)
             up = self._up(path)
-            known = self.store.by_path(path)
-            if known is not None and is_unchanged(found, known[2]) and up in (None, known[3]):
-                with self._lock:
-                    self.report.unchanged += 1
-                    self._step()
-                continue
-            failure = self.store.failure(path)
-            if failure is not None and not self.options.retry and failure[0] not in _WORTH_RETRYING:
-                if still_failing(found, failure[1]):
+            known, failure = self.store.by_path(path), self.store.failure(path)
+            state = FileState(
+                stored=known is not None,
+                stat_matches=known is not None and found.is_unchanged(known[2]),
+                up_matches=known is None or up in (None, known[3]),
+                failure_code=failure[0] if failure else None,
+                failure_unchanged=failure is not None and found.still_fails(failure[1]),
+            )
+            match classify(state, self.options.retry):
+                case Action.SKIP_UNCHANGED:
+                    with self._lock:
+                        self.report.unchanged += 1
+                        self._step()
+                case Action.SKIP_FAILED:
+                    assert failure is not None
                     with self._lock:
                         self.report.failed[failure[0]] += 1
                         self._still_failing.add(path)
                         self._step()
-                    continue
-            yield replace(found, up=up)
+                case _:
+                    yield replace(found, up=up)
 
     def _up(self, path: str) -> UpAxis | None:
-        stated = self.labels.up.get(path) if self.labels else None
-        return stated or self.options.up  # type: ignore[return-value]
+        return (self.labels.up.get(path) if self.labels else None) or self.options.up
 
-    def _wanted(self, opened: Opened) -> bool:
-        """Whether a file's views are needed: not if its content is known, or on its way."""
+    def _needs_views(self, opened: Opened) -> bool:
+        """Whether a file has to be rendered: not if its content is stored already, or being rendered."""
         with self._lock:
-            if opened.content_hash in self._in_flight:
-                return False
-            if self.store.by_content(opened.content_hash):
-                return False
-            self._in_flight.add(opened.content_hash)
-            return True
+            action = classify(self._state_of(opened))
+            if action is Action.RENDER:
+                self._in_flight.add(opened.content_hash)
+            return action is Action.RENDER
+
+    def _state_of(self, opened: Opened) -> FileState:
+        known = self.store.by_path(str(opened.job.path))
+        holders = self.store.by_content(opened.content_hash)
+        return FileState(
+            stored=known is not None,
+            stored_hash=known[1] if known else None,
+            content_hash=opened.content_hash,
+            holders_gone=tuple(is_gone(path) for _, path in holders),
+            in_flight=opened.content_hash in self._in_flight,
+        )
 
     def _take(self, result: Rendered | Failed) -> None:
         if isinstance(result, Failed):
+            assert isinstance(result.job, IngestJob)
             self._fail(result.job, result.code, result.message)
             return
         for note in result.opened.notes:
             self.report.notes.append((str(result.opened.job.path), note))
         if result.views is None:
             self._known_content.append(result.opened)
-            if len(self._known_content) % _SETTLE_EVERY == 0:
-                self._settle_known()
+            if len(self._known_content) % _HANDLE_KNOWN_EVERY == 0:
+                self._handle_known_content()
             return
         self._batch.append(result)
         if len(self._batch) >= self._batch_size:
             self._flush()
 
-    # -- writing ------------------------------------------------------------------------------------------------------
+    # -- writing --------------------------------------------------------------------------------------------------
 
     def _flush(self) -> None:
-        """Encode and write what has been rendered, in one transaction."""
+        """Embed and write the rendered files in one transaction."""
         with self._lock:
-            found_failures, self._found_failures = self._found_failures, []
-        for found, code, message in found_failures:
+            failures, self._scan_failures = self._scan_failures, []
+        for found, code, message in failures:
             self._fail(found, code, message)
         batch, self._batch = self._batch, []
         if batch:
             self._write(batch)
-        self._settle_known()
+        self._handle_known_content()
 
     def _write(self, batch: list[Rendered]) -> None:
-        new = self.collection.new_objects(batch, ["" for _ in batch])
+        new = new_objects(self.session, batch, ["" for _ in batch])
         with self.store.transaction():
             sequence = self.store.next_sequence()
             for item, rendered in zip(new, batch, strict=True):
@@ -223,7 +216,7 @@ class _Run:
     def _put(self, item: NewObject, opened: Opened, sequence: int) -> None:
         is_new = self.store.by_path(item.path) is None
         if is_new:
-            item = replace(item, id=self.store.free_id(_id_of(opened.job)))
+            item = replace(item, id=self.store.free_id(job_of(opened).object_id))
         row_id = self.store.put(item, sequence)
         self._label(row_id, item.path)
         if is_new:
@@ -231,61 +224,64 @@ class _Run:
         else:
             self.report.replaced += 1
 
-    def _settle_known(self) -> None:
-        """Files whose content is known are touched, moved or copied; those whose content is still on its way stay."""
+    def _handle_known_content(self) -> None:
+        """Touch, move or copy objects whose content is stored; keep those whose content is still being rendered."""
         known, self._known_content = self._known_content, []
         for opened in known:
-            holders = self.store.by_content(opened.content_hash)
-            if holders:
-                self._settle(opened, holders)
+            action = classify(self._state_of(opened))
+            if action in (Action.TOUCH, Action.MOVE, Action.COPY):
+                with self.store.transaction():
+                    self._reuse(action, opened)
                 self._step()
             else:
                 self._known_content.append(opened)
 
-    def _settle(self, opened: Opened, holders: list[tuple[int, str]]) -> None:
-        path = str(opened.job.path)
-        stat = stat_of(opened.job, opened.references)
-        own = self.store.by_path(path)
-        with self.store.transaction():
-            if own is not None and own[1] == opened.content_hash:
-                self.store.set_stat(own[0], stat)
-                if path in self._adopted:
-                    self.report.moved += 1
-                else:
-                    self.report.unchanged += 1
-                return
-            lost = next((row_id for row_id, place in holders if is_gone(place)), None)
-            if own is None and lost is not None:
-                self.store.move(lost, path, stat, str(opened.job.root or opened.job.path.parent))
-                self._label(lost, path)
+    def _reuse(self, action: Action, opened: Opened) -> None:
+        path, job = str(opened.job.path), job_of(opened)
+        stat = job.stat(opened.references)
+        holders = self.store.by_content(opened.content_hash)
+        if action is Action.TOUCH:
+            known = self.store.by_path(path)
+            assert known is not None
+            self.store.set_stat(known[0], stat)
+            if path in self._rebound:
                 self.report.moved += 1
-                return
-            row_id = holders[0][0]
-            views, mask = self.collection.views(row_id)
-            twin = NewObject(
-                id="",
-                path=path,
-                content_hash=opened.content_hash,
-                stat=stat,
-                facts={**opened.facts, "up": opened.up},
-                notes=opened.notes,
-                vector=self.store.vector_of(row_id),
-                view_vectors=views.astype("float16"),
-                view_mask=mask,
-                strip=self.store.strip_of(row_id) or b"",
-                root=str(opened.job.root or opened.job.path.parent),
-                smoothed=augmented_vector(self.store, row_id),
-            )
-            self._put(twin, opened, self.store.next_sequence())
-            self.report.identical += own is None
+            else:
+                self.report.unchanged += 1
+        elif action is Action.MOVE:
+            row_id = next(row_id for row_id, place in holders if is_gone(place))
+            self.store.move(row_id, path, stat, job.root_folder)
+            self._label(row_id, path)
+            self.report.moved += 1
+        else:
+            is_new = self.store.by_path(path) is None
+            self._put(self._copy_of(holders[0][0], opened), opened, self.store.next_sequence())
+            self.report.identical += is_new
 
-    def _fail(self, job: Job, code: str, message: str) -> None:
-        path = str(job.path)
-        if isinstance(job, ViewJob):  # whose folder need not be called like the object
-            message = f"object '{job.id}': {message}"
+    def _copy_of(self, row_id: int, opened: Opened) -> NewObject:
+        """The object of an opened file, with the vectors of an object with the same content."""
+        job = job_of(opened)
+        views, mask = self.session.views(row_id)
+        return NewObject(
+            id="",
+            path=str(job.path),
+            content_hash=opened.content_hash,
+            stat=job.stat(opened.references),
+            facts={**opened.facts, "up": opened.up},
+            notes=opened.notes,
+            vector=self.store.vector_of(row_id),
+            view_vectors=views.astype("float16"),
+            view_mask=mask,
+            strip=self.store.strip_of(row_id) or b"",
+            root=job.root_folder,
+            augmented=augmented_vector(self.store, row_id),
+        )
+
+    def _fail(self, job: IngestJob, code: str, message: str) -> None:
+        path, message = str(job.path), job.failure_message(message)
         with self.store.transaction():
             known = self.store.by_path(path)
-            self.store.put_failure(path, code, message, failure_stat_of(job))
+            self.store.put_failure(path, code, message, job.failure_stat())
             if known is not None:
                 message += "; the object keeps its earlier views"
         self._still_failing.add(path)
@@ -302,15 +298,15 @@ class _Run:
         if self.options.progress is not None:
             self.options.progress(self.done, self.total)
 
-    # -- the end ------------------------------------------------------------------------------------------------------
+    # -- the end --------------------------------------------------------------------------------------------------
 
-    def finish(self) -> None:
-        """Labels of objects that were there before, files that are gone, statistics, smoothing, index."""
+    def _finish(self) -> None:
+        """Labels of objects that were stored before, missing files, whitening, augmentation, index."""
         self._label_all()
-        self._look_for_gone()
-        self._fit()
-        self.report.smoothed = self.collection.augmenter.refresh()
-        self.collection.save_index()
+        self._look_for_missing()
+        self._fit_whitening()
+        self.report.augmented = self.session.augmenter.refresh()
+        self.session.save_index()
 
     def _label_all(self) -> None:
         if self.labels is None:
@@ -323,31 +319,22 @@ class _Run:
                 else:
                     self._label(known[0], path)
 
-    def _look_for_gone(self) -> None:
-        mended = [path for path in self.source.earlier_failures() if path not in self._still_failing]
-        gone, removable = self.source.lost()
+    def _look_for_missing(self) -> None:
+        fixed = [path for path in self.source.earlier_failures() if path not in self._still_failing]
+        gone, removable = self.source.missing()
         self.report.gone = len(gone)
         with self.store.transaction():
-            self.store.drop_failures(mended)
+            self.store.drop_failures(fixed)
             if self.options.prune and removable:
                 self.report.removed = self.store.delete(sorted(removable), self.store.next_sequence())
 
-    def _fit(self) -> None:
-        describer = self.collection.describer
-        if not describer.config.wants_whitening or describer.whitening is not None:
-            return
-        if self.store.count() == 0:
+    def _fit_whitening(self) -> None:
+        describer = self.session.describer
+        if not describer.config.wants_whitening or describer.whitening is not None or not self.store.count():
             return
         try:
-            fitted = self.collection.fit_whitening(self.options.fit_where)
+            fitted = fit_whitening(self.session, self.options.fit_where)
         except (DescriberError, FilterError) as error:
             self.report.whitening = f"not fitted: {error}"
         else:
             self.report.whitening = f"fitted on {fitted.n_views} views"
-
-
-def _id_of(job: Job) -> str:
-    if isinstance(job, ViewJob):
-        return job.id
-    root = job.root or job.path.parent
-    return job.path.relative_to(root).as_posix() if job.path.is_relative_to(root) else job.path.name

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mvrender.mesh import UP_AXES
+from mvrender.mesh import UP_AXES, UpAxis
 from mvretrieval.errors import LabelsError
 
 _MISSING = {"", "nan", "null", "none", "n/a"}
@@ -32,7 +32,7 @@ class Labels:
     """
 
     rows: dict[str, dict[str, Any]]
-    up: dict[str, str]
+    up: dict[str, UpAxis]
     columns: tuple[str, ...]
 
 
@@ -45,7 +45,7 @@ def read_labels(path: Path) -> Labels:
     names, rows = _read(path)
     casts = {name: _type_of([row.get(name) for _, row in rows]) for name in names if name not in ("file", "up")}
     found: dict[str, dict[str, Any]] = {}
-    up: dict[str, str] = {}
+    up: dict[str, UpAxis] = {}
     for line, row in rows:
         if not row.get("file"):
             raise LabelsError(f"labels {path}, line {line}: the cell 'file' is empty")
@@ -60,7 +60,7 @@ def read_labels(path: Path) -> Labels:
         if axis:
             if axis not in UP_AXES:
                 raise LabelsError(f"labels {path}, line {line}: up is one of {', '.join(UP_AXES)}, not '{axis}'")
-            up[file] = axis
+            up[file] = axis  # type: ignore[assignment]
     return Labels(found, up, tuple(casts))
 
 

@@ -1,7 +1,7 @@
-"""Describing a collection anew: from its stored views where they still hold, from its files where they do not.
+"""Re-embedding a collection: from stored views where they still fit, from the files where they do not.
 
-New views are gathered in a collection of their own beside the old one, so that a kill loses nothing and the next run
-goes on; in the end one transaction replaces the old views. Readers see the old description or the new one, never both.
+New views are collected in a staging collection beside the old one, so that a kill loses nothing and the next run resumes. In the
+end one transaction replaces the old views. Readers see the old vectors or the new ones, never a mixture.
 """
 
 from __future__ import annotations
@@ -12,225 +12,227 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mvrender.pool import Failed, Job, Rendered, always
-from mvretrieval.api import Collection
-from mvretrieval.describe import Describer, DescriberConfig
+from mvrender.pool import Failed, Rendered, always
+from mvretrieval.describe import DescriberConfig
 from mvretrieval.errors import CollectionError, DescriberError
-from mvretrieval.ingest.sources import is_unchanged
-from mvretrieval.ingest.view_images import FORMAT, ViewImageReader, ViewJob
+from mvretrieval.ingest.add import new_objects
+from mvretrieval.ingest.edit import remove_objects
+from mvretrieval.ingest.jobs import IngestJob, MeshJob
+from mvretrieval.ingest.repool import fit_whitening, repool
+from mvretrieval.ingest.view_images import FORMAT, ViewImageReader, ViewImagesJob
+from mvretrieval.session.session import Session
 from mvretrieval.store.schema import FILE
-from mvretrieval.store.store import Store
 
 if TYPE_CHECKING:
-    from mvretrieval.weighting.adapter import Adapter
+    from mvretrieval.weighting.adapter import Adapter  # loads torch
 
 STAGING = "reindex"
+"""Folder, in the collection's, of the staging collection."""
+_BATCH = 4
+
+Progress = Callable[[int, int], None]
+Failure = tuple[str, str, str]
+"""Id, code and message of an object that could not be embedded."""
 
 
 def reembed(
-    collection: Collection,
+    session: Session,
     config: DescriberConfig,
     fit_where: str | None = None,
     drop_missing: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     adapter: Adapter | None = None,
-) -> list[tuple[str, str, str]]:
-    """Describe every object as `config` says.
-
-    Args:
-        collection: open for writing.
-        config: the new description.
-        fit_where: objects that centring or whitening is fitted on; all by default.
-        drop_missing: remove objects whose files can no longer be described; otherwise they stop the change.
-        progress: called with (done, total).
-        adapter: that `config` names; the collection's own by default.
-
-    Returns:
-        (id, code, message) of the objects that could not be described, which are removed.
-
-    Raises:
-        CollectionError: some objects could not be described and `drop_missing` is off. Nothing has changed then.
-        DescriberError: other cameras or styles are asked for, and some objects came as pictures.
-    """
-    collection.lock_for_writing()
+) -> list[Failure]:
+    """Embed every object as `config` says (see `Collection.reembed`)."""
+    session.lock_for_writing()
     if config.adapter and adapter is None:
-        adapter = collection.describer.adapter
-    if same_views(collection, config):
-        _repool(collection, config, fit_where, adapter)
+        adapter = session.describer.adapter
+    if same_views(session, config):
+        _repool(session, config, fit_where, adapter)
         return []
-    _check_pictures(collection, config)
-    staging = _open_staging(collection, config, adapter)
+    _check_view_images(session, config)
+    staging = _open_staging(session, config, adapter)
     try:
-        failed = _fill(collection, staging, progress)
+        failed = _Fill(session, staging, progress).run()
         if failed and not drop_missing:
             shown = "; ".join(f"{object_id}: {message}" for object_id, _, message in failed[:3])
             raise CollectionError(
-                f"{len(failed)} objects cannot be described anew ({shown}). Nothing was changed; bring their files back and "
-                "run this again, which goes on where it stopped, or give --drop-missing to remove them"
+                f"{len(failed)} objects cannot be re-embedded ({shown}). Nothing was changed. Restore their files and run "
+                "this again, which resumes, or pass --drop-missing to remove them",
+                code="objects_missing",
             )
         if config.wants_whitening:
-            _copy_labels(collection, staging)
-            staging.fit_whitening(fit_where)
-        _swap(collection, staging)
+            _copy_labels(session, staging)
+            fit_whitening(staging, fit_where)
+        _swap(session, staging)
     finally:
         staging.close()
-    shutil.rmtree(collection.folder / STAGING)
+    shutil.rmtree(session.folder / STAGING)
     return failed
 
 
-def same_views(collection: Collection, config: DescriberConfig) -> bool:
-    """Whether the stored views are what `config` asks for: the same cameras, styles and encoder, weights and all."""
-    old = collection.describer
-    kept = {name: getattr(old.config, name) for name in ("pooling", "center", "whiten", "adapter")}
-    others = replace(config, **kept)
-    return others == old.config and collection.store.get_meta("view_fingerprint") == old.view_fingerprint
+def same_views(session: Session, config: DescriberConfig) -> bool:
+    """Whether the stored views are those of `config`: same cameras, styles and encoder, including its weights."""
+    old = session.describer
+    pooled = {name: getattr(old.config, name) for name in ("pooling", "center", "whiten", "adapter")}
+    return (
+        replace(config, **pooled) == old.config and session.store.get_meta("view_fingerprint") == old.view_fingerprint
+    )
 
 
-def _repool(collection: Collection, config: DescriberConfig, fit_where: str | None, adapter: Adapter | None) -> None:
-    """Only pooling, statistics or the adapter differ: the stored views are enough."""
+def _repool(session: Session, config: DescriberConfig, fit_where: str | None, adapter: Adapter | None) -> None:
+    """Only pooling, whitening or the adapter differ: the stored views are enough."""
     if config.adapter:
         assert adapter is not None
-        collection.repool(collection.describer.with_adapter(adapter))
+        repool(session, session.describer.with_adapter(adapter))
         return
-    described = collection.describer.with_fitted(None).with_config(
+    describer = session.describer.with_whitening(None).with_config(
         pooling=config.pooling, center=config.center, whiten=config.whiten, adapter=""
     )
     if config.wants_whitening:
-        collection.fit_whitening(fit_where, described)
+        fit_whitening(session, fit_where, describer)
     else:
-        collection.repool(described)
+        repool(session, describer)
 
 
-def _check_pictures(collection: Collection, config: DescriberConfig) -> None:
-    """Pictures show an object from where they were taken, and as they were."""
-    old = collection.describer.config
-    asked = [
+def _check_view_images(session: Session, config: DescriberConfig) -> None:
+    """Refuse other cameras or styles for objects that have view images instead of a mesh."""
+    old = session.describer.config
+    wanted = [
         f"{name} {getattr(config, name)}" for name in ("rig", "styles") if getattr(config, name) != getattr(old, name)
     ]
-    count = collection.store.count_of_format(FORMAT) if asked else 0
+    count = session.store.count_of_format(FORMAT) if wanted else 0
     if count:
         raise DescriberError(
-            f"{count} objects of {collection.folder} came as pictures, of which no other views can be made ({', '.join(asked)} "
-            "asked for). Leave --rig and --styles out: --encoder, --size, --whiten, --pooling and --adapter work from the "
-            "pictures; or index the meshes into a new collection"
+            f"{count} objects of {session.folder} were indexed from view images, which cannot be rendered with "
+            f"{', '.join(wanted)}. Leave --rig and --styles out: --encoder, --size, --whiten, --pooling and --adapter work with view "
+            "images; or index the meshes into a new collection",
+            code="views_cannot_be_rendered",
         )
 
 
-def _open_staging(collection: Collection, config: DescriberConfig, adapter: Adapter | None) -> Collection:
-    folder = collection.folder / STAGING
+def _open_staging(session: Session, config: DescriberConfig, adapter: Adapter | None) -> Session:
+    folder = session.folder / STAGING
     if (folder / FILE).exists():
-        staging = Collection.open(folder, collection.options, write=True)
-        made_with = staging.store.get_meta("view_fingerprint")
-        if staging.describer.config == config and made_with == staging.describer.view_fingerprint:
+        staging = Session.open(folder, session.options, write=True)
+        stored = staging.store.get_meta("view_fingerprint")
+        if staging.describer.config == config and stored == staging.describer.view_fingerprint:
             return staging
         staging.close()
     if folder.exists():
         shutil.rmtree(folder)
-    return Collection.create(folder, replace(config, adapter=""), collection.options, adapter=adapter)
+    return Session.create(folder, replace(config, adapter=""), session.options, adapter=adapter)
 
 
-def _fill(
-    collection: Collection, staging: Collection, progress: Callable[[int, int], None] | None
-) -> list[tuple[str, str, str]]:
-    """Describe the old collection's objects in the new one, under the same ids."""
-    row_ids = [int(n) for n in collection.store.select(None)]
-    _drop_outdated(collection, staging)
-    failed: list[tuple[str, str, str]] = []
-    ids: dict[str, str] = {}
-    done = 0
+class _Fill:
+    """Embeds the objects of a collection into a staging collection, under the same ids."""
 
-    def jobs(of_pictures: bool) -> Iterator[Job]:
-        nonlocal done
-        for row_id in row_ids:
-            record = collection.store.records([row_id])[row_id]
-            if (record.facts["format"] == FORMAT) != of_pictures:
-                continue
-            ids[record.path] = record.id
-            root = collection.store.root_of(row_id)
-            if of_pictures:
-                job: Job = ViewJob.of_record(record, root, collection.store.stat_of(row_id))
+    def __init__(self, session: Session, staging: Session, progress: Progress | None) -> None:
+        self._session = session
+        self._staging = staging
+        self._progress = progress
+        self._row_ids = [int(row_id) for row_id in session.store.select(None)]
+        self._ids: dict[str, str] = {}  # by path
+        self._batch: list[Rendered] = []
+        self._done = 0
+
+    def run(self) -> list[Failure]:
+        """Embed everything that staging lacks; returns the objects that failed."""
+        _drop_outdated(self._session, self._staging)
+        failed: list[Failure] = []
+        for result in self._results():
+            self._done += 1
+            if isinstance(result, Failed):
+                object_id = self._ids[str(result.job.path)]
+                failed.append((object_id, result.code, result.message))
+                remove_objects(self._staging, object_id)
             else:
-                job = Job(Path(record.path), Path(root) if root else None, record.facts["up"])
-            known = staging.store.by_path(record.path)
-            if known is not None and is_unchanged(job, known[2]):
-                done += 1
+                self._batch.append(result)
+                if len(self._batch) >= _BATCH:
+                    self._flush()
+            if self._progress is not None:
+                self._progress(self._done, len(self._row_ids))
+        self._flush()
+        return failed
+
+    def _results(self) -> Iterator[Rendered | Failed]:
+        staging = self._staging
+        n_view_images = self._session.store.count_of_format(FORMAT)
+        if n_view_images < len(self._row_ids):
+            yield from staging.render_pool().run(self._jobs(from_images=False))
+        if n_view_images:
+            describer = staging.describer
+            reader = ViewImageReader(describer.rig, describer.config.size, staging.options.workers)
+            yield from reader.run(self._jobs(from_images=True), always)
+
+    def _jobs(self, from_images: bool) -> Iterator[IngestJob]:
+        store = self._session.store
+        for row_id in self._row_ids:
+            record = store.records([row_id])[row_id]
+            if (record.facts["format"] == FORMAT) != from_images:
+                continue
+            self._ids[record.path] = record.id
+            root = store.root_of(row_id)
+            if from_images:
+                job: IngestJob = ViewImagesJob.of_record(record, root, store.stat_of(row_id))
+            else:
+                job = MeshJob(Path(record.path), Path(root) if root else None, record.facts["up"])
+            known = self._staging.store.by_path(record.path)
+            if known is not None and job.is_unchanged(known[2]):
+                self._done += 1
                 continue
             yield job
 
-    def looked_at() -> Iterator[Rendered | Failed]:
-        given = collection.store.count_of_format(FORMAT)
-        if given < len(row_ids):
-            yield from staging.pool().run(jobs(of_pictures=False))
-        if given:
-            described = staging.describer
-            reader = ViewImageReader(described.rig, described.config.size, staging.options.workers)
-            yield from reader.run(jobs(of_pictures=True), always)
-
-    batch: list[Rendered] = []
-
-    def flush() -> None:
-        new = staging.new_objects(batch, [ids[str(item.opened.job.path)] for item in batch]) if batch else []
-        with staging.store.transaction():
-            sequence = staging.store.next_sequence()
+    def _flush(self) -> None:
+        batch, self._batch = self._batch, []
+        if not batch:
+            return
+        new = new_objects(self._staging, batch, [self._ids[str(item.opened.job.path)] for item in batch])
+        store = self._staging.store
+        with store.transaction():
+            sequence = store.next_sequence()
             for item in new:
-                staging.store.put(item, sequence)
-        batch.clear()
-
-    for result in looked_at():
-        done += 1
-        if isinstance(result, Failed):
-            object_id = ids[str(result.job.path)]
-            failed.append((object_id, result.code, result.message))
-            staging.remove(object_id)
-        else:
-            batch.append(result)
-            if len(batch) >= 4:
-                flush()
-        if progress is not None:
-            progress(done, len(row_ids))
-    flush()
-    return failed
+                store.put(item, sequence)
 
 
-def _drop_outdated(collection: Collection, staging: Collection) -> None:
-    """Forget what was described before a stop, of objects that have moved, were turned or are gone since."""
-    row_ids = [int(n) for n in staging.store.select(None)]
+def _drop_outdated(session: Session, staging: Session) -> None:
+    """Remove objects from staging that have moved, were rotated or removed since an interrupted run."""
+    row_ids = [int(row_id) for row_id in staging.store.select(None)]
     outdated = []
     for record in staging.store.records(row_ids).values():
-        now = collection.store.by_path(record.path)
-        if now is None or now[3] != record.facts["up"] or collection.store.row_id_of(record.id) != now[0]:
+        now = session.store.by_path(record.path)
+        if now is None or now[3] != record.facts["up"] or session.store.row_id_of(record.id) != now[0]:
             outdated.append(record.id)
     if outdated:
-        staging.remove(*outdated)
+        remove_objects(staging, *outdated)
 
 
-def _copy_labels(collection: Collection, staging: Collection) -> None:
-    """A filter that says what statistics are fitted on may name labels."""
-    row_ids = [int(n) for n in collection.store.select(None)]
+def _copy_labels(session: Session, staging: Session) -> None:
+    """Copy labels to staging, where the filter of the objects that whitening is fitted on may name them."""
+    row_ids = [int(row_id) for row_id in session.store.select(None)]
     with staging.store.transaction():
-        for record in collection.store.records(row_ids).values():
+        for record in session.store.records(row_ids).values():
             row_id = staging.store.row_id_of(record.id)
             if row_id is not None and record.metadata:
                 staging.store.set_metadata(row_id, record.metadata)
 
 
-def _swap(collection: Collection, staging: Collection) -> None:
-    """Put the new views, vectors and description in the place of the old ones, in one transaction."""
-    store: Store = collection.store
-    described: Describer = staging.describer
+def _swap(session: Session, staging: Session) -> None:
+    """Replace views, vectors and describer by those of staging, in one transaction."""
+    store = session.store
     with store.transaction():
-        row_ids = [int(n) for n in store.select(None)]
+        row_ids = [int(row_id) for row_id in store.select(None)]
         sequence = store.next_sequence()
         for start in range(0, len(row_ids), 500):
             for record in store.records(row_ids[start : start + 500]).values():
-                new_number = staging.store.row_id_of(record.id)
-                if new_number is None:
+                staged = staging.store.row_id_of(record.id)
+                if staged is None:
                     store.delete([record.id], sequence)
                     continue
-                views, _ = staging.views(new_number)
-                store.put(staging.store.whole(new_number, views.shape), sequence)
+                views, _ = staging.views(staged)
+                store.put(staging.store.whole(staged, views.shape), sequence)
         store.bump_all(sequence)
-        store.set_meta("epoch", int(store.get_meta("epoch")) + 1)
-        collection.augmenter.renew()
+        store.next_generation()
+        session.augmenter.recompute()
         store.set_meta("view_fingerprint", None)
-        collection.write_describer(described)
+        session.write_describer(staging.describer)

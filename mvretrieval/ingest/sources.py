@@ -1,40 +1,41 @@
-"""What a collection is filled from: folders of meshes, or views that come as pictures."""
+"""What a collection is filled from: folders of meshes, or a manifest of view images."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from mvrender.mesh import Limits
-from mvrender.pool import Failed, Job, Opened, Rendered
-from mvretrieval.ingest.scan import absolute, find_meshes, is_gone, stat_text, still_the_same
-from mvretrieval.ingest.view_images import ViewJob
+from mvrender.pool import Failed, Opened, Rendered
+from mvretrieval.ingest.jobs import IngestJob, MeshJob
+from mvretrieval.ingest.scan import absolute, find_meshes, is_gone
+from mvretrieval.session.session import Session
 
-if TYPE_CHECKING:
-    from mvretrieval.api import Collection
+Problem = tuple[str, str]
+"""Code and message of a file that cannot be indexed."""
 
 
 class Source(Protocol):
-    """Objects to be, found and looked at."""
+    """Finds objects and renders or reads their views."""
 
-    def found(self) -> Iterator[tuple[Job, tuple[str, str] | None]]:
-        """Each of them, and why it cannot be looked at, as (code, message), or None."""
+    def find(self) -> Iterator[tuple[IngestJob, Problem | None]]:
+        """Every object, with the reason why it cannot be indexed, or None."""
         ...
 
-    def run(self, jobs: Iterable[Job], needs_views: Callable[[Opened], bool]) -> Iterator[Rendered | Failed]:
-        """Look at them; `needs_views` says whether the views of one that was opened are needed."""
+    def run(self, jobs: Iterable[IngestJob], needs_views: Callable[[Opened], bool]) -> Iterator[Rendered | Failed]:
+        """Render or read objects; `needs_views` decides for each opened file whether its views are needed."""
         ...
 
     def rebind_paths(self) -> set[str]:
-        """Before a run: give objects that are known by their ids their new paths, which are returned."""
+        """Before a run: give objects that are known by their ids their new paths, and return these."""
         ...
 
     def earlier_failures(self) -> list[str]:
-        """Paths that failed in earlier runs over the same place."""
+        """Paths that failed in earlier runs over the same source."""
         ...
 
-    def lost(self) -> tuple[set[str], set[str]]:
+    def missing(self) -> tuple[set[str], set[str]]:
         """Ids of objects whose files are gone, and of those among them that may be removed."""
         ...
 
@@ -42,69 +43,49 @@ class Source(Protocol):
 class MeshFolders:
     """`Source` of the meshes in folders."""
 
-    def __init__(self, collection: Collection, folders: list[Path], limits: Limits | None) -> None:
-        """Start render workers.
+    def __init__(self, session: Session, folders: list[Path], limits: Limits | None) -> None:
+        """Start the render workers.
 
         Args:
-            collection: open for writing.
-            folders: folders, or single files.
-            limits: what one file may cost; the collection's by default.
+            session: open for writing.
+            folders: folders or single files.
+            limits: for one file; those of the session's options by default.
 
         Raises:
-            DescriberError: no mesh can be looked at as the collection's objects are.
+            DescriberError: the collection's rig is unknown, so that no mesh can be rendered for it.
         """
-        self._store = collection.store
+        self._store = session.store
         self._folders = folders
-        self._pool = collection.pool(limits=limits)
+        self._pool = session.render_pool(limits)
 
-    def found(self) -> Iterator[tuple[Job, tuple[str, str] | None]]:
+    def find(self) -> Iterator[tuple[IngestJob, Problem | None]]:
         """See `Source`."""
         for found in find_meshes(self._folders):
-            yield Job(found.path, found.root), found.problem
+            yield MeshJob(found.path, found.root), found.problem
 
-    def run(self, jobs: Iterable[Job], needs_views: Callable[[Opened], bool]) -> Iterator[Rendered | Failed]:
+    def run(self, jobs: Iterable[IngestJob], needs_views: Callable[[Opened], bool]) -> Iterator[Rendered | Failed]:
         """See `Source`."""
         return self._pool.run(jobs, needs_views)
 
     def rebind_paths(self) -> set[str]:
-        """See `Source`: a mesh is known by its content alone."""
+        """See `Source`: a mesh that moved is recognised by its content instead."""
         return set()
 
     def earlier_failures(self) -> list[str]:
         """See `Source`."""
         return [path for folder in self._absolute() for path in self._store.failed_paths_under(str(folder))]
 
-    def lost(self) -> tuple[set[str], set[str]]:
+    def missing(self) -> tuple[set[str], set[str]]:
         """See `Source`."""
         gone: set[str] = set()
         removable: set[str] = set()
         for folder in self._absolute():
-            lost = {object_id for object_id, path in self._store.paths_under(str(folder)) if is_gone(path)}
-            gone |= lost
-            # A disk that is not mounted takes no objects with it, whether its folder is gone or merely empty.
-            if lost and next(find_meshes([folder]), None) is not None and not is_gone(folder):
-                removable |= lost
+            here = {object_id for object_id, path in self._store.paths_under(str(folder)) if is_gone(path)}
+            gone |= here
+            # An unmounted disk must not remove its objects, whether its folder is gone or merely empty.
+            if here and next(find_meshes([folder]), None) is not None and not is_gone(folder):
+                removable |= here
         return gone, removable
 
     def _absolute(self) -> set[Path]:
         return {absolute(folder) for folder in self._folders}
-
-
-def stat_of(job: Job, references: Iterable[str] = ()) -> str:
-    """Text that changes when a file of an object does."""
-    return job.stat_text() if isinstance(job, ViewJob) else stat_text(job.path, references)
-
-
-def is_unchanged(job: Job, stored: str) -> bool:
-    """Whether an object's files look as they did when `stored` was made by `stat_of`."""
-    return stored == job.stat_text() if isinstance(job, ViewJob) else still_the_same(job.path, stored)
-
-
-def failure_stat_of(job: Job) -> str:
-    """Text that changes when something does that might mend a failure."""
-    return job.failure_stat_text() if isinstance(job, ViewJob) else stat_text(job.path)
-
-
-def still_failing(job: Job, stored: str) -> bool:
-    """Whether nothing has changed since `stored` was made by `failure_stat_of`."""
-    return stored == job.failure_stat_text() if isinstance(job, ViewJob) else still_the_same(job.path, stored)

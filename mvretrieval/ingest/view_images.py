@@ -14,25 +14,23 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from mvrender.cameras import Rig
-from mvrender.pool import Failed, Job, Opened, Rendered
+from mvrender.pool import Failed, Opened, Rendered
 from mvrender.renderer import Views
 from mvrender.strips import strip_of
 from mvretrieval.errors import DescriberError, ViewsError
 from mvretrieval.images import MAX_PIXELS, eight_bit, over_white
+from mvretrieval.ingest.jobs import IngestJob
 from mvretrieval.ingest.scan import is_gone, size_and_time
 from mvretrieval.ingest.view_manifest import Slots, ViewManifest
 from mvretrieval.session.render_pools import THUMBNAIL_SIZE
+from mvretrieval.session.session import Session
 from mvretrieval.store.records import ObjectRecord
-
-if TYPE_CHECKING:
-    from mvretrieval.api import Collection
 
 FORMAT = "views"
 """What stands for the file format in the facts of an object whose views came as pictures."""
@@ -53,31 +51,48 @@ _DAMAGED = (
 
 
 @dataclass(frozen=True)
-class ViewJob(Job):
-    """One object to be read; `path` is its folder or first picture, `root` the CSV that names it.
+class ViewImagesJob(IngestJob):
+    """An object whose views are images; `path` is its folder or first image, `root` the manifest that lists it.
 
     Attributes:
-        id: as the CSV says.
-        pictures: (index of the view in the rig, absolute path) in the order of the CSV.
+        id: from the manifest.
+        images: (index of the view in the rig, absolute path) in the order of the manifest.
     """
 
     id: str = ""
-    pictures: tuple[tuple[int, str], ...] = ()
+    images: tuple[tuple[int, str], ...] = ()
 
-    def stat_text(self) -> str:
-        """Which pictures there are, their sizes and times, as text that changes when one of them does."""
-        return json.dumps([[slot, name, size_and_time(Path(name))] for slot, name in self.pictures])
+    @property
+    def object_id(self) -> str:
+        """The id in the manifest."""
+        return self.id
 
-    def failure_stat_text(self) -> str:
-        """The same and the CSV: a new one may mend what could not be read."""
+    def stat(self, references: Iterable[str] = ()) -> str:
+        """See `IngestJob.stat`."""
+        return json.dumps([[slot, name, size_and_time(Path(name))] for slot, name in self.images])
+
+    def is_unchanged(self, stored: str) -> bool:
+        """See `IngestJob.is_unchanged`."""
+        return stored == self.stat()
+
+    def failure_stat(self) -> str:
+        """Images and manifest: a changed manifest may fix a failure."""
         csv = self.root or Path()
-        return json.dumps([str(csv), size_and_time(csv), self.stat_text()])
+        return json.dumps([str(csv), size_and_time(csv), self.stat()])
+
+    def still_fails(self, stored: str) -> bool:
+        """See `IngestJob.still_fails`."""
+        return stored == self.failure_stat()
+
+    def failure_message(self, message: str) -> str:
+        """The id first: the folder may have another name."""
+        return f"object '{self.id}': {message}"
 
     @classmethod
-    def of_record(cls, record: ObjectRecord, root: str, stat: str) -> ViewJob:
-        """The job that an object of a collection was made by."""
-        pictures = tuple((int(slot), str(name)) for slot, name, _ in json.loads(stat))
-        return cls(Path(record.path), Path(root), None, record.id, pictures)
+    def of_record(cls, record: ObjectRecord, root: str, stat: str) -> ViewImagesJob:
+        """The job that a stored object came from."""
+        images = tuple((int(slot), str(name)) for slot, name, _ in json.loads(stat))
+        return cls(Path(record.path), Path(root), None, record.id, images)
 
 
 class _BadView(Exception):
@@ -103,13 +118,13 @@ class ViewImageReader:
         self._workers = workers or os.cpu_count() or 1
         self._cameras = rig.cam_to_world
 
-    def run(self, jobs: Iterable[Job], needs_views: Callable[[Opened], bool]) -> Iterator[Rendered | Failed]:
+    def run(self, jobs: Iterable[IngestJob], needs_views: Callable[[Opened], bool]) -> Iterator[Rendered | Failed]:
         """Read objects in order; `needs_views` is asked with an object's content hash before its pictures are decoded."""
         threads = ThreadPoolExecutor(self._workers, thread_name_prefix="views")
         waiting: deque[Future[Rendered | Failed]] = deque()
         try:
             for job in jobs:
-                assert isinstance(job, ViewJob)
+                assert isinstance(job, ViewImagesJob)
                 waiting.append(threads.submit(self._read, job, needs_views))
                 if len(waiting) > 2 * self._workers:
                     yield waiting.popleft().result()
@@ -118,11 +133,11 @@ class ViewImageReader:
         finally:
             threads.shutdown(cancel_futures=True)
 
-    def _read(self, job: ViewJob, needs_views: Callable[[Opened], bool]) -> Rendered | Failed:
+    def _read(self, job: ViewImagesJob, needs_views: Callable[[Opened], bool]) -> Rendered | Failed:
         try:
-            data = [_bytes_of(Path(name), job.root) for _, name in job.pictures]
+            data = [_bytes_of(Path(name), job.root) for _, name in job.images]
             digest = hashlib.sha256(b"views of an object")
-            for slot, _, own in sorted((slot, i, data[i]) for i, (slot, _) in enumerate(job.pictures)):
+            for slot, _, own in sorted((slot, i, data[i]) for i, (slot, _) in enumerate(job.images)):
                 digest.update(f" {slot} {len(own)} ".encode() + own)
             opened = Opened(job, digest.hexdigest(), (), None, {"format": FORMAT}, ())  # type: ignore[arg-type]
             if not needs_views(opened):
@@ -132,11 +147,11 @@ class ViewImageReader:
             return Failed(job, error.code, str(error))
         return Rendered(opened, views, strip_of(views, THUMBNAIL_SIZE))
 
-    def _views(self, job: ViewJob, data: Sequence[bytes]) -> Views:
+    def _views(self, job: ViewImagesJob, data: Sequence[bytes]) -> Views:
         images = np.full((1, self._rig.n_views, self._size, self._size, 3), 255, np.uint8)
         mask = np.zeros(self._rig.n_views, bool)
-        side = max(_longest_side(own, name) for own, (_, name) in zip(data, job.pictures, strict=True))
-        for own, (slot, name) in zip(data, job.pictures, strict=True):
+        side = max(_longest_side(own, name) for own, (_, name) in zip(data, job.images, strict=True))
+        for own, (slot, name) in zip(data, job.images, strict=True):
             image = _decoded(own, name, self._size / side, self._size)
             images[0, slot] = image
             mask[slot] = bool((image != image[0, 0]).any())  # of one colour: nothing is seen from there, as in a render
@@ -148,11 +163,11 @@ class ViewImageReader:
 class ViewImages:
     """The objects of a CSV as what a collection is filled from (see `sources.Source`)."""
 
-    def __init__(self, collection: Collection, views: ViewManifest, in_rig_order: bool = False) -> None:
+    def __init__(self, session: Session, views: ViewManifest, in_rig_order: bool = False) -> None:
         """Check that the collection has a place for them.
 
         Args:
-            collection: open for writing.
+            session: open for writing.
             views: the CSV.
             in_rig_order: pictures without directions are the rig's views in order.
 
@@ -160,35 +175,35 @@ class ViewImages:
             DescriberError: the collection's objects are looked at in several styles.
             ViewsError: the CSV says no directions, and the collection's views have some.
         """
-        describer = collection.describer
+        describer = session.describer
         if describer.n_styles > 1:
             raise DescriberError(
-                f"{collection.folder} looks at objects in {', '.join(describer.config.styles)}, and pictures are of one style: "
+                f"{session.folder} looks at objects in {', '.join(describer.config.styles)}, and pictures are of one style: "
                 "index them into a collection of their own"
             )
         rig = describer.rig
         if rig.is_known and not views.has_directions and not in_rig_order:
             raise ViewsError(
-                f"views {views.path} do not say from where objects were seen, and {collection.folder} has the views "
+                f"views {views.path} do not say from where objects were seen, and {session.folder} has the views "
                 f"{rig.short_name}: add the columns azimuth_deg and elevation_deg, or give --rig {rig.name[:80]} if each "
                 "object's rows are in that order"
             )
-        self._collection, self._store = collection, collection.store
+        self._store = session.store
         self._views = views
         self._slots = Slots(rig, in_rig_order)
-        self._reader = ViewImageReader(rig, describer.config.size, collection.options.workers)
+        self._reader = ViewImageReader(rig, describer.config.size, session.options.workers)
 
-    def found(self) -> Iterator[tuple[ViewJob, tuple[str, str] | None]]:
+    def find(self) -> Iterator[tuple[IngestJob, tuple[str, str] | None]]:
         """Every object of the CSV, and why it cannot be used."""
         for given in self._views.objects:
             slots = self._slots.of(given)
-            job = partial(ViewJob, Path(given.path), self._views.path, None, given.id)
+            job = partial(ViewImagesJob, Path(given.path), self._views.path, None, given.id)
             if isinstance(slots, str):
-                yield job(tuple(enumerate(given.pictures))), ("other_views", slots)
+                yield job(tuple(enumerate(given.images))), ("other_views", slots)
             else:
-                yield job(tuple(zip(slots, given.pictures, strict=True))), None
+                yield job(tuple(zip(slots, given.images, strict=True))), None
 
-    def run(self, jobs: Iterable[Job], needs_views: Callable[[Opened], bool]) -> Iterator[Rendered | Failed]:
+    def run(self, jobs: Iterable[IngestJob], needs_views: Callable[[Opened], bool]) -> Iterator[Rendered | Failed]:
         """See `ViewImageReader.run`."""
         return self._reader.run(jobs, needs_views)
 
@@ -213,7 +228,7 @@ class ViewImages:
         """Paths of the objects of this CSV that could not be read before."""
         return self._store.failed_paths_by_stat(f"[{json.dumps(str(self._views.path))}, ")
 
-    def lost(self) -> tuple[set[str], set[str]]:
+    def missing(self) -> tuple[set[str], set[str]]:
         """Ids of objects that the CSV no longer has, all of which may be removed."""
         listed = {given.path for given in self._views.objects}
         gone = {id for id, path in self._store.paths_of_root(str(self._views.path)) if path not in listed}

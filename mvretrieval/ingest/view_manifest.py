@@ -32,13 +32,13 @@ class ManifestObject:
     Attributes:
         id: as the CSV says.
         path: the folder of its views if it has one of its own, its first picture otherwise; absolute.
-        pictures: absolute, in the order of the rows.
+        images: absolute, in the order of the rows.
         angles: of each picture; none where the CSV has no directions.
     """
 
     id: str
     path: str
-    pictures: tuple[str, ...]
+    images: tuple[str, ...]
     angles: Angles = ()
 
 
@@ -106,7 +106,7 @@ def rig_of(views: ViewManifest) -> Rig:
         RigError: there are too many views.
     """
     if not views.has_directions:
-        return unknown_views(max(len(given.pictures) for given in views.objects))
+        return unknown_views(max(len(given.images) for given in views.objects))
     counts = Counter(given.angles for given in views.objects)
     angles = max(counts, key=lambda angles: (counts[angles], len(angles)))
     listed = views_of([azimuth for azimuth, _ in angles], [elevation for _, elevation in angles])
@@ -131,7 +131,7 @@ class Slots:
 
     def of(self, given: ManifestObject) -> tuple[int, ...] | str:
         """Index of each picture's view in the rig, or what is wrong with them."""
-        n = len(given.pictures)
+        n = len(given.images)
         if n > self._rig.n_views:
             return f"it has {n} views and the collection's objects {self._rig.n_views}; take some out, or index it elsewhere"
         if not self._rig.is_known:

@@ -1,67 +1,69 @@
-"""Searching in more than one step: the question expanded by what it finds, the best answers matched view with view."""
+"""How a query is answered: one frozen record that the library, the client, the command line and the service share."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
 
-from mvretrieval.augmentation import ALPHA, average_neighbours
-from mvretrieval.errors import QueryError
-from mvretrieval.store.augmented import search_vectors
+import numpy as np
 
-if TYPE_CHECKING:
-    from mvretrieval.api import Collection
-    from mvretrieval.search.query import Source
+from mvretrieval.augmentation import ALPHA
+from mvretrieval.errors import FilterError, QueryError
 
 
 @dataclass(frozen=True)
-class Refinement:
-    """What is done beyond comparing one vector with each object's.
-
-        things.search(Query(mesh="chair.glb"), refine=Refinement(expand=5, match_views=100))
+class RerankOptions:
+    """What a search does beyond comparing one query vector with every object vector.
 
     Attributes:
-        expand: the question's vector is averaged with those of so many nearest objects, and asked again; 0 for not at all.
-        expand_alpha: power of the cosine that weighs these objects.
-        match_views: so many best objects are compared view with view and ranked anew (see `search.rerank`); 0 for none. All
-            answers are matched, if there are more.
-        match_weight: share of the views in their score; the rest is the object vector's.
+        expand: alpha query expansion with this many nearest objects; 0 for none.
+        expand_alpha: power of the cosine that weighs them.
+        rerank_views: re-rank this many best hits by late interaction of views (see `search.late_interaction`), or all k if that is
+            more; 0 for none.
+        rerank_weight: share of late interaction in their score, the rest is the cosine's.
     """
 
     expand: int = 0
     expand_alpha: float = ALPHA
-    match_views: int = 0
-    match_weight: float = 0.5
+    rerank_views: int = 0
+    rerank_weight: float = 0.5
 
     def __post_init__(self) -> None:
-        for what, row_id in (("expanding", self.expand), ("matching views", self.match_views)):
-            if row_id < 0:
-                raise QueryError(f"{what} takes a number of objects from 0, not {row_id}")
+        for name, value in (("expand", self.expand), ("rerank_views", self.rerank_views)):
+            if value < 0:
+                raise QueryError(f"{name} is a number of objects of at least 0, not {value}", code="bad_rerank_options")
         if not (math.isfinite(self.expand_alpha) and self.expand_alpha >= 0):
-            raise QueryError(f"the power of the similarity is a number from 0, not {self.expand_alpha:g}")
-        if not 0 <= self.match_weight <= 1:
-            raise QueryError(f"the share of the views in the score is between 0 and 1, not {self.match_weight:g}")
+            raise QueryError(
+                f"expand_alpha is a finite number of at least 0, not {self.expand_alpha:g}", code="bad_rerank_options"
+            )
+        if not 0 <= self.rerank_weight <= 1:
+            raise QueryError(f"rerank_weight is between 0 and 1, not {self.rerank_weight:g}", code="bad_rerank_options")
 
 
-def expanded(collection: Collection, sources: Sequence[Source], refinement: Refinement) -> list[Source]:
-    """Sources with their vectors averaged with what each of them finds by itself.
+@dataclass(frozen=True)
+class SearchOptions:
+    """How one query is searched for.
 
-    Its neighbours are looked for in the whole collection: a filter says what may be an answer, not what is known about
-    looks. Objects that are asked for by id are no neighbours, or they would count twice. Minus terms stay as they are: they
-    name what is to be avoided, not all that is like it. In a smoothed collection the smoothed vectors are averaged.
+        things.search(Query(mesh="chair.glb"), SearchOptions(k=20, where="faces < 5000"))
+
+    Attributes:
+        k: number of hits at most.
+        where: filter, applied before the search (see `store.filters`).
+        rerank: query expansion and late interaction.
+        min_confidence: leave out hits with a lower confidence; the collection must be calibrated.
     """
-    if refinement.expand == 0:
-        return list(sources)
-    asked = {source.row_id for source in sources if source.row_id is not None}
-    result = []
-    for source in sources:
-        if source.term.weight > 0:
-            _, row_ids = collection.search_vector(source.vector, refinement.expand + len(asked))
-            near = [int(row_id) for row_id in row_ids if row_id not in asked][: refinement.expand]
-            if near:
-                _, vectors = search_vectors(collection.store, near)
-                source = replace(source, vector=average_neighbours(source.vector, vectors, refinement.expand_alpha))
-        result.append(source)
-    return result
+
+    k: int = 10
+    where: str | None = None
+    rerank: RerankOptions = field(default_factory=RerankOptions)
+    min_confidence: float | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.k, int | np.integer) or self.k < 1:
+            raise QueryError(f"k is a whole number of at least 1, not {self.k!r}", code="bad_k")
+        if self.where is not None and not isinstance(self.where, str):
+            raise FilterError(f"a filter is text such as \"label = 'chair'\", not {self.where!r}")
+        if self.min_confidence is not None and not 0 <= self.min_confidence <= 1:
+            raise QueryError(
+                f"min_confidence is between 0 and 1, not {self.min_confidence:g}", code="bad_min_confidence"
+            )

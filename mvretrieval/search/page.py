@@ -1,24 +1,20 @@
-"""A page of pictures: questions on the left, what was found on the right. One file, no network, no script."""
+"""An HTML page of results: queries on the left, hits on the right. One file without scripts that needs no network."""
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from jinja2 import Environment
 from PIL import Image
 
 from mvretrieval.errors import QueryError
-from mvretrieval.search.explain import place_of
-
-if TYPE_CHECKING:
-    from mvretrieval.api import Collection
-    from mvretrieval.search.pipeline import Hit
-    from mvretrieval.search.query import Source
+from mvretrieval.search.encode import EncodedTerm
+from mvretrieval.search.explain import view_label
+from mvretrieval.search.hits import Hit, SearchResult
+from mvretrieval.search.thumbnails import data_url, view_thumbnail
+from mvretrieval.session.session import Session
 
 _TEMPLATE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
@@ -34,66 +30,67 @@ _TEMPLATE = """<!doctype html>
   .hits figure { border: 1px solid #e3e5e9; border-radius: 6px; padding: 3px; }
   .query figure { margin-bottom: .4rem; }
   figcaption { font-size: .78rem; overflow-wrap: anywhere; }
-  .score { font-variant-numeric: tabular-nums; font-weight: 600; } .sure { color: #2f6fdb; } .view, .minus { color: #777; }
-  .words { font-size: 1.05rem; padding: .5rem; background: #eef3fc; border-radius: 6px; margin-bottom: .4rem; }
+  .score { font-variant-numeric: tabular-nums; font-weight: 600; } .confidence { color: #2f6fdb; } .view, .minus { color: #777; }
+  .text { font-size: 1.05rem; padding: .5rem; background: #eef3fc; border-radius: 6px; margin-bottom: .4rem; }
   .minus { text-decoration: line-through; }
 </style></head><body>
 <h1>{{ title }}</h1>{% if lead %}<p class="lead">{{ lead }}</p>{% endif %}
-{% for row in rows %}<section class="row"><div class="query" aria-label="question">
-{% for source in row.sources %}{% if source.picture %}<figure{% if source.minus %} class="minus"{% endif %}>
-<img src="{{ source.picture }}" alt="{{ source.label }}"><figcaption>{{ source.label }}</figcaption></figure>
-{% else %}<div class="words{% if source.minus %} minus{% endif %}">{{ source.label }}</div>{% endif %}{% endfor %}</div>
-<div class="hits" aria-label="answers">{% for hit in row.hits %}<figure title="{{ hit.title }}">
-{% if hit.picture %}<img src="{{ hit.picture }}" alt="{{ hit.id }}">{% endif %}
+{% for row in rows %}<section class="row"><div class="query" aria-label="query">
+{% for term in row.terms %}{% if term.image %}<figure{% if term.minus %} class="minus"{% endif %}>
+<img src="{{ term.image }}" alt="{{ term.label }}"><figcaption>{{ term.label }}</figcaption></figure>
+{% else %}<div class="text{% if term.minus %} minus{% endif %}">{{ term.label }}</div>{% endif %}{% endfor %}</div>
+<div class="hits" aria-label="hits">{% for hit in row.hits %}<figure title="{{ hit.title }}">
+{% if hit.image %}<img src="{{ hit.image }}" alt="{{ hit.id }}">{% endif %}
 <figcaption><span class="score">{{ hit.score }}</span>
-{% if hit.sure %}<span class="sure">{{ hit.sure }}</span>{% endif %}
+{% if hit.confidence %}<span class="confidence">{{ hit.confidence }}</span>{% endif %}
 {{ hit.id }} <span class="view">{{ hit.view }}</span></figcaption></figure>
-{% else %}<p>{{ row.nothing }}</p>{% endfor %}</div></section>
+{% else %}<p>{{ row.no_hits }}</p>{% endfor %}</div></section>
 {% endfor %}</body></html>
 """
 
 
 @dataclass(frozen=True)
-class SourceCell:
-    """One source of a question: its picture (a data address) or its words."""
+class TermCell:
+    """One term of a query: its image (a data URL) or its text."""
 
     label: str
-    picture: str | None
+    image: str | None
     minus: bool
 
 
 @dataclass(frozen=True)
 class HitCell:
-    """One answer."""
+    """One hit."""
 
     id: str
     title: str
     score: str
     view: str
-    picture: str | None
-    sure: str = ""
+    image: str | None
+    confidence: str = ""
 
 
 @dataclass(frozen=True)
-class Row:
-    """A question and its answers, or what is said where there are none."""
+class ResultRow:
+    """A query and its hits, or a message where there are none."""
 
-    sources: list[SourceCell]
+    terms: list[TermCell]
     hits: list[HitCell]
-    nothing: str = "Nothing found."
+    no_hits: str = "No hits."
 
 
-def row_of(collection: Collection, sources: Sequence[Source], hits: Sequence[Hit], nothing: str = Row.nothing) -> Row:
-    """A question and its answers as a row of the page; the query view shown is the one that matched the first hit."""
+def result_row(session: Session, result: SearchResult) -> ResultRow:
+    """A result as a row of the page; the query view that is shown is the one that matched the first hit."""
+    hits = result.hits
     query_view = hits[0].best_view.get("query_view", 0) if hits else 0
-    return Row(
-        [_source_cell(collection, source, query_view) for source in sources],
-        [_hit_cell(collection, hit) for hit in hits],
-        nothing,
+    return ResultRow(
+        [_term_cell(session, term, query_view) for term in result.terms],
+        [_hit_cell(session, hit) for hit in hits],
+        result.no_match or ResultRow.no_hits,
     )
 
 
-def write_page(path: Path, title: str, rows: Sequence[Row], lead: str = "") -> None:
+def write_page(path: Path, title: str, rows: Sequence[ResultRow], lead: str = "") -> None:
     """Write the page.
 
     Raises:
@@ -104,41 +101,26 @@ def write_page(path: Path, title: str, rows: Sequence[Row], lead: str = "") -> N
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(html, encoding="utf-8")
     except OSError as error:
-        raise QueryError(f"the page cannot be written to {path}: {error.strerror}") from error
+        raise QueryError(f"the page cannot be written to {path}: {error.strerror}", code="page_not_written") from error
 
 
-def view_picture(collection: Collection, row_id: int, view: int) -> Image.Image | None:
-    """Thumbnail of one view of an object."""
-    strip = collection.store.strip_of(row_id)
-    if strip is None:
-        return None
-    with Image.open(io.BytesIO(strip)) as opened:
-        picture = opened.convert("RGB")
-    side = picture.height
-    return picture.crop((view * side, 0, (view + 1) * side, side))
+def _term_cell(session: Session, term: EncodedTerm, query_view: int) -> TermCell:
+    image = None
+    if term.images is not None:
+        image = Image.fromarray(term.images[min(query_view, len(term.images) - 1)])
+    elif term.row_id is not None:
+        image = view_thumbnail(session, term.row_id, query_view)
+    return TermCell(term.term.label, None if image is None else data_url(image), term.term.weight < 0)
 
 
-def _source_cell(collection: Collection, source: Source, query_view: int) -> SourceCell:
-    picture = None
-    if source.pictures is not None:
-        picture = Image.fromarray(source.pictures[min(query_view, len(source.pictures) - 1)])
-    elif source.row_id is not None:
-        picture = view_picture(collection, source.row_id, query_view)
-    return SourceCell(source.term.label, None if picture is None else data_address(picture), source.term.weight < 0)
-
-
-def _hit_cell(collection: Collection, hit: Hit) -> HitCell:
-    row_id = collection.row_id_of(hit.id)
-    picture = view_picture(collection, row_id, hit.best_view["view"])
+def _hit_cell(session: Session, hit: Hit) -> HitCell:
+    image = view_thumbnail(session, session.row_id_of(hit.id), hit.best_view["view"])
     labels = ", ".join(f"{name}: {value}" for name, value in hit.metadata.items())
-    view = place_of(hit.best_view)
-    sure = "" if hit.confidence is None else f"{hit.confidence:.0%} sure"
-    address = None if picture is None else data_address(picture)
-    return HitCell(hit.id, f"{hit.path}\n{labels}", f"{hit.score:.3f}", view, address, sure)
-
-
-def data_address(picture: Image.Image) -> str:
-    """A picture as an address that holds it, as WebP."""
-    out = io.BytesIO()
-    picture.save(out, "WEBP", quality=80)
-    return "data:image/webp;base64," + base64.b64encode(out.getvalue()).decode()
+    return HitCell(
+        id=hit.id,
+        title=f"{hit.path}\n{labels}",
+        score=f"{hit.score:.3f}",
+        view=view_label(hit.best_view),
+        image=None if image is None else data_url(image),
+        confidence="" if hit.confidence is None else f"confidence {hit.confidence:.0%}",
+    )

@@ -36,7 +36,7 @@ def create_app(collection: Collection, settings: ServiceSettings | None = None) 
     """The service over an open collection.
 
     Args:
-        collection: open with `OpenOptions(shared=True)`, and for writing where `settings` has a token; stays the caller's to
+        collection: open with `OpenOptions(concurrent=True)`, and for writing where `settings` has a token; stays the caller's to
             close, after the application has shut down.
         settings: what is allowed; by default everybody may read and nobody write.
     """

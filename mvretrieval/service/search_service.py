@@ -18,10 +18,12 @@ from mvretrieval import __version__
 from mvretrieval.api import Collection
 from mvretrieval.confidence.calibration import calibration_of, is_outdated
 from mvretrieval.errors import MvrError
-from mvretrieval.search.options import Refinement
-from mvretrieval.search.page import data_address
-from mvretrieval.search.pipeline import Hit, answer
-from mvretrieval.search.query import Query, Source, Term
+from mvretrieval.search.encode import EncodedTerm
+from mvretrieval.search.hits import Hit
+from mvretrieval.search.options import RerankOptions, SearchOptions
+from mvretrieval.search.pipeline import search
+from mvretrieval.search.query import Query, Term
+from mvretrieval.search.thumbnails import data_url
 from mvretrieval.service.guard import FairLimiter
 from mvretrieval.service.jobs import Jobs
 from mvretrieval.service.models import (
@@ -85,7 +87,7 @@ class SearchService:
             if collection.describer.rig.is_known:
                 collection.pool().warm_up()
             collection.check_encoder()
-            collection.index()
+            collection.session.index.get()
             self.why_not_ready = ""
         except (MvrError, MvrenderError) as error:
             # Known objects can be shown and asked for all the same; whoever asks with a mesh is told this too.
@@ -126,7 +128,7 @@ class SearchService:
 
     def _columns(self) -> dict[str, str]:
         """What a filter may name."""
-        store = self.collection.store
+        store = self.collection.session.store
         known = store.columns()
         if not self.settings.show_paths and "path" not in store.metadata_columns():
             known.pop("path", None)
@@ -188,16 +190,19 @@ class SearchService:
         query = Query(
             terms=[self._term(term, files) for term in request.terms], up=request.up, background=request.background
         )
-        refine = Refinement(expand=request.expand, match_views=request.match_views, match_weight=request.match_weight)
+        rerank = RerankOptions(
+            expand=request.expand, rerank_views=request.match_views, rerank_weight=request.match_weight
+        )
+        options = SearchOptions(request.k, request.where, rerank, request.min_confidence)
         looks = any(not isinstance(term, IdTerm | VectorTerm) for term in request.terms)
         with self.limiter.turn() if looks else nullcontext():
             if looks:  # one thread opens the encoder, the others wait for it
                 self._opened.wait(self.settings.queue_timeout_s)
-            found = answer(self.collection, query, request.k, request.where, refine, request.min_confidence)
+            found = search(self.collection.session, query, options)
         return SearchAnswer(
             hits=[self._hit(hit) for hit in found.hits],
-            nothing=found.nothing,
-            question=[_shown(source) for source in found.sources] if request.show_question else [],
+            nothing=found.no_match,
+            question=[_shown(source) for source in found.terms] if request.show_question else [],
             seconds=round(time.perf_counter() - started, 4),
         )
 
@@ -232,14 +237,12 @@ def _names_of(term: TermModel) -> list[str]:
     return [term.mesh] if isinstance(term, MeshTerm) else term.images if isinstance(term, ImagesTerm) else []
 
 
-def _shown(source: Source) -> SourceModel:
+def _shown(source: EncodedTerm) -> SourceModel:
     term = source.term
-    pictures = (
-        [] if source.pictures is None else [Image.fromarray(picture) for picture in source.pictures[:_MOST_SHOWN]]
-    )
+    pictures = [] if source.images is None else [Image.fromarray(picture) for picture in source.images[:_MOST_SHOWN]]
     for picture in pictures:
         picture.thumbnail((THUMBNAIL_SIZE, THUMBNAIL_SIZE))
-    views = [data_address(picture) for picture in pictures]
+    views = [data_url(picture) for picture in pictures]
     return SourceModel(label=term.label, kind=term.kind, weight=term.weight, views=views)
 
 

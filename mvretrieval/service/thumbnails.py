@@ -11,7 +11,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from mvrender.pool import Job
-from mvretrieval.search.page import view_picture
+from mvretrieval.search.thumbnails import view_thumbnail
 from mvretrieval.service.guard import guarded
 from mvretrieval.service.model_cache import ModelsCache
 from mvretrieval.service.problems import ProblemError, Responses, refusals
@@ -37,7 +37,9 @@ def routes(served: SearchService) -> APIRouter:
         row_id = collection.row_id_of(object_id)
 
         def picture() -> bytes:
-            found = view_picture(collection, row_id, view) if view < collection.describer.rig.n_views else None
+            found = (
+                view_thumbnail(collection.session, row_id, view) if view < collection.describer.rig.n_views else None
+            )
             if found is None:
                 raise ProblemError(HTTPStatus.NOT_FOUND, "no_picture", f"'{object_id}' has no picture of view {view}")
             out = io.BytesIO()
@@ -52,7 +54,7 @@ def routes(served: SearchService) -> APIRouter:
         record = collection.get(object_id)
 
         def picture() -> bytes:
-            found = collection.store.strip_of(record.row_id)
+            found = collection.session.store.strip_of(record.row_id)
             if not found:
                 raise ProblemError(HTTPStatus.NOT_FOUND, "no_picture", f"'{object_id}' has no pictures")
             return found

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from mvretrieval.describe import Describer, DescriberConfig
 from mvretrieval.errors import CollectionError, DescriberError
 from mvretrieval.index.vector_index import IndexKind
-from mvretrieval.session.stored_describer import OpenOptions, meta_of, open_describer
-from mvretrieval.store.schema import FILE, PART, lost
+from mvretrieval.session.options import OpenOptions
+from mvretrieval.session.stored_describer import new_meta, open_describer
+from mvretrieval.store.schema import FILE, PART, database_lost
 from mvretrieval.store.store import Store
 from mvretrieval.store.writer_lock import LOCK, WriterLock
 
@@ -35,7 +36,7 @@ def make_collection(
     writer = WriterLock(folder)
     writer.take()
     try:
-        meta = {"index": index, "epoch": 1, "change": 0, **meta_of(describer)}
+        meta = {"index": index, "generation": 1, "sequence": 0, **new_meta(describer)}
         return Store.create(folder, meta), writer, describer
     except BaseException:
         writer.release()
@@ -52,14 +53,14 @@ def _check_free(folder: Path) -> None:
     if FILE in names:
         raise CollectionError(f"{folder} has a collection already: open it, or name a new folder")
     if any(name.startswith("index-") for name in names):
-        raise lost(folder, names)
+        raise database_lost(folder, names)
     if names:
         raise CollectionError(f"{folder} is no collection and not empty ({', '.join(names[:3])}): name a new folder")
 
 
 def _open_new(config: DescriberConfig, options: OpenOptions, adapter: Adapter | None) -> Describer:
     """The describer, its encoder opened."""
-    describer = open_describer(config, None, options)
+    describer = open_describer(config, options)
     describer.encoder  # noqa: B018
     if config.adapter and (adapter is None or adapter.fingerprint != config.adapter):
         raise DescriberError(f"the configuration names adapter {config.adapter}: give that adapter too")

@@ -1,8 +1,8 @@
 """Smoothed vectors in the store, beside the originals: each object's averaged with its nearest neighbours'.
 
-Where smoothing is on, the index holds the smoothed vectors; neighbours are looked for among the originals, so that
-averages are never averaged again. The table `smoothed` is made anew whenever smoothing is turned on. A row counts while it is as
-new as its object: one that was described anew without being smoothed is searched by its original vector.
+Where smoothing is on, the index holds the augmented vectors; neighbours are looked for among the originals, so that
+averages are never averaged again. The table `augmented` is made anew whenever smoothing is turned on. A row counts while it is as
+new as its object: one that was described anew without being augmented is searched by its original vector.
 
 `index.augmenter` keeps the table right.
 """
@@ -24,22 +24,22 @@ from mvretrieval.store.store import Store
 
 _PAGE = 8192
 _TABLE = """
-CREATE TABLE smoothed (
-    number INTEGER PRIMARY KEY REFERENCES objects ON DELETE CASCADE,
-    change INTEGER NOT NULL,
+CREATE TABLE augmented (
+    row_id INTEGER PRIMARY KEY REFERENCES objects ON DELETE CASCADE,
+    sequence INTEGER NOT NULL,
     edge REAL,     -- cosine of the furthest neighbour, where there are k
     nearest BLOB,  -- numbers of the neighbours; NULL until all objects have been there to be neighbours
     vector BLOB NOT NULL
 )"""
 _SEARCHED = (
-    "SELECT v.number, COALESCE(CASE WHEN s.change >= o.change THEN s.vector END, v.vector)"
-    " FROM vectors v JOIN objects o USING (number) LEFT JOIN smoothed s USING (number) WHERE v.number IN"
+    "SELECT v.row_id, COALESCE(CASE WHEN s.sequence >= o.sequence THEN s.vector END, v.vector)"
+    " FROM vectors v JOIN objects o USING (row_id) LEFT JOIN augmented s USING (row_id) WHERE v.row_id IN"
 )
 
 
 @dataclass(frozen=True)
 class AugmentationConfig:
-    """How a collection's vectors are smoothed (see `augmentation`).
+    """How a collection's vectors are augmented (see `augmentation`).
 
     Attributes:
         k: neighbours.
@@ -51,9 +51,14 @@ class AugmentationConfig:
 
     def __post_init__(self) -> None:
         if self.k < 1:
-            raise DescriberError(f"smoothing takes a number of neighbours from 1 (0 turns it off), not {self.k}")
+            raise DescriberError(
+                f"database-side augmentation needs at least 1 neighbour (0 turns it off), not {self.k}",
+                code="bad_augmentation",
+            )
         if not (math.isfinite(self.alpha) and self.alpha >= 0):
-            raise DescriberError(f"the power of the similarity is a number from 0, not {self.alpha:g}")
+            raise DescriberError(
+                f"alpha must be a finite number of at least 0, not {self.alpha:g}", code="bad_augmentation"
+            )
 
     @classmethod
     def of(cls, k: int, alpha: float | None = None) -> AugmentationConfig | None:
@@ -65,21 +70,21 @@ class AugmentationConfig:
 
 
 def augmentation_of(store: Store) -> AugmentationConfig | None:
-    """How the collection is smoothed; None where it is not."""
-    text = store.get_meta("smoothing")
+    """How the collection is augmented; None where it is not."""
+    text = store.get_meta("augmentation")
     return None if text is None else AugmentationConfig(**json.loads(text))
 
 
 def is_up_to_date(store: Store) -> bool:
-    """Whether nothing was added, replaced or removed since all objects were smoothed."""
-    return bool(store.get_meta("smoothed_at") == store.get_meta("change", 0))
+    """Whether nothing was added, replaced or removed since all objects were augmented."""
+    return bool(store.get_meta("augmented_at") == store.get_meta("sequence", 0))
 
 
 # -- what is searched --------------------------------------------------------------------------------------------------
 
 
 def search_vectors(store: Store, row_ids: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """The vectors (n, D) that are searched, smoothed where the collection is, in the order of `row_ids`.
+    """The vectors (n, D) that are searched, augmented where the collection is, in the order of `row_ids`.
 
     Returns:
         The numbers (n,) of those that are there, and their vectors.
@@ -90,7 +95,7 @@ def search_vectors(store: Store, row_ids: Sequence[int]) -> tuple[NDArray[np.int
 
 
 def augmented_vector(store: Store, row_id: int) -> NDArray[np.float32] | None:
-    """(D,) smoothed vector of an object; None where the collection is not smoothed."""
+    """(D,) augmented vector of an object; None where the collection is not augmented."""
     return None if augmentation_of(store) is None else search_vectors(store, [row_id])[1][0]
 
 
@@ -99,9 +104,9 @@ def search_vectors_since(store: Store, sequence: int) -> Iterator[tuple[NDArray[
     if augmentation_of(store) is None:
         yield from store.vectors_since(sequence)
         return
-    # Each number once, and by the indices on `change`: a scan of a large collection for one change takes too long.
+    # Each row_id once, and by the indices on `change`: a scan of a large collection for one change takes too long.
     rows = store.db.all(
-        "SELECT number FROM objects WHERE change > ? UNION SELECT number FROM smoothed WHERE change > ? ORDER BY number",
+        "SELECT row_id FROM objects WHERE sequence > ? UNION SELECT row_id FROM augmented WHERE sequence > ? ORDER BY row_id",
         (sequence, sequence),
     )
     for start in range(0, len(rows), _PAGE):
@@ -112,33 +117,33 @@ def search_vectors_since(store: Store, sequence: int) -> Iterator[tuple[NDArray[
 
 
 def reset_augmentation(store: Store, setting: AugmentationConfig | None) -> None:
-    """Remember the setting, and forget what was smoothed by another."""
-    store.db.run("DROP TABLE IF EXISTS smoothed")
+    """Remember the setting, and forget what was augmented by another."""
+    store.db.run("DROP TABLE IF EXISTS augmented")
     store.db.run(_TABLE)
-    store.db.run("CREATE INDEX smoothed_by_change ON smoothed (change)")
-    store.set_meta("smoothing", json.dumps(asdict(setting)) if setting else None)
+    store.db.run("CREATE INDEX augmented_by_sequence ON augmented (sequence)")
+    store.set_meta("augmentation", json.dumps(asdict(setting)) if setting else None)
 
 
 def put_augmented(
     store: Store, row_id: int, sequence: int, vector: NDArray[np.float32], nearest: NDArray[np.int64], edge: float
 ) -> None:
-    """Set an object's smoothed vector (D,), its neighbours' numbers (k,), and the cosine of the last of them."""
+    """Set an object's augmented vector (D,), its neighbours' numbers (k,), and the cosine of the last of them."""
     store.db.run(
-        "INSERT OR REPLACE INTO smoothed VALUES (?, ?, ?, ?, ?)",
+        "INSERT OR REPLACE INTO augmented VALUES (?, ?, ?, ?, ?)",
         (row_id, sequence, edge, nearest.astype("<i8").tobytes(), vector.astype("<f4").tobytes()),
     )
 
 
 def neighbourhoods(store: Store, row_ids: NDArray[np.int64], k: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Neighbours of objects when all were last smoothed.
+    """Neighbours of objects when all were last augmented.
 
     Returns:
         Numbers (n, k), -1 where there were fewer, and cosines (n,) that another object has to reach to be one of them: -inf
-        where there were fewer, or where an object has not been smoothed with all others since it came or changed.
+        where there were fewer, or where an object has not been augmented with all others since it came or changed.
     """
     select = (
-        "SELECT s.number, s.edge, s.nearest FROM smoothed s JOIN objects o USING (number)"
-        " WHERE s.change >= o.change AND s.number IN"
+        "SELECT s.row_id, s.edge, s.nearest FROM augmented s JOIN objects o USING (row_id)"
+        " WHERE s.sequence >= o.sequence AND s.row_id IN"
     )
     rows = rows_of(store, select, row_ids.tolist())
     nearest, edges = np.full((len(row_ids), k), -1, np.int64), np.full(len(row_ids), -np.inf)

@@ -20,7 +20,7 @@ def original_vectors(store: Store, row_ids: Sequence[int]) -> tuple[NDArray[np.i
     Returns:
         The numbers (n,) of those that are there, and their vectors.
     """
-    return stacked(rows_of(store, "SELECT number, vector FROM vectors WHERE number IN", row_ids), row_ids)
+    return stacked(rows_of(store, "SELECT row_id, vector FROM vectors WHERE row_id IN", row_ids), row_ids)
 
 
 def view_vectors(
@@ -31,7 +31,7 @@ def view_vectors(
     Returns:
         The numbers (n,) of those that are there, their views (n, S, V, D) and masks (n, V).
     """
-    rows = rows_of(store, "SELECT number, mask, vectors FROM views WHERE number IN", row_ids)
+    rows = rows_of(store, "SELECT row_id, mask, vectors FROM views WHERE row_id IN", row_ids)
     found = [int(row_id) for row_id in row_ids if int(row_id) in rows]
     if not found:
         return np.empty(0, np.int64), np.empty((0, n_styles, 0, 0), np.float32), np.empty((0, 0), bool)
@@ -53,7 +53,7 @@ def rows_of(store: Store, select: str, row_ids: Sequence[int]) -> dict[int, Any]
 
 
 def stacked(rows: dict[int, Any], row_ids: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Numbers (n,) and vectors (n, D) of rows (number, vector), in the order of `row_ids`."""
+    """Numbers (n,) and vectors (n, D) of rows (row_id, vector), in the order of `row_ids`."""
     found = [int(row_id) for row_id in row_ids if int(row_id) in rows]
     flat = np.frombuffer(b"".join(rows[row_id][1] for row_id in found), "<f4")
     return np.array(found, np.int64), flat.reshape(len(found), -1 if found else 0)

@@ -45,7 +45,7 @@ class Database:
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """All or nothing. A full disk or a kill leaves what was there before."""
-        with self._lock, explained(self._folder):
+        with self._lock, translated_errors(self._folder):
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield
@@ -58,7 +58,7 @@ class Database:
     @contextmanager
     def snapshot(self) -> Iterator[None]:
         """What is read inside is one state, whatever other processes write meanwhile."""
-        with self._lock, explained(self._folder):
+        with self._lock, translated_errors(self._folder):
             if self._connection.in_transaction:
                 yield
                 return
@@ -77,17 +77,17 @@ class Database:
 
     def run(self, sql: str, parameters: Sequence[Any] = ()) -> sqlite3.Cursor:
         """Execute a statement that answers nothing."""
-        with self._lock, explained(self._folder):
+        with self._lock, translated_errors(self._folder):
             return self._connection.execute(sql, parameters)
 
     def all(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
         """All rows that a statement answers."""
-        with self._lock, explained(self._folder):
+        with self._lock, translated_errors(self._folder):
             return self._connection.execute(sql, parameters).fetchall()
 
     def one(self, sql: str, parameters: Sequence[Any] = ()) -> Any:
         """The first row that a statement answers; None without one."""
-        with self._lock, explained(self._folder):
+        with self._lock, translated_errors(self._folder):
             return self._connection.execute(sql, parameters).fetchone()
 
     def cached_one(self, sql: str, *parameters: Any) -> Any:
@@ -109,7 +109,7 @@ def _state_of(path: Path) -> tuple[int, int, bool]:
 
 
 @contextmanager
-def explained(folder: Path) -> Iterator[None]:
+def translated_errors(folder: Path) -> Iterator[None]:
     """SQLite's errors as ours, with the next step."""
     try:
         yield

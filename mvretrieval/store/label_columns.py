@@ -22,7 +22,7 @@ def set_labels(db: Database, row_id: int, values: Mapping[str, Any]) -> bool:
     """Set labels of an object; columns are made as needed. Tells whether anything changed.
 
     Raises:
-        LabelsError: a value is neither text nor a number, or two names differ in case alone, or there are too many.
+        LabelsError: a value is neither text nor a row_id, or two names differ in case alone, or there are too many.
     """
     if not values:
         return False
@@ -42,17 +42,17 @@ def set_labels(db: Database, row_id: int, values: Mapping[str, Any]) -> bool:
         db.run(f"ALTER TABLE metadata ADD COLUMN {quoted(name)}")
         # A filter that keeps few of a million objects must not look at all of them. Objects without the label take no room.
         db.run(f"CREATE INDEX {quoted(f'by {name}')} ON metadata ({quoted(name)}) WHERE {quoted(name)} IS NOT NULL")
-    row = db.one(f"SELECT {', '.join(map(quoted, plain))} FROM metadata WHERE number = ?", (row_id,))
+    row = db.one(f"SELECT {', '.join(map(quoted, plain))} FROM metadata WHERE row_id = ?", (row_id,))
     if row is not None and [(type(v), v) for v in row] == [(type(v), v) for v in plain.values()]:
         return False
     assignments = ", ".join(f"{quoted(name)} = ?" for name in plain)
-    db.run(f"UPDATE metadata SET {assignments} WHERE number = ?", (*plain.values(), row_id))
+    db.run(f"UPDATE metadata SET {assignments} WHERE row_id = ?", (*plain.values(), row_id))
     return True
 
 
 def label_names(db: Database) -> list[str]:
     """Names of the labels, in the order of their columns."""
-    return [row[1].removeprefix(_PREFIX) for row in db.all("PRAGMA table_info(metadata)") if row[1] != "number"]
+    return [row[1].removeprefix(_PREFIX) for row in db.all("PRAGMA table_info(metadata)") if row[1] != "row_id"]
 
 
 def quoted(name: str) -> str:
@@ -82,7 +82,7 @@ def check_column(db: Database, name: str) -> None:
 def column_values(db: Database, column: str, row_ids: Sequence[int]) -> list[Any]:
     """One label or fact of several objects, in the order of `row_ids`."""
     sql = columns(db)[column]
-    values = dict(db.all(f"SELECT o.number, {sql} FROM objects o JOIN metadata m USING (number)"))
+    values = dict(db.all(f"SELECT o.row_id, {sql} FROM objects o JOIN metadata m USING (row_id)"))
     return [values.get(int(n)) for n in row_ids]
 
 
@@ -95,8 +95,8 @@ def select(db: Database, where: str | None) -> NDArray[np.int64]:
     condition = Condition("1", ()) if not where else parse_where(where, columns(db))
     # Labels alone are answered by their indices; each row that is joined costs more than finding it. (A label's own name may
     # hold "o.", and then the join is done for nothing.)
-    tables = "objects o JOIN metadata m USING (number)" if "o." in condition.sql else "metadata m"
-    rows = db.all(f"SELECT number FROM {tables} WHERE {condition.sql}", condition.parameters)
+    tables = "objects o JOIN metadata m USING (row_id)" if "o." in condition.sql else "metadata m"
+    rows = db.all(f"SELECT row_id FROM {tables} WHERE {condition.sql}", condition.parameters)
     return np.sort(np.fromiter((row[0] for row in rows), np.int64, len(rows)))
 
 

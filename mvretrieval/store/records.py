@@ -56,15 +56,15 @@ class NewObject:
     view_mask: NDArray[np.bool_]  # (V,)
     strip: bytes = b""
     root: str = ""
-    smoothed: NDArray[np.float32] | None = None  # (D,) where the collection is (see `store.augmented`)
+    augmented: NDArray[np.float32] | None = None  # (D,) where the collection is (see `store.augmented`)
 
 
 def put_object(db: Database, new: NewObject, sequence: int) -> int:
-    """Add an object, or replace the one at its path, whose id and number then stay. Returns the number."""
+    """Add an object, or replace the one at its path, whose id and row_id then stay. Returns the row_id."""
     row_id = _put_row(db, new, sequence)
     blobs.put_vector(db, row_id, new.vector)
-    if new.smoothed is not None:
-        blobs.put_augmented_vector(db, row_id, sequence, new.smoothed)
+    if new.augmented is not None:
+        blobs.put_augmented_vector(db, row_id, sequence, new.augmented)
     blobs.put_views(db, row_id, new.view_vectors, new.view_mask)
     if new.strip:
         blobs.put_strip(db, row_id, new.strip)
@@ -75,36 +75,36 @@ def put_object(db: Database, new: NewObject, sequence: int) -> int:
 def _put_row(db: Database, new: NewObject, sequence: int) -> int:
     facts = [new.facts.get(name) for name in _FACTS]
     notes = json.dumps(list(new.notes))
-    row = db.one("SELECT number FROM objects WHERE path = ?", (new.path,))
+    row = db.one("SELECT row_id FROM objects WHERE path = ?", (new.path,))
     if row is None:
         cursor = db.run(
             "INSERT INTO objects"
-            " (id, path, content_hash, stat, root, format, faces, vertices, textured, up, notes, change)"
+            " (id, path, content_hash, stat, root, format, faces, vertices, textured, up, notes, sequence)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (new.id, new.path, new.content_hash, new.stat, new.root, *facts, notes, sequence),
         )
         row_id = int(cursor.lastrowid or 0)
-        db.run("INSERT INTO metadata (number) VALUES (?)", (row_id,))
+        db.run("INSERT INTO metadata (row_id) VALUES (?)", (row_id,))
         return row_id
     row_id = int(row[0])
     db.run(
         "UPDATE objects SET content_hash = ?, stat = ?, root = ?, format = ?, faces = ?, vertices = ?, textured = ?,"
-        " up = ?, notes = ?, change = ? WHERE number = ?",
+        " up = ?, notes = ?, sequence = ? WHERE row_id = ?",
         (new.content_hash, new.stat, new.root, *facts, notes, sequence, row_id),
     )
     return row_id
 
 
 def read_records(db: Database, row_ids: Sequence[int]) -> dict[int, ObjectRecord]:
-    """Objects by number, without those that are not there."""
+    """Objects by row_id, without those that are not there."""
     labels = label_names(db)
     chosen = "".join(f", m.{quoted(name)}" for name in labels)
     found = {}
     for start in range(0, len(row_ids), _AT_ONCE):
         some = [int(n) for n in row_ids[start : start + _AT_ONCE]]
         for row in db.all(
-            "SELECT o.number, o.id, o.path, o.content_hash, o.format, o.faces, o.vertices, o.textured, o.up, o.notes"
-            f"{chosen} FROM objects o JOIN metadata m USING (number) WHERE o.number IN ({','.join('?' * len(some))})",
+            "SELECT o.row_id, o.id, o.path, o.content_hash, o.format, o.faces, o.vertices, o.textured, o.up, o.notes"
+            f"{chosen} FROM objects o JOIN metadata m USING (row_id) WHERE o.row_id IN ({','.join('?' * len(some))})",
             some,
         ):
             facts = dict(zip(_FACTS, row[4:9], strict=True))
@@ -118,7 +118,7 @@ def read_whole(db: Database, row_id: int, view_shape: tuple[int, ...]) -> NewObj
     """Everything about one object, ready to be put into another store; `view_shape` is (S, V, D)."""
     record = read_records(db, [row_id])[row_id]
     views, mask = blobs.views_of(db, row_id)
-    stat, root = db.one("SELECT stat, root FROM objects WHERE number = ?", (row_id,))
+    stat, root = db.one("SELECT stat, root FROM objects WHERE row_id = ?", (row_id,))
     return NewObject(
         id=record.id,
         path=record.path,

@@ -1,8 +1,8 @@
-"""The file of a collection: its tables, its version, and how it is made and opened.
+"""The database file of a collection: its tables, and how it is made and opened.
 
-Tables: objects (who and where), metadata (one typed column `label:NAME` per label), vectors (object vectors, float32), views (view
-vectors, float16, raw), thumbnails, failures, deleted, runs, meta; where smoothing is on, smoothed (see `store.augmented`).
-Blobs stand apart from the objects: read through inline blobs, a scan of the metadata is an order of magnitude slower.
+Tables: objects (ids, paths, facts), metadata (one typed column `label:NAME` per label), vectors (object vectors, float32), views
+(raw view vectors, float16), thumbnails, failures, deleted, runs, meta; with database-side augmentation also augmented (see
+`store.augmented`). Blobs are kept apart from the objects: a scan of the metadata through inline blobs is ten times slower.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from mvretrieval.errors import CollectionError
-from mvretrieval.store.database import Database, explained
+from mvretrieval.store.database import Database, translated_errors
+from mvretrieval.store.migrations import VERSION, migrate
 
-VERSION = 1
 FILE = "collection.sqlite"
 PART = f"{FILE}.part"
 _UNCHANGING = "mode=ro&immutable=1"
@@ -26,7 +26,7 @@ _APPLICATION_ID = 0x6D767231  # "mvr1"
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE objects (
-    number INTEGER PRIMARY KEY AUTOINCREMENT,  -- never used twice, so that an index can refer to it
+    row_id INTEGER PRIMARY KEY AUTOINCREMENT,  -- never used twice, so that an index can refer to it
     id TEXT NOT NULL UNIQUE,
     path TEXT NOT NULL UNIQUE,
     content_hash TEXT NOT NULL,
@@ -34,33 +34,35 @@ CREATE TABLE objects (
     root TEXT NOT NULL,  -- folder that the file's references may not leave
     format TEXT, faces INTEGER, vertices INTEGER, textured INTEGER, up TEXT,
     notes TEXT NOT NULL,
-    change INTEGER NOT NULL
+    sequence INTEGER NOT NULL  -- of the last change
 );
 CREATE INDEX objects_by_content ON objects (content_hash);
-CREATE INDEX objects_by_change ON objects (change);
-CREATE TABLE metadata (number INTEGER PRIMARY KEY REFERENCES objects ON DELETE CASCADE);
-CREATE TABLE vectors (number INTEGER PRIMARY KEY REFERENCES objects ON DELETE CASCADE, vector BLOB NOT NULL);
+CREATE INDEX objects_by_sequence ON objects (sequence);
+CREATE TABLE metadata (row_id INTEGER PRIMARY KEY REFERENCES objects ON DELETE CASCADE);
+CREATE TABLE vectors (row_id INTEGER PRIMARY KEY REFERENCES objects ON DELETE CASCADE, vector BLOB NOT NULL);
 CREATE TABLE views (
-    number INTEGER PRIMARY KEY REFERENCES objects ON DELETE CASCADE, mask BLOB NOT NULL, vectors BLOB NOT NULL
+    row_id INTEGER PRIMARY KEY REFERENCES objects ON DELETE CASCADE, mask BLOB NOT NULL, vectors BLOB NOT NULL
 );
-CREATE TABLE thumbnails (number INTEGER PRIMARY KEY REFERENCES objects ON DELETE CASCADE, strip BLOB NOT NULL);
+CREATE TABLE thumbnails (row_id INTEGER PRIMARY KEY REFERENCES objects ON DELETE CASCADE, strip BLOB NOT NULL);
 CREATE TABLE failures (path TEXT PRIMARY KEY, code TEXT NOT NULL, message TEXT NOT NULL, stat TEXT NOT NULL);
-CREATE TABLE deleted (number INTEGER PRIMARY KEY, change INTEGER NOT NULL);
-CREATE INDEX deleted_by_change ON deleted (change);
+CREATE TABLE deleted (row_id INTEGER PRIMARY KEY, sequence INTEGER NOT NULL);
+CREATE INDEX deleted_by_sequence ON deleted (sequence);
 CREATE TABLE runs (started TEXT NOT NULL, configuration TEXT NOT NULL);
 """
 
 
 def make_file(folder: Path, meta: Mapping[str, Any]) -> None:
-    """Make the file of a new collection, with all of `meta` in it or, after a kill, not at all.
+    """Make the database of a new collection: with all of `meta` in it or, after a kill, not at all.
 
     Raises:
-        CollectionError: there is one, or the folder cannot be written.
+        CollectionError: there is one already, or the folder cannot be written.
     """
     path, part = folder / FILE, folder / PART
     if path.exists():
-        raise CollectionError(f"{folder} has a collection already: open it, or name a new folder")
-    with explained(folder):
+        raise CollectionError(
+            f"{folder} already holds a collection: open it, or name a new folder", code="collection_exists"
+        )
+    with translated_errors(folder):
         for left in folder.glob(f"{PART}*"):
             left.unlink()
         with closing(sqlite3.connect(part, isolation_level=None)) as db:
@@ -71,62 +73,78 @@ def make_file(folder: Path, meta: Mapping[str, Any]) -> None:
 
 
 def open_file(folder: Path) -> Database:
-    """Open the file of a collection.
+    """Open the database of a collection; one of an earlier version is migrated first (see `store.migrations`).
 
     Raises:
-        CollectionError: there is none, it is damaged, or of another version.
+        CollectionError: there is none, it is damaged, of a later version, or it cannot be migrated.
     """
     path = folder / FILE
     if not path.is_file():
         left = sorted(p.name for p in folder.glob("index-*")) if folder.is_dir() else []
         if left:
-            raise lost(folder, left)
-        raise CollectionError(f"{folder} is no collection: make one with 'mvr index {folder} FOLDER'")
-    with explained(folder):
+            raise database_lost(folder, left)
+        raise CollectionError(
+            f"{folder} is not a collection: make one with 'mvr index {folder} MESH_FOLDER'", code="not_a_collection"
+        )
+    with translated_errors(folder):
         how = _read_only(path)
-        source: str | Path = path if how is None else f"{path.absolute().as_uri()}?{how}"
-        connection = sqlite3.connect(source, check_same_thread=False, isolation_level=None, uri=how is not None)
+        connection = _connect(path, how)
         try:
-            _check_version(folder, connection)
+            version = _checked_version(folder, connection)
+            if version < VERSION:
+                connection.close()
+                migrate(folder, path, version, writable=how is None)
+                connection = _connect(path, how)
             return Database(path, connection, unwatched=how == _UNCHANGING)
         except BaseException:
             connection.close()
             raise
 
 
+def _connect(path: Path, how: str | None) -> sqlite3.Connection:
+    source: str | Path = path if how is None else f"{path.absolute().as_uri()}?{how}"
+    return sqlite3.connect(source, check_same_thread=False, isolation_level=None, uri=how is not None)
+
+
 def _read_only(path: Path) -> str | None:
     """How SQLite opens a file that may only be read; None where it may be written.
 
-    Readers write too, into a file beside it that tells who reads what. Where somebody who may write has made one, it can be
-    used; where there is none, nobody writes now.
+    Readers write as well, to a file beside the database that coordinates them. If a process with write permission has made that
+    file, it can be used; if there is none, no process is writing.
     """
     if os.access(path, os.W_OK) and os.access(path.parent, os.W_OK):
         return None
     return "mode=ro" if path.with_name(f"{path.name}-shm").exists() else _UNCHANGING
 
 
-def lost(folder: Path, left: Sequence[str]) -> CollectionError:
-    """What to say where only derived files are `left` of a collection."""
+def database_lost(folder: Path, left: Sequence[str]) -> CollectionError:
+    """The error for a folder in which only derived files are `left`."""
     return CollectionError(
-        f"{folder} lost its {FILE}; what is left ({', '.join(left[:3])}) was derived from it. "
-        f"Delete the folder and run 'mvr index {folder} FOLDER' again"
+        f"{folder} has no {FILE} any more; the remaining files ({', '.join(left[:3])}) were derived from it. "
+        f"Delete the folder and run 'mvr index {folder} MESH_FOLDER' again",
+        code="database_lost",
     )
 
 
-def _check_version(folder: Path, connection: sqlite3.Connection) -> None:
+def _checked_version(folder: Path, connection: sqlite3.Connection) -> int:
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     (n_tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     if n_tables == 0:
         raise CollectionError(
-            f"{folder / FILE} is empty, half deleted or half copied: restore it from a copy, "
-            f"or delete the folder and run 'mvr index {folder} FOLDER' again"
+            f"{folder / FILE} is empty, half deleted or half copied: restore it from a backup, "
+            f"or delete the folder and run 'mvr index {folder} MESH_FOLDER' again",
+            code="collection_damaged",
         )
     if application != _APPLICATION_ID:
-        raise CollectionError(f"{folder / FILE} is not a collection's database; is the folder right?")
-    if version != VERSION:
         raise CollectionError(
-            f"{folder} has version {version}, this mvretrieval reads {VERSION}: "
-            "use the release that made it, or index the meshes into a new collection"
+            f"{folder / FILE} is not the database of a collection: check the folder", code="not_a_collection"
+        )
+    if version > VERSION:
+        raise CollectionError(
+            f"{folder} has format version {version}, this release reads versions up to {VERSION}: "
+            "install the release that made it, or index the meshes into a new collection",
+            code="newer_format",
         )
     connection.execute("SELECT count(*) FROM meta").fetchone()
+    return int(version)

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from mvretrieval.store import blobs, label_columns
 from mvretrieval.store.database import Database
+from mvretrieval.store.migrations import VERSION
 from mvretrieval.store.records import NewObject, ObjectRecord, put_object, read_records, read_whole
-from mvretrieval.store.schema import FILE, VERSION, make_file, open_file
+from mvretrieval.store.schema import FILE, make_file, open_file
 
 __all__ = ["FILE", "VERSION", "NewObject", "ObjectRecord", "Store"]
 
@@ -74,13 +75,29 @@ class Store:
         return default if row is None else row[0]
 
     def set_meta(self, key: str, value: Any) -> None:
-        """Set a value (text, number or bytes)."""
+        """Set a value (text, row_id or bytes)."""
         self.db.run("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
 
+    @property
+    def generation(self) -> int:
+        """Version of the vector space: object vectors of two generations cannot be compared."""
+        return int(self.get_meta("generation", 0))
+
+    def next_generation(self) -> int:
+        """Start a new vector space, inside a transaction."""
+        generation = self.generation + 1
+        self.set_meta("generation", generation)
+        return generation
+
+    @property
+    def sequence(self) -> int:
+        """Sequence number of the last change to an object."""
+        return int(self.get_meta("sequence", 0))
+
     def next_sequence(self) -> int:
-        """Number of a new change, to be called in a transaction."""
-        sequence = int(self.get_meta("change", 0)) + 1
-        self.set_meta("change", sequence)
+        """Sequence number of a new change, inside a transaction."""
+        sequence = self.sequence + 1
+        self.set_meta("sequence", sequence)
         return sequence
 
     def add_run(self, started: str, configuration: Mapping[str, Any]) -> None:
@@ -90,7 +107,7 @@ class Store:
     # -- objects ------------------------------------------------------------------------------------------------------
 
     def put(self, new: NewObject, sequence: int) -> int:
-        """Add an object, or replace the one at its path, whose id and number then stay. Returns the number."""
+        """Add an object, or replace the one at its path, whose id and row_id then stay. Returns the row_id."""
         return put_object(self.db, new, sequence)
 
     def put_vector(self, row_id: int, vector: NDArray[np.float32]) -> None:
@@ -99,16 +116,16 @@ class Store:
 
     def bump_all(self, sequence: int) -> None:
         """Mark every object as changed."""
-        self.db.run("UPDATE objects SET change = ?", (sequence,))
+        self.db.run("UPDATE objects SET sequence = ?", (sequence,))
 
     def move(self, row_id: int, path: str, stat: str, root: str) -> None:
         """Give an object a new path."""
-        self.db.run("UPDATE objects SET path = ?, stat = ?, root = ? WHERE number = ?", (path, stat, root, row_id))
+        self.db.run("UPDATE objects SET path = ?, stat = ?, root = ? WHERE row_id = ?", (path, stat, root, row_id))
         self.drop_failures([path])
 
     def set_stat(self, row_id: int, stat: str) -> None:
         """Remember size and time of an object's files."""
-        self.db.run("UPDATE objects SET stat = ? WHERE number = ?", (stat, row_id))
+        self.db.run("UPDATE objects SET stat = ? WHERE row_id = ?", (stat, row_id))
 
     def delete(self, ids: Sequence[str], sequence: int) -> int:
         """Remove objects; returns how many there were."""
@@ -116,14 +133,14 @@ class Store:
         for object_id in ids:
             row_id = self.row_id_of(object_id)
             if row_id is not None:
-                self.db.run("DELETE FROM objects WHERE number = ?", (row_id,))
+                self.db.run("DELETE FROM objects WHERE row_id = ?", (row_id,))
                 self.db.run("INSERT OR REPLACE INTO deleted VALUES (?, ?)", (row_id, sequence))
                 count += 1
         return count
 
     def deleted_since(self, sequence: int) -> list[int]:
         """Numbers of the objects removed after `sequence`."""
-        return [row[0] for row in self.db.all("SELECT number FROM deleted WHERE change > ?", (sequence,))]
+        return [row[0] for row in self.db.all("SELECT row_id FROM deleted WHERE sequence > ?", (sequence,))]
 
     def count(self) -> int:
         """Number of objects."""
@@ -135,10 +152,10 @@ class Store:
 
     def stat_of(self, row_id: int) -> str:
         """What `set_stat` remembered of an object."""
-        return str(self.db.one("SELECT stat FROM objects WHERE number = ?", (row_id,))[0])
+        return str(self.db.one("SELECT stat FROM objects WHERE row_id = ?", (row_id,))[0])
 
     def records(self, row_ids: Sequence[int]) -> dict[int, ObjectRecord]:
-        """Objects by number, without those that are not there."""
+        """Objects by row_id, without those that are not there."""
         return read_records(self.db, row_ids)
 
     def whole(self, row_id: int, view_shape: tuple[int, ...]) -> NewObject:
@@ -146,15 +163,15 @@ class Store:
         return read_whole(self.db, row_id, view_shape)
 
     def by_path(self, path: str) -> tuple[int, str, str, str] | None:
-        """(number, content hash, stat, up) of the object at `path`."""
+        """(row_id, content hash, stat, up) of the object at `path`."""
         row: tuple[int, str, str, str] | None = self.db.one(
-            "SELECT number, content_hash, stat, up FROM objects WHERE path = ?", (path,)
+            "SELECT row_id, content_hash, stat, up FROM objects WHERE path = ?", (path,)
         )
         return row
 
     def by_content(self, content_hash: str) -> list[tuple[int, str]]:
-        """(number, path) of the objects with that content."""
-        return self.db.all("SELECT number, path FROM objects WHERE content_hash = ? ORDER BY number", (content_hash,))
+        """(row_id, path) of the objects with that content."""
+        return self.db.all("SELECT row_id, path FROM objects WHERE content_hash = ? ORDER BY row_id", (content_hash,))
 
     def paths_under(self, folder: str) -> Iterator[tuple[str, str]]:
         """(id, path) of the objects whose files lie in `folder`."""
@@ -162,8 +179,8 @@ class Store:
         yield from self.db.all("SELECT id, path FROM objects WHERE substr(path, 1, ?) = ?", (len(prefix), prefix))
 
     def paths_with(self, part: str) -> list[tuple[int, str]]:
-        """(number, path) of the objects whose path holds a text."""
-        return self.db.all("SELECT number, path FROM objects WHERE instr(path, ?) > 0", (part,))
+        """(row_id, path) of the objects whose path holds a text."""
+        return self.db.all("SELECT row_id, path FROM objects WHERE instr(path, ?) > 0", (part,))
 
     def paths_of_root(self, root: str) -> Iterator[tuple[str, str]]:
         """(id, path) of the objects that were found from `root`."""
@@ -171,12 +188,12 @@ class Store:
 
     def root_of(self, row_id: int) -> str:
         """Folder that the references of an object's file may not leave."""
-        row = self.db.one("SELECT root FROM objects WHERE number = ?", (row_id,))
+        row = self.db.one("SELECT root FROM objects WHERE row_id = ?", (row_id,))
         return "" if row is None else str(row[0])
 
     def row_id_of(self, object_id: str) -> int | None:
         """Number of the object called `object_id`."""
-        row = self.db.one("SELECT number FROM objects WHERE id = ?", (object_id,))
+        row = self.db.one("SELECT row_id FROM objects WHERE id = ?", (object_id,))
         return None if row is None else int(row[0])
 
     def free_id(self, wanted: str) -> str:
@@ -215,7 +232,7 @@ class Store:
         """Set labels of an object; columns are made as needed. Tells whether anything changed.
 
         Raises:
-            LabelsError: a value is neither text nor a number.
+            LabelsError: a value is neither text nor a row_id.
         """
         return label_columns.set_labels(self.db, row_id, values)
 

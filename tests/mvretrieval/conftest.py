@@ -28,7 +28,7 @@ def things(tmp_path_factory: pytest.TempPathFactory, shapes: Path) -> Iterator[C
     rows = [f"{os.path.relpath(shapes, labels.parent)}/shape-{n:03d}.ply,{kinds[n % 4]},{n}" for n in range(12)]
     labels.write_text("\n".join(["file,label,n", *rows]))
     with small_collection(tmp_path_factory.mktemp("things") / "c") as collection:
-        from mvretrieval.ingest.indexing import IndexOptions
+        from mvretrieval.ingest.index_report import IndexOptions
 
         collection.add_folder(shapes, options=IndexOptions(labels=labels))
         yield collection
@@ -43,7 +43,7 @@ def collection(tmp_path: Path) -> Iterator[Collection]:
     """An empty collection of one's own."""
     collection = small_collection(tmp_path / "collection")
     yield collection
-    collection._let_go()
+    collection.session.release()
 
 
 @pytest.fixture(scope="session")

@@ -24,7 +24,7 @@ from mvretrieval.weighting.config import AdapterConfig
 def _other_adapter() -> Adapter:
     """An adapter for views of two styles."""
     styles = ("texture", "clay")
-    views = Describer(replace(SMALL, styles=styles)).view_fingerprint
+    views = Describer.from_config(replace(SMALL, styles=styles)).view_fingerprint
     return Adapter.untrained(AdapterConfig(views, "builtin:", SMALL.rig, styles, SMALL.size, 4, 6), None)
 
 

@@ -46,7 +46,7 @@ def _whitening() -> Whitening:
 def _adapter(
     network: NetworkConfig | None = None, whitening: bool = True, trained: bool = True, **changes: Any
 ) -> Adapter:
-    views = Describer(replace(SMALL, styles=STYLES)).view_fingerprint
+    views = Describer.from_config(replace(SMALL, styles=STYLES)).view_fingerprint
     dim = K if whitening else D
     config = AdapterConfig(views, "builtin:", SMALL.rig, STYLES, SMALL.size, V, dim, network or NetworkConfig())
     adapter = Adapter.untrained(replace(config, **changes), _whitening() if whitening else None)
@@ -263,10 +263,10 @@ def test_an_untrained_adapter_is_the_mean_of_whitened_views(whitening: bool) -> 
             parts.append(unit(unit(whitened).mean(axis=0)))
         np.testing.assert_allclose(vectors[b], np.concatenate(parts) / np.sqrt(S), atol=1e-6)
         np.testing.assert_allclose(weights[b], np.stack([mask[b] / mask[b].sum()] * S), atol=1e-6)
-    describer = Describer(replace(SMALL, styles=STYLES))
+    describer = Describer.from_config(replace(SMALL, styles=STYLES))
     if not whitening:
         np.testing.assert_allclose(vectors, describer.pool(views, mask)[0], atol=1e-6)
-    matched = describer.with_fitted(adapter.whitening).matched_views(views)
+    matched = describer.with_whitening(adapter.whitening).adapted_views(views)
     np.testing.assert_allclose(adapter.adapt_views(views), matched, atol=1e-6)
 
 
@@ -291,25 +291,25 @@ def test_an_adapter_fits_its_own_views_and_other_cameras_unless_scores_are_by_sl
     config = replace(SMALL, styles=STYLES)
     free, slots = _adapter(), _adapter(NetworkConfig(dataset_scores="slots"))
     for adapter in (free, slots):
-        assert adapter.config.check_fits(Describer(config).view_fingerprint) == []
+        assert adapter.config.check_fits(Describer.from_config(config).view_fingerprint) == []
         for other in (
             replace(config, styles=("clay", "texture")),
             replace(config, styles=("texture",)),
             replace(config, size=65),
         ):
             with raises_code(AdapterError, "adapter_other_views", "--styles texture,clay --size 64") as caught:
-                Describer(other).with_adapter(adapter)
+                Describer.from_config(other).with_adapter(adapter)
             styles = f"styles: texture,clay (adapter), {','.join(other.styles)} (here)"
             size = f"size: 64 (adapter), {other.size} (here)"
             found = [line in str(caught.value) for line in (styles, size)]
             assert found == [other.styles != STYLES, other.size != 64]
-        foreign = Describer(config)
+        foreign = Describer.from_config(config)
         foreign.encoder.fingerprint = "other weights"  # type: ignore[misc]
         with raises_code(AdapterError, "adapter_other_views", "other weights"):
             foreign.with_adapter(adapter)
         with raises_code(AdapterError, "adapter_other_views"):  # a fingerprint of an early version
             adapter.config.check_fits("views=0")
-    other_rig = Describer(replace(config, rig="ring:5@10"))
+    other_rig = Describer.from_config(replace(config, rig="ring:5@10"))
     (notice,) = free.config.check_fits(other_rig.view_fingerprint)
     assert "ring:3@30" in notice and "by their direction" in notice
     with raises_code(AdapterError, "adapter_other_cameras", "(ring:3@30)"):
@@ -317,7 +317,7 @@ def test_an_adapter_fits_its_own_views_and_other_cameras_unless_scores_are_by_sl
 
 
 def test_an_adapter_replaces_the_describers_whitening_and_pooling() -> None:
-    describer = Describer(replace(SMALL, styles=STYLES, pooling="max", whiten=4))
+    describer = Describer.from_config(replace(SMALL, styles=STYLES, pooling="max", whiten=4))
     adapter = _adapter()
     adapted = describer.with_adapter(adapter)
     assert (adapted.config.pooling, adapted.config.whiten, adapted.config.adapter) == ("mean", 0, adapter.fingerprint)

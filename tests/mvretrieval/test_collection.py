@@ -89,13 +89,13 @@ def test_an_open_reader_notices_every_write(collection: Collection) -> None:
     _put(collection, "a", "b", "c")
     assert _found(reader) == {"a", "b", "c"}
     collection.remove("b")
-    assert _found(reader) == {"a", "c"} and len(reader.index()) == 2
+    assert _found(reader) == {"a", "c"} and len(reader.session.index.get()) == 2
     before = reader.search(Query(id="a"))[0].score
     _put(collection, "a", seed=5)
     assert reader.search(Query(id="a"))[0].score != before
     collection.repool(collection.describer.with_config(pooling="max"))
     assert reader.describer.config.pooling == "max"
-    assert reader.index().generation == 2 and _found(reader) == {"a", "c"}
+    assert reader.session.index.get().generation == 2 and _found(reader) == {"a", "c"}
     reader.close()
 
 
@@ -154,7 +154,7 @@ def test_searches_in_threads_while_another_process_would_write(collection: Colle
 def test_an_object_removed_between_index_and_store_is_no_hit(collection: Collection) -> None:
     _put(collection, "a", "b", "c")
     reader = Collection.open(collection.folder)
-    index = reader.index()
+    index = reader.session.index.get()
     reader.index = lambda: index  # type: ignore[method-assign]  # the moment before it would notice
     collection.remove("b")
     hits = reader.search(Query(terms=[Term("vector", np.ones(DIM))]))
@@ -401,7 +401,7 @@ def test_an_error_in_the_body_is_the_one_that_is_seen(tmp_path: Path) -> None:
         collection.store.db.run("DROP TABLE vectors")
         raise KeyError
     with pytest.raises(CollectionError), Collection.open(tmp_path / "c", write=True) as collection:
-        collection.index()
+        collection.session.index.get()
     with pytest.raises(CollectionError, match="damaged or half deleted"):
         Collection.open(tmp_path / "c", write=True).close()
     # Even then the right to write was given back.

@@ -28,7 +28,7 @@ from mvretrieval.confidence.curve import Curve, cohort_size, expected_calibratio
 from mvretrieval.confidence.fit import Asked, fit_curve, fit_one
 from mvretrieval.describe import DescriberConfig
 from mvretrieval.errors import CalibrationError, FilterError, QueryError
-from mvretrieval.search.options import Refinement
+from mvretrieval.search.options import RerankOptions
 from mvretrieval.search.query import Query, Term
 
 N_KINDS, N_EACH = 12, 8
@@ -41,7 +41,7 @@ def _make(folder: Path, config: DescriberConfig) -> Collection:
     describer, dim = collection.describer, collection.describer.encoder.dim
     middles = unit(rng.normal(size=(N_KINDS, dim)) + 1.2 * rng.normal(size=dim))
     with collection.store.transaction():
-        change = collection.store.next_change()
+        change = collection.store.next_sequence()
         for i in range(N_KINDS * N_EACH + 4):
             middle = middles[i % N_KINDS] if i < N_KINDS * N_EACH else unit(rng.normal(size=dim))
             # Some kinds are narrow, some wide.
@@ -209,15 +209,15 @@ def _plainly(collection: Collection, curve: Curve, object_id: str) -> dict[str, 
 
 @pytest.mark.parametrize("where", [None, "split = 'a'"])
 @pytest.mark.parametrize(
-    "refine", [Refinement(), Refinement(expand=4), Refinement(match_views=30), Refinement(2, 3.0, 30)]
+    "refine", [RerankOptions(), RerankOptions(expand=4), RerankOptions(rerank_views=30), RerankOptions(2, 3.0, 30)]
 )
 def test_hits_carry_the_curve_of_their_plain_cosine_however_they_are_found(
-    own: Collection, where: str | None, refine: Refinement
+    own: Collection, where: str | None, rerank: RerankOptions
 ) -> None:
     curve = own.calibrate("label").curves["objects"]
     assert curve.share != 0
     expected = _plainly(own, curve, "005.ply")
-    hits = own.search(Query(id="005.ply"), k=30, where=where, refine=refine)
+    hits = own.search(Query(id="005.ply"), k=30, where=where, rerank=rerank)
     assert len(hits) == 30
     assert {hit.id: hit.confidence for hit in hits} == pytest.approx(
         {hit.id: expected[hit.id] for hit in hits}, abs=1e-4

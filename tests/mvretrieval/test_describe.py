@@ -27,22 +27,22 @@ def _statistics(seed: int = 0, whiten: int | None = None) -> Whitening:
 
 
 def _with_encoder(fingerprint: str) -> Describer:
-    describer = Describer(SMALL)
+    describer = Describer.from_config(SMALL)
     describer.encoder.fingerprint = fingerprint
     return describer
 
 
 CHANGES: dict[str, Callable[[], Describer]] = {
-    "nothing": lambda: Describer(SMALL),
-    "rig": lambda: Describer(replace(SMALL, rig="ring:3@20")),
-    "styles": lambda: Describer(replace(SMALL, styles=("clay",))),
-    "more styles": lambda: Describer(replace(SMALL, styles=("texture", "depth"))),
-    "size": lambda: Describer(replace(SMALL, size=65)),
-    "pooling": lambda: Describer(replace(SMALL, pooling="max")),
+    "nothing": lambda: Describer.from_config(SMALL),
+    "rig": lambda: Describer.from_config(replace(SMALL, rig="ring:3@20")),
+    "styles": lambda: Describer.from_config(replace(SMALL, styles=("clay",))),
+    "more styles": lambda: Describer.from_config(replace(SMALL, styles=("texture", "depth"))),
+    "size": lambda: Describer.from_config(replace(SMALL, size=65)),
+    "pooling": lambda: Describer.from_config(replace(SMALL, pooling="max")),
     "weights": lambda: _with_encoder("other weights"),
-    "centring": lambda: Describer(SMALL, _statistics()),
-    "whitening": lambda: Describer(SMALL, _statistics(whiten=4)),
-    "other statistics": lambda: Describer(SMALL, _statistics(seed=1)),
+    "centring": lambda: Describer.from_config(SMALL, _statistics()),
+    "whitening": lambda: Describer.from_config(SMALL, _statistics(whiten=4)),
+    "other statistics": lambda: Describer.from_config(SMALL, _statistics(seed=1)),
 }
 
 
@@ -54,14 +54,14 @@ def test_the_fingerprint_changes_with_everything_that_changes_a_vector() -> None
 
 
 def test_the_fingerprint_changes_with_the_shading(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = Describer(SMALL).fingerprint
+    before = Describer.from_config(SMALL).fingerprint
     monkeypatch.setattr(mvretrieval.describe, "VIEWS_VERSION", 999)
-    assert Describer(SMALL).fingerprint != before
+    assert Describer.from_config(SMALL).fingerprint != before
 
 
 def test_backend_device_and_precision_are_not_in_the_fingerprint() -> None:
-    other = Describer(SMALL, device="cpu", precision="float32", backend="raster")
-    assert other.fingerprint == Describer(SMALL).fingerprint
+    other = Describer.from_config(SMALL, device="cpu", precision="float32", backend="raster")
+    assert other.fingerprint == Describer.from_config(SMALL).fingerprint
 
 
 def test_configuration_round_trip() -> None:
@@ -98,7 +98,7 @@ def test_pooling_anew_equals_describing_anew(pooling: str, whiten: int, tmp_path
         with Collection.create(tmp_path / "asked", config, options) as asked:
             asked.add_folder(tmp_path / "m")
             described = plain.describer.with_config(pooling=pooling, whiten=whiten)
-            plain.repool(described.with_fitted(asked.describer.whitening))
+            plain.repool(described.with_whitening(asked.describer.whitening))
             for name in (f"shape-{n:03d}.ply" for n in range(4)):
                 vectors = [c.store.vector_of(c.row_id_of(name)) for c in (plain, asked)]
                 np.testing.assert_allclose(vectors[0], vectors[1], atol=2e-6)
@@ -111,7 +111,7 @@ def test_pooling_anew_equals_describing_anew(pooling: str, whiten: int, tmp_path
 
 @pytest.mark.parametrize("pooling", ["mean", "max"])
 def test_view_weights_are_those_of_pooling(pooling: str) -> None:
-    describer = Describer(replace(SMALL, styles=("clay", "depth"), pooling=pooling))  # type: ignore[arg-type]
+    describer = Describer.from_config(replace(SMALL, styles=("clay", "depth"), pooling=pooling))  # type: ignore[arg-type]
     rng = np.random.default_rng(0)
     views, mask = unit(rng.standard_normal((5, 2, 3, 32))), rng.random((5, 3)) < 0.5
     mask[:, 1] = True
@@ -119,7 +119,7 @@ def test_view_weights_are_those_of_pooling(pooling: str) -> None:
 
 
 def test_styles_are_pooled_by_themselves_and_stand_behind_one_another() -> None:
-    describer = Describer(replace(SMALL, styles=("texture", "depth")))
+    describer = Describer.from_config(replace(SMALL, styles=("texture", "depth")))
     views = unit(np.random.default_rng(0).standard_normal((2, 2, 3, 16)))
     mask = np.array([[True, True, False], [True, True, True]])
     vectors, weights = describer.pool(views, mask)
@@ -131,16 +131,16 @@ def test_styles_are_pooled_by_themselves_and_stand_behind_one_another() -> None:
 
 def test_pictures_are_compared_with_the_styles_that_look_like_pictures() -> None:
     pictures = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
-    mixed = Describer(replace(SMALL, styles=("depth", "clay", "normal"))).embed_images(pictures)
+    mixed = Describer.from_config(replace(SMALL, styles=("depth", "clay", "normal"))).embed_images(pictures)
     assert not mixed[:1024].any() and not mixed[2048:].any()
-    np.testing.assert_allclose(mixed[1024:2048], Describer(SMALL).embed_images(pictures), atol=1e-6)
-    depth = Describer(replace(SMALL, styles=("depth", "normal"))).embed_images(pictures)
+    np.testing.assert_allclose(mixed[1024:2048], Describer.from_config(SMALL).embed_images(pictures), atol=1e-6)
+    depth = Describer.from_config(replace(SMALL, styles=("depth", "normal"))).embed_images(pictures)
     assert np.linalg.norm(depth) == pytest.approx(1, abs=1e-5) and depth[:1024].any() and depth[1024:].any()
 
 
 def test_a_picture_in_the_very_middle_is_no_nan() -> None:
     pictures = np.full((1, 64, 64, 3), 255, np.uint8)
-    describer = Describer(SMALL)
+    describer = Describer.from_config(SMALL)
     raw = describer.encoder.encode_views(pictures)
-    centred = describer.with_fitted(Whitening(raw, None, 1))
+    centred = describer.with_whitening(Whitening(raw, None, 1))
     assert np.isfinite(centred.embed_images(pictures)).all()

@@ -43,7 +43,7 @@ def _make(folder: Path, vectors: Any) -> Path:
 
 
 def _put(collection: Collection, object_id: str, vector: Any, labels: dict[str, Any]) -> None:
-    row_id = collection.store.put(new_object(object_id, vector), collection.store.next_change())
+    row_id = collection.store.put(new_object(object_id, vector), collection.store.next_sequence())
     collection.store.set_metadata(row_id, labels)
 
 

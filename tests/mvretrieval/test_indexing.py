@@ -19,7 +19,7 @@ from waiting import wait_for
 
 from mvretrieval.api import Collection, OpenOptions
 from mvretrieval.errors import CollectionError, DescriberError, LabelsError
-from mvretrieval.ingest.indexing import IndexOptions, IndexReport
+from mvretrieval.ingest.index_report import IndexOptions, IndexReport
 from mvretrieval.search.query import Query
 from mvretrieval.store.store import FILE
 
@@ -302,7 +302,7 @@ AS_NOBODY = """
 import os, sys
 from pathlib import Path
 from mvretrieval.api import Collection, OpenOptions
-from mvretrieval.ingest.indexing import IndexOptions
+from mvretrieval.ingest.index_report import IndexOptions
 folder, meshes = Path(sys.argv[1]), Path(sys.argv[2])
 def index():
     with Collection.open(folder, OpenOptions(workers=1), write=True) as collection:
@@ -385,7 +385,7 @@ def test_whitening_is_fitted_at_the_end_of_the_run_that_can(tmp_path: Path) -> N
             in collection.add_folder(tmp_path / "m", options=IndexOptions(fit_where="faces > 1e9")).whitening
         )
         assert collection.add_folder(tmp_path / "m").whitening == "fitted on 18 views"
-        assert collection.index().dim == 8
+        assert collection.session.index.get().dim == 8
         write_shapes(tmp_path / "m", range(8))
         assert collection.add_folder(tmp_path / "m").added == 2
         fresh = [hit.score for hit in collection.search(Query(mesh=tmp_path / "m" / "shape-006.ply"), k=3)]

@@ -18,7 +18,7 @@ from tiny_clip import tiny_clip
 
 from mvretrieval.api import Collection, OpenOptions
 from mvretrieval.describe import DescriberConfig
-from mvretrieval.ingest.indexing import IndexOptions
+from mvretrieval.ingest.index_report import IndexOptions
 from mvretrieval.search.query import Query
 from mvretrieval.store.filters import parse_where
 
@@ -582,7 +582,7 @@ def test_answers_say_how_sure_they_are_and_may_be_none(visit: Any, things: Colle
     pytest.importorskip("sklearn")
     things.save_index()
     shutil.copytree(things.folder, tmp_path / "sure")
-    with Collection.open(tmp_path / "sure", OpenOptions(workers=1, shared=True)) as sure:
+    with Collection.open(tmp_path / "sure", OpenOptions(workers=1, concurrent=True)) as sure:
         sure.calibrate("label")
         told = [hit.confidence for hit in sure.search(Query(id="shape-003.ply"))]
         with served(sure) as address:

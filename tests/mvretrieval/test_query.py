@@ -17,7 +17,8 @@ from PIL import Image
 from mvretrieval.api import Collection
 from mvretrieval.errors import CollectionError, EncoderError, FilterError, QueryError
 from mvretrieval.images import load_image
-from mvretrieval.search.query import Query, Term, resolve
+from mvretrieval.search.encode import encode_query
+from mvretrieval.search.query import Query, Term
 
 SIDE = 64
 
@@ -167,11 +168,11 @@ def test_what_no_question_can_be_asked_with_is_refused(things: Collection) -> No
 
 
 def test_the_best_view_is_the_one_that_looks_like_the_picture(things: Collection, tmp_path: Path, shapes: Path) -> None:
-    (source,) = resolve(things, Query(mesh=shapes / "shape-002.ply"))
-    assert source.pictures is not None
+    (source,) = encode_query(things.session, Query(mesh=shapes / "shape-002.ply"))
+    assert source.images is not None
     hits = {}
     for v in range(3):
-        Image.fromarray(source.pictures[v]).save(tmp_path / f"{v}.png")
+        Image.fromarray(source.images[v]).save(tmp_path / f"{v}.png")
         hits[v] = things.search(Query(images=tmp_path / f"{v}.png", background="keep"), k=12)
     views, _ = things.views(things.row_id_of("shape-002.ply"))
     for found in hits.values():
@@ -180,12 +181,12 @@ def test_the_best_view_is_the_one_that_looks_like_the_picture(things: Collection
 
 
 def test_several_pictures_are_views_of_one_object(things: Collection, tmp_path: Path, shapes: Path) -> None:
-    (mesh,) = resolve(things, Query(mesh=shapes / "shape-002.ply"))
-    assert mesh.pictures is not None
+    (mesh,) = encode_query(things.session, Query(mesh=shapes / "shape-002.ply"))
+    assert mesh.images is not None
     paths = [tmp_path / f"{v}.png" for v in range(3)]
-    for path, picture in zip(paths, mesh.pictures, strict=True):
+    for path, picture in zip(paths, mesh.images, strict=True):
         Image.fromarray(picture).save(path)
-    (source,) = resolve(things, Query(images=paths))
+    (source,) = encode_query(things.session, Query(images=paths))
     encoder = things.describer.encoder
     raw = encoder.encode_views(np.stack([load_image(path, encoder.image_size) for path in paths]))
     mean = raw.mean(axis=0)
@@ -357,7 +358,7 @@ def test_the_view_of_a_known_object_is_told_by_its_own_number(things: Collection
         whole = collection.store.whole(row_id, views.shape)
         with collection.store.transaction():
             collection.store.put(
-                replace(whole, view_mask=np.array([False, True, True])), collection.store.next_change()
+                replace(whole, view_mask=np.array([False, True, True])), collection.store.next_sequence()
             )
         for hit in collection.search(Query(id="shape-003.ply")):
             found, _ = collection.views(collection.row_id_of(hit.id))

@@ -41,7 +41,7 @@ def test_other_views_equal_a_fresh_collection(things: Path, tmp_path: Path) -> N
     config = replace(CONFIG, styles=("clay", "depth"), rig="ring:2@10", whiten=3)
     with Collection.open(things, write=True) as collection:
         before = {record.id: record.row_id for record in collection.store.records([1, 2, 3, 4]).values()}
-        assert reembed(collection, config, fit_where="kind = 1 or kind = 0") == []
+        assert reembed(collection.session, config, fit_where="kind = 1 or kind = 0") == []
         assert not (things / STAGING).exists()
     with Collection.create(tmp_path / "fresh", config) as fresh:
         fresh.add_folder(tmp_path / "meshes")
@@ -61,9 +61,9 @@ def test_pooling_alone_needs_no_files(things: Path, tmp_path: Path) -> None:
         file.unlink()
     with Collection.open(things, write=True) as collection:
         before = collection.store.vector_of(1).copy()
-        reembed(collection, replace(CONFIG, pooling="max"))
+        reembed(collection.session, replace(CONFIG, pooling="max"))
         assert not np.allclose(before, collection.store.vector_of(1))
-        reembed(collection, CONFIG)
+        reembed(collection.session, CONFIG)
         np.testing.assert_array_equal(before, collection.store.vector_of(1))
 
 
@@ -75,17 +75,17 @@ def test_a_lost_file_stops_the_change_and_loses_nothing(things: Path, tmp_path: 
     with Collection.open(things, write=True) as collection:
         before = collection.store.vector_of(3).copy()
         with pytest.raises(CollectionError, match=r"1 objects cannot be described anew.*--drop-missing"):
-            reembed(collection, config)
+            reembed(collection.session, config)
         assert collection.describer.config == CONFIG
         np.testing.assert_array_equal(before, collection.store.vector_of(3))
     lost.write_bytes(kept)
     steps: list[tuple[int, int]] = []
     with Collection.open(things, write=True) as collection:
-        assert reembed(collection, config, progress=lambda done, total: steps.append((done, total))) == []
+        assert reembed(collection.session, config, progress=lambda done, total: steps.append((done, total))) == []
         assert len(steps) == 1, "the three that were described before the stop are not described again"
         assert len(collection) == 4 and collection.describer.config == config
         lost.unlink()
-        failed = reembed(collection, CONFIG, drop_missing=True)
+        failed = reembed(collection.session, CONFIG, drop_missing=True)
         assert [(object_id, code) for object_id, code, _ in failed] == [("2.glb", "missing_file")]
         assert len(collection) == 3
         assert "2.glb" not in [hit.id for hit in collection.search(Query(id="1.glb"))]
@@ -99,7 +99,7 @@ def test_the_same_description_is_made_anew_where_the_views_are_outdated(things: 
         with pytest.raises(DescriberError, match=r"mvr reindex .* --encoder builtin:"):
             collection.check_encoder()
         before = collection.store.views_of(1)[0].copy()
-        reembed(collection, replace(CONFIG, whiten=2))
+        reembed(collection.session, replace(CONFIG, whiten=2))
         assert collection.store.get_meta("view_fingerprint") == fingerprint
         np.testing.assert_array_equal(before, collection.store.views_of(1)[0])
         collection.check_encoder()
@@ -111,10 +111,10 @@ def test_what_was_described_before_a_stop_is_used_only_while_it_holds(things: Pa
     lost.unlink()
     config = replace(CONFIG, styles=("normal",))
     with Collection.open(things, write=True) as collection, pytest.raises(CollectionError):
-        reembed(collection, config)
+        reembed(collection.session, config)
     lost.write_bytes(kept)
     (tmp_path / "meshes" / "0.glb").rename(tmp_path / "meshes" / "zero.glb")
     with Collection.open(things, write=True) as collection:
         collection.add_folder(tmp_path / "meshes")  # the object moves, and keeps its id
-        assert reembed(collection, config) == []
+        assert reembed(collection.session, config) == []
         assert collection.get("0.glb").path.endswith("zero.glb") and len(collection) == 4

@@ -114,7 +114,7 @@ def _made(
             if label is not None:
                 collection.store.set_metadata(row_id, {"label": label})
     yield collection
-    collection._let_go()
+    collection.session.release()
 
 
 def _strip(i: int) -> bytes:
@@ -317,13 +317,13 @@ def test_learnt_weights_and_seen_classes_are_shown(tmp_path: Path) -> None:
     vectors = unit(np.random.default_rng(0).standard_normal((8, 16)))
     with collection.store.transaction():
         collection.write_describer(collection.describer.with_adapter(adapter))
-        collection.store.set_meta("epoch", 2)
+        collection.store.set_meta("generation", 2)
         views = np.random.default_rng(1).standard_normal((8, 2, 3, 8)).astype(np.float16)
         for i, own in enumerate(views):
             new = replace(new_object(f"{i}", vectors[i]), view_vectors=own, view_mask=np.ones(3, bool))
             collection.store.put(new, 1)
     page, found = _report(collection, labels, vectors, tmp_path / "out")
-    collection._let_go()
+    collection.session.release()
     shares = 3 * np.exp(scores) / np.exp(scores).sum()
     weights = found["view_weights"]
     assert not weights["uniform"] and list(weights["styles"]) == ["texture", "clay"]

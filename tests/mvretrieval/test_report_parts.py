@@ -151,7 +151,7 @@ def _with_views(
             new = replace(new_object(f"{i}"), view_vectors=own.astype(np.float16), view_mask=mask)
             collection.store.put(new, 1)
     yield collection
-    collection._let_go()
+    collection.session.release()
 
 
 @pytest.mark.parametrize("pooling", ["mean", "max"])

@@ -18,14 +18,15 @@ from PIL import Image
 from mvretrieval.api import Collection
 from mvretrieval.augmentation import average_neighbours
 from mvretrieval.errors import QueryError, ShapeError
-from mvretrieval.search.options import Refinement
-from mvretrieval.search.pipeline import Hit
-from mvretrieval.search.query import Query, Term, resolve
-from mvretrieval.search.rerank import view_match
+from mvretrieval.search.encode import encode_query
+from mvretrieval.search.hits import Hit
+from mvretrieval.search.late_interaction import late_interaction
+from mvretrieval.search.options import RerankOptions
+from mvretrieval.search.query import Query, Term
 from mvretrieval.store.batches import original_vectors, view_vectors
 
 Array = NDArray[Any]
-ALL = Refinement(match_views=1000, match_weight=1.0)
+ALL = RerankOptions(rerank_views=1000, rerank_weight=1.0)
 
 
 def _plain_match(q: Array, q_mask: Array, o: Array, o_mask: Array, one_way: bool = False) -> float:
@@ -58,7 +59,7 @@ sizes = st.tuples(st.integers(0, 99), st.integers(1, 3), st.integers(1, 5), st.i
 def test_matching_equals_its_twin(size: tuple[int, int, int, int, int], one_way: bool) -> None:
     query, mask, gallery, masks = _some(*size)
     expected = [_plain_match(query, mask, *pair, one_way) for pair in zip(gallery, masks, strict=True)]
-    np.testing.assert_allclose(view_match(query, mask, gallery, masks, one_way), expected, atol=1e-6)
+    np.testing.assert_allclose(late_interaction(query, mask, gallery, masks, one_way), expected, atol=1e-6)
 
 
 @settings(max_examples=30)
@@ -67,21 +68,23 @@ def test_order_and_masked_views_make_no_difference(
     size: tuple[int, int, int, int, int], one_way: bool, left: float
 ) -> None:
     query, mask, gallery, masks = _some(*size)
-    expected = view_match(query, mask, gallery, masks, one_way)
+    expected = late_interaction(query, mask, gallery, masks, one_way)
     rng = np.random.default_rng(1)
     mine, its = rng.permutation(len(mask)), rng.permutation(masks.shape[1])
-    permuted = view_match(query[:, mine], mask[mine], gallery[:, :, its], masks[:, its], one_way)
+    permuted = late_interaction(query[:, mine], mask[mine], gallery[:, :, its], masks[:, its], one_way)
     np.testing.assert_allclose(permuted, expected, atol=1e-6)
     query[:, ~mask] = left
     np.swapaxes(gallery, 1, 2)[~masks] = left
-    np.testing.assert_array_equal(view_match(query, mask, gallery, masks, one_way), expected)
-    no_more = view_match(query[:, mask], np.ones(mask.sum(), bool), gallery, masks, one_way)
+    np.testing.assert_array_equal(late_interaction(query, mask, gallery, masks, one_way), expected)
+    no_more = late_interaction(query[:, mask], np.ones(mask.sum(), bool), gallery, masks, one_way)
     np.testing.assert_allclose(no_more, expected, atol=1e-6)
 
 
 def test_an_object_matches_itself_and_both_ways_agree() -> None:
     _, _, gallery, masks = _some(0, 2, 3, 6, 4)
-    scores = np.stack([view_match(views, mask, gallery, masks) for views, mask in zip(gallery, masks, strict=True)])
+    scores = np.stack(
+        [late_interaction(views, mask, gallery, masks) for views, mask in zip(gallery, masks, strict=True)]
+    )
     np.testing.assert_allclose(np.diag(scores), 1, atol=1e-6)
     np.testing.assert_allclose(scores, scores.T, atol=1e-6)
     assert scores.max() <= 1 + 1e-6
@@ -94,8 +97,8 @@ def test_one_way_asks_nothing_of_the_other_sides() -> None:
     one = np.ones(1, bool)
     for i in range(6):
         picture = gallery[i][:, 2:3]
-        assert view_match(picture, one, gallery, masks, one_way=True)[i] == pytest.approx(1, abs=1e-6)
-        assert view_match(picture, one, gallery, masks)[i] < 0.99
+        assert late_interaction(picture, one, gallery, masks, one_way=True)[i] == pytest.approx(1, abs=1e-6)
+        assert late_interaction(picture, one, gallery, masks)[i] < 0.99
 
 
 @pytest.mark.parametrize(
@@ -109,16 +112,18 @@ def test_one_way_asks_nothing_of_the_other_sides() -> None:
 def test_shapes_that_disagree_are_refused(shapes: tuple[Any, int, Any, Any], said: str) -> None:
     query, mask, gallery, masks = shapes
     with pytest.raises(ShapeError, match=said):
-        view_match(np.ones(query, np.float32), np.ones(mask, bool), np.ones(gallery, np.float32), np.ones(masks, bool))
+        late_interaction(
+            np.ones(query, np.float32), np.ones(mask, bool), np.ones(gallery, np.float32), np.ones(masks, bool)
+        )
 
 
 def test_nothing_is_matched_without_a_view() -> None:
     query, mask, gallery, masks = _some(0, 1, 3, 4, 2)
     with pytest.raises(ShapeError, match="without a view"):
-        view_match(query, np.zeros(3, bool), gallery, masks)
+        late_interaction(query, np.zeros(3, bool), gallery, masks)
     masks[2] = False
     with pytest.raises(ShapeError, match="without a view"):
-        view_match(query, mask, gallery, masks)
+        late_interaction(query, mask, gallery, masks)
 
 
 # -- searching ---------------------------------------------------------------------------------------------------------
@@ -135,13 +140,13 @@ def two_styles(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collection]
     masks[:, 1] = True
     vectors, _ = collection.describer.pool(views.astype(np.float32), masks)
     with collection.store.transaction():
-        change = collection.store.next_change()
+        change = collection.store.next_sequence()
         for i in range(20):
             new = replace(new_object(f"o{i:02}", vectors[i]), view_vectors=views[i], view_mask=masks[i])
             collection.store.set_metadata(collection.store.put(new, change), {"n": i})
     collection.fit_whitening()
     yield collection
-    collection._let_go()
+    collection.session.release()
 
 
 def _prepared(collection: Collection, object_id: str) -> tuple[Array, Array]:
@@ -173,7 +178,7 @@ def test_matching_all_of_them_is_brute_force(name: str, request: pytest.FixtureR
     collection = request.getfixturevalue(name)
     asked = _ids(collection)[3]
     expected = _matches(collection, asked)
-    hits = collection.search(Query(id=asked), k=100, refine=ALL)
+    hits = collection.search(Query(id=asked), k=100, rerank=ALL)
     assert [hit.id for hit in hits] == sorted(expected, key=lambda i: -expected[i])
     assert _scores(hits) == pytest.approx(expected, abs=1e-5)
     assert {hit.id: hit.matches[0] for hit in hits} == pytest.approx(expected, abs=1e-5)
@@ -183,7 +188,7 @@ def test_the_score_is_a_share_of_each(two_styles: Collection) -> None:
     cosines = _scores(two_styles.search(Query(id="o03"), k=100))
     matches = _matches(two_styles, "o03")
     for weight in (0.0, 0.3, 1.0):
-        hits = two_styles.search(Query(id="o03"), k=100, refine=Refinement(match_views=50, match_weight=weight))
+        hits = two_styles.search(Query(id="o03"), k=100, rerank=RerankOptions(rerank_views=50, rerank_weight=weight))
         expected = {i: (1 - weight) * cosines[i] + weight * matches[i] for i in matches}
         assert _scores(hits) == pytest.approx(expected, abs=1e-5)
 
@@ -192,22 +197,22 @@ def test_only_the_best_are_matched_and_every_answer_is(two_styles: Collection) -
     plain = [hit.id for hit in two_styles.search(Query(id="o03"), k=100)]
     matches = _matches(two_styles, "o03")
     for n, k in ((7, 3), (3, 7), (7, 7), (100, 5), (1, 1)):
-        hits = two_styles.search(Query(id="o03"), k=k, refine=Refinement(match_views=n, match_weight=1.0))
+        hits = two_styles.search(Query(id="o03"), k=k, rerank=RerankOptions(rerank_views=n, rerank_weight=1.0))
         among = plain[: max(n, k)]
         assert [hit.id for hit in hits] == sorted(among, key=lambda i: -matches[i])[:k]
 
 
 def test_a_filter_holds_before_matching(two_styles: Collection) -> None:
-    hits = two_styles.search(Query(id="o03"), k=3, where="n > 15", refine=ALL)
+    hits = two_styles.search(Query(id="o03"), k=3, where="n > 15", rerank=ALL)
     matches = {i: m for i, m in _matches(two_styles, "o03").items() if int(i[1:]) > 15}
     assert [hit.id for hit in hits] == sorted(matches, key=lambda i: -matches[i])[:3]
-    assert two_styles.search(Query(id="o03"), where="n > 99", refine=ALL) == []
+    assert two_styles.search(Query(id="o03"), where="n > 99", rerank=ALL) == []
 
 
 def test_in_a_mixture_each_plus_term_with_views_adds_its_match(two_styles: Collection) -> None:
     vector = unit(np.random.default_rng(5).standard_normal(two_styles.dim))
     terms = [Term("id", "o03"), Term("id", "o08", 0.7), Term("vector", vector, 0.4), Term("id", "o12", -0.6)]
-    hits = two_styles.search(Query(terms=terms), k=100, refine=Refinement(match_views=100, match_weight=0.4))
+    hits = two_styles.search(Query(terms=terms), k=100, rerank=RerankOptions(rerank_views=100, rerank_weight=0.4))
     ids = _ids(two_styles)
     gallery = np.stack([two_styles.store.vector_of(two_styles.row_id_of(i)) for i in ids]).astype(float)
     expected = np.zeros(len(ids))
@@ -232,7 +237,7 @@ def test_pictures_are_looked_for_in_styles_that_look_like_pictures(two_styles: C
     for i in range(2):
         Image.fromarray(rng.integers(0, 256, (70, 70, 3), np.uint8)).save(tmp_path / f"{i}.png")
     query = Query(images=[tmp_path / "0.png", tmp_path / "1.png"], background="keep")
-    (source,) = resolve(two_styles, query)
+    (source,) = encode_query(two_styles.session, query)
     whitening = two_styles.describer.whitening
     assert whitening is not None
     own = unit(whitening.apply(source.views[0], 0))[None]
@@ -241,7 +246,7 @@ def test_pictures_are_looked_for_in_styles_that_look_like_pictures(two_styles: C
         views, mask = _prepared(two_styles, i)
         # One of two styles looks like pictures: a picture's cosine goes up to the root of a half, and so does its match.
         expected[i] = 0.5**0.5 * _plain_match(own, np.ones(2, bool), views[:1], mask, one_way=True)
-    hits = two_styles.search(query, k=100, refine=ALL)
+    hits = two_styles.search(query, k=100, rerank=ALL)
     assert _scores(hits) == pytest.approx(expected, abs=1e-5)
     assert {hit.best_view["style"] for hit in hits} == {"clay"}
 
@@ -249,7 +254,7 @@ def test_pictures_are_looked_for_in_styles_that_look_like_pictures(two_styles: C
 def test_the_best_view_is_the_one_that_was_matched_best(two_styles: Collection) -> None:
     own, own_mask = _prepared(two_styles, "o03")
     own = own[:, own_mask]
-    for hit in two_styles.search(Query(id="o03"), k=100, refine=ALL):
+    for hit in two_styles.search(Query(id="o03"), k=100, rerank=ALL):
         views, mask = _prepared(two_styles, hit.id)
         similarity = np.einsum("svd,snd->svn", views, own)
         similarity[:, ~mask] = -np.inf
@@ -261,7 +266,7 @@ def test_the_best_view_is_the_one_that_was_matched_best(two_styles: Collection) 
 
 def test_a_mesh_is_matched_like_its_object(things: Collection, shapes: Path) -> None:
     expected = {**_matches(things, "shape-004.ply"), "shape-004.ply": 1.0}
-    hits = things.search(Query(mesh=shapes / "shape-004.ply"), k=100, refine=ALL)
+    hits = things.search(Query(mesh=shapes / "shape-004.ply"), k=100, rerank=ALL)
     assert hits[0].id == "shape-004.ply"
     assert _scores(hits) == pytest.approx(expected, abs=2e-3)
 
@@ -270,12 +275,12 @@ def test_what_has_no_views_cannot_be_matched(two_styles: Collection) -> None:
     vector = Term("vector", np.ones(two_styles.dim))
     for terms in ([vector], [vector, Term("id", "o01", -1.0)]):
         with pytest.raises(QueryError, match="views can be matched where a mesh, a picture or an object's id"):
-            two_styles.search(Query(terms=terms), refine=ALL)
-    assert two_styles.search(Query(terms=[vector]), refine=Refinement(expand=2)) != []
+            two_styles.search(Query(terms=terms), rerank=ALL)
+    assert two_styles.search(Query(terms=[vector]), rerank=RerankOptions(expand=2)) != []
 
 
 def test_matching_in_an_empty_collection(collection: Collection, shapes: Path) -> None:
-    assert collection.search(Query(mesh=shapes / "shape-000.ply"), refine=Refinement(expand=3, match_views=5)) == []
+    assert collection.search(Query(mesh=shapes / "shape-000.ply"), rerank=RerankOptions(expand=3, rerank_views=5)) == []
 
 
 # -- expanding ---------------------------------------------------------------------------------------------------------
@@ -290,17 +295,17 @@ def test_an_expanded_question_is_the_mean_with_what_it_finds(two_styles: Collect
     plain = [hit.id for hit in two_styles.search(Query(id="o03"), k=100)][:expand]
     neighbours = np.stack([_vector_of(two_styles, i) for i in plain])
     query = average_neighbours(_vector_of(two_styles, "o03"), neighbours, alpha)
-    refine = Refinement(expand=expand, expand_alpha=alpha)
+    rerank = RerankOptions(expand=expand, expand_alpha=alpha)
     expected = {i: float(query @ _vector_of(two_styles, i)) for i in _ids(two_styles) if i != "o03"}
-    assert _scores(two_styles.search(Query(id="o03"), k=100, refine=refine)) == pytest.approx(expected, abs=1e-5)
+    assert _scores(two_styles.search(Query(id="o03"), k=100, rerank=rerank)) == pytest.approx(expected, abs=1e-5)
     kept = {i: score for i, score in expected.items() if int(i[1:]) > 12}
-    found = two_styles.search(Query(id="o03"), k=100, where="n > 12", refine=refine)
+    found = two_styles.search(Query(id="o03"), k=100, where="n > 12", rerank=rerank)
     assert _scores(found) == pytest.approx(kept, abs=1e-5), "neighbours are looked for beyond the filter"
 
 
 def test_each_plus_term_is_expanded_by_itself_and_no_minus_term(two_styles: Collection) -> None:
     terms = [Term("id", "o03"), Term("id", "o08", -0.5)]
-    hits = two_styles.search(Query(terms=terms), k=100, refine=Refinement(expand=3))
+    hits = two_styles.search(Query(terms=terms), k=100, rerank=RerankOptions(expand=3))
     near = [hit.id for hit in two_styles.search(Query(id="o03"), k=100) if hit.id != "o08"][:3]
     plus = average_neighbours(_vector_of(two_styles, "o03"), np.stack([_vector_of(two_styles, i) for i in near]))
     minus = _vector_of(two_styles, "o08")
@@ -323,7 +328,7 @@ def test_in_a_smoothed_collection_what_is_found_is_smoothed(tmp_path: Path, coll
     own = _vector_of(collection, paths[1].name)
     row_ids = [collection.row_id_of(hit.id) for hit in collection.search(Query(id=paths[1].name), k=3)]
     query = average_neighbours(own, search_vectors(collection.store, row_ids)[1])
-    hits = collection.search(Query(id=paths[1].name), k=100, refine=Refinement(expand=3))
+    hits = collection.search(Query(id=paths[1].name), k=100, rerank=RerankOptions(expand=3))
     for hit in hits:
         assert hit.score == pytest.approx(
             float(search_vectors(collection.store, [collection.row_id_of(hit.id)])[1][0] @ query), abs=1e-5
@@ -339,7 +344,7 @@ def test_refinements_with_impossible_numbers_are_refused() -> None:
         ({"expand_alpha": -1.0}, "a number from 0, not -1"),
     ):
         with pytest.raises(QueryError, match=said):
-            Refinement(**wrong)  # type: ignore[arg-type]
+            RerankOptions(**wrong)  # type: ignore[arg-type]
 
 
 # -- reading many at once ----------------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ from serving import served
 from mvretrieval.api import Collection, OpenOptions
 from mvretrieval.client import Client
 from mvretrieval.errors import ServiceError, UnknownObjectError
-from mvretrieval.search.options import Refinement
+from mvretrieval.search.options import RerankOptions
 from mvretrieval.search.query import Query, Term
 from mvretrieval.service.settings import UPLOAD_LIMITS, ServiceSettings
 
@@ -54,7 +54,7 @@ def meshes(tmp_path: Path) -> Path:
 def own(tmp_path: Path, meshes: Path) -> Iterator[Collection]:
     """A collection of four that may be changed, open as a service opens it."""
     with Collection.create(
-        tmp_path / "own", SMALL, OpenOptions(workers=2, limits=UPLOAD_LIMITS, shared=True)
+        tmp_path / "own", SMALL, OpenOptions(workers=2, limits=UPLOAD_LIMITS, concurrent=True)
     ) as collection:
         collection.add_folder(meshes)
         yield collection
@@ -76,9 +76,9 @@ def test_the_client_finds_what_the_collection_finds(
 ) -> None:
     Image.fromarray(np.full((40, 60, 3), 200, np.uint8)).save(tmp_path / "grey.png")
     picture = tmp_path / "ball.png"
-    from mvretrieval.search.page import view_picture
+    from mvretrieval.search.thumbnails import view_thumbnail
 
-    view = view_picture(things, things.row_id_of("shape-001.ply"), 1)
+    view = view_thumbnail(things.session, things.row_id_of("shape-001.ply"), 1)
     assert view is not None
     view.save(picture)
     vector = things.store.vector_of(things.row_id_of("shape-003.ply"))
@@ -97,13 +97,13 @@ def test_the_client_finds_what_the_collection_finds(
             ]
         ),
     ]
-    refinement = Refinement(expand=2, match_views=4, match_weight=0.3)
+    refinement = RerankOptions(expand=2, rerank_views=4, rerank_weight=0.3)
     with Client(reading) as client:
         for query in questions:
-            for where, refine in ((None, None), ("label = 'ball'", None), (None, refinement)):
-                if refine is not None and query.vector is not None:
+            for where, rerank in ((None, None), ("label = 'ball'", None), (None, refinement)):
+                if rerank is not None and query.vector is not None:
                     continue  # a bare vector has no views to match
-                here, there = things.search(query, 3, where, refine), client.search(query, 3, where, refine)
+                here, there = things.search(query, 3, where, rerank), client.search(query, 3, where, rerank)
                 assert [hit.id for hit in there] == [hit.id for hit in here]
                 for mine, theirs in zip(here, there, strict=True):
                     # Both encode the same pictures; in other company, they may round otherwise.
@@ -209,7 +209,7 @@ def test_each_limit_has_its_own_answer(own: Collection, tmp_path: Path) -> None:
     trimesh.creation.icosphere(subdivisions=3).export(dense)
     wide = tmp_path / "wide.png"
     Image.new("RGB", (200, 100)).save(wide)
-    machine = OpenOptions(workers=1, limits=small.limits, shared=True)
+    machine = OpenOptions(workers=1, limits=small.limits, concurrent=True)
     with Collection.open(own.folder, machine) as reader, served(reader, small) as url:
 
         def ask(*files: Any, **question: Any) -> tuple[int, str]:
@@ -424,7 +424,7 @@ def test_uploaded_files_come_along_when_a_collection_is_moved(own: Collection, m
     moved = tmp_path / "elsewhere" / "things"
     moved.parent.mkdir()
     shutil.move(own.folder, moved)
-    options = OpenOptions(workers=1, limits=UPLOAD_LIMITS, shared=True)
+    options = OpenOptions(workers=1, limits=UPLOAD_LIMITS, concurrent=True)
     with (
         Collection.open(moved, options) as collection,
         served(collection, settings()) as url,
@@ -503,7 +503,7 @@ def test_an_encoder_that_cannot_be_had_is_told_and_ids_still_work(
         moved = replace(collection.describer.config, encoder="image_only:mobilenet_v2@/nowhere.safetensors").to_json()
         collection.store.set_meta("describer", moved)
     with (
-        Collection.open(folder, OpenOptions(workers=1, shared=True)) as collection,
+        Collection.open(folder, OpenOptions(workers=1, concurrent=True)) as collection,
         served(collection, ServiceSettings()) as url,
     ):
         answer = httpx.get(f"{url}/ready")
@@ -550,7 +550,7 @@ def test_hits_say_how_sure_they_are_where_the_collection_can_tell(
     things.save_index()
     shutil.copytree(things.folder, tmp_path / "sure")
     with (
-        Collection.open(tmp_path / "sure", OpenOptions(workers=1, shared=True)) as sure,
+        Collection.open(tmp_path / "sure", OpenOptions(workers=1, concurrent=True)) as sure,
         served(sure, ServiceSettings()) as url,
     ):
         query = Query(mesh=shapes / "shape-004.ply")
@@ -610,7 +610,7 @@ def test_uploads_stay_whatever_the_collection_is_called(
         shutil.copytree(own.folder, folder)
     own._writer.release()
     with (
-        Collection.open(folder, OpenOptions(workers=1, shared=True), write=True) as again,
+        Collection.open(folder, OpenOptions(workers=1, concurrent=True), write=True) as again,
         served(again, settings()) as url,
     ):
         assert len(list((again.folder / "uploads").iterdir())) == 1

@@ -201,7 +201,7 @@ def test_after_any_history_a_refresh_makes_it_right(
         collection.augmenter.refresh()
         _assert_smoothed(collection, k)
     finally:
-        collection._release()
+        collection.session.release()
 
 
 def test_a_refresh_after_few_changes_equals_one_of_everything(
@@ -396,12 +396,12 @@ def test_indexing_adding_and_describing_anew_keep_it_right(collection: Collectio
     assert collection.add_folder(meshes).smoothed > 0
     _assert_smoothed(collection, 2)
 
-    reembed(collection, replace(SMALL, whiten=4))
-    assert collection.index().dim == 4 and is_up_to_date(collection.store)
+    reembed(collection.session, replace(SMALL, whiten=4))
+    assert collection.session.index.get().dim == 4 and is_up_to_date(collection.store)
     row_ids, vectors = _originals(collection)
     for row_id, vector in zip(row_ids, smooth(vectors, 2), strict=True):
         np.testing.assert_allclose(_searched(collection)[row_id], vector, atol=2e-5)
-    reembed(collection, replace(SMALL, styles=("clay", "depth")))
+    reembed(collection.session, replace(SMALL, styles=("clay", "depth")))
     row_ids, vectors = _originals(collection)
     assert vectors.shape[1] == 2 * DIM
     for row_id, vector in zip(row_ids, smooth(vectors, 2), strict=True):

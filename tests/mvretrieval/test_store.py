@@ -94,7 +94,7 @@ def test_a_transaction_is_all_or_nothing(store: Store) -> None:
         store.put(new_object("b"), store.next_sequence())
         store.set_metadata(1, {"new": 1})
         raise KeyError
-    assert store.count() == 1 and store.get_meta("change") == 1 and store.metadata_columns() == []
+    assert store.count() == 1 and store.sequence == 1 and store.metadata_columns() == []
     _put(store, "c")
     assert store.count() == 2
 
@@ -279,15 +279,15 @@ from made_meshes import new_object
 from mvretrieval.store.store import Store
 store = Store.create(Path({str(tmp_path)!r}))
 with store.transaction():
-    store.put(new_object("a"), store.next_change())
+    store.put(new_object("a"), store.next_sequence())
 with store.transaction():
     for i in range(500):
-        store.put(new_object(f"b{{i}}"), store.next_change())
+        store.put(new_object(f"b{{i}}"), store.next_sequence())
     os.kill(os.getpid(), 9)
 """
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -9
     store = Store.open(tmp_path)
-    assert store.count() == 1 and store.get_meta("change") == 1
+    assert store.count() == 1 and store.sequence == 1
     assert store.db.all("PRAGMA integrity_check") == [("ok",)]
     store.close()
 

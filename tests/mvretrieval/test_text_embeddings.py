@@ -181,7 +181,7 @@ def clip_describer(tmp_path_factory: pytest.TempPathFactory) -> Describer:
     """Describer of two styles with an untrained CLIP model."""
     folder = tmp_path_factory.mktemp("tiny")
     config = DescriberConfig(tiny_clip(folder), "ring:3@30", ("texture", "clay"), size=64)
-    return Describer(config, device="cpu", precision="float32")
+    return Describer.from_config(config, device="cpu", precision="float32")
 
 
 def _whitening() -> Whitening:
@@ -211,7 +211,7 @@ def _adapter(describer: Describer, text: str, trained: bool = True) -> Adapter:
 def test_text_is_adapted_as_a_view_of_unknown_direction_or_frozen(clip_describer: Describer) -> None:
     text = "a wooden chair"
     raw = clip_describer.encoder.encode_text([text])
-    plain = clip_describer.with_fitted(_whitening()).embed_text(text)
+    plain = clip_describer.with_whitening(_whitening()).embed_text(text)
     frozen = clip_describer.with_adapter(_adapter(clip_describer, "frozen")).embed_text(text)
     adapted = clip_describer.with_adapter(_adapter(clip_describer, "adapted")).embed_text(text)
     np.testing.assert_allclose(frozen, plain, atol=1e-6)
@@ -231,7 +231,7 @@ def test_text_is_adapted_as_a_view_of_unknown_direction_or_frozen(clip_describer
 
 
 def test_an_untrained_adapter_does_not_change_text_vectors(clip_describer: Describer) -> None:
-    plain = clip_describer.with_fitted(_whitening()).embed_text("a lamp")
+    plain = clip_describer.with_whitening(_whitening()).embed_text("a lamp")
     untrained = clip_describer.with_adapter(_adapter(clip_describer, "adapted", trained=False)).embed_text("a lamp")
     np.testing.assert_allclose(untrained, plain, atol=1e-6)
 
@@ -284,4 +284,4 @@ def test_builtin_features_read_no_words() -> None:
     from mvtrain.class_names import text_vectors
 
     with pytest.raises(NoTextError):
-        text_vectors(Describer(SMALL), ["chair"], None)
+        text_vectors(Describer.from_config(SMALL), ["chair"], None)

@@ -25,7 +25,7 @@ from mvrender.cameras import RIG_EXAMPLES, parse_rig
 from mvrender.pool import Job, Rendered, RenderPool, RenderSpec
 from mvretrieval.api import Collection, OpenOptions
 from mvretrieval.errors import DescriberError, TrainingError, ViewsError
-from mvretrieval.ingest.indexing import IndexOptions, IndexReport
+from mvretrieval.ingest.index_report import IndexOptions, IndexReport
 from mvretrieval.ingest.reembed import reembed
 from mvretrieval.ingest.view_manifest import read_view_manifest, rig_of
 from mvretrieval.search.query import Query
@@ -72,7 +72,7 @@ def pictures(tmp_path: Path) -> Iterator[Collection]:
     """An empty collection for them."""
     collection = Collection.create(tmp_path / "pictures", CONFIG, OpenOptions(workers=2))
     yield collection
-    collection._let_go()
+    collection.session.release()
 
 
 def write_rows(path: Path, rows: list[list[str]]) -> None:
@@ -422,18 +422,18 @@ def test_pictures_of_unknown_directions(views: Path, tmp_path: Path) -> None:
 def test_described_anew_from_stored_vectors_or_from_the_pictures(views: Path, pictures: Collection) -> None:
     add(pictures, views / "views.csv")
     before = views_by_stem(pictures)
-    reembed(pictures, replace(CONFIG, whiten=8))
-    assert pictures.index().dim == 8
+    reembed(pictures.session, replace(CONFIG, whiten=8))
+    assert pictures.session.index.get().dim == 8
     for change, name in (({"rig": "ring:6@30"}, "rig ring:6@30"), ({"styles": ("clay",)}, "styles")):
         with pytest.raises(
             DescriberError, match=rf"{N} objects .* came as pictures.*{name}.*index the meshes into a new"
         ):
-            reembed(pictures, replace(CONFIG, **change))  # type: ignore[arg-type]
+            reembed(pictures.session, replace(CONFIG, **change))  # type: ignore[arg-type]
     (views / "views/shape-000/04.png").rename(views / "aside.png")
-    failed = reembed(pictures, replace(CONFIG, size=96), drop_missing=True)
+    failed = reembed(pictures.session, replace(CONFIG, size=96), drop_missing=True)
     assert [(object_id, code) for object_id, code, _ in failed] == [("views/shape-000", "missing_view")]
     assert len(pictures) == N - 1 and pictures.describer.config.size == 96
-    reembed(pictures, CONFIG)  # back to 64 pixels: the pictures are the same, and so are their vectors
+    reembed(pictures.session, CONFIG)  # back to 64 pixels: the pictures are the same, and so are their vectors
     for name, (vectors, mask) in views_by_stem(pictures).items():
         np.testing.assert_array_equal(vectors, before[name][0])
         np.testing.assert_array_equal(mask, before[name][1])

@@ -108,12 +108,12 @@ def test_masked_views_may_hold_anything() -> None:
 
 
 def _describer(network: NetworkConfig | None = None, whitening: bool = True, trained: bool = True) -> Describer:
-    describer = Describer(replace(SMALL, styles=("texture", "clay")))
+    describer = Describer.from_config(replace(SMALL, styles=("texture", "clay")))
     fit = WhiteningFit(2, 10)
     fit.add(unit(np.random.default_rng(0).standard_normal((2, 50, 10)) + 1))
     fitted = fit.result(6) if whitening else None
     if network is None:
-        return describer.with_fitted(fitted)
+        return describer.with_whitening(fitted)
     config = AdapterConfig(
         "", "builtin:", SMALL.rig, ("texture", "clay"), SMALL.size, 3, 6 if whitening else 10, network
     )
@@ -121,7 +121,7 @@ def _describer(network: NetworkConfig | None = None, whitening: bool = True, tra
     torch.manual_seed(0)
     for parameter in adapter.network.parameters():
         torch.nn.init.normal_(parameter, std=0.5 if trained else 0)
-    return describer.with_fitted(adapter)
+    return describer.with_whitening(adapter)
 
 
 def _views(n: int = 6) -> tuple[Any, Any]:

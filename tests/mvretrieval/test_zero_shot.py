@@ -41,7 +41,7 @@ def _put(collection: Collection, name: str, views: Any, labels: dict[str, Any]) 
     mask = np.array([True, True, False])
     vector, _ = collection.describer.pool(raw[None].astype(np.float32), mask[None])
     new = replace(new_object(name, vector[0]), view_vectors=raw, view_mask=mask)
-    collection.store.set_metadata(collection.store.put(new, collection.store.next_change()), labels)
+    collection.store.set_metadata(collection.store.put(new, collection.store.next_sequence()), labels)
 
 
 @pytest.fixture(scope="module")

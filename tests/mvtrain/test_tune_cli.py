@@ -23,7 +23,7 @@ from mvretrieval.cli.main import run_command
 from mvretrieval.describe import DescriberConfig
 from mvretrieval.errors import TrainingError
 from mvretrieval.evaluation.seen_classes import seen_names
-from mvretrieval.ingest.indexing import IndexOptions
+from mvretrieval.ingest.index_report import IndexOptions
 from mvretrieval.weighting.adapter import Adapter
 from mvtrain.distributed import World
 from mvtrain.features import from_collection

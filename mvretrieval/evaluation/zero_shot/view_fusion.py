@@ -109,7 +109,7 @@ def pooled_scores(
 
 def view_vectors(describer: Describer, raw: NDArray[np.float32]) -> NDArray[np.float32]:
     """(B, S, V, D) raw view vectors, each as the vector (B, V, S * K) of an object that is seen from there alone."""
-    views = describer.matched_views(raw)
+    views = describer.adapted_views(raw)
     b, s, v, k = views.shape
     return np.asarray(views.swapaxes(1, 2).reshape(b, v, s * k) / np.sqrt(s), np.float32)
 

@@ -1,0 +1,50 @@
+"""An encoder that is opened when it is first needed: a search by id needs none."""
+
+from __future__ import annotations
+
+import threading
+
+from mvretrieval.encoders.encoder import PrecisionChoice, ViewEncoder
+from mvretrieval.encoders.registry import open_encoder
+
+
+class EncoderHandle:
+    """Opens an encoder once, on first use. Describers of the same views share one handle."""
+
+    def __init__(
+        self, encoder_id: str, device: str = "auto", precision: PrecisionChoice = "auto", concurrent: bool = False
+    ) -> None:
+        """Nothing is loaded yet.
+
+        Args:
+            encoder_id: see `encoders.registry`.
+            device: where the network runs.
+            precision: of the network.
+            concurrent: batch the requests of several threads (see `encoders.batching`).
+        """
+        self.encoder_id = encoder_id
+        self.device = device
+        self.precision: PrecisionChoice = precision
+        self.concurrent = concurrent
+        self._encoder: ViewEncoder | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def encoder(self) -> ViewEncoder:
+        """The encoder, opened.
+
+        Raises:
+            EncoderError: its id is unknown, or its weights cannot be loaded.
+        """
+        with self._lock:
+            if self._encoder is None:
+                self._encoder = self._open()
+            return self._encoder
+
+    def _open(self) -> ViewEncoder:
+        encoder = open_encoder(self.encoder_id, self.device, self.precision)
+        if not self.concurrent:
+            return encoder
+        from mvretrieval.encoders.batching import BatchingEncoder
+
+        return BatchingEncoder(encoder)
