@@ -105,8 +105,8 @@ def _check_view_images(session: Session, config: DescriberConfig) -> None:
     if count:
         raise DescriberError(
             f"{count} objects of {session.folder} were indexed from view images, which cannot be rendered with "
-            f"{', '.join(wanted)}. Leave --rig and --styles out: --encoder, --size, --whiten, --pooling and --adapter work with view "
-            "images; or index the meshes into a new collection",
+            f"{', '.join(wanted)}. Leave --rig and --styles out: --encoder, --size, --whiten, --pooling and --adapter work "
+            "with view images; or index the meshes into a new collection",
             code="views_cannot_be_rendered",
         )
 

@@ -24,7 +24,7 @@ from mvrender.cameras import parse_rig
 from mvretrieval.api import Collection, OpenOptions
 from mvretrieval.cli.main import main as mvr_main
 from mvretrieval.encoders.registry import open_encoder
-from mvretrieval.search.options import Refinement
+from mvretrieval.search.options import RerankOptions
 from mvretrieval.search.query import Query, Term
 from mvretrieval.store.augmented import search_vectors
 from mvretrieval.weighting.adapter import Adapter
@@ -37,7 +37,7 @@ CLIP = "ViT-tiny-of-fixtures"
 # Old option or command -> current one.
 ARGUMENTS: dict[str, str] = {}
 # Old JSON key -> current one.
-KEYS: dict[str, str] = {"statistics": "whitening"}  # mvr index
+KEYS: dict[str, str] = {"statistics": "whitening", "smoothed": "augmented"}  # mvr index
 # Current keys that the old code did not print.
 NEW_KEYS: set[str] = {"schema"}
 # Old keys whose strings are identifiers and must be equal. In other strings (messages) only the numbers must be equal.
@@ -119,18 +119,18 @@ def test_database_side_augmentation_is_on(expected: Expected) -> None:
 def test_rankings_and_scores(folder: Path, expected: Expected, name: str) -> None:
     image = "queries/query-0.png"
     mixture = [Term("id", OBJECT, 1.0), Term("images", [image], 0.7), Term("id", "ball-1.obj", -0.5)]
-    searches: dict[str, tuple[Query, Refinement | None, float]] = {
+    searches: dict[str, tuple[Query, RerankOptions | None, float]] = {
         "id": (Query(id=OBJECT), None, STORED),
         "mesh": (Query(mesh="queries/query.ply"), None, ENCODED),
         "image": (Query(images=[image, "queries/query-1.png"]), None, ENCODED),
         "mixture": (Query(terms=mixture), None, ENCODED),
-        "refined": (Query(id=OBJECT), Refinement(expand=3, match_views=6), STORED),
+        "refined": (Query(id=OBJECT), RerankOptions(expand=3, rerank_views=6), STORED),
     }
     if name in ("plain", "whitened"):  # saves a second each; `test_json_output[search-mesh]` covers plain
         del searches["mesh"]
     with _open(name) as collection:
-        for key, (query, refinement, tolerance) in searches.items():
-            hits = collection.search(query, 12, refine=refinement)
+        for key, (query, rerank, tolerance) in searches.items():
+            hits = collection.search(query, k=12, rerank=rerank)
             assert [hit.id for hit in hits] == expected[f"{name}/{key}/ids"].tolist(), key
             scores = [hit.score for hit in hits]
             np.testing.assert_allclose(scores, expected[f"{name}/{key}/scores"], atol=tolerance, err_msg=key)
@@ -140,7 +140,7 @@ def test_a_rebuilt_index_gives_the_same_ranking(folder: Path, expected: Expected
     shutil.copytree(folder / "augmented", tmp_path / "c", ignore=shutil.ignore_patterns("index-*"))
     assert not list((tmp_path / "c").glob("index-*")) and list((FIXTURES / "augmented").glob("index-*"))
     with Collection.open(tmp_path / "c") as collection:
-        hits = collection.search(Query(id=OBJECT), 12)
+        hits = collection.search(Query(id=OBJECT), k=12)
     assert [hit.id for hit in hits] == expected["augmented/id/ids"].tolist()
     np.testing.assert_allclose([hit.score for hit in hits], expected["augmented/id/scores"], atol=STORED)
 

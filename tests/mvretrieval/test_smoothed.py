@@ -21,7 +21,7 @@ from waiting import PATIENCE_S
 from mvretrieval.api import Collection
 from mvretrieval.augmentation import average_neighbours, smooth
 from mvretrieval.errors import CollectionError, DescriberError
-from mvretrieval.index.augmenter import ORIGINALS
+from mvretrieval.index.augmenter import ORIGINAL_INDEX
 from mvretrieval.index.vector_index import IndexKind
 from mvretrieval.ingest.reembed import reembed
 from mvretrieval.search.query import Query, Term
@@ -288,19 +288,19 @@ def test_searching_in_threads_while_it_is_smoothed(collection: Collection) -> No
 
 
 _KILLS = {  # what is being done, and what is there afterwards
-    "smoother.put_smoothed = die; c.smooth(5)": "old",
-    "c.smoother._write = die; c.smooth(5)": "old",
-    "smoother.start_anew = die; c.smooth(0)": "old",
+    "augmenter.put_augmented = die; c.smooth(5)": "old",
+    "c.session.augmenter._write = die; c.smooth(5)": "old",
+    "augmenter.reset_augmentation = die; c.smooth(0)": "old",
     "c.smooth(5); die()": "new",
     "t._add(c, 'x', seed=5); die()": "one more",
-    "t._add(c, 'x', seed=5); smoother.put_smoothed = die; c.smoother.refresh()": "one more",
-    "t._add(c, 'x', seed=5); c.smoother.refresh(); c.save_index = die; c.close()": "refreshed",
-    "c.smoother.renew = die; c.repool(c.describer)": "old",
+    "t._add(c, 'x', seed=5); augmenter.put_augmented = die; c.augmenter.refresh()": "one more",
+    "t._add(c, 'x', seed=5); c.augmenter.refresh(); c.session.save_index = die; c.close()": "refreshed",
+    "c.session.augmenter.recompute = die; c.repool(c.describer)": "old",
 }
 _KILLER = """
 import os, sys
 sys.path.insert(0, {tests!r})
-from mvretrieval.index import augmenter as smoother
+from mvretrieval.index import augmenter
 from mvretrieval.api import Collection
 import test_smoothed as t
 die = lambda *a, **k: os.kill(os.getpid(), 9)
@@ -357,9 +357,9 @@ def test_the_index_of_the_originals_is_derived(tmp_path: Path, monkeypatch: pyte
         _add(collection, *_names(12))
         collection.smooth(3)
     for harm in ("kept", "gone", "noise"):
-        (saved,) = (folder / ORIGINALS).glob("*.codes")
+        (saved,) = (folder / ORIGINAL_INDEX).glob("*.codes")
         if harm == "gone":
-            shutil.rmtree(folder / ORIGINALS)
+            shutil.rmtree(folder / ORIGINAL_INDEX)
         elif harm == "noise":
             saved.write_bytes(b"noise")
         with Collection.open(folder, write=True) as collection:
@@ -368,7 +368,7 @@ def test_the_index_of_the_originals_is_derived(tmp_path: Path, monkeypatch: pyte
             _assert_smoothed(collection, 3)
     with Collection.open(folder, write=True) as collection:
         collection.smooth(0)
-    assert not (folder / ORIGINALS).exists()
+    assert not (folder / ORIGINAL_INDEX).exists()
 
 
 # -- with meshes -------------------------------------------------------------------------------------------------------
