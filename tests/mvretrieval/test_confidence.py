@@ -209,7 +209,7 @@ def _plainly(collection: Collection, curve: Curve, object_id: str) -> dict[str, 
 
 @pytest.mark.parametrize("where", [None, "split = 'a'"])
 @pytest.mark.parametrize(
-    "refine", [RerankOptions(), RerankOptions(expand=4), RerankOptions(rerank_views=30), RerankOptions(2, 3.0, 30)]
+    "rerank", [RerankOptions(), RerankOptions(expand=4), RerankOptions(rerank_views=30), RerankOptions(2, 3.0, 30)]
 )
 def test_hits_carry_the_curve_of_their_plain_cosine_however_they_are_found(
     own: Collection, where: str | None, rerank: RerankOptions

@@ -44,7 +44,7 @@ def _add(collection: Collection, *names: str, seed: int = 0) -> None:
         new = new_object(name, vector)
         (smoothed,) = collection.augmenter.of_new(vector[None], [new.path])
         with collection.store.transaction():
-            collection.store.put(replace(new, smoothed=smoothed), collection.store.next_sequence())
+            collection.store.put(replace(new, augmented=smoothed), collection.store.next_sequence())
 
 
 def _names(n: int) -> list[str]:
@@ -157,7 +157,7 @@ def test_removed_ones_stay_in_their_neighbours_until_the_next_run(collection: Co
     _assert_searches(collection, {row_id: vector for row_id, vector in before.items() if row_id not in gone})
     collection.augmenter.refresh()
     _assert_smoothed(collection, 3)
-    assert sorted(row[0] for row in collection.store.db.all("SELECT number FROM smoothed")) == _originals(collection)[0]
+    assert sorted(row[0] for row in collection.store.db.all("SELECT row_id FROM augmented")) == _originals(collection)[0]
 
 
 steps = st.lists(
@@ -382,9 +382,9 @@ def test_indexing_adding_and_describing_anew_keep_it_right(collection: Collectio
     write_shapes(meshes, range(6, 9))
     shutil.copy(paths[0], meshes / "twin.ply")
     report = collection.add_folder(meshes)
-    assert (report.added, report.identical) == (4, 1) and report.smoothed > 0
+    assert (report.added, report.identical) == (4, 1) and report.augmented > 0
     _assert_smoothed(collection, 2)
-    assert collection.add_folder(meshes).smoothed == 0
+    assert collection.add_folder(meshes).augmented == 0
 
     shutil.copy(paths[1], tmp_path / "one.ply")
     collection.add(tmp_path / "one.ply")
@@ -393,7 +393,7 @@ def test_indexing_adding_and_describing_anew_keep_it_right(collection: Collectio
     np.testing.assert_allclose(_searched(collection)[row_ids[place]], smooth(vectors, 2)[place], atol=2e-5)
     collection.remove("shape-000.ply")
     (meshes / "shape-000.ply").unlink()
-    assert collection.add_folder(meshes).smoothed > 0
+    assert collection.add_folder(meshes).augmented > 0
     _assert_smoothed(collection, 2)
 
     reembed(collection.session, replace(SMALL, whiten=4))
@@ -446,7 +446,7 @@ def test_a_mixture_in_a_smoothed_collection_is_standardised_over_what_is_searche
 
 
 def test_wrong_numbers_are_refused(collection: Collection) -> None:
-    with pytest.raises(DescriberError, match=r"neighbours from 1 .* not -2"):
+    with pytest.raises(DescriberError, match=r"neighbour .*not -2"):
         collection.smooth(-2)
     for alpha in (-1.0, float("nan"), float("inf")):
         with pytest.raises(DescriberError, match="a number from 0"):
