@@ -118,12 +118,12 @@ def search_filtered() -> dict[str, float]:
             kept = store.select(where)
             best = kept[np.argsort(-(vectors[kept - 1] @ query), kind="stable")[:_K]]
             if [
-                collection.row_id_of(hit.id) for hit in collection.search(Query(vector=query), _K, where)
+                collection.row_id_of(hit.id) for hit in collection.search(Query(vector=query), k=_K, where=where)
             ] != best.tolist():
                 raise RuntimeError(f"the search with {where} and brute force do not agree")
         whole, select = milliseconds(
             len(queries),
-            lambda i: collection.search(Query(vector=queries[i]), _K, wheres[i]),
+            lambda i: collection.search(Query(vector=queries[i]), k=_K, where=wheres[i]),
             lambda i: store.select(wheres[i]),
         )
     return {"ms": whole, "SQL alone ms": select, "kept objects": float(len(kept))}
@@ -171,12 +171,12 @@ def update_million() -> dict[str, float]:
         def add(i: int) -> None:
             with store.transaction():
                 store.put(new_object("new.off", queries[i], 1), store.next_sequence())
-            if collection.search(Query(vector=queries[i]), 1)[0].id != "new.off":
+            if collection.search(Query(vector=queries[i]), k=1)[0].id != "new.off":
                 raise RuntimeError("an added object is not found")
 
         def remove(i: int) -> None:
             collection.remove("new.off")
-            if collection.search(Query(vector=queries[i]), 1)[0].id == "new.off":
+            if collection.search(Query(vector=queries[i]), k=1)[0].id == "new.off":
                 raise RuntimeError("a removed object is found")
 
         collection.search(Query(vector=queries[0]))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from mvretrieval import Collection, DescriberConfig, Hit, IndexOptions, Query, Refinement, Term
+from mvretrieval import Collection, DescriberConfig, Hit, IndexOptions, Query, RerankOptions, Term
 from mvretrieval.procedural_shapes import write_objects
 
 
@@ -27,7 +27,7 @@ def main(folder: Path) -> None:
         show("lamp without tree", things.search(minus, k=4))
 
         # Alpha query expansion over 3 neighbours, then late interaction on the best 20.
-        refined = things.search(Query(id="plane/plane_00.glb"), k=4, refine=Refinement(expand=3, match_views=20))
+        refined = things.search(Query(id="plane/plane_00.glb"), k=4, rerank=RerankOptions(expand=3, rerank_views=20))
         show("plane, expanded and re-ranked", refined)
 
         # Confidence: the probability that a hit belongs to the query's class.

@@ -16,16 +16,17 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mvretrieval.api import Collection, OpenOptions
+    from mvretrieval.api import Collection
     from mvretrieval.client import Client
     from mvretrieval.describe import Describer, DescriberConfig
     from mvretrieval.encoders.registry import open_encoder
     from mvretrieval.errors import MvrError
     from mvretrieval.evaluation.metrics import leave_one_out
-    from mvretrieval.ingest.indexing import IndexOptions, IndexReport
-    from mvretrieval.search.options import Refinement
-    from mvretrieval.search.pipeline import Hit
+    from mvretrieval.ingest.index_report import IndexOptions, IndexReport
+    from mvretrieval.search.hits import Hit
+    from mvretrieval.search.options import RerankOptions, SearchOptions
     from mvretrieval.search.query import Query, Term
+    from mvretrieval.session.options import OpenOptions
 
 __version__ = "0.1.0"
 

@@ -11,13 +11,13 @@ import tyro
 from mvrender.mesh import UpAxis
 from mvrender.renderer import BackendName
 from mvretrieval.api import Collection, OpenOptions
-from mvretrieval.confidence.estimator import check_threshold, outdated_notice
+from mvretrieval.confidence.estimator import outdated_notice
 from mvretrieval.console import print_json, say, table
-from mvretrieval.errors import QueryError
-from mvretrieval.search.explain import place_of
-from mvretrieval.search.options import Refinement
-from mvretrieval.search.pipeline import Answer, Hit, answer_sources
-from mvretrieval.search.query import Query, Term, resolve
+from mvretrieval.search.explain import view_label
+from mvretrieval.search.hits import Hit, SearchResult
+from mvretrieval.search.options import RerankOptions, SearchOptions
+from mvretrieval.search.pipeline import search
+from mvretrieval.search.query import Query, Term
 
 _MATCHED = 100
 
@@ -93,7 +93,7 @@ class Options:
     min_confidence: float | None = None
     expand: int = 0
     match_views: Annotated[int, _Count] = 0
-    match_weight: float = Refinement.match_weight
+    match_weight: float = RerankOptions.rerank_weight
     up: UpAxis | None = None
     background: Literal["auto", "keep"] = "auto"
     encoder: str | None = None
@@ -107,30 +107,27 @@ def run(options: Options) -> int:
     """Search and print the hits."""
     query = _query(options)
     query.all_terms()  # an empty question needs no collection to be refused
-    if options.k < 1:
-        raise QueryError(f"-k is a number of hits from 1, not {options.k}")
-    check_threshold(options.min_confidence)
-    refine = Refinement(expand=options.expand, match_views=options.match_views, match_weight=options.match_weight)
+    rerank = RerankOptions(expand=options.expand, rerank_views=options.match_views, rerank_weight=options.match_weight)
+    search_options = SearchOptions(options.k, options.where, rerank, options.min_confidence)
     with Collection.open(options.collection, OpenOptions(options.device, backend=options.backend)) as collection:
         if options.encoder:
-            collection.relocate_encoder(options.encoder)
-        sources = resolve(collection, query)
+            collection.session.relocate_encoder(options.encoder)
+        answer = search(collection.session, query, search_options)
         if options.mesh or options.minus_mesh:
-            for notice in collection.notices():
+            for notice in collection.session.notices():
                 say(f"note: {notice}")
-        if options.min_confidence is None and (notice := outdated_notice(collection)):
+        if options.min_confidence is None and (notice := outdated_notice(collection.session)):
             say(f"note: hits carry no confidence: {notice}")
-        answer = answer_sources(collection, sources, options.k, options.where, refine, options.min_confidence)
         if options.html is not None:
             _write_page(collection, options, answer)
     hits = answer.hits
     if options.json:
         for hit in hits:
             print_json(hit.to_json())
-        if answer.nothing:
-            say(answer.nothing)
-    elif answer.nothing:
-        print(answer.nothing)
+        if answer.no_match:
+            say(answer.no_match)
+    elif answer.no_match:
+        print(answer.no_match)
     elif not hits:
         print("no hits" + (f" where {options.where}" if options.where else ": the collection is empty"))
     else:
@@ -156,17 +153,16 @@ def _query(options: Options) -> Query:
 
 
 def _row(hit: Hit) -> list[str]:
-    view = f"{place_of(hit.best_view)} {hit.best_view['style']}"
+    view = f"{view_label(hit.best_view)} {hit.best_view['style']}"
     labels = ", ".join(f"{name}={value}" for name, value in hit.metadata.items())
     sure = [] if hit.confidence is None else [f"{hit.confidence:.0%}"]
     return [str(hit.rank), f"{hit.score:.4f}", *sure, hit.id, view, labels[:80]]
 
 
-def _write_page(collection: Collection, options: Options, answer: Answer) -> None:
-    from mvretrieval.search.page import Row, row_of, write_page
+def _write_page(collection: Collection, options: Options, answer: SearchResult) -> None:
+    from mvretrieval.search.page import result_row, write_page
 
     assert options.html is not None
-    said = f"{answer.nothing[0].upper()}{answer.nothing[1:]}." if answer.nothing else Row.nothing
-    rows = [row_of(collection, answer.sources, answer.hits, said)]
+    rows = [result_row(collection.session, answer)]
     write_page(options.html, f"Search in {options.collection.name}", rows)
     say(f"page: {options.html}")

@@ -157,7 +157,9 @@ def test_removed_ones_stay_in_their_neighbours_until_the_next_run(collection: Co
     _assert_searches(collection, {row_id: vector for row_id, vector in before.items() if row_id not in gone})
     collection.augmenter.refresh()
     _assert_smoothed(collection, 3)
-    assert sorted(row[0] for row in collection.store.db.all("SELECT row_id FROM augmented")) == _originals(collection)[0]
+    assert (
+        sorted(row[0] for row in collection.store.db.all("SELECT row_id FROM augmented")) == _originals(collection)[0]
+    )
 
 
 steps = st.lists(

@@ -127,7 +127,7 @@ def test_where_the_lists_around_a_question_hold_too_few_all_are_scored() -> None
     vectors = np.concatenate([np.tile(_vectors(1, seed=7), (n - 400, 1)), -_vectors(400, seed=8)])
     index = VectorIndex.build("approximate", DIM, 0, 1, [(np.arange(n), vectors)], n)
     for query in (-_vectors(1, seed=7), _vectors(1, seed=7)):
-        ((scores, row_ids),) = index.search(query, 550)
+        ((scores, row_ids),) = index.search(query, k=550)
         assert len(row_ids) == 550
         np.testing.assert_allclose(scores, np.sort(vectors @ query[0])[::-1][:550], atol=1e-5)
 

@@ -320,7 +320,7 @@ def test_describers_group_the_views_of_an_object(clip_id: str, views: ViewDatase
     config = TuneConfig(**FEW, cross_view=1)
     base = encoder.fingerprint
     write_tuned(tmp_path / "t", config, encoder, base, views, tune(encoder, views, config), {})
-    describer = Describer(DescriberConfig(f"tuned:{tmp_path / 't'}", views.rig, size=64), device="cpu")
+    describer = Describer.from_config(DescriberConfig(f"tuned:{tmp_path / 't'}", views.rig, size=64), device="cpu")
     images = np.concatenate([views.images(row) for row in (0, 5)])  # (S * B, V, ...), as in indexing
     found = describer.encode(images)
     encoder = describer.encoder
@@ -371,7 +371,7 @@ def test_a_tuned_encoder_reopens_with_the_same_vectors(tuned_folder: Path, clip_
             assert str(place) not in path.read_text()
     # The jointly trained adapter fits its views.
     adapter = Adapter.load(tuned_folder / "adapter")
-    views = Describer(DescriberConfig(encoder.id, views.rig, size=64), device="cpu")
+    views = Describer.from_config(DescriberConfig(encoder.id, views.rig, size=64), device="cpu")
     assert adapter.config.check_fits(views.view_fingerprint) == [] and adapter.whitening is None
     with pytest.raises(EncoderError, match="missing"):
         open_encoder("tuned:missing")

@@ -29,7 +29,7 @@ def text_vectors(describer: Describer, classes: Sequence[str], whitening: Whiten
     names = [plain_name(name) for name in classes]
     raw = np.stack([describer.encoder.encode_text([t.format(name) for t in TEMPLATES]).mean(axis=0) for name in names])
     raw = raw / np.linalg.norm(raw, axis=1, keepdims=True)
-    return describer.with_fitted(whitening).text_vectors(raw.astype(np.float32))
+    return describer.with_whitening(whitening).text_vectors(raw.astype(np.float32))
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,7 @@ def meshes_of_folder(folder: Path, by: str, labels: Path | None) -> list[Labeled
         if label is not None and item.problem is None:
             up = read.up.get(str(item.path))
             name = str(item.path.relative_to(item.root))
-            found.append(LabeledMesh(name, str(label), item.path, item.root, up))  # type: ignore[arg-type]
+            found.append(LabeledMesh(name, str(label), item.path, item.root, up))
     if not found:
         raise TrainingError(
             f"{labels} has no row with a '{by}' for a mesh of {folder}: paths in its column 'file' are relative to the CSV",

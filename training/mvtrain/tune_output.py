@@ -74,7 +74,7 @@ def write_tuned(
 def _adapter_config(
     config: TuneConfig, encoder: NetworkEncoder, views: ViewDataset, shared: dict[str, Any]
 ) -> AdapterConfig:
-    describer = Describer(DescriberConfig(encoder.id, views.rig, views.styles, views.size))
+    describer = Describer.from_config(DescriberConfig(encoder.id, views.rig, views.styles, views.size))
     describer.__dict__["encoder"] = encoder  # not in the folder yet
     return AdapterConfig(
         views=describer.view_fingerprint,

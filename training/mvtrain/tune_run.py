@@ -165,6 +165,6 @@ def _render(options: Options, described: DescriberConfig) -> ViewDataset:
 
 
 def _texts(encoder: NetworkEncoder, described: DescriberConfig, classes: list[str]) -> NDArray[np.float32]:
-    describer = Describer(replace(described, styles=described.styles[:1]))
+    describer = Describer.from_config(replace(described, styles=described.styles[:1]))
     describer.__dict__["encoder"] = encoder
     return text_vectors(describer, classes, None)
