@@ -20,7 +20,7 @@ from benchmarks.commands import MVR, fresh
 from benchmarks.psb import folder, psb
 from mvretrieval.api import Collection
 from mvretrieval.confidence.calibration import calibration_of
-from mvretrieval.confidence.calibration_queries import HITS, Labelled, asked_with_pictures
+from mvretrieval.confidence.calibration_queries import HITS, CalibrationObjects, image_queries
 from mvretrieval.confidence.curve import Curve, cohort_size, expected_calibration_error
 from mvretrieval.store.batches import original_vectors
 from mvtrain.config import TrainConfig
@@ -84,7 +84,7 @@ def _calibrated(name: str, *reindex: str) -> tuple[_Vectors, Curve, Curve]:
     vectors = _vectors(path)
     _mvr("remove", path, "--where", "split = 'test'")
     _mvr("calibrate", path, "--by", "label")
-    return vectors, _curve(path), _curve(path, "pictures")
+    return vectors, _curve(path), _curve(path, "images")
 
 
 def _adapted() -> dict[str, tuple[_Vectors, Curve]]:
@@ -133,12 +133,12 @@ def _curve(path: Path, modality: str = "objects") -> Curve:
 
 def _plain(vectors: _Vectors, labels: NDArray[np.str_]) -> Curve:
     """The map from cosines only: the better of logistic and isotonic by the same rule."""
-    from mvretrieval.confidence.fit import Asked, fit_curve
+    from mvretrieval.confidence.fit import CalibrationPairs, fit_curve
 
     cosines, same, _ = _hits(vectors, labels, np.ones(len(labels), bool), HITS)
     groups = np.repeat(np.unique(labels, return_inverse=True)[1], HITS)
     flat = cosines.ravel().astype(np.float64)
-    return fit_curve(Asked(flat, np.zeros(len(flat)), same.ravel(), groups.astype(np.int64), len(labels)))
+    return fit_curve(CalibrationPairs(flat, np.zeros(len(flat)), same.ravel(), groups.astype(np.int64), len(labels)))
 
 
 def _hits(
@@ -181,8 +181,9 @@ def _error_of_images(curve: Curve, unseen: NDArray[np.bool_]) -> float:
         collection.remove(*[name for name, kept in zip(psb().features.ids, unseen.tolist(), strict=True) if not kept])
         row_ids = collection.store.select(None)
         codes = np.unique(collection.store.column_values("label", row_ids.tolist()), return_inverse=True)[1]
-        asked = asked_with_pictures(collection.session, Labelled(row_ids, codes, True), np.random.default_rng(0))
-    return expected_calibration_error(curve(asked.cosines, asked.heights), asked.same)
+        objects = CalibrationObjects(row_ids, codes, True)
+        pairs = image_queries(collection.session, objects, np.random.default_rng(0))
+    return expected_calibration_error(curve(pairs.cosines, pairs.cohort_means), pairs.same)
 
 
 def _first(

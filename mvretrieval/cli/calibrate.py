@@ -98,5 +98,5 @@ def _print(folder: Path, calibration: Calibration) -> None:
 
 def _row(name: str, curve: Curve) -> list[str]:
     error = "too few" if curve.error is None else f"{curve.error:.3f}"
-    how = curve.method + (f", height x {curve.share:.2f}" if curve.share else "")
-    return [name, how, str(curve.questions), str(curve.pairs), f"{curve.same:.0%}", error]
+    how = curve.method + (f", height x {curve.cohort_weight:.2f}" if curve.cohort_weight else "")
+    return [name, how, str(curve.queries), str(curve.pairs), f"{curve.same:.0%}", error]

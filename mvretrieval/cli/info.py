@@ -109,8 +109,8 @@ def _confidence(collection: Collection) -> str:
     if calibration is None:
         return "none"
     if is_outdated(collection.store, calibration):
-        return f"outdated ({calibration.in_words}): described anew since, so that hits carry none; run 'mvr calibrate' again"
-    return calibration.in_words
+        return f"outdated ({calibration.summary}): described anew since, so that hits carry none; run 'mvr calibrate' again"
+    return calibration.summary
 
 
 def _notes(collection: Collection) -> list[tuple[str, str]]:

@@ -1,1 +1,1 @@
-"""How sure a hit is: from its cosine to the probability that it is of the question's kind."""
+"""Confidence: from a hit's cosine to the probability that it belongs to the query's class."""

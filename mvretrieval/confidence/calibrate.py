@@ -1,171 +1,193 @@
-"""Calibrating a collection: it asks itself, and what its questions find says how sure a cosine makes."""
+"""Calibrate a collection: query it with its own objects, and fit a confidence curve per query modality."""
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mvretrieval.confidence.calibration import Calibration, put_calibration
+from mvretrieval.confidence.calibration import Calibration, QueryModality, put_calibration
 from mvretrieval.confidence.calibration_queries import (
-    MOST_WORDS,
-    Labelled,
-    asked_with_halves,
-    asked_with_objects,
-    asked_with_pictures,
-    asked_with_words,
+    MAX_TEXT_QUERIES,
+    CalibrationObjects,
+    image_queries,
+    object_queries,
+    split_view_queries,
+    text_queries,
 )
 from mvretrieval.confidence.curve import Curve
-from mvretrieval.confidence.fit import Asked, check_extra, fit_curve
+from mvretrieval.confidence.fit import CalibrationPairs, check_extra, fit_curve
 from mvretrieval.describe import IMAGE_STYLES
 from mvretrieval.errors import CalibrationError, EncoderError
+from mvretrieval.session.session import Session
 from mvretrieval.store.augmented import augmentation_of
 from mvretrieval.weighting.text_embeddings import class_name
 
-if TYPE_CHECKING:
-    from mvretrieval.session.session import Session
+MIN_OBJECTS = 8
+MIN_NAMES = 10
 
-FEWEST_OBJECTS = 8
-FEWEST_NAMES = 10
+_Pairs = dict[QueryModality, CalibrationPairs]
+_LeftOut = dict[QueryModality, str]
 
 
 def calibrate(session: Session, by: str | None = None, where: str | None = None, seed: int = 0) -> Calibration:
-    """Fit a curve for each kind of question that the collection can be asked with, and remember them in it.
+    """Fit a curve for each query modality, and store them in the collection.
 
     Args:
-        session: open; the right to write is taken.
-        by: label that says what is of the same kind. Without one, what is learnt is how likely a hit is *the same object* as the
-            question, from some of an object's views against the others: a stricter thing.
-        where: objects that ask and are found; all by default. One without the label does neither.
-        seed: of the draw of questions, views and folds.
+        session: of the collection; becomes its writer.
+        by: label that defines the classes. Without it, each object is its own class: the curve gives the probability that a
+            hit is the same object, estimated from some of an object's views against the others. This is a stricter criterion.
+        where: filter of the objects that are queries and targets; all by default. With `by`, objects without the label are
+            neither.
+        seed: of the drawn queries, views and folds.
 
     Returns:
-        What was remembered.
+        The stored calibration.
 
     Raises:
-        CalibrationError: too few objects, labels or classes, or scikit-learn is missing.
-        FilterError: there is no such label, or the filter cannot be understood.
+        CalibrationError: too few objects (`too_few_objects`), a single class (`one_class`), classes of one object each
+            (`all_distinct`), too few pairs (see `fit_curve`), no labels with database-side augmentation (`needs_labels`), a
+            negative seed (`bad_seed`), or no scikit-learn (`needs_extra`).
+        FilterError: the label does not exist, or the filter cannot be parsed.
     """
     check_extra()
     if seed < 0:
-        raise CalibrationError(f"the seed is a whole number from 0, not {seed}")
+        raise CalibrationError(f"the seed must be a whole number from 0, not {seed}", code="bad_seed")
     session.lock_for_writing()
     with session.reading():
-        asked, left_out = _unlabelled(session, where, seed) if by is None else _labelled(session, by, where, seed)
-        curves: dict[str, Curve] = {}
-        for name, pairs in asked.items():
-            try:
-                curves[name] = fit_curve(pairs, seed)
-            except CalibrationError as error:
-                if name == "objects":
-                    raise
-                left_out[name] = str(error)
-        generation = session.store.generation
-        calibration = Calibration(by, where, generation, curves, left_out)
+        pairs, left_out = _without_labels(session, where, seed) if by is None else _by_label(session, by, where, seed)
+        curves = _fit(pairs, left_out, seed)
+        calibration = Calibration(by, where, session.store.generation, curves, left_out)
     with session.store.transaction():
         put_calibration(session.store, calibration)
     return calibration
 
 
-def _unlabelled(session: Session, where: str | None, seed: int) -> tuple[dict[str, Asked], dict[str, str]]:
-    """Pairs for each kind of question, and why there are none for others: objects known again by their other views."""
+def _fit(pairs: Mapping[QueryModality, CalibrationPairs], left_out: _LeftOut, seed: int) -> dict[str, Curve]:
+    """One curve per modality; reasons for missing ones go to `left_out`. The curve for objects is required."""
+    curves: dict[str, Curve] = {}
+    for modality, own in pairs.items():
+        try:
+            curves[modality] = fit_curve(own, seed)
+        except CalibrationError as error:
+            if modality == "objects":
+                raise
+            left_out[modality] = str(error)
+    return curves
+
+
+def _without_labels(session: Session, where: str | None, seed: int) -> tuple[_Pairs, _LeftOut]:
+    """Pairs where each object is its own class."""
     if augmentation_of(session.store) is not None:
         raise CalibrationError(
-            f"{session.folder} is smoothed, and half of an object's views is not: calibrate by a label (--by), or end "
-            f"smoothing with 'mvr reindex {session.folder} --smooth 0'"
+            f"{session.folder} uses database-side augmentation, which does not apply to half of an object's views: calibrate "
+            f"by a label (--by), or switch augmentation off with 'mvr reindex {session.folder} --dba 0'",
+            code="needs_labels",
         )
     row_ids = session.store.select(where)
-    _check_enough(session, len(row_ids), where)
-    left_out = {"words": "words are compared with labels: give --by"}
-    asked = {"objects": asked_with_halves(session, row_ids, np.random.default_rng(seed), pictures=False)}
-    if reason := _no_pictures(session):
-        left_out["pictures"] = reason
+    _check_count(session, len(row_ids), where)
+    left_out: _LeftOut = {"text": "text queries need class names: give --by"}
+    pairs: _Pairs = {"objects": split_view_queries(session, row_ids, np.random.default_rng(seed), as_images=False)}
+    if reason := _no_images(session):
+        left_out["images"] = reason
     else:
-        asked["pictures"] = asked_with_halves(session, row_ids, np.random.default_rng(seed), pictures=True)
-    return asked, left_out
+        pairs["images"] = split_view_queries(session, row_ids, np.random.default_rng(seed), as_images=True)
+    return pairs, left_out
 
 
-def _labelled(session: Session, by: str, where: str | None, seed: int) -> tuple[dict[str, Asked], dict[str, str]]:
-    """The same by a label."""
-    labelled, names = _objects(session, by, where)
-    left_out: dict[str, str] = {}
-    asked = {"objects": asked_with_objects(session, labelled, np.random.default_rng(seed))}
-    if reason := _no_pictures(session):
-        left_out["pictures"] = reason
+def _by_label(session: Session, by: str, where: str | None, seed: int) -> tuple[_Pairs, _LeftOut]:
+    """Pairs where a label defines the classes."""
+    objects, labels = _labelled_objects(session, by, where)
+    left_out: _LeftOut = {}
+    pairs: _Pairs = {"objects": object_queries(session, objects, np.random.default_rng(seed))}
+    if reason := _no_images(session):
+        left_out["images"] = reason
     else:
-        asked["pictures"] = asked_with_pictures(session, labelled, np.random.default_rng(seed))
-    known, reason = _names_as_vectors(session, names, seed)
-    if known is None:
-        left_out["words"] = reason
+        pairs["images"] = image_queries(session, objects, np.random.default_rng(seed))
+    names, reason = _class_name_vectors(session, labels, seed)
+    if names is None:
+        left_out["text"] = reason
     else:
-        asked["words"] = asked_with_words(session, labelled, *known)
-    return asked, left_out
+        pairs["text"] = text_queries(session, objects, *names)
+    return pairs, left_out
 
 
-def _objects(session: Session, by: str, where: str | None) -> tuple[Labelled, list[Any]]:
-    """Objects that have the label, and the names of its classes."""
+def _labelled_objects(session: Session, by: str, where: str | None) -> tuple[CalibrationObjects, list[Any]]:
+    """Objects with the label, and the label of each class."""
     store = session.store
     store.check_column(by)
     row_ids = store.select(where)
     values = store.column_values(by, row_ids.tolist())
     kept = [i for i, value in enumerate(values) if value is not None]
-    _check_enough(session, len(kept), where, f" with a label '{by}'")
+    _check_count(session, len(kept), where, by)
     counts = Counter(values[i] for i in kept)
     if len(counts) == 1:
         raise CalibrationError(
-            f"all {len(kept)} objects have the same '{by}' ({next(iter(counts))}): nothing tells what is of another kind. Give "
-            "another label or --where, or leave --by out"
+            f"all {len(kept)} objects have the same '{by}' ({next(iter(counts))}): calibration needs several classes. Give "
+            "another label or --where, or leave --by out",
+            code="one_class",
         )
     if max(counts.values()) == 1:
         raise CalibrationError(
-            f"no two of {len(kept)} objects have the same '{by}': nothing tells what is of the same kind. Give another label, or "
-            "leave --by out"
+            f"no two of {len(kept)} objects have the same '{by}': calibration needs classes of several objects. Give another "
+            "label, or leave --by out",
+            code="all_distinct",
         )
-    names = sorted(counts, key=str)
-    code = {name: i for i, name in enumerate(names)}
-    codes = np.array([code[values[i]] for i in kept], np.int64)
-    return Labelled(row_ids[kept], codes, len(kept) == len(session)), names
+    labels = sorted(counts, key=str)
+    class_of = {label: i for i, label in enumerate(labels)}
+    class_ids = np.array([class_of[values[i]] for i in kept], np.int64)
+    return CalibrationObjects(row_ids[kept], class_ids, len(kept) == len(session)), labels
 
 
-def _check_enough(session: Session, count: int, where: str | None, what: str = "") -> None:
-    if count < FEWEST_OBJECTS:
-        there = f"{count} object{'' if count == 1 else 's'}{what}{f' where {where}' if where else ''}"
-        mend = ", give labels with 'mvr index --labels'" if what else ""
+def _check_count(session: Session, count: int, where: str | None, by: str | None = None) -> None:
+    if count < MIN_OBJECTS:
+        objects = f"{count} object{'' if count == 1 else 's'}"
+        labelled = f" with a label '{by}'" if by is not None else ""
+        filtered = f" where {where}" if where else ""
+        fix = "; add labels with 'mvr index --labels'" if by is not None else ""
         raise CalibrationError(
-            f"{session.folder} has {there}, too few to calibrate by: {FEWEST_OBJECTS} are needed{mend}"
+            f"{session.folder} has {objects}{labelled}{filtered}, too few for calibration: {MIN_OBJECTS} are needed{fix}",
+            code="too_few_objects",
         )
 
 
-def _no_pictures(session: Session) -> str:
-    """Why stored views cannot stand for pictures; empty where they can."""
-    if not set(session.describer.config.styles) & set(IMAGE_STYLES):
-        return f"no view looks like a picture (there are {', '.join(session.describer.config.styles)})"
-    return ""
+def _no_images(session: Session) -> str:
+    """Why stored views cannot stand in for query images; empty where they can."""
+    styles = session.describer.config.styles
+    if set(styles) & set(IMAGE_STYLES):
+        return ""
+    return f"images are compared with the styles {' and '.join(IMAGE_STYLES)}; the collection has {', '.join(styles)}"
 
 
-def _names_as_vectors(
-    session: Session, names: list[Any], seed: int
+def _class_name_vectors(
+    session: Session, labels: list[Any], seed: int
 ) -> tuple[tuple[NDArray[np.float32], list[int]] | None, str]:
-    """Classes' names (Q, D) as questions in words, with their codes (Q,); or None, and why."""
+    """Embed class names as text queries.
+
+    Returns:
+        Vectors (Q, D) with their class ids (Q,) and "", or None and the reason.
+    """
     describer = session.describer
-    by_adapter = describer.adapter is not None and describer.adapter.text_embeddings is not None
+    has_names = describer.adapter is not None and describer.adapter.text_embeddings is not None
     try:
-        if not by_adapter and not describer.encoder.has_text:
-            return None, "the encoder reads no words"
+        if not has_names and not describer.encoder.has_text:
+            return None, "the encoder has no text tower"
     except EncoderError as error:
         return None, f"the encoder cannot be opened ({error})"
-    vectors, codes = [], []
-    for code in np.sort(np.random.default_rng(seed).permutation(len(names))[:MOST_WORDS]).tolist():
-        name = class_name(names[code])
+    vectors, class_ids = [], []
+    drawn = np.random.default_rng(seed).permutation(len(labels))[:MAX_TEXT_QUERIES]
+    for class_id in np.sort(drawn).tolist():
+        name = class_name(labels[class_id])
         if not name:
             continue
         try:
             vectors.append(describer.embed_text(name))
-        except EncoderError:  # an adapter does not know every name
+        except EncoderError:  # an adapter may not know the name
             continue
-        codes.append(code)
-    if len(codes) < FEWEST_NAMES:
-        return None, f"{len(codes)} names of classes can be read, {FEWEST_NAMES} are needed"
-    return (np.stack(vectors), codes), ""
+        class_ids.append(class_id)
+    if len(class_ids) < MIN_NAMES:
+        return None, f"{len(class_ids)} class names can be embedded, {MIN_NAMES} are needed"
+    return (np.stack(vectors), class_ids), ""

@@ -1,87 +1,95 @@
-"""A collection's calibration: a curve for each kind of question, kept in its store beside the vectors that it was fitted on."""
+"""A collection's calibration: one curve per query modality, stored beside the vectors that it was fitted on."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from mvretrieval.confidence.curve import Curve
+from mvretrieval.store.store import Store
 
-if TYPE_CHECKING:
-    from mvretrieval.store.store import Store
-
-Asking = Literal["objects", "pictures", "words"]
-# What each source of a question is asked with. A bare vector is taken for an object's.
-ASKING: Mapping[str, Asking] = {
+QueryModality = Literal["objects", "images", "text"]
+# Kind of a query's term -> modality. A vector is treated as an object's.
+QUERY_MODALITY: Mapping[str, QueryModality] = {
     "mesh": "objects",
     "id": "objects",
     "vector": "objects",
-    "images": "pictures",
-    "text": "words",
+    "images": "images",
+    "text": "text",
 }
-_KEY = "calibration"
+_META_KEY = "calibration"
+# Name in collections of format version 1 -> name now.
+_OLD_MODALITIES = {"pictures": "images", "words": "text"}
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What makes confidence of cosines.
+    """From cosines to confidence.
 
     Attributes:
-        by: label that says what is of the same kind; None where the same object was meant.
+        by: label that defines the classes; None if each object is its own class.
         where: filter of the objects that it was fitted on.
-        epoch: of the collection's vectors; with others cosines mean something else.
-        curves: for each kind of question that the collection could be asked with.
-        left_out: for every other kind, why.
+        generation: of the collection's vectors; it is outdated for others.
+        curves: by query modality.
+        left_out: for each other modality, the reason.
     """
 
     by: str | None
     where: str | None
-    epoch: int
+    generation: int
     curves: Mapping[str, Curve]
     left_out: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def in_words(self) -> str:
-        """For people."""
-        kind = f"same '{self.by}'" if self.by is not None else "same object (no labels)"
+    def summary(self) -> str:
+        """One line for people: classes, filter, modalities and their calibration errors."""
+        classes = f"same '{self.by}'" if self.by is not None else "same object (no labels)"
         parts = [
             f"{name} ±{curve.error:.3f}" if curve.error is not None else name for name, curve in self.curves.items()
         ]
-        return f"{kind}{f' where {self.where}' if self.where else ''}, asked with {', '.join(parts)}"
+        return f"{classes}{f' where {self.where}' if self.where else ''}, for queries by {', '.join(parts)}"
 
     def to_json(self) -> str:
-        """As JSON text."""
-        curves = {name: curve.to_json() for name, curve in self.curves.items()}
+        """Convert to JSON text."""
         plain = {
             "by": self.by,
             "where": self.where,
-            "epoch": self.epoch,
-            "curves": curves,
+            "generation": self.generation,
+            "curves": {name: curve.to_json() for name, curve in self.curves.items()},
             "left_out": dict(self.left_out),
         }
         return json.dumps(plain, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str) -> Calibration:
-        """Back from `to_json`."""
+        """Inverse of `to_json`; also reads the keys of format version 1."""
         values = json.loads(text)
-        curves = {name: Curve.from_json(curve) for name, curve in values["curves"].items()}
-        return cls(**values | {"curves": curves})
+        return cls(
+            by=values["by"],
+            where=values["where"],
+            generation=values["generation"] if "generation" in values else values["epoch"],
+            curves={_modality(name): Curve.from_json(curve) for name, curve in values["curves"].items()},
+            left_out={_modality(name): reason for name, reason in values["left_out"].items()},
+        )
 
 
 def calibration_of(store: Store) -> Calibration | None:
-    """What the store has; None where nothing was calibrated. It may be outdated."""
-    text = store.get_meta(_KEY)
+    """The stored calibration, possibly outdated; None if there is none."""
+    text = store.get_meta(_META_KEY)
     return None if text is None else Calibration.from_json(text)
 
 
 def is_outdated(store: Store, calibration: Calibration) -> bool:
-    """Whether the collection has been described anew since: other whitening, adapter, encoder, views or smoothing."""
-    return calibration.epoch != store.generation
+    """Whether vectors changed since: other whitening, adapter, encoder, views or database-side augmentation."""
+    return calibration.generation != store.generation
 
 
 def put_calibration(store: Store, calibration: Calibration | None) -> None:
-    """Remember a calibration, or forget it, in a transaction of the caller's."""
-    store.set_meta(_KEY, None if calibration is None else calibration.to_json())
+    """Store a calibration, or remove it, inside the caller's transaction."""
+    store.set_meta(_META_KEY, None if calibration is None else calibration.to_json())
+
+
+def _modality(name: str) -> str:
+    return _OLD_MODALITIES.get(name, name)

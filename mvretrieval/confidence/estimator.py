@@ -1,112 +1,142 @@
-"""How sure the hits of one question are."""
+"""Confidence of a query's hits."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mvretrieval.confidence.calibration import ASKING, calibration_of, is_outdated
+from mvretrieval.confidence.calibration import QueryModality, calibration_of, is_outdated
 from mvretrieval.confidence.curve import Curve, cohort_size
 from mvretrieval.errors import QueryError
+from mvretrieval.session.session import Session
 from mvretrieval.store.augmented import search_vectors
 
-if TYPE_CHECKING:
-    from mvretrieval.search.encode import EncodedTerm
-    from mvretrieval.search.hits import Hit
-    from mvretrieval.session.session import Session
+
+class HasConfidence(Protocol):
+    """A hit, as far as this module needs it."""
+
+    @property
+    def confidence(self) -> float | None:
+        """Probability that it belongs to the query's class; None without a calibration."""
+
+
+_Hit = TypeVar("_Hit", bound=HasConfidence)
 
 
 @dataclass(frozen=True)
 class ConfidenceEstimator:
-    """The curve of a question and what it is compared with.
+    """The curve for a query, and the query.
 
     Attributes:
-        curve: of its kind.
-        source: the question, as it was asked: not expanded, since that is what the curve was fitted on.
-        reach: so many nearest objects make its height.
+        curve: of the query's modality.
+        vector: (D,) of the query before expansion, as in calibration.
+        row_id: of the query object, which is not in its own cohort; None for other queries.
+        cohort_size: number of nearest objects that form the cohort.
     """
 
     curve: Curve
-    source: EncodedTerm
-    reach: int
+    vector: NDArray[np.float32]
+    row_id: int | None
+    cohort_size: int
 
-    def height(self, cosines: NDArray[np.floating]) -> float:
-        """Height of the question, of falling cosines with the nearest objects of the whole session, itself left out."""
-        return float(cosines[: self.reach].mean()) if len(cosines) else 0.0
+    @property
+    def needs_cohort(self) -> bool:
+        """Whether the curve uses the cohort mean."""
+        return self.curve.cohort_weight != 0
 
-    def ask_height(self, session: Session) -> float:
-        """The same where what was searched was something else: a filter's objects, or the expanded question's."""
-        if self.curve.share == 0:
+    def cohort_mean(self, cosines: NDArray[np.floating]) -> float:
+        """The cohort mean from a search over the whole collection.
+
+        Args:
+            cosines: (n,) in falling order, without the query object's own.
+        """
+        return float(cosines[: self.cohort_size].mean()) if len(cosines) else 0.0
+
+    def search_cohort_mean(self, session: Session) -> float:
+        """The cohort mean by a search of its own: for a search with a filter or an expanded query."""
+        if not self.needs_cohort:
             return 0.0
-        cosines, row_ids = session.search_vector(self.source.vector, self.reach + (self.source.row_id is not None))
-        return self.height(cosines[row_ids != self.source.row_id] if self.source.row_id is not None else cosines)
+        cosines, row_ids = session.search_vector(self.vector, self.cohort_size + (self.row_id is not None))
+        return self.cohort_mean(cosines[row_ids != self.row_id] if self.row_id is not None else cosines)
 
-    def confidences(self, session: Session, row_ids: Sequence[int], height: float) -> list[float]:
-        """Of hits, in their order, by their plain cosines with the question."""
+    def confidences(self, session: Session, row_ids: Sequence[int], cohort_mean: float) -> list[float]:
+        """Confidences of objects, in their order, from their cosines with the query."""
         vectors = search_vectors(session.store, row_ids)[1]
-        return [float(value) for value in self.curve(vectors @ self.source.vector, height)]
+        return [float(value) for value in self.curve(vectors @ self.vector, cohort_mean)]
 
 
-def confidence_estimator(session: Session, sources: Sequence[EncodedTerm]) -> tuple[ConfidenceEstimator | None, str]:
-    """The judge of a question's hits; or None, and why with the next step.
+def confidence_estimator(
+    session: Session, modality: QueryModality | None, vector: NDArray[np.float32], row_id: int | None = None
+) -> tuple[ConfidenceEstimator | None, str]:
+    """Get the estimator for a query.
 
-    A mixture's hits carry no confidence: its score is a sum of standardised cosines, and what its parts say is neither
-    independent nor, of a minus term, calibrated by anything.
+    Args:
+        session: of the collection.
+        modality: of the query's only term; None for a query with several terms. Those have no confidence: their score is a sum
+            of z-scored cosines, and the terms are not independent.
+        vector: (D,) of the query.
+        row_id: of the query object, if the query is an object of the collection.
+
+    Returns:
+        The estimator and "", or None and the reason with the next step.
     """
-    folder = session.folder
-    calibration = calibration_of(session.store)
+    folder, calibration = session.folder, calibration_of(session.store)
     if calibration is None:
-        return (
-            None,
-            f"{folder} is not calibrated: run 'mvr calibrate {folder} --by label' (without --by where nothing is labelled)",
+        return None, (
+            f"{folder} is not calibrated: run 'mvr calibrate {folder} --by label' (without --by if objects have no labels)"
         )
     if is_outdated(session.store, calibration):
         return None, outdated_notice(session)
-    if len(sources) > 1:
-        return None, "a mixture's hits carry none: ask with one source alone"
-    asking = ASKING[sources[0].term.kind]
-    curve = calibration.curves.get(asking)
+    if modality is None:
+        return None, "queries with several terms have no confidence: use a single term"
+    curve = calibration.curves.get(modality)
     if curve is None:
-        reason = calibration.left_out.get(asking, "")
+        reason = calibration.left_out.get(modality, "")
         known = ", ".join(calibration.curves) + (f" ({reason})" if reason else "")
-        return None, f"{folder} is not calibrated for questions asked with {asking}, only with {known}"
-    return ConfidenceEstimator(curve, sources[0], cohort_size(len(session.index.get()))), ""
+        return None, f"{folder} is not calibrated for queries by {modality}, only by {known}"
+    return ConfidenceEstimator(curve, vector, row_id, cohort_size(len(session.index.get()))), ""
 
 
 def outdated_notice(session: Session) -> str:
-    """Why a calibration counts no longer, with the next step; empty where it does, or where there is none."""
+    """Why the calibration is outdated, with the next step; empty if it is valid or missing."""
     calibration, folder = calibration_of(session.store), session.folder
     if calibration is None or not is_outdated(session.store, calibration):
         return ""
     by = "" if calibration.by is None else f" --by {calibration.by}"
     return (
-        f"{folder} was described anew after it was calibrated: run 'mvr calibrate {folder}{by}' again, or with --remove"
+        f"the vectors of {folder} changed after calibration: run 'mvr calibrate {folder}{by}' again, or remove the "
+        "calibration with --remove"
     )
 
 
 def check_threshold(min_confidence: float | None) -> None:
-    """Refuse what is no probability.
+    """Check that a threshold is a probability.
 
     Raises:
-        QueryError: with the value.
+        QueryError: it is not (`bad_min_confidence`).
     """
     if min_confidence is not None and not 0 <= min_confidence <= 1:
-        raise QueryError(f"the least confidence is between 0 and 1, not {min_confidence:g}")
+        raise QueryError(
+            f"the minimum confidence must be between 0 and 1, not {min_confidence:g}", code="bad_min_confidence"
+        )
 
 
-def filter_by_confidence(hits: Sequence[Hit], min_confidence: float) -> list[Hit]:
-    """The hits that are at least so sure, in their order."""
+def filter_by_confidence(hits: Iterable[_Hit], min_confidence: float) -> list[_Hit]:
+    """Keep hits with at least this confidence, in their order."""
     return [hit for hit in hits if hit.confidence is not None and hit.confidence >= min_confidence]
 
 
-def no_match_message(hits: Sequence[Hit], where: str | None = None) -> str:
-    """What an empty answer says, of the hits that were not sure enough."""
+def no_match_message(hits: Iterable[HasConfidence], where: str | None = None) -> str:
+    """Message for a search whose hits were all below the minimum confidence.
+
+    Args:
+        hits: before filtering.
+        where: filter of the search.
+    """
     best = max((hit.confidence for hit in hits if hit.confidence is not None), default=None)
-    kept = f" where {where}" if where else ""
-    return f"nothing in the collection{kept} looks like it" + (
-        "" if best is None else f" (the best is {best:.0%} sure)"
-    )
+    objects = f"no object where {where}" if where else "no object in the collection"
+    return f"{objects} matches the query" + ("" if best is None else f" (highest confidence: {best:.0%})")

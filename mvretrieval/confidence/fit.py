@@ -1,13 +1,14 @@
-"""Fitting a curve to what questions found: logistic or isotonic, with the question's height or without, as held-out classes say.
+"""Fit a calibration curve: logistic or isotonic, with or without the cohort mean, selected by cross-validation.
 
-A map that is fitted and judged on the same classes flatters itself, since it has seen how far apart just these lie. So classes
-are held out in turn, the way with the smallest Brier score on them is taken, and its calibration error there is what is told.
+A curve that is fitted and evaluated on the same classes looks too good, since it has seen their distances. So whole classes are
+held out in turn. The candidate with the lowest Brier score on held-out classes is selected, and its calibration error there
+is reported.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 
 import numpy as np
@@ -17,138 +18,156 @@ from mvretrieval.confidence.curve import Curve, expected_calibration_error
 from mvretrieval.errors import CalibrationError
 
 FOLDS = 5
-FEWEST_PAIRS = 20
-_KNOTS = 65  # of a logistic curve: straight lines between so many differ from it by 0.001 at most
-# What a way with more freedom has to gain in Brier score.
-_WORTH = 0.0005
-# Simplest first.
-_WAYS = (("logistic", False), ("isotonic", False), ("logistic", True), ("isotonic", True))
+MIN_PAIRS = 20
+_KNOTS = 65  # of a logistic curve: linear interpolation differs from it by 0.001 at most
+# A candidate with more parameters must improve the Brier score by this.
+_MIN_GAIN = 0.0005
+# (method, with cohort mean), simplest first.
+_CANDIDATES = (("logistic", False), ("isotonic", False), ("logistic", True), ("isotonic", True))
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What questions found: one row for each pair of a question and a hit.
+class CalibrationPairs:
+    """Pairs of a calibration query and one of its hits.
 
     Attributes:
         cosines: (n,).
-        heights: (n,) of the question (see `curve`).
-        same: (n,) whether both are of the same kind.
-        groups: (n,) class of the question; whole ones are held out.
-        questions: how many there were.
+        cohort_means: (n,) of the query (see `curve`).
+        same: (n,) whether query and hit belong to the same class.
+        groups: (n,) class of the query; cross-validation holds out whole classes.
+        queries: number of queries.
     """
 
     cosines: NDArray[np.float64]
-    heights: NDArray[np.float64]
+    cohort_means: NDArray[np.float64]
     same: NDArray[np.bool_]
     groups: NDArray[np.int64]
-    questions: int
+    queries: int
 
-    def take(self, rows: NDArray[np.bool_]) -> Asked:
-        """Some of the pairs."""
-        return Asked(self.cosines[rows], self.heights[rows], self.same[rows], self.groups[rows], self.questions)
+    def take(self, rows: NDArray[np.bool_]) -> CalibrationPairs:
+        """The pairs in a mask (n,)."""
+        return CalibrationPairs(
+            self.cosines[rows], self.cohort_means[rows], self.same[rows], self.groups[rows], self.queries
+        )
+
+    @property
+    def has_both_outcomes(self) -> bool:
+        """Whether some pairs are of the same class and some are not."""
+        return bool(self.same.any() and not self.same.all())
 
 
 def check_extra() -> None:
-    """Refuse to fit without scikit-learn.
+    """Check that scikit-learn is installed.
 
     Raises:
-        CalibrationError: with the next step.
+        CalibrationError: it is not (`needs_extra`).
     """
     if find_spec("sklearn") is None:
         raise CalibrationError(
-            "fitting confidence needs scikit-learn: pip install 'mvretrieval[calibrate]' (searching does not)"
+            "calibration needs scikit-learn: pip install 'mvretrieval[calibrate]' (search does not need it)",
+            code="needs_extra",
         )
 
 
-def fit_curve(asked: Asked, seed: int = 0) -> Curve:
-    """Fit every way, and take the one that does best on classes that it was not fitted on.
+def fit_curve(pairs: CalibrationPairs, seed: int = 0) -> Curve:
+    """Fit every candidate and select the best one on held-out classes.
 
     Args:
-        asked: pairs, of both outcomes.
-        seed: of the draw of the folds.
+        pairs: with both outcomes.
+        seed: of the folds.
 
     Raises:
-        CalibrationError: too few pairs, all of one outcome, or scikit-learn is missing.
+        CalibrationError: too few pairs (`too_few_pairs`), a single outcome (`one_outcome`), or no scikit-learn (`needs_extra`).
     """
     check_extra()
-    n, same = len(asked.same), int(asked.same.sum())
-    if n < FEWEST_PAIRS or same in (0, n):
+    n, same = len(pairs.same), int(pairs.same.sum())
+    if n < MIN_PAIRS:
         raise CalibrationError(
-            f"{n} pairs of a question and a hit, {same} of them of the same kind, are too few to learn from: {FEWEST_PAIRS} with "
-            "some of each are needed"
+            f"{n} pairs of a query and a hit are too few: {MIN_PAIRS} are needed", code="too_few_pairs"
         )
-    folds = list(_folds(asked.groups, seed))
+    if not pairs.has_both_outcomes:
+        raise CalibrationError(
+            f"{same} of {n} pairs of a query and a hit are of the same class: some of both outcomes are needed",
+            code="one_outcome",
+        )
+    folds = list(_folds(pairs.groups, seed))
     best: tuple[float, Curve] | None = None
-    for method, with_height in _WAYS:
-        whole = fit_one(asked, method, with_height)
-        if whole is None:
+    for method, with_cohort in _CANDIDATES:
+        curve = fit_candidate(pairs, method, with_cohort)
+        if curve is None:
             continue
-        brier, error = _held_out(asked, folds, method, with_height, whole)
-        if best is None or brier < best[0] - _WORTH:
-            best = brier, _told(whole, asked, error)
-    assert best is not None  # isotonic without height fits anything
+        brier, error = _cross_validate(pairs, folds, method, with_cohort, curve)
+        if best is None or brier < best[0] - _MIN_GAIN:
+            best = (
+                brier,
+                replace(
+                    curve,
+                    queries=pairs.queries,
+                    pairs=n,
+                    same=float(pairs.same.mean()),
+                    groups=len(np.unique(pairs.groups)),
+                    error=error,
+                ),
+            )
+    assert best is not None  # isotonic without cohort always fits
     return best[1]
 
 
-def fit_one(asked: Asked, method: str, with_height: bool) -> Curve | None:
-    """One way; None where it cannot be had: one outcome alone, or a probability that falls with the cosine."""
+def fit_candidate(pairs: CalibrationPairs, method: str, with_cohort: bool) -> Curve | None:
+    """Fit one candidate; None for a single outcome, or where the logistic slope is not positive."""
     from sklearn.isotonic import IsotonicRegression
     from sklearn.linear_model import LogisticRegression
 
-    if asked.same.all() or not asked.same.any():
+    if not pairs.has_both_outcomes:
         return None
-    share = 0.0
-    if with_height or method == "logistic":
-        columns = np.stack([asked.cosines, asked.heights][: 1 + with_height], axis=1)
+    cohort_weight = 0.0
+    if with_cohort or method == "logistic":
+        columns = np.stack([pairs.cosines, pairs.cohort_means][: 1 + with_cohort], axis=1)
         mean, deviation = columns.mean(axis=0), np.maximum(columns.std(axis=0), 1e-9)
-        # Of so few numbers nothing can be learnt by heart: as good as unpenalised.
-        model = LogisticRegression(C=1000.0).fit((columns - mean) / deviation, asked.same)
+        # Two or three parameters cannot overfit: almost no regularization.
+        model = LogisticRegression(C=1000.0).fit((columns - mean) / deviation, pairs.same)
         slopes = model.coef_[0] / deviation
         if slopes[0] <= 0:
             return None
-        share = float(-slopes[1] / slopes[0]) if with_height else 0.0
+        cohort_weight = float(-slopes[1] / slopes[0]) if with_cohort else 0.0
         offset = float(model.intercept_[0] - (model.coef_[0] * mean / deviation).sum())
-    x = asked.cosines - share * asked.heights
+    x = pairs.cosines - cohort_weight * pairs.cohort_means
     if method == "logistic":
         knots = np.linspace(x.min(), x.max(), _KNOTS)
-        return Curve(
-            method, share, tuple(knots.tolist()), tuple((1 / (1 + np.exp(-slopes[0] * knots - offset))).tolist())
-        )
-    # So many pairs make nobody surer than this.
+        probabilities = 1 / (1 + np.exp(-slopes[0] * knots - offset))
+        return Curve(method, cohort_weight, tuple(knots.tolist()), tuple(probabilities.tolist()))
+    # So many pairs do not justify a probability nearer to 0 or 1.
     least = 1 / (len(x) + 2)
-    steps = IsotonicRegression(y_min=least, y_max=1 - least, out_of_bounds="clip").fit(x, asked.same)
-    return Curve(method, share, tuple(steps.X_thresholds_.tolist()), tuple(steps.y_thresholds_.tolist()))
+    steps = IsotonicRegression(y_min=least, y_max=1 - least, out_of_bounds="clip").fit(x, pairs.same)
+    return Curve(method, cohort_weight, tuple(steps.X_thresholds_.tolist()), tuple(steps.y_thresholds_.tolist()))
 
 
 def _folds(groups: NDArray[np.int64], seed: int) -> Iterator[NDArray[np.bool_]]:
-    """(n,) which pairs are held out, whole groups at a time."""
+    """Masks (n,) of held-out pairs; classes are not divided."""
     names = np.random.default_rng(seed).permutation(np.unique(groups))
     for part in np.array_split(names, min(FOLDS, len(names))):
         yield np.isin(groups, part)
 
 
-def _held_out(
-    asked: Asked, folds: list[NDArray[np.bool_]], method: str, with_height: bool, whole: Curve
+def _cross_validate(
+    pairs: CalibrationPairs, folds: list[NDArray[np.bool_]], method: str, with_cohort: bool, curve: Curve
 ) -> tuple[float, float | None]:
-    """Brier score and calibration error on held-out groups; on what was fitted itself, and None, where none can be held out."""
-    told = np.full(len(asked.same), np.nan)
-    for held in folds:
-        rest = asked.take(~held)
-        if rest.same.all() or not rest.same.any():
+    """Brier score and calibration error on held-out classes.
+
+    If no class can be held out, the Brier score of `curve` on all pairs, and None.
+    """
+    predicted = np.full(len(pairs.same), np.nan)
+    for held_out in folds:
+        rest = pairs.take(~held_out)
+        if not rest.has_both_outcomes:
             continue
-        curve = fit_one(rest, method, with_height)
-        # Where a way cannot be had, what would be told without it: all ways are compared on the same pairs.
-        told[held] = rest.same.mean() if curve is None else curve(asked.cosines[held], asked.heights[held])
-    known = ~np.isnan(told)
+        fold = fit_candidate(rest, method, with_cohort)
+        # Where a candidate cannot be fitted, predict the base rate: all candidates are compared on the same pairs.
+        predicted[held_out] = (
+            rest.same.mean() if fold is None else fold(pairs.cosines[held_out], pairs.cohort_means[held_out])
+        )
+    known = ~np.isnan(predicted)
     if not known.any():
-        return float(((whole(asked.cosines, asked.heights) - asked.same) ** 2).mean()), None
-    brier = float(((told[known] - asked.same[known]) ** 2).mean())
-    return brier, expected_calibration_error(told[known], asked.same[known])
-
-
-def _told(curve: Curve, asked: Asked, error: float | None) -> Curve:
-    """The same with what it was fitted on."""
-    return Curve(
-        curve.method, curve.share, curve.knots, curve.confidences, asked.questions, len(asked.same), float(asked.same.mean()),
-        len(np.unique(asked.groups)), error,
-    )  # fmt: skip
+        return float(((curve(pairs.cosines, pairs.cohort_means) - pairs.same) ** 2).mean()), None
+    brier = float(((predicted[known] - pairs.same[known]) ** 2).mean())
+    return brier, expected_calibration_error(predicted[known], pairs.same[known])

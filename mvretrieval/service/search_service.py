@@ -164,7 +164,7 @@ class SearchService:
             words_hint=None if reads_words else _WORDS_HINT.format(folder=collection.folder.name),
             calibrated=None
             if calibration is None or is_outdated(collection.store, calibration)
-            else calibration.in_words,
+            else calibration.summary,
             n_views=describer.rig.n_views,
             styles=list(describer.config.styles),
             dim=collection.dim,
