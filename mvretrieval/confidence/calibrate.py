@@ -60,7 +60,7 @@ def calibrate(session: Session, by: str | None = None, where: str | None = None,
     with session.reading():
         pairs, left_out = _without_labels(session, where, seed) if by is None else _by_label(session, by, where, seed)
         curves = _fit(pairs, left_out, seed)
-        calibration = Calibration(by, where, session.store.generation, curves, left_out)
+        calibration = Calibration(by, where, session.store.generation, curves, {**left_out})
     with session.store.transaction():
         put_calibration(session.store, calibration)
     return calibration
