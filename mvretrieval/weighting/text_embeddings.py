@@ -103,7 +103,7 @@ class TextEmbeddings:
         return next((form for form in (plain, plain.removesuffix("s")) if form in self._rows), None)
 
     def nearest_name(self, label: str) -> str | None:
-        """The known name for a class label, or None: the label itself, its last words, or those of a parent class.
+        """The known name for a class label, or None: the label itself, its ending, or that of a parent class.
 
         `furniture/seat/dining_chair` matches `chair` if `dining chair` is unknown, `vehicle/car/sedan` matches `car`, and
         `flower_with_stem` matches `flower`.

@@ -38,6 +38,16 @@ CLIP = "ViT-tiny-of-fixtures"
 ARGUMENTS: dict[str, str] = {}
 # Old JSON key -> current one.
 KEYS: dict[str, str] = {"statistics": "whitening", "smoothed": "augmented"}  # mvr index
+# The same for the output of one command.
+COMMAND_KEYS: dict[str, dict[str, str]] = {
+    "calibrate": {
+        "epoch": "generation",
+        "share": "cohort_weight",
+        "questions": "queries",
+        "pictures": "images",
+        "words": "text",
+    }
+}
 # Current keys that the old code did not print.
 NEW_KEYS: set[str] = {"schema"}
 # Old keys whose strings are identifiers and must be equal. In other strings (messages) only the numbers must be equal.
@@ -213,24 +223,25 @@ def test_json_output(folder: Path, tmp_path: Path, command: dict[str, Any]) -> N
     assert len(found.splitlines()) == len(wanted.splitlines())
     # `size` is a label in hits, and the size on disk in the output of `info`.
     skipped = NOT_COMPARED | ({"size"} if command["arguments"][0] == "info" else set())
+    keys = KEYS | COMMAND_KEYS.get(command["arguments"][0], {})
     for line, old in zip(found.splitlines(), wanted.splitlines(), strict=True):
-        _compare(json.loads(line), json.loads(old), skipped)
+        _compare(json.loads(line), json.loads(old), skipped, keys)
 
 
-def _compare(found: Any, wanted: Any, skipped: set[str], key: str = "", where: str = "") -> None:
+def _compare(found: Any, wanted: Any, skipped: set[str], keys: dict[str, str], key: str = "", where: str = "") -> None:
     """Check that structure, numbers and ids are equal, with keys mapped by the tables above."""
     if isinstance(wanted, dict):
         assert isinstance(found, dict), where
-        names = {old: KEYS.get(old, old) for old in wanted}
+        names = {old: keys.get(old, old) for old in wanted}
         assert set(found) - NEW_KEYS == set(names.values()), where
         for old, name in names.items():
             if old not in skipped:
                 exact = key in ("metadata", "facts")  # labels and file facts are not renamed
-                _compare(found[name], wanted[old], skipped, key if exact else old, f"{where}.{old}")
+                _compare(found[name], wanted[old], skipped, keys, key if exact else old, f"{where}.{old}")
     elif isinstance(wanted, list):
         assert isinstance(found, list) and len(found) == len(wanted), where
         for i, (value, old_value) in enumerate(zip(found, wanted, strict=True)):
-            _compare(value, old_value, skipped, key, f"{where}[{i}]")
+            _compare(value, old_value, skipped, keys, key, f"{where}[{i}]")
     elif isinstance(wanted, str):
         assert isinstance(found, str), where
         if key in EXACT:
