@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from mvretrieval.confidence.calibration import QUERY_MODALITY
 from mvretrieval.confidence.estimator import (
     ConfidenceEstimator,
     confidence_estimator,
@@ -78,7 +79,7 @@ def search_encoded(session: Session, terms: Sequence[EncodedTerm], options: Sear
     if options.rerank.rerank_views:
         check_rerankable(terms)
     with session.reading():
-        estimator, reason = confidence_estimator(session, terms)
+        estimator, reason = _estimator(session, terms)
         if options.min_confidence is not None and estimator is None:
             raise QueryError(f"hits have no confidence: {reason}", code="no_confidence")
         state = SearchState(options, terms, terms, estimator)
@@ -89,6 +90,11 @@ def search_encoded(session: Session, terms: Sequence[EncodedTerm], options: Sear
         return SearchResult(terms, hits)
     kept = filter_by_confidence(hits, options.min_confidence)
     return SearchResult(terms, kept, no_match_message(hits, options.where) if hits and not kept else "")
+
+
+def _estimator(session: Session, terms: Sequence[EncodedTerm]) -> tuple[ConfidenceEstimator | None, str]:
+    modality = QUERY_MODALITY[terms[0].term.kind] if len(terms) == 1 else None
+    return confidence_estimator(session, modality, terms[0].vector, terms[0].row_id)
 
 
 def _expand(session: Session, state: SearchState) -> SearchState:
@@ -102,15 +108,15 @@ def _retrieve(session: Session, state: SearchState) -> SearchState:
     n = max(options.k, options.rerank.rerank_views)
     # The cohort mean is read off this search if it covers all objects and the query was not expanded.
     cohort = 0
-    if estimator is not None and estimator.curve.share and options.where is None and options.rerank.expand == 0:
-        cohort = estimator.reach
+    if estimator is not None and estimator.needs_cohort and options.where is None and options.rerank.expand == 0:
+        cohort = estimator.cohort_size
     weights, offset = term_weights(session, state.terms)
     vector = combined_vector(state.terms, weights)
     scores, row_ids = session.search_vector(vector, max(n, cohort) + len(own), options.where)
     others = np.flatnonzero(~np.isin(row_ids, own)) if own else np.arange(len(row_ids))
     cohort_mean = 0.0
     if estimator is not None:
-        cohort_mean = estimator.height(scores[others]) if cohort else estimator.ask_height(session)
+        cohort_mean = estimator.cohort_mean(scores[others]) if cohort else estimator.search_cohort_mean(session)
     others = others[:n]
     ranking = Ranking(scores[others].astype(np.float64) + offset, row_ids[others])
     return replace(state, weights=weights, ranking=ranking, cohort_mean=cohort_mean)
