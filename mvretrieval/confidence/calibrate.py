@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mvretrieval.confidence.calibration import Calibration, QueryModality, put_calibration
+from mvretrieval.confidence.calibration import Calibration, put_calibration
 from mvretrieval.confidence.calibration_queries import (
     MAX_TEXT_QUERIES,
     CalibrationObjects,
@@ -29,8 +28,9 @@ from mvretrieval.weighting.text_embeddings import class_name
 MIN_OBJECTS = 8
 MIN_NAMES = 10
 
-_Pairs = dict[QueryModality, CalibrationPairs]
-_LeftOut = dict[QueryModality, str]
+# By query modality.
+_Pairs = dict[str, CalibrationPairs]
+_LeftOut = dict[str, str]
 
 
 def calibrate(session: Session, by: str | None = None, where: str | None = None, seed: int = 0) -> Calibration:
@@ -60,13 +60,13 @@ def calibrate(session: Session, by: str | None = None, where: str | None = None,
     with session.reading():
         pairs, left_out = _without_labels(session, where, seed) if by is None else _by_label(session, by, where, seed)
         curves = _fit(pairs, left_out, seed)
-        calibration = Calibration(by, where, session.store.generation, curves, {**left_out})
+        calibration = Calibration(by, where, session.store.generation, curves, left_out)
     with session.store.transaction():
         put_calibration(session.store, calibration)
     return calibration
 
 
-def _fit(pairs: Mapping[QueryModality, CalibrationPairs], left_out: _LeftOut, seed: int) -> dict[str, Curve]:
+def _fit(pairs: _Pairs, left_out: _LeftOut, seed: int) -> dict[str, Curve]:
     """One curve per modality; reasons for missing ones go to `left_out`. The curve for objects is required."""
     curves: dict[str, Curve] = {}
     for modality, own in pairs.items():

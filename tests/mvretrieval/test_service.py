@@ -565,7 +565,7 @@ def test_hits_say_how_sure_they_are_where_the_collection_can_tell(
             assert len(client.search(query, min_confidence=told[1])) >= 2
             assert client.search(query, min_confidence=1.0) == []
         asked = {"terms": [{"id": "shape-004.ply"}], "min_confidence": 1.0}
-        assert re.match(r"nothing in the collection looks like it \(the best is \d+% sure\)",
+        assert re.match(r"no object in the collection matches the query \(highest confidence: \d+%\)",
                         httpx.post(f"{url}/api/search", json=asked).json()["nothing"])  # fmt: skip
 
 
