@@ -593,7 +593,9 @@ def test_answers_say_how_sure_they_are_and_may_be_none(visit: Any, things: Colle
             page.get_by_label("Least sure").fill("100")
             page.get_by_label("Least sure").press("Enter")
             expect(page.locator("#grid .card")).to_have_count(0)
-            expect(page.locator("#status")).to_contain_text("No object in the collection matches the query (highest confidence:")
+            expect(page.locator("#status")).to_contain_text(
+                "No object in the collection matches the query (highest confidence:"
+            )
             page.reload()
             expect(page.locator("#status")).to_contain_text("No object in the collection matches the query")
 
