@@ -149,17 +149,18 @@ class Collection:
 
         Args:
             path: of the mesh.
-            id: of a new object; its file name by default.
+            id: of a new object; by default the name of the file, with ~2 if it is taken.
             metadata: labels.
             up: up axis of the file; the format's convention by default.
-            replace: if another file's object has this `id`, it gets this file, and keeps its id and its other labels.
+            replace: if another file's object has this `id`, it gets this file, and keeps its id and its other labels. Otherwise the
+                object is added.
 
         Returns:
             The object's id.
 
         Raises:
             MeshError: the file cannot be rendered.
-            CollectionError: another process is writing.
+            CollectionError: another process is writing, or `id` belongs to another object and `replace` is not set.
         """
         return add_file(self.session, path, id, metadata, up, replace)
 

@@ -278,7 +278,7 @@ class Describer:
         return np.stack([self._in_picture_styles(vector) for vector in vectors])
 
     @property
-    def reads_words(self) -> bool:
+    def has_text(self) -> bool:
         """Whether `embed_text` works."""
         return self.encoder.has_text or (self.adapter is not None and self.adapter.text_embeddings is not None)
 

@@ -1,4 +1,4 @@
-"""Serve a collection: a web page to search with, and a REST API."""
+"""`mvr serve`: a web page and a REST API for one collection."""
 
 from __future__ import annotations
 
@@ -27,22 +27,23 @@ class Options:
 
     Attributes:
         collection: folder of the collection.
-        host: address to listen at; 0.0.0.0 for every network that this machine is on.
-        port: port to listen at; 0 for a free one.
-        token: what those who add, change and remove objects have to show; without one nobody may. Better given as the
-            environment variable MVR_TOKEN, which other users of the machine cannot see.
-        auth: those who search have to show the token too.
-        folder: folder that may be indexed on request, as NAME=PATH; several times for several.
-        allow_host: name that requests may call the service by, where it listens on this machine alone; several times for several.
-            Needed behind a proxy that passes its own name on.
-        show_paths: tell where the objects' files lie on this machine.
-        max_upload_mb: most megabytes of one request.
-        max_faces: most faces of an uploaded mesh.
-        max_pixels: most pixels of an uploaded picture.
-        max_seconds: that loading and rendering an uploaded mesh may take.
-        max_waiting: requests with files that may wait; more are told to come again.
-        encoder: where the collection's encoder is now, if its checkpoint moved.
-        backend: renderer for mesh files.
+        host: address to listen on; 0.0.0.0 for all networks of this machine.
+        port: port to listen on; 0 for a free one.
+        token: required for changes; without one the service is read-only. Better set as the environment variable MVR_TOKEN, which
+            other users of the machine cannot see.
+        auth: require the token for searching too.
+        folder: folder that can be indexed over HTTP, as NAME=PATH; repeat for several.
+        allow_host: further host name of the service, if it listens on this machine only; repeat for several. Needed behind a proxy
+            that passes its own host name on.
+        show_paths: include file paths of this machine in responses.
+        max_upload_mb: largest request with files, in MB.
+        max_faces: largest number of faces of an uploaded mesh.
+        max_pixels: largest number of pixels of the images of one query.
+        max_seconds: time limit for loading and rendering an uploaded mesh, in seconds.
+        max_waiting: requests with files that may wait for their turn; more are refused.
+        queue_timeout_s: time after which a waiting request is refused.
+        encoder: new location of the collection's encoder, if its checkpoint moved.
+        backend: render backend for mesh files.
         device: cpu, cuda, or auto.
         workers: render processes; one per core by default.
     """
@@ -57,9 +58,10 @@ class Options:
     show_paths: bool = False
     max_upload_mb: int = ServiceSettings.max_upload_bytes >> 20
     max_faces: int = UPLOAD_LIMITS.max_faces
-    max_pixels: int = ServiceSettings.max_picture_pixels
+    max_pixels: int = ServiceSettings.max_image_pixels
     max_seconds: float = UPLOAD_LIMITS.seconds
     max_waiting: int = ServiceSettings.max_waiting
+    queue_timeout_s: float = ServiceSettings.queue_timeout_s
     encoder: str | None = None
     backend: BackendName | None = None
     device: str = "auto"
@@ -71,9 +73,11 @@ def run(options: Options) -> int:
     settings = _settings(options)
     try:
         from mvretrieval.service.app import create_app
-        from mvretrieval.service.running import serve
+        from mvretrieval.service.server import serve
     except ModuleNotFoundError as error:
-        raise ServiceError(f"{error.name} is not installed: pip install 'mvretrieval[serve]'") from error
+        raise ServiceError(
+            f"{error.name} is not installed: pip install 'mvretrieval[serve]'", code="needs_extra"
+        ) from error
     machine = OpenOptions(
         options.device,
         backend=options.backend,
@@ -90,21 +94,22 @@ def run(options: Options) -> int:
 
 
 def _announce(options: Options, address: str) -> None:
-    say(f"{options.collection} at {address} (API: {address}/docs); Ctrl-C ends it")
+    say(f"{options.collection} at {address} (API: {address}/docs); stop with Ctrl-C")
     if not _is_loopback(options.host) and not options.auth:
-        say("note: everybody who reaches this machine can search; --auth asks them for the token too")
+        say("note: everyone who can reach this machine can search; --auth requires the token for that too")
 
 
 def _settings(options: Options) -> ServiceSettings:
-    # Taken out: the workers that load what strangers send need not know it.
-    given = os.environ.pop(TOKEN_VARIABLE, None)
-    token = options.token or given or None
+    # Removed from the environment: worker processes, which load uploaded meshes, need not know it.
+    variable = os.environ.pop(TOKEN_VARIABLE, None)
+    token = options.token or variable or None
     if options.auth and token is None:
-        raise ServiceError(f"--auth needs a token to ask for: set {TOKEN_VARIABLE}, or give --token")
+        raise ServiceError(f"--auth needs a token: set {TOKEN_VARIABLE} or give --token", code="token_required")
     folders = _folders(options.folder)
     if folders and token is None:
         raise ServiceError(
-            f"--folder lets others index, and nobody may without a token: set {TOKEN_VARIABLE}, or give --token"
+            f"--folder needs a token, since indexing changes the collection: set {TOKEN_VARIABLE} or give --token",
+            code="token_required",
         )
     return ServiceSettings(
         token=token,
@@ -116,19 +121,22 @@ def _settings(options: Options) -> ServiceSettings:
         folders=folders,
         limits=replace(UPLOAD_LIMITS, max_faces=options.max_faces, seconds=options.max_seconds),
         max_upload_bytes=options.max_upload_mb << 20,
-        max_picture_pixels=options.max_pixels,
+        max_image_pixels=options.max_pixels,
         max_waiting=options.max_waiting,
+        queue_timeout_s=options.queue_timeout_s,
     )
 
 
-def _folders(given: tuple[str, ...]) -> Mapping[str, Path]:
+def _folders(texts: tuple[str, ...]) -> Mapping[str, Path]:
     folders = {}
-    for text in given:
+    for text in texts:
         name, _, path = text.partition("=")
         if not name or not path:
-            raise ServiceError(f"--folder takes NAME=PATH, such as parts=/data/parts, not '{text}'")
+            raise ServiceError(
+                f"--folder '{text}' is not NAME=PATH, such as parts=/data/parts", code="bad_folder_option"
+            )
         if not Path(path).is_dir():
-            raise ServiceError(f"--folder {text}: there is no folder {path}")
+            raise ServiceError(f"--folder {text}: no folder {path}", code="missing_folder")
         folders[name] = Path(path)
     return folders
 

@@ -10,6 +10,7 @@ from typing import Any
 from mvrender.mesh import UpAxis
 from mvrender.pool import Rendered
 from mvretrieval.embed import embed
+from mvretrieval.errors import CollectionError
 from mvretrieval.ingest.jobs import MeshJob, job_of
 from mvretrieval.ingest.scan import absolute
 from mvretrieval.session.session import Session
@@ -26,8 +27,9 @@ def add_file(
 ) -> str:
     """Add or replace one object (see `Collection.add`)."""
     session.lock_for_writing()
-    session.check_encoder()
     path = absolute(Path(path))
+    _check_id(session, path, id, replace_id)
+    session.check_encoder()
     rendered = session.render_pool().render(MeshJob(path, path.parent, up))
     (new,) = new_objects(session, [rendered], [id or path.name])
     store = session.store
@@ -42,6 +44,23 @@ def add_file(
         if metadata:
             store.set_metadata(row_id, metadata)
     return new.id
+
+
+def _check_id(session: Session, path: Path, id: str | None, replace_id: bool) -> None:
+    """Refuse an id or a file that belongs to another object, before the file is rendered."""
+    store = session.store
+    known = store.by_path(str(path))
+    own_id = None if known is None else store.records([known[0]])[known[0]].id
+    other_exists = store.row_id_of(id or path.name) is not None and (id or path.name) != own_id
+    if id is not None and other_exists and not replace_id:
+        raise CollectionError(
+            f"an object '{id}' exists already: replace it with replace=True, or give another id", code="id_taken"
+        )
+    if replace_id and other_exists and own_id is not None:
+        raise CollectionError(
+            f"{path} is the file of object '{own_id}': remove that object first, or give another file",
+            code="file_taken",
+        )
 
 
 def new_objects(session: Session, rendered: Sequence[Rendered], ids: Sequence[str]) -> list[NewObject]:

@@ -1,1 +1,1 @@
-"""A REST service over one collection, and the web page that asks it."""
+"""REST service for one collection, with a web page to search it."""

@@ -1,4 +1,4 @@
-"""The service as one ASGI application."""
+"""The service as an ASGI application."""
 
 from __future__ import annotations
 
@@ -17,68 +17,93 @@ from starlette.types import Scope
 
 from mvretrieval import __version__
 from mvretrieval.api import Collection
-from mvretrieval.service import indexing, objects, searching, system
-from mvretrieval.service import thumbnails as pictures
-from mvretrieval.service.guard import KnownHosts
-from mvretrieval.service.metrics import Meter, Metrics
-from mvretrieval.service.problems import handle_problems
+from mvretrieval.service.auth import AllowedHosts
+from mvretrieval.service.codes import codes_as_markdown
+from mvretrieval.service.limits import BodyLimit
+from mvretrieval.service.metrics import Metrics, RequestMetrics
+from mvretrieval.service.problems import install_error_handlers
+from mvretrieval.service.routes.images import image_routes
+from mvretrieval.service.routes.jobs import job_routes
+from mvretrieval.service.routes.objects import object_read_routes, object_write_routes
+from mvretrieval.service.routes.search import search_routes
+from mvretrieval.service.routes.system import health_routes, system_routes
 from mvretrieval.service.search_service import SearchService
 from mvretrieval.service.settings import ServiceSettings
-from mvretrieval.service.uploads import BodyLimit, settle_uploads
+from mvretrieval.service.stored_uploads import repair_uploads
 
 PAGE = Path(__file__).parent / "page"
-_THREADS = 40  # for those who do not wait
-_ABOUT = """Search one collection of 3D objects by what they look like: with meshes, pictures, words, known objects, vectors,
-or a weighted mixture of them with minus terms. Errors are JSON with a `code` for programs and a `message` for people."""
+_EXTRA_THREADS = 40  # for requests that do not wait for a turn
+_DESCRIPTION = f"""Search a collection of 3D objects with meshes, images, text, known objects, vectors, or a weighted mixture of
+them with negative terms.
+
+## Errors
+
+An error is JSON with a stable `code`, a `message` for people, and `error`, the class of the same error in Python. Other codes of
+meshes and queries have status 422.
+
+{codes_as_markdown()}
+"""
 
 
 def create_app(collection: Collection, settings: ServiceSettings | None = None) -> FastAPI:
-    """The service over an open collection.
+    """Create the service for an open collection.
 
     Args:
-        collection: open with `OpenOptions(concurrent=True)`, and for writing where `settings` has a token; stays the caller's to
-            close, after the application has shut down.
-        settings: what is allowed; by default everybody may read and nobody write.
+        collection: open with `OpenOptions(concurrent=True)`, and for writing if `settings` has a token. The caller closes it, after
+            the application has shut down.
+        settings: access and limits; by default anyone can read and no one can write.
     """
     settings = settings or ServiceSettings()
-    served = SearchService(collection, settings)
-    metrics = Metrics(served)
+    service = SearchService(collection, settings)
+    metrics = Metrics(service)
 
     @asynccontextmanager
-    async def life(_: FastAPI) -> AsyncIterator[None]:
-        # Requests that wait for a turn each keep a thread; the quick ones must not wait for these.
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        # A request that waits for its turn keeps a thread; requests that need no turn must not wait for these.
         anyio.to_thread.current_default_thread_limiter().total_tokens = (
-            served.limiter.most + served.writers.most + _THREADS
+            service.limiter.capacity + service.writers.capacity + _EXTRA_THREADS
         )
         if settings.token is not None:
-            settle_uploads(collection)
-        # In a thread: the service says from the start that it lives, and later that it is ready.
-        threading.Thread(target=served.get_ready, daemon=True).start()
+            repair_uploads(collection)
+        # In a thread, so that /health responds from the start and /ready later.
+        threading.Thread(target=service.load, daemon=True).start()
         yield
-        served.jobs.close()
+        service.jobs.close()
 
     app = FastAPI(
-        title="mvretrieval", version=__version__, description=_ABOUT, lifespan=life, docs_url=None, redoc_url=None
+        title="mvretrieval",
+        version=__version__,
+        description=_DESCRIPTION,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
     )
     app.add_middleware(BodyLimit, settings=settings)
-    app.add_middleware(Meter, metrics=metrics)
+    app.add_middleware(RequestMetrics, metrics=metrics)
     if settings.hosts is not None:
-        app.add_middleware(KnownHosts, hosts=settings.hosts)
+        app.add_middleware(AllowedHosts, hosts=settings.hosts)
+    _add_api(app, service, metrics)
+    _add_page(app)
+    return app
 
+
+def _add_api(app: FastAPI, service: SearchService, metrics: Metrics) -> None:
     routers = (
-        system.open_routes(served),
-        system.guarded_routes(served, metrics),
-        searching.routes(served),
-        pictures.routes(served),
-        objects.reading(served),
-        objects.writing(served),
-        indexing.routes(served),
+        health_routes(service),
+        system_routes(service, metrics),
+        search_routes(service),
+        image_routes(service),
+        object_read_routes(service),
+        object_write_routes(service),
+        job_routes(service),
     )
     for router in routers:
         app.include_router(router)
-    given = [route for router in routers for route in router.routes if isinstance(route, Route)]
-    handle_problems(app, given, None if settings.show_paths else collection.folder)
+    routes = [route for router in routers for route in router.routes if isinstance(route, Route)]
+    install_error_handlers(app, routes, None if service.settings.show_paths else service.collection.folder)
 
+
+def _add_page(app: FastAPI) -> None:
     @app.get("/", include_in_schema=False)
     def page() -> FileResponse:
         return FileResponse(PAGE / "index.html", headers={"Cache-Control": "no-cache"})
@@ -93,12 +118,11 @@ def create_app(collection: Collection, settings: ServiceSettings | None = None) 
             swagger_favicon_url="/page/icon.svg",
         )
 
-    app.mount("/page", _Revalidated(directory=PAGE), name="page")
-    return app
+    app.mount("/page", _RevalidatedFiles(directory=PAGE), name="page")
 
 
-class _Revalidated(StaticFiles):
-    """Files that a browser asks for anew each time, and gets when they have changed: modules of two versions do not mix."""
+class _RevalidatedFiles(StaticFiles):
+    """Files that a browser revalidates at each request, so that JavaScript modules of two versions never mix."""
 
     async def get_response(self, path: str, scope: Scope) -> Response:
         response = await super().get_response(path, scope)

@@ -1,4 +1,4 @@
-"""Long work with progress: indexing a folder of those that the service was started with."""
+"""Jobs: folders that are indexed in the background, one after the other."""
 
 from __future__ import annotations
 
@@ -6,37 +6,51 @@ import logging
 import queue
 import threading
 from collections.abc import Callable
-from http import HTTPStatus
 from pathlib import Path
 from typing import Literal
 
 from mvrender.errors import MvrenderError
-from mvrender.mesh import Limits
+from mvrender.mesh import Limits, UpAxis
 from mvretrieval.api import Collection
 from mvretrieval.errors import MvrError
 from mvretrieval.ingest.index_report import IndexOptions, IndexReport
-from mvretrieval.service.problems import ProblemError, told
+from mvretrieval.service.problems import ProblemError, redact_paths
 
-_KEPT = 100
-_WAITING = 16
+_MAX_LISTED = 100
+_MAX_WAITING = 16
 _log = logging.getLogger("mvretrieval.service")
 JobState = Literal["waiting", "running", "done", "failed", "stopped"]
 
 
 class Job:
-    """One folder that is indexed, was or will be."""
+    """One run over a folder: waiting, running or over.
 
-    def __init__(self, number: int, folder: str, path: Path, retry: bool, prune: bool) -> None:
-        """Ask for it; `Jobs` does it."""
-        self.number, self.folder, self.path, self.retry, self.prune = number, folder, path, retry, prune
+    Attributes:
+        id: from 1, in the order of the requests.
+        folder: name of the folder.
+        path: of the folder.
+        state: of the run.
+        done: files so far.
+        total: files of the run.
+        message: summary, or why it failed.
+        code: of the error, if it failed.
+        report: counts, once it is done.
+    """
+
+    def __init__(
+        self, id: int, folder: str, path: Path, retry: bool = False, prune: bool = False, up: UpAxis | None = None
+    ) -> None:
+        self.id, self.folder, self.path = id, folder, path
+        self.retry, self.prune, self.up = retry, prune, up
         self.state: JobState = "waiting"
         self.done = self.total = 0
-        self.message = ""
-        self.should_stop = False
+        self.message = self.code = ""
+        self.report: IndexReport | None = None
+        self.stop_requested = False
 
     @property
     def is_over(self) -> bool:
-        """Nothing more will happen."""
+        """Whether it is done, failed or stopped."""
         return self.state not in ("waiting", "running")
 
 
@@ -44,27 +58,27 @@ class _Stopped(Exception):
     pass
 
 
-class Jobs:
-    """Done one after the other, by one thread. What is indexed stays so when a job is stopped."""
+class JobQueue:
+    """Runs jobs in one thread. What a job has indexed stays when it is stopped."""
 
-    def __init__(self, collection: Collection, writing: threading.Lock) -> None:
+    def __init__(self, collection: Collection, write_lock: threading.Lock) -> None:
         """Nothing to do yet.
 
         Args:
             collection: open for writing, if there will be jobs.
-            writing: held while a job writes.
+            write_lock: held while a job runs.
         """
         self._collection = collection
-        self._writing = writing
+        self._write_lock = write_lock
         self._jobs: dict[int, Job] = {}
-        self._last = 0
+        self._last_id = 0
         self._lock = threading.Lock()
         self._queue: queue.Queue[Job | None] = queue.Queue()
         self._thread: threading.Thread | None = None
 
     @property
     def is_busy(self) -> bool:
-        """A job runs or waits."""
+        """Whether a job runs or waits."""
         return any(not job.is_over for job in self.all())
 
     def all(self) -> list[Job]:
@@ -72,35 +86,30 @@ class Jobs:
         with self._lock:
             return list(self._jobs.values())[::-1]
 
-    def get(self, number: int) -> Job:
-        """One of them.
+    def get(self, job_id: int) -> Job:
+        """One job.
 
         Raises:
-            ProblemError: there is none, or it was long ago.
+            ProblemError: there is no such job, or it is too old.
         """
         with self._lock:
-            if number not in self._jobs:
-                raise ProblemError(
-                    HTTPStatus.NOT_FOUND, "no_such_job", f"no job {number}: GET /api/jobs lists the latest"
-                )
-            return self._jobs[number]
+            if job_id not in self._jobs:
+                raise ProblemError("no_such_job", f"no job {job_id}: GET /api/jobs lists the latest")
+            return self._jobs[job_id]
 
-    def start(self, folder: str, path: Path, retry: bool, prune: bool) -> Job:
-        """Index a folder when it is its turn.
+    def start(self, folder: str, path: Path, retry: bool = False, prune: bool = False, up: UpAxis | None = None) -> Job:
+        """Queue a job.
 
         Raises:
-            ProblemError: too many jobs wait.
+            ProblemError: too many jobs are waiting.
         """
         with self._lock:
-            if sum(not job.is_over for job in self._jobs.values()) >= _WAITING:
-                raise ProblemError(
-                    HTTPStatus.TOO_MANY_REQUESTS, "too_many", f"{_WAITING} jobs wait already: try again later", 60
-                )
-            self._last += 1
-            job = self._jobs[self._last] = Job(self._last, folder, path, retry, prune)
-            for old in [number for number, other in self._jobs.items() if other.is_over][
-                : max(0, len(self._jobs) - _KEPT)
-            ]:
+            if sum(not job.is_over for job in self._jobs.values()) >= _MAX_WAITING:
+                raise ProblemError("queue_full", f"{_MAX_WAITING} jobs are waiting: try again later", 60)
+            self._last_id += 1
+            job = self._jobs[self._last_id] = Job(self._last_id, folder, path, retry, prune, up)
+            n_extra = max(0, len(self._jobs) - _MAX_LISTED)
+            for old in [job_id for job_id, other in self._jobs.items() if other.is_over][:n_extra]:
                 del self._jobs[old]
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, daemon=True)
@@ -109,14 +118,14 @@ class Jobs:
         return job
 
     def stop(self, job: Job) -> None:
-        """End a job soon; what it has indexed stays."""
+        """Stop a job soon; what it has indexed stays."""
         with self._lock:
-            job.should_stop = True
+            job.stop_requested = True
             if job.state == "waiting":
                 job.state = "stopped"
 
     def close(self) -> None:
-        """Stop all jobs and wait until the one that runs has written what it has."""
+        """Stop all jobs, and wait until the running one has written its results."""
         for job in self.all():
             if not job.is_over:
                 self.stop(job)
@@ -127,38 +136,41 @@ class Jobs:
     def _work(self) -> None:
         while (job := self._queue.get()) is not None:
             with self._lock:
-                if job.should_stop:
+                if job.stop_requested:
                     continue
                 job.state = "running"
-            state, message = self._index(job)
+            state, message = self._run(job)
             with self._lock:
                 job.state, job.message = state, message
 
-    def _index(self, job: Job) -> tuple[JobState, str]:
-        options = IndexOptions(retry=job.retry, prune=job.prune, limits=Limits(), progress=_progress_of(job))
+    def _run(self, job: Job) -> tuple[JobState, str]:
+        options = IndexOptions(up=job.up, retry=job.retry, prune=job.prune, limits=Limits(), progress=_progress_of(job))
         try:
-            with self._writing:
-                return "done", _counted(self._collection.add_folder(job.path, options=options))
+            with self._write_lock:
+                job.report = self._collection.add_folder(job.path, options=options)
+            return "done", _summary(job.report)
         except _Stopped:
             return "stopped", f"stopped after {job.done} of {job.total} files; what was indexed stays"
         except (MvrError, MvrenderError) as error:
-            _log.error("job %d: %s", job.number, error)
-            return "failed", told(str(error), self._collection.folder)
-        except Exception:  # a job that dies must not take those behind it along
-            _log.exception("job %d", job.number)
-            return "failed", "something went wrong here; the server's log tells what"
+            _log.error("job %d: %s", job.id, error)
+            job.code = error.code
+            return "failed", redact_paths(str(error), self._collection.folder)
+        except Exception:  # the jobs behind it still run
+            _log.exception("job %d", job.id)
+            job.code = "internal_error"
+            return "failed", "unexpected error: see the log of the service"
 
 
 def _progress_of(job: Job) -> Callable[[int, int], None]:
     def progress(done: int, total: int) -> None:
         job.done, job.total = done, total
-        if job.should_stop:
+        if job.stop_requested:
             raise _Stopped
 
     return progress
 
 
-def _counted(report: IndexReport) -> str:
+def _summary(report: IndexReport) -> str:
     counts = {
         "added": report.added,
         "replaced": report.replaced,
@@ -166,4 +178,4 @@ def _counted(report: IndexReport) -> str:
         "removed": report.removed,
         "failed": sum(report.failed.values()),
     }
-    return ", ".join(f"{count} {what}" for what, count in counts.items() if count) or "no meshes there"
+    return ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "no meshes in this folder"

@@ -1,4 +1,4 @@
-"""What can go wrong with a request: a status, a code for programs and a sentence for people. Never a stack."""
+"""Errors of the REST API as JSON: a stable code, a message, and never a stack trace."""
 
 from __future__ import annotations
 
@@ -16,102 +16,93 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.routing import Match, Route
 
-from mvrender.errors import BackendError, MeshError
-from mvretrieval.errors import (
-    CollectionError,
-    FilterError,
-    LabelsError,
-    MvrError,
-    NoTextError,
-    QueryError,
-    UnknownObjectError,
-)
-
-_OF_QUESTIONS = {
-    FilterError: "bad_filter",
-    LabelsError: "bad_labels",
-    NoTextError: "no_words",
-    QueryError: "bad_query",
-}
+from mvrender.errors import MeshError, MvrenderError
+from mvretrieval.errors import MvrError
+from mvretrieval.service.codes import SERVICE_CODES, status_of
 
 Responses = dict[int | str, dict[str, Any]]
-"""What a route may answer but for success, for the description of the service."""
+"""Responses of a route other than success, for the API description."""
 
-_WHY = {
-    400: "a body that cannot be parsed",
-    401: "the token is missing or another one",
-    403: "nobody may write here, or a page of another website asks",
-    404: "no such object, job, folder or picture",
-    408: "the body stopped coming",
+_DESCRIPTIONS = {
+    400: "the body cannot be parsed",
+    401: "the token is missing or wrong",
+    403: "the service accepts no changes, or the request comes from another website",
+    404: "no such object, image, job or folder",
+    408: "the body of the request stopped arriving",
     409: "a folder is being indexed, or the id is taken",
-    413: "too many bytes, files, faces or pixels, or too long to look at",
-    415: "neither a mesh nor a picture of a format known here",
-    422: "a question that cannot be understood, or a file that cannot be used",
-    429: "too many wait",
-    503: "busy, not ready yet, or the collection cannot be read or written",
+    413: "too many bytes, files, faces or pixels, or a mesh that takes too long",
+    415: "not a mesh or an image of a supported format",
+    422: "an invalid parameter, query or filter, or a file that cannot be used",
+    429: "too many requests are waiting",
+    503: "busy, not ready, or the collection cannot be read or written",
 }
-
+_RETRY_SECONDS = "5"
+_STORAGE_RETRY_SECONDS = "60"
 _log = logging.getLogger("mvretrieval.service")
-
-# Of failures of one mesh, by their code; all others are 422: the file is there and understood, and no good.
-_OF_MESHES = {
-    "too_large": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-    "out_of_memory": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-    "missing_file": HTTPStatus.NOT_FOUND,
-    "unknown_format": HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-    "needs_extra": HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-    "timeout": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-}
 
 
 class Problem(BaseModel):
-    """Why a request was not done."""
+    """Why a request failed."""
 
-    code: str = Field(description="for programs; never changes its meaning")
-    message: str = Field(description="for people: what was wrong, and what to do")
+    code: str = Field(description="stable code; see the table in the description of this API")
+    message: str = Field(description="what is wrong, the value, and the next step")
+    error: str | None = Field(
+        None, description="class of the same error in Python (mvretrieval.errors or mvrender.errors), if there is one"
+    )
 
 
 class ProblemError(HTTPException):
-    """Raised where a request cannot be done."""
+    """A request that the service refuses.
 
-    def __init__(self, status: int, code: str, message: str, retry_after: int | None = None) -> None:
-        headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
+    Attributes:
+        code: one of `SERVICE_CODES`, which gives the HTTP status.
+    """
+
+    def __init__(self, code: str, message: str, retry_after_s: int | None = None) -> None:
+        status = SERVICE_CODES[code].status
+        headers = {} if retry_after_s is None else {"Retry-After": str(retry_after_s)}
         if status == HTTPStatus.UNAUTHORIZED:
             headers["WWW-Authenticate"] = "Bearer"
         super().__init__(status, message, headers)
         self.code = code
 
 
-# The folders of an absolute path, where a message names one.
-_FOLDERS = re.compile(r"(?<![^\s'\"(@])/(?:[^/\s'\"]+/)+")
+def problem_responses(*statuses: int) -> Responses:
+    """Error responses of a route, for the API description."""
+    return {status: {"model": Problem, "description": _DESCRIPTIONS[status]} for status in statuses}
 
 
-def refusals(*statuses: int) -> Responses:
-    """What a route answers when it refuses, besides what its router says."""
-    return {status: {"model": Problem, "description": _WHY[status]} for status in statuses}
+def problem_response(
+    status: int, code: str, message: str, headers: dict[str, str] | None = None, error: str | None = None
+) -> JSONResponse:
+    """A `Problem` as an HTTP response."""
+    return JSONResponse(Problem(code=code, message=message, error=error).model_dump(), status, headers)
 
 
-def handle_problems(app: FastAPI, routes: Sequence[Route], folder: Path | None) -> None:
-    """Answer every error, ours, the framework's or unforeseen, with a `Problem`.
+def install_error_handlers(app: FastAPI, routes: Sequence[Route], folder: Path | None) -> None:
+    """Respond to every error with a `Problem`: errors of the library, of the framework, and unexpected ones.
 
     Args:
-        app: all of its routes added.
-        routes: these.
-        folder: of the collection, if messages may not tell where it and other files lie.
+        app: with all of its routes.
+        routes: those of the API.
+        folder: of the collection, if messages must not contain paths of the server; None if they may.
     """
     app.state.routes = routes
     app.state.folder = folder
-    app.add_exception_handler(MvrError, _of_ours)
-    app.add_exception_handler(MeshError, _of_ours)
-    app.add_exception_handler(BackendError, _of_ours)
-    app.add_exception_handler(RequestValidationError, _of_validation)
-    app.add_exception_handler(HTTPException, _of_framework)
-    app.add_exception_handler(OSError, _of_disk)
-    app.add_exception_handler(Exception, _unforeseen)
+    app.add_exception_handler(MvrError, _handle_library_error)
+    app.add_exception_handler(MvrenderError, _handle_library_error)
+    app.add_exception_handler(RequestValidationError, _handle_invalid_request)
+    app.add_exception_handler(HTTPException, _handle_http_error)
+    app.add_exception_handler(OSError, _handle_os_error)
+    app.add_exception_handler(Exception, _handle_unexpected_error)
 
 
-def told(message: str, folder: Path | None) -> str:
-    """A message as others may read it: without the folders of paths, unless `folder`, the collection's, is None."""
+# The folders of an absolute path in a message.
+_FOLDERS = re.compile(r"(?<![^\s'\"(@])/(?:[^/\s'\"]+/)+")
+
+
+def redact_paths(message: str, folder: Path | None) -> str:
+    """Remove the folders of all paths from a message; `folder` is the collection's, None leaves the message as it is."""
     if folder is None:
         return message
     if folder.is_absolute():
@@ -119,54 +110,45 @@ def told(message: str, folder: Path | None) -> str:
     return _FOLDERS.sub("", message)
 
 
-def _of_disk(_: Request, error: Exception) -> JSONResponse:
-    _log.error("%s: %s", type(error).__name__, error)
-    message = "the server cannot write, its disk may be full: nothing was changed"
-    return _answer(HTTPStatus.SERVICE_UNAVAILABLE, "storage", message, {"Retry-After": "60"})
+def _handle_library_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, MvrError | MvrenderError)
+    status = status_of(error)
+    headers = None
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        _log.error("%s: %s", type(error).__name__, error)
+        headers = {"Retry-After": _RETRY_SECONDS}
+    message = error.message if isinstance(error, MeshError) else str(error)
+    message = redact_paths(message, request.app.state.folder)
+    return problem_response(status, error.code, message, headers, type(error).__name__)
 
 
-def _answer(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
-    return JSONResponse(Problem(code=code, message=message).model_dump(), status, headers)
-
-
-def _of_ours(request: Request, error: Exception) -> JSONResponse:
-    folder = request.app.state.folder
-    message = told(str(error), folder)
-    cause = error if isinstance(error, MeshError) else error.__cause__
-    if isinstance(cause, MeshError):
-        status = _OF_MESHES.get(cause.code, HTTPStatus.UNPROCESSABLE_ENTITY)
-        return _answer(status, cause.code, told(cause.message, folder))
-    if isinstance(error, UnknownObjectError):
-        return _answer(HTTPStatus.NOT_FOUND, "no_such_object", message)
-    for kind, code in _OF_QUESTIONS.items():
-        if isinstance(error, kind):
-            return _answer(HTTPStatus.UNPROCESSABLE_ENTITY, code, message)
-    _log.error("%s: %s", type(error).__name__, error)
-    if isinstance(error, CollectionError):
-        return _answer(HTTPStatus.SERVICE_UNAVAILABLE, "collection_unavailable", message, {"Retry-After": "5"})
-    return _answer(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", message, {"Retry-After": "5"})
-
-
-def _of_validation(_: Request, error: Exception) -> JSONResponse:
+def _handle_invalid_request(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    told = [
+    details = [
         f"{'.'.join(str(part) for part in item['loc'][1:]) or 'the request'}: {item['msg']}"
         for item in error.errors()[:3]
     ]
-    return _answer(HTTPStatus.UNPROCESSABLE_ENTITY, "bad_request", "; ".join(told))
+    return problem_response(SERVICE_CODES["bad_request"].status, "bad_request", "; ".join(details))
 
 
-def _of_framework(request: Request, error: Exception) -> JSONResponse:
+def _handle_http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:  # the framework tells the methods of one route only
-        fitting = [route for route in request.app.state.routes if route.matches(request.scope)[0] is not Match.NONE]
-        error.headers = {"Allow": ", ".join(sorted({method for route in fitting for method in route.methods or ()}))}
+    headers = dict(error.headers or {})
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:  # the framework lists the methods of one route only
+        matching = [route for route in request.app.state.routes if route.matches(request.scope)[0] is not Match.NONE]
+        headers["Allow"] = ", ".join(sorted({method for route in matching for method in route.methods or ()}))
     code = error.code if isinstance(error, ProblemError) else HTTPStatus(error.status_code).name.lower()
-    return _answer(error.status_code, code, str(error.detail), dict(error.headers or {}))
+    return problem_response(error.status_code, code, str(error.detail), headers)
 
 
-def _unforeseen(_: Request, error: Exception) -> JSONResponse:
-    _log.error("unforeseen", exc_info=error)
-    return _answer(
-        HTTPStatus.INTERNAL_SERVER_ERROR, "internal", "something went wrong here; the server's log tells what"
-    )
+def _handle_os_error(_: Request, error: Exception) -> JSONResponse:
+    _log.error("%s: %s", type(error).__name__, error)
+    message = "the service cannot read or write a file, its disk may be full: nothing was changed"
+    headers = {"Retry-After": _STORAGE_RETRY_SECONDS}
+    return problem_response(SERVICE_CODES["storage_failed"].status, "storage_failed", message, headers)
+
+
+def _handle_unexpected_error(_: Request, error: Exception) -> JSONResponse:
+    _log.error("unexpected error", exc_info=error)
+    message = "unexpected error: see the log of the service"
+    return problem_response(SERVICE_CODES["internal_error"].status, "internal_error", message)

@@ -1,16 +1,13 @@
-"""The collection that a service serves, and what its requests share."""
+"""The collection that is served, and what the routes share: searching, turns, the writer lock."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from http import HTTPStatus
 from pathlib import Path
-
-from PIL import Image
 
 from mvrender.errors import MvrenderError
 from mvrender.formats import FORMATS
@@ -18,236 +15,173 @@ from mvretrieval import __version__
 from mvretrieval.api import Collection
 from mvretrieval.confidence.calibration import calibration_of, is_outdated
 from mvretrieval.errors import MvrError
-from mvretrieval.search.encode import EncodedTerm
 from mvretrieval.search.hits import Hit
 from mvretrieval.search.options import RerankOptions, SearchOptions
 from mvretrieval.search.pipeline import search
-from mvretrieval.search.query import Query, Term
-from mvretrieval.search.thumbnails import data_url
-from mvretrieval.service.guard import FairLimiter
-from mvretrieval.service.jobs import Jobs
-from mvretrieval.service.models import (
-    CollectionModel,
-    HitModel,
-    IdTerm,
-    ImagesTerm,
-    MeshTerm,
-    ObjectModel,
-    SearchAnswer,
-    SearchRequest,
-    SourceModel,
-    TermModel,
-    TextTerm,
-    VectorTerm,
-)
+from mvretrieval.service.jobs import JobQueue
+from mvretrieval.service.limits import FairLimiter
 from mvretrieval.service.problems import ProblemError
+from mvretrieval.service.request_query import needs_encoder, query_of, query_term_model
+from mvretrieval.service.schemas import CollectionModel, HitModel, ObjectModel, SearchRequest, SearchResponse
 from mvretrieval.service.settings import ServiceSettings
-from mvretrieval.service.uploads import check_picture
-from mvretrieval.session.render_pools import THUMBNAIL_SIZE
 from mvretrieval.store.filters import parse_where
 from mvretrieval.store.records import ObjectRecord
 
-_MOST_SHOWN = 64
 _log = logging.getLogger("mvretrieval.service")
-_WORDS_HINT = (
-    "this collection's encoder sees and does not read. For words, describe it anew with a CLIP encoder: "
+_TEXT_HINT = (
+    "this collection's encoder has no text tower. To search with text, re-embed it with a CLIP encoder: "
     "mvr reindex {folder} --encoder open_clip:ViT-B-32/laion2b_s34b_b79k"
 )
 
 
 class SearchService:
-    """One collection, open for the whole life of a service."""
+    """One open collection during the life of a service.
+
+    Attributes:
+        collection: what is served.
+        session: of the collection.
+        settings: access and limits.
+        limiter: turns of requests that render or encode.
+        writers: turns of requests that change the collection.
+        jobs: folders that are indexed in the background.
+        not_ready_reason: empty once the encoder and the index are loaded.
+    """
 
     def __init__(self, collection: Collection, settings: ServiceSettings) -> None:
-        """Serve a collection.
-
-        Args:
-            collection: open; for writing, if anybody may write.
-            settings: what is allowed.
-        """
+        """Serve a collection; one open for writing, if `settings` has a token."""
         self.collection = collection
+        self.session = collection.session
         self.settings = settings
-        workers = collection.pool().n_workers if collection.describer.rig.is_known else 1
+        workers = self.session.render_pool().n_workers if collection.describer.rig.is_known else 1
         self.limiter = FairLimiter(2 * workers, settings.max_waiting, settings.queue_timeout_s)
         self.writers = FairLimiter(1, settings.max_waiting, settings.queue_timeout_s)
-        self.writing = threading.Lock()  # a job holds it for long; others are refused meanwhile
-        self.jobs = Jobs(collection, self.writing)
-        self.why_not_ready = "the encoder and the index are being opened: try again soon"
-        self._opened = threading.Event()
+        self._write_lock = threading.Lock()  # held by a job as long as it runs; other changes are refused meanwhile
+        self.jobs = JobQueue(collection, self._write_lock)
+        self.not_ready_reason = "the encoder and the index are being loaded: try again in a moment"
+        self._load_finished = threading.Event()
 
     @property
     def is_ready(self) -> bool:
-        """Questions are answered at once."""
-        return not self.why_not_ready
+        """Whether the encoder and the index are loaded."""
+        return not self.not_ready_reason
 
-    def get_ready(self) -> None:
-        """Open the encoder, start the workers and load the index, so that the first question does not wait for them."""
-        collection = self.collection
+    def load(self) -> None:
+        """Load the encoder and the index and start the render workers, so that the first query need not wait."""
+        session = self.session
         try:
-            if collection.describer.rig.is_known:
-                collection.pool().warm_up()
-            collection.check_encoder()
-            collection.session.index.get()
-            self.why_not_ready = ""
-        except (MvrError, MvrenderError) as error:
-            # Known objects can be shown and asked for all the same; whoever asks with a mesh is told this too.
-            shown = "nothing can be looked at: the server's log tells why"
-            self.why_not_ready = str(error) if self.settings.show_paths else shown
+            if session.describer.rig.is_known:
+                session.render_pool().warm_up()
+            session.check_encoder()
+            session.index.get()
+            self.not_ready_reason = ""
+        except (MvrError, MvrenderError) as error:  # objects can still be listed and searched by id
+            public = "queries cannot be rendered or encoded: see the log of the service"
+            self.not_ready_reason = str(error) if self.settings.show_paths else public
             _log.error("%s", error)
         except Exception:
-            self.why_not_ready = "something went wrong here; the server's log tells what"
-            _log.exception("getting ready")
+            self.not_ready_reason = "unexpected error: see the log of the service"
+            _log.exception("while loading")
         finally:
-            self._opened.set()
+            self._load_finished.set()
 
     @contextmanager
-    def written(self) -> Iterator[None]:
-        """Inside, nobody else writes.
+    def writing(self) -> Iterator[None]:
+        """Exclude other changes during the block.
 
         Raises:
-            ProblemError: a folder is being indexed, or it took too long.
+            ProblemError: a folder is being indexed, or the wait took too long.
         """
         if self.jobs.is_busy:
-            raise ProblemError(
-                HTTPStatus.CONFLICT,
-                "indexing",
-                "a folder is being indexed: try again when that job is done, or stop it",
-                10,
-            )
-        with self.writers.turn(), self.writing:
+            message = "a folder is being indexed: try again after that job, or stop it"
+            raise ProblemError("indexing_in_progress", message, 10)
+        with self.writers.turn(), self._write_lock:
             yield
 
     def check_filter(self, where: str | None) -> None:
-        """Refuse a filter that asks where files lie, if nobody may know.
+        """Refuse a filter on file paths if the service hides them.
 
         Raises:
-            FilterError: it does, or it cannot be understood.
+            FilterError: it cannot be parsed, or uses a column that is hidden or unknown.
         """
         if where and not self.settings.show_paths:
             parse_where(where, self._columns())
 
     def _columns(self) -> dict[str, str]:
-        """What a filter may name."""
-        store = self.collection.session.store
-        known = store.columns()
+        """Columns that a filter can use."""
+        store = self.session.store
+        columns = store.columns()
         if not self.settings.show_paths and "path" not in store.metadata_columns():
-            known.pop("path", None)
-        return known
+            columns.pop("path", None)
+        return columns
 
-    def _check_files(self, terms: Sequence[TermModel], files: Mapping[str, Path]) -> None:
-        """Refuse a question that would keep everybody else waiting."""
-        named = [name for term in terms for name in _names_of(term)]
-        meshes = sum(isinstance(term, MeshTerm) for term in terms)
-        if len(named) != len(set(named)) or meshes > self.settings.max_meshes:
-            raise ProblemError(
-                422, "bad_query", f"a question names each file once, and at most {self.settings.max_meshes} meshes"
-            )
-        pictures = [_file(name, files) for term in terms if isinstance(term, ImagesTerm) for name in term.images]
-        if sum(check_picture(path, self.settings) for path in pictures) > self.settings.max_picture_pixels:
-            most = self.settings.max_picture_pixels // 1_000_000
-            raise ProblemError(
-                413, "too_many_pixels", f"more than {most} million pixels in one question: make them fewer"
-            )
+    def search(self, request: SearchRequest, files: Mapping[str, Path]) -> SearchResponse:
+        """Search for the query of a request.
 
-    def about(self) -> CollectionModel:
-        """What is served."""
-        collection, settings = self.collection, self.settings
-        describer = collection.describer
-        reads_words = describer.reads_words
-        calibration = calibration_of(collection.store)
+        Args:
+            request: query and options.
+            files: path of each uploaded file by its name.
+
+        Raises:
+            ProblemError: a file is missing, or a limit is exceeded.
+            MvrError: see `Collection.search`.
+        """
+        started = time.perf_counter()
+        if request.k > self.settings.max_hits:
+            raise ProblemError("too_many_hits", f"k is {request.k}, at most {self.settings.max_hits} allowed")
+        query = query_of(request, files, self.settings)
+        self.check_filter(request.where)
+        rerank = RerankOptions(request.expand, request.expand_alpha, request.rerank_views, request.rerank_weight)
+        options = SearchOptions(request.k, request.where, rerank, request.min_confidence)
+        encodes = needs_encoder(request)
+        with self.limiter.turn() if encodes else nullcontext():
+            if encodes:  # one thread loads the encoder, the others wait for it
+                self._load_finished.wait(self.settings.queue_timeout_s)
+            result = search(self.session, query, options)
+        return SearchResponse(
+            hits=[self._hit_model(hit) for hit in result.hits],
+            no_match=result.no_match,
+            query=[query_term_model(term) for term in result.terms] if request.include_query_views else [],
+            seconds=round(time.perf_counter() - started, 4),
+        )
+
+    def _hit_model(self, hit: Hit) -> HitModel:
+        fields = hit.to_json()
+        if not self.settings.show_paths:
+            del fields["path"]
+        return HitModel.model_validate(fields)
+
+    def object_model(self, record: ObjectRecord) -> ObjectModel:
+        """An object as JSON."""
+        return ObjectModel(
+            id=record.id,
+            metadata=record.metadata,
+            facts=record.facts,
+            notes=list(record.notes),
+            content_hash=record.content_hash,
+            path=record.path if self.settings.show_paths else None,
+        )
+
+    def info(self) -> CollectionModel:
+        """The collection and what can be done with it."""
+        store, describer, settings = self.session.store, self.session.describer, self.settings
+        folder = self.session.folder
+        has_text = describer.has_text
+        calibration = calibration_of(store)
+        is_calibrated = calibration is not None and not is_outdated(store, calibration)
         return CollectionModel(
-            name=collection.folder.resolve().name,
-            objects=len(collection),
-            failures=len(collection.store.failures()),
+            name=folder.resolve().name,
+            objects=store.count(),
+            failures=len(store.failures()),
             encoder=describer.config.encoder.partition("@")[0],
-            reads_words=reads_words,
-            words_hint=None if reads_words else _WORDS_HINT.format(folder=collection.folder.name),
-            calibrated=None
-            if calibration is None or is_outdated(collection.store, calibration)
-            else calibration.summary,
+            has_text=has_text,
+            text_hint=None if has_text else _TEXT_HINT.format(folder=folder.name),
+            calibration=calibration.summary if calibration is not None and is_calibrated else None,
             n_views=describer.rig.n_views,
             styles=list(describer.config.styles),
-            dim=collection.dim,
+            dim=self.session.dim,
             columns=sorted(self._columns()),
             formats=sorted(FORMATS),
             folders=sorted(settings.folders),
             writable=settings.token is not None,
             version=__version__,
         )
-
-    def search(self, request: SearchRequest, files: Mapping[str, Path]) -> SearchAnswer:
-        """Answer a question.
-
-        Raises:
-            ProblemError: a file that is named did not come, or more is asked for than allowed.
-            MvrError: see `Collection.search`.
-        """
-        started = time.perf_counter()
-        if request.k > self.settings.max_hits:
-            raise ProblemError(422, "bad_query", f"k is {request.k}, and at most {self.settings.max_hits} here")
-        self._check_files(request.terms, files)
-        self.check_filter(request.where)
-        query = Query(
-            terms=[self._term(term, files) for term in request.terms], up=request.up, background=request.background
-        )
-        rerank = RerankOptions(
-            expand=request.expand, rerank_views=request.match_views, rerank_weight=request.match_weight
-        )
-        options = SearchOptions(request.k, request.where, rerank, request.min_confidence)
-        looks = any(not isinstance(term, IdTerm | VectorTerm) for term in request.terms)
-        with self.limiter.turn() if looks else nullcontext():
-            if looks:  # one thread opens the encoder, the others wait for it
-                self._opened.wait(self.settings.queue_timeout_s)
-            found = search(self.collection.session, query, options)
-        return SearchAnswer(
-            hits=[self._hit(hit) for hit in found.hits],
-            nothing=found.no_match,
-            question=[_shown(source) for source in found.terms] if request.show_question else [],
-            seconds=round(time.perf_counter() - started, 4),
-        )
-
-    def object(self, record: ObjectRecord) -> ObjectModel:
-        """An object, for an answer."""
-        path = record.path if self.settings.show_paths else None
-        return ObjectModel(
-            id=record.id, metadata=record.metadata, facts=record.facts, notes=list(record.notes), path=path
-        )
-
-    def _hit(self, hit: Hit) -> HitModel:
-        plain = hit.to_json()
-        if not self.settings.show_paths:
-            del plain["path"]
-        return HitModel.model_validate(plain)
-
-    def _term(self, term: TermModel, files: Mapping[str, Path]) -> Term:
-        match term:
-            case MeshTerm():
-                return Term("mesh", _file(term.mesh, files), term.weight)
-            case ImagesTerm():
-                return Term("images", [_file(name, files) for name in term.images], term.weight)
-            case TextTerm():
-                return Term("text", term.text, term.weight)
-            case IdTerm():
-                return Term("id", term.id, term.weight)
-            case VectorTerm():
-                return Term("vector", term.vector, term.weight)
-
-
-def _names_of(term: TermModel) -> list[str]:
-    return [term.mesh] if isinstance(term, MeshTerm) else term.images if isinstance(term, ImagesTerm) else []
-
-
-def _shown(source: EncodedTerm) -> SourceModel:
-    term = source.term
-    pictures = [] if source.images is None else [Image.fromarray(picture) for picture in source.images[:_MOST_SHOWN]]
-    for picture in pictures:
-        picture.thumbnail((THUMBNAIL_SIZE, THUMBNAIL_SIZE))
-    views = [data_url(picture) for picture in pictures]
-    return SourceModel(label=term.label, kind=term.kind, weight=term.weight, views=views)
-
-
-def _file(name: str, files: Mapping[str, Path]) -> Path:
-    if name not in files:
-        came = ", ".join(f"'{other}'" for other in files) or "no files"
-        raise ProblemError(422, "bad_query", f"the question names a file '{name}', and there came {came}")
-    return files[name]

@@ -1,4 +1,4 @@
-"""What a service allows, and whom."""
+"""What a service allows: access, limits, folders."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mvretrieval.errors import ServiceError
 UPLOAD_LIMITS = Limits(
     max_file_bytes=200 << 20, max_faces=5_000_000, max_texture_pixels=8192 * 8192, seconds=30.0, memory_bytes=4 << 30
 )
-"""What one uploaded mesh may cost; files of one's own disk may cost more."""
+"""Limits of one uploaded mesh; lower than those of local files."""
 
 
 @dataclass(frozen=True)
@@ -20,21 +20,21 @@ class ServiceSettings:
     """How a collection is served.
 
     Attributes:
-        token: what writers show as `Authorization: Bearer TOKEN`; without one nobody may write.
-        auth: readers show it too.
-        hosts: names that a request may call the service by; any without. A website whose name leads here (DNS rebinding) could
-            otherwise read all that a browser on this machine can.
-        show_paths: tell where objects' files lie on this machine.
-        folders: what may be indexed by a job, each under a name; requests never name a path.
-        limits: what one uploaded mesh may cost.
-        max_upload_bytes: of one request, all its files together.
+        token: required for changes, as `Authorization: Bearer TOKEN`; without one the service is read-only.
+        auth: require the token for reading too.
+        hosts: names that requests may use for the service; None for any. Without them a website whose name resolves to this machine
+            (DNS rebinding) can read everything that a browser on this machine can.
+        show_paths: include file paths of this machine in responses.
+        folders: folders that can be indexed by a job, by name; requests never contain a path.
+        limits: of one uploaded mesh.
+        max_upload_bytes: of all files of one request.
         max_json_bytes: of one request without files.
-        max_picture_pixels: of the uploaded pictures of one question.
-        max_meshes: in one question.
+        max_image_pixels: of all images of one query.
+        max_meshes: in one query.
         max_files: in one request.
-        max_hits: that one search may ask for.
-        max_waiting: requests with meshes or pictures that may wait or be worked on at once; more are told to come again.
-        queue_timeout_s: that a request waits for its turn, before it is told to come again.
+        max_hits: largest `k` of a search.
+        max_waiting: requests with meshes or images that may wait for their turn; more are refused.
+        queue_timeout_s: time after which a waiting request is refused.
     """
 
     token: str | None = None
@@ -45,7 +45,7 @@ class ServiceSettings:
     limits: Limits = UPLOAD_LIMITS
     max_upload_bytes: int = 256 << 20
     max_json_bytes: int = 4 << 20
-    max_picture_pixels: int = 100_000_000
+    max_image_pixels: int = 100_000_000
     max_meshes: int = 4
     max_files: int = 16
     max_hits: int = 1000
@@ -53,13 +53,18 @@ class ServiceSettings:
     queue_timeout_s: float = 60.0
 
     def __post_init__(self) -> None:
-        """Refuse limits that let nothing through.
+        """Check the limits.
 
         Raises:
-            ServiceError: with the value.
+            ServiceError: a limit is too low.
         """
-        for name in ("max_upload_bytes", "max_picture_pixels", "max_files", "max_hits"):
-            if getattr(self, name) < 1:
-                raise ServiceError(f"{name.replace('_', ' ')} is {getattr(self, name)}: nothing would be let through")
-        if self.max_waiting < 0 or self.limits.max_faces < 1 or not self.limits.seconds > 0:
-            raise ServiceError("most waiting requests are 0 or more, faces 1 or more, and seconds more than 0")
+        for name in ("max_upload_bytes", "max_image_pixels", "max_files", "max_hits"):
+            _check(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
+        _check("max_waiting", self.max_waiting, self.max_waiting >= 0, "at least 0")
+        _check("max_faces", self.limits.max_faces, self.limits.max_faces >= 1, "at least 1")
+        _check("the time limit of a mesh", self.limits.seconds, self.limits.seconds > 0, "more than 0 s")
+
+
+def _check(name: str, value: float, is_valid: bool, rule: str) -> None:
+    if not is_valid:
+        raise ServiceError(f"{name} is {value:g}, and must be {rule}", code="bad_limit")

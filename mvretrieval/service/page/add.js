@@ -1,4 +1,4 @@
-// Adding meshes to the collection, for those who have the token.
+// Adds meshes to the collection; needs the token.
 
 import { request, sentence } from "./api.js";
 import { button, byId, dialogHead, field, make, select } from "./element.js";
@@ -6,16 +6,16 @@ import { termsOf } from "./files.js";
 import { labelEditor } from "./labels.js";
 
 const dialog = byId("add");
-let take = null; // what files that are dropped meanwhile go to
+let take = null; // receives files that are dropped while the dialog is open
 
 export const isAdding = () => dialog.open;
 export const takeFilesToAdd = (files) => take?.(files);
 
-/** `formats` of meshes, `columns` for names of labels, `added(object)` and `open(object)` afterwards. */
+/** `formats` of meshes; `columns` to suggest label names; `added(object)` and `open(object)` are called afterwards. */
 export function openAdd(files, { formats, columns, added, open }) {
   let chosen = [];
-  const told = make("p", { class: "hint" });
-  const said = make("p", { class: "problem", role: "alert" });
+  const fileNames = make("p", { class: "hint" });
+  const errorText = make("p", { class: "problem", role: "alert" });
   const result = make("div", { role: "status" });
   const input = make("input", {
     type: "file",
@@ -23,15 +23,15 @@ export function openAdd(files, { formats, columns, added, open }) {
     accept: [...formats, ".mtl", ".bin", "image/*"].join(","),
     onchange: () => take([...input.files]),
   });
-  const id = make("input", { maxlength: 4096, placeholder: "the file's name" });
+  const id = make("input", { maxlength: 4096, placeholder: "name of the file" });
   const up = select([["", "by format"], ...["+y", "+z", "+x", "-y", "-z", "-x"].map((axis) => [axis, axis])], "", null);
   const labels = labelEditor({}, columns);
   const send = make("button", { class: "main" }, "Add to the collection");
   take = async (given) => {
     const { terms } = await termsOf(given, formats);
     chosen = terms.filter((term) => term.kind === "mesh").map((term) => term.files);
-    said.textContent = chosen.length ? "" : `That is no mesh: choose a file that ends in ${formats.join(", ")}.`;
-    told.textContent = chosen
+    errorText.textContent = chosen.length ? "" : `Not a mesh: choose a file with one of the suffixes ${formats.join(", ")}.`;
+    fileNames.textContent = chosen
       .map(([mesh, ...others]) => mesh.name + (others.length ? ` with ${others.length} more files` : ""))
       .join(", ");
     id.disabled = chosen.length > 1;
@@ -40,7 +40,7 @@ export function openAdd(files, { formats, columns, added, open }) {
   async function submit(event) {
     event.preventDefault();
     send.disabled = true;
-    said.textContent = "";
+    errorText.textContent = "";
     const done = [];
     try {
       for (const each of chosen) {
@@ -49,9 +49,9 @@ export function openAdd(files, { formats, columns, added, open }) {
         added(done.at(-1));
       }
       chosen = [];
-      told.textContent = input.value = id.value = "";
+      fileNames.textContent = input.value = id.value = "";
     } catch (error) {
-      said.textContent = sentence(error.message);
+      errorText.textContent = sentence(error.message);
       send.disabled = false;
     }
     result.replaceChildren(
@@ -61,7 +61,7 @@ export function openAdd(files, { formats, columns, added, open }) {
           {},
           `Added ${object.id}. `,
           button(
-            "Open it",
+            "Open",
             () => {
               dialog.close();
               open(object);
@@ -77,13 +77,13 @@ export function openAdd(files, { formats, columns, added, open }) {
     make(
       "form",
       { class: "stack", onsubmit: submit },
-      field("Mesh, with its materials and textures if it has any", input, "Or drop the files here."),
-      told,
-      field("Id", id, "Another mesh with this id is not replaced."),
-      field("Up in the file", up),
+      field("Mesh, with its materials and textures", input, "Or drop the files here."),
+      fileNames,
+      field("Id", id, "An existing object with this id is not replaced."),
+      field("Up axis of the file", up),
       make("fieldset", {}, make("legend", {}, "Labels"), labels.element),
       make("div", { class: "row" }, send),
-      said,
+      errorText,
       result,
     ),
   );

@@ -1,21 +1,21 @@
-// A question in the address, to be kept and passed on: words, ids, filter and options. Pictures and meshes are not in it.
+// The query in the address of the page, to bookmark and share: text, ids, filter and options. Files cannot be part of it.
 
-import { DEFAULTS, newTerm, question, weightOf } from "./question.js";
+import { DEFAULTS, newTerm, query, weightOf } from "./query.js";
 
 export function toHash({ terms, ...rest }, open = null) {
   const parts = new URLSearchParams();
   for (const term of terms) {
     if (term.kind === "text" || term.kind === "id") parts.append(term.kind, `${weightOf(term)}:${term[term.kind]}`);
   }
-  const files = terms.filter((term) => term.files).length;
-  if (files) parts.set("dropped", files);
+  const nFiles = terms.filter((term) => term.files).length;
+  if (nFiles) parts.set("dropped", nFiles);
   if (rest.where.trim()) parts.set("where", rest.where);
   for (const [name, usual] of Object.entries(DEFAULTS)) if (rest[name] !== usual) parts.set(name, rest[name]);
   if (open) parts.set("open", open);
   return `#${parts}`;
 }
 
-/** { terms, where, options, open, dropped }; what makes no sense is left out. */
+/** { terms, where, options, open, dropped }; invalid parts are left out. */
 export function fromHash(hash) {
   const parts = new URLSearchParams(hash.replace(/^#/, ""));
   const found = { ...DEFAULTS, terms: [], where: parts.get("where") ?? "" };
@@ -32,5 +32,5 @@ export function fromHash(hash) {
   return { ...found, open: parts.get("open"), dropped: Number(parts.get("dropped")) || 0 };
 }
 
-/** A copy of the question as it is now. */
-export const snapshot = () => ({ ...question, terms: question.terms.map((term) => ({ ...term })) });
+/** A copy of the current query. */
+export const snapshot = () => ({ ...query, terms: query.terms.map((term) => ({ ...term })) });

@@ -1,4 +1,4 @@
-// Requests to the service. What goes wrong is a `Problem` with a sentence for people.
+// Requests to the service. Failed requests throw a `Problem` with a code and a message for people.
 
 export class Problem extends Error {
   constructor(code, message) {
@@ -7,46 +7,46 @@ export class Problem extends Error {
   }
 }
 
-const KEPT_AS = "mvretrieval token";
+const STORAGE_KEY = "mvretrieval token";
 let readsNeedToken = false;
-let askForToken = async () => false;
+let requestToken = async () => false; // opens the token dialog
 
 export const token = {
-  get: () => sessionStorage.getItem(KEPT_AS),
-  keep: (value) => {
-    sessionStorage.setItem(KEPT_AS, value);
-    dispatchEvent(new Event("token-kept"));
+  get: () => sessionStorage.getItem(STORAGE_KEY),
+  store: (value) => {
+    sessionStorage.setItem(STORAGE_KEY, value);
+    dispatchEvent(new Event("token-stored"));
   },
-  forget: () => sessionStorage.removeItem(KEPT_AS),
+  forget: () => sessionStorage.removeItem(STORAGE_KEY),
 };
 
-/** `ask(reason)` gets a token from the user, keeps it, and says whether there is one. */
-export function setTokenAsker(ask) {
-  askForToken = ask;
+/** `show(reason)` opens a dialog for the token, stores it, and resolves to whether there is one. */
+export function setTokenDialog(show) {
+  requestToken = show;
 }
 
 export const needsTokenToRead = () => readsNeedToken;
 
-/** The path of an object's part of the API; ids have slashes in them. */
+/** Path of an object in one part of the API; the slashes of an id stay. */
 export const pathOf = (part, id) => `/api/${part}/${id.split("/").map(encodeURIComponent).join("/")}`;
 
-/** A response, or a `Problem`. Asks for the token where one is needed, and tries again. */
+/** A response, or a `Problem`. If the token is needed, opens the token dialog and tries again. */
 export async function request(path, options = {}) {
   const writes = options.method && options.method !== "GET" && !path.startsWith("/api/search");
-  if (writes && !token.get() && !(await askForToken("")))
-    throw new Problem("token", "Only those who have the token may change the collection.");
+  if (writes && !token.get() && !(await requestToken("")))
+    throw new Problem("bad_token", "The token is needed to change the collection.");
   for (;;) {
     const headers = new Headers(options.headers);
-    const shown = writes || readsNeedToken ? token.get() : null;
-    if (shown) headers.set("Authorization", `Bearer ${shown}`);
-    const response = await reach(path, { ...options, headers });
+    const sent = writes || readsNeedToken ? token.get() : null;
+    if (sent) headers.set("Authorization", `Bearer ${sent}`);
+    const response = await fetchOrProblem(path, { ...options, headers });
     if (response.ok) return response;
-    const problem = await problemOf(response);
+    const problem = await readProblem(response);
     if (response.status !== 401) throw problem;
     if (!writes) readsNeedToken = true;
-    if (!shown && token.get()) continue; // only now known to be needed
+    if (!sent && token.get()) continue; // the first sign that reading needs it
     token.forget();
-    if (!(await askForToken(shown ? "That token is not the right one." : ""))) throw problem;
+    if (!(await requestToken(sent ? "The token is wrong." : ""))) throw problem;
   }
 }
 
@@ -63,34 +63,34 @@ export function sendJson(method, path, body, options = {}) {
   });
 }
 
-/** Whether `value` is the service's token; asks nobody. */
+/** Whether `value` is the service's token; opens no dialog. */
 export async function isRightToken(value) {
-  const response = await reach("/api/jobs", { headers: { Authorization: `Bearer ${value}` } });
+  const response = await fetchOrProblem("/api/jobs", { headers: { Authorization: `Bearer ${value}` } });
   if (response.status === 401) return false;
-  if (!response.ok) throw await problemOf(response);
+  if (!response.ok) throw await readProblem(response);
   return true;
 }
 
-async function reach(path, options) {
+async function fetchOrProblem(path, options) {
   try {
     return await fetch(path, options);
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Problem("unreachable", "The service cannot be reached: is it still running?");
+    throw new Problem("unreachable", "The service cannot be reached: check that it runs.");
   }
 }
 
-async function problemOf(response) {
+async function readProblem(response) {
   try {
     const { code, message } = await response.json();
     if (typeof message === "string") return new Problem(code, message);
   } catch {
-    // not JSON: something between the page and the service answered
+    // not JSON: the response of a proxy
   }
-  return new Problem("unknown", `The service answered with ${response.status} ${response.statusText}`);
+  return new Problem("unexpected_response", `The service responded with ${response.status} ${response.statusText}`);
 }
 
-/** A message as a sentence; a file's name at its beginning stays as it is. */
+/** A message as a sentence. A file name at its start is not capitalized. */
 export function sentence(message) {
   const text = String(message).trim();
   const first = /^\p{L}+(?=[\s,:;']|$)/u.test(text) ? text.charAt(0).toUpperCase() + text.slice(1) : text;

@@ -1,40 +1,40 @@
-// The page: a question is put together, asked, and its answers are shown.
+// The page: builds a query, searches, and shows the results.
 
 import { openAdd, isAdding, takeFilesToAdd } from "./add.js";
 import { fromHash, snapshot, toHash } from "./address.js";
-import { json, pathOf, sentence, setTokenAsker } from "./api.js";
+import { json, pathOf, sentence, setTokenDialog } from "./api.js";
 import { openPad } from "./draw.js";
 import { byId } from "./element.js";
 import { openFailures } from "./failures.js";
 import { acceptFor, listenForFiles, termsOf } from "./files.js";
-import { buildFilter, conditionOf, noteValues, showFilter } from "./filters.js";
+import { buildFilter, conditionOf, rememberValues, showFilter } from "./filters.js";
 import { openHit } from "./hit.js";
-import { hideNotice, tellOfWords } from "./notice.js";
+import { hideNotice, showNoTextNotice } from "./notice.js";
 import { buildOptions, showOptions } from "./options.js";
-import { changed, DEFAULTS, newTerm, onChange, question, setWords } from "./question.js";
+import { changed, DEFAULTS, newTerm, onChange, query, setText } from "./query.js";
 import { refreshCard, removeCard, showObjects } from "./results.js";
-import { answersTo, listingOf, MOST_HITS } from "./search.js";
-import { rewriteBox, showTerms } from "./terms.js";
-import { askToken, showState as showTokenState } from "./token.js";
+import { listObjects, MAX_HITS, searchFor } from "./search.js";
+import { updateSearchBox, showTerms } from "./terms.js";
+import { requestToken, showState as showTokenState } from "./token.js";
 
-const box = byId("words");
+const box = byId("text");
 const dialogs = [...document.querySelectorAll("dialog")];
 const hitDialog = byId("hit");
-// Questions of this visit: those with files are in no address. A reload keeps the history and not these, so names are unique.
+// Queries since the page was loaded, by unique name: files are not part of the address. A reload keeps the history without them.
 const snapshots = new Map();
 
 let collection = null;
-let isReady = null; // lets those go on who wait until the page can be used
-let current = null; // name of the question that is shown
-let running = null; // what stops the search that is under way
-let shownObjects = []; // on the page now, with their scores
-let asked = null; // { terms, sources } of the answer that is shown
-let next = null; // how the listing goes on
-let k = 0; // how many answers were asked for last
+let isReady = null; // resolves the promise that listeners wait for
+let current = null; // name of the query that is shown
+let running = null; // AbortController of the current search
+let shownObjects = []; // objects or hits on the page
+let searched = null; // { terms, views } of the results that are shown
+let next = null; // `after` of the next part of the list
+let k = 0; // of the last search
 
 async function start() {
-  setTokenAsker(askToken);
-  // At once: who types fast has asked before the first answer is there.
+  setTokenDialog(requestToken);
+  // At once: a user may type before the collection is loaded.
   const ready = new Promise((done) => {
     isReady = done;
   });
@@ -43,10 +43,10 @@ async function start() {
       (...given) =>
         ready.then(() => act(...given)),
   );
-  collection = await collectionServed();
+  collection = await loadCollection();
   showCollection();
-  buildFilter(collection.columns, ask);
-  buildOptions(Boolean(collection.calibrated), ask);
+  buildFilter(collection.columns, submitQuery);
+  buildOptions(Boolean(collection.calibration), submitQuery);
   onChange(show);
   addEventListener("popstate", restore);
   await restore();
@@ -54,19 +54,19 @@ async function start() {
   readBox();
 }
 
-/** What is served; who has closed the dialog that asks for the token gets another one on wishing. */
-async function collectionServed() {
+/** The collection. If the user closes the token dialog, the search button opens it again. */
+async function loadCollection() {
   for (;;) {
     try {
       return await json("/api/collection");
     } catch (error) {
-      if (error.code !== "token") throw error;
+      if (error.code !== "bad_token") throw error;
       showTokenState(true);
-      complain("Searching here asks for the token: press Token above");
+      showError("Searching this collection needs the token: press Token above");
       const waiting = new AbortController();
       await new Promise((done) => {
-        byId("form").addEventListener("submit", () => askToken(), { signal: waiting.signal });
-        addEventListener("token-kept", done, { once: true });
+        byId("form").addEventListener("submit", () => requestToken(), { signal: waiting.signal });
+        addEventListener("token-stored", done, { once: true });
       });
       waiting.abort();
     }
@@ -74,32 +74,32 @@ async function collectionServed() {
 }
 
 function showCollection() {
-  const { name, objects, encoder, failures, reads_words: readsWords, writable, formats, version } = collection;
-  document.title = `${name}: finding 3D objects`;
+  const { name, objects, encoder, failures, has_text: hasText, writable, formats, version } = collection;
+  document.title = `${name}: 3D object search`;
   byId("home").textContent = name;
   byId("about").textContent =
-    `${objects.toLocaleString("en-GB")} ${objects === 1 ? "object" : "objects"}, described with ${encoder}`;
+    `${objects.toLocaleString("en-GB")} ${objects === 1 ? "object" : "objects"}, encoder ${encoder}`;
   byId("failures-button").hidden = failures === 0;
   byId("failures-button").textContent = `${failures.toLocaleString("en-GB")} not indexed`;
   byId("add-button").hidden = !writable;
   showTokenState(writable);
   byId("version").textContent = `mvretrieval ${version}`;
   byId("files").accept = acceptFor(formats);
-  box.placeholder = readsWords ? "Words, pictures, meshes" : "A picture, a sketch or a mesh";
+  box.placeholder = hasText ? "Text, images, meshes" : "An image, a sketch or a mesh";
   const how = matchMedia("(pointer: coarse)").matches
-    ? "choose a picture or a mesh"
-    : "drop or paste a picture or a mesh anywhere";
-  byId("words-help").textContent = readsWords
-    ? `Mix words with pictures and meshes: ${how}. A minus says what it should not be like: chair -wooden`
-    : `This collection reads no words: ${how}, or draw.`;
+    ? "choose an image or a mesh"
+    : "drop or paste an image or a mesh anywhere";
+  byId("text-help").textContent = hasText
+    ? `Combine text with images and meshes: ${how}. Exclude with a minus: chair -wooden`
+    : `No text search in this collection: ${how}, or draw a sketch.`;
 }
 
-/** `later` makes a listener wait until the page can be used. */
+/** `later` makes a listener wait until the collection is loaded. */
 function listen(later) {
   const onClick = (id, act) => byId(id).addEventListener("click", later(act));
   byId("form").addEventListener("submit", (event) => {
     event.preventDefault();
-    // Enter in the filter or an option: its change has asked already.
+    // Enter in the filter or an option: its change event has searched already.
     if (!document.activeElement?.closest("details")) submitLater();
   });
   const submitLater = later(submit);
@@ -117,8 +117,8 @@ function listen(later) {
   onClick("add-button", () => addMesh([]));
   onClick("failures-button", openFailures);
   const goHome = later(() => {
-    pose(fromHash(""));
-    ask();
+    setQuery(fromHash(""));
+    submitQuery();
   });
   byId("home").addEventListener("click", (event) => {
     event.preventDefault();
@@ -137,30 +137,30 @@ function listen(later) {
   });
   hitDialog.addEventListener("close", () => {
     if (history.state?.open) history.back();
-    else if (fromHash(location.hash).open) history.replaceState({ question: current }, "", toHash(question));
+    else if (fromHash(location.hash).open) history.replaceState({ query: current }, "", toHash(query));
   });
 }
 
-/** The words of the box as terms. */
+/** Read the search box into text terms. */
 function readBox() {
-  if (!collection.reads_words) return;
-  setWords(box.value);
+  if (!collection.has_text) return;
+  setText(box.value);
   changed();
 }
 
-/** Everything that shows the question. */
+/** Show the current query. */
 function show() {
-  showTerms({ ask, editSketch: sketch, addMesh: collection.writable ? addMesh : null });
+  showTerms({ search: submitQuery, editSketch: sketch, addMesh: collection.writable ? addMesh : null });
   showFilter();
   showOptions();
 }
 
-function pose({ terms, where, ...options }) {
-  question.terms = terms.filter((term) => collection.reads_words || term.kind !== "text").map((term) => ({ ...term }));
-  question.where = where;
-  for (const name of Object.keys(DEFAULTS)) question[name] = options[name];
-  // Nothing in the address takes nothing away of what is being typed.
-  if (current !== null || question.terms.length) rewriteBox();
+function setQuery({ terms, where, ...options }) {
+  query.terms = terms.filter((term) => collection.has_text || term.kind !== "text").map((term) => ({ ...term }));
+  query.where = where;
+  for (const name of Object.keys(DEFAULTS)) query[name] = options[name];
+  // On loading, an address without terms must not clear what the user is typing.
+  if (current !== null || query.terms.length) updateSearchBox();
   changed();
 }
 
@@ -168,12 +168,12 @@ async function takeFiles(files) {
   dialogs.forEach((dialog) => dialog.open && dialog.close());
   const { terms, unknown } = await termsOf(files, collection.formats);
   if (terms.length) {
-    question.terms.push(...terms);
-    await ask();
+    query.terms.push(...terms);
+    await submitQuery();
   }
   if (unknown.length) {
     const names = unknown.map((file) => file.name).join(", ");
-    complain(`${names}: neither a picture nor a mesh. Meshes end in ${collection.formats.join(", ")}.`);
+    showError(`${names}: neither an image nor a mesh. Suffixes of meshes: ${collection.formats.join(", ")}.`);
   }
 }
 
@@ -181,8 +181,8 @@ function sketch(term = null) {
   openPad((file, strokes) => {
     const made = term ?? newTerm("images", {});
     Object.assign(made, { files: [file], strokes });
-    if (!question.terms.includes(made)) question.terms.push(made);
-    ask();
+    if (!query.terms.includes(made)) query.terms.push(made);
+    submitQuery();
   }, term?.strokes);
 }
 
@@ -198,55 +198,55 @@ function addMesh(files) {
 async function refreshCollection() {
   collection = await json("/api/collection");
   showCollection();
-  buildFilter(collection.columns, ask); // a new label can be filtered by
+  buildFilter(collection.columns, submitQuery); // there may be new labels
   showFilter();
 }
 
 function submit() {
-  if (!collection.reads_words && box.value.trim()) {
-    say("");
-    complain("");
-    return tellOfWords(collection.words_hint, box.value.trim(), lookInNames);
+  if (!collection.has_text && box.value.trim()) {
+    setStatus("");
+    showError("");
+    return showNoTextNotice(collection.text_hint, box.value.trim(), searchNames);
   }
-  if (collection.reads_words) setWords(box.value);
-  ask();
+  if (collection.has_text) setText(box.value);
+  submitQuery();
 }
 
-function lookInNames(words) {
-  question.where = conditionOf("id", "like", words);
+function searchNames(text) {
+  query.where = conditionOf("id", "like", text);
   box.value = "";
-  ask();
+  submitQuery();
 }
 
-/** Ask the question as it is now, as a new entry of the history. */
-async function ask() {
+/** Search for the current query, as a new entry of the history. */
+async function submitQuery() {
   changed();
-  current = keep();
-  const hash = toHash(question);
-  const isSame = hash === (location.hash || "#") && !question.terms.some((term) => term.files);
-  history[isSame ? "replaceState" : "pushState"]({ question: current }, "", hash);
+  current = remember();
+  const hash = toHash(query);
+  const isSame = hash === (location.hash || "#") && !query.terms.some((term) => term.files);
+  history[isSame ? "replaceState" : "pushState"]({ query: current }, "", hash);
   if (hitDialog.open) hitDialog.close();
   await search();
 }
 
-function keep() {
+function remember() {
   const name = `${performance.timeOrigin}-${snapshots.size}`;
   snapshots.set(name, snapshot());
   return name;
 }
 
-/** What the address, or the history, says. */
+/** Set the query and the opened object from the history, or from the address. */
 async function restore() {
-  const { question: name, open: opened } = history.state ?? {};
+  const { query: name, open: opened } = history.state ?? {};
   const hash = fromHash(location.hash);
   if (name === undefined || name !== current) {
     const known = snapshots.get(name);
-    pose(known ?? hash);
-    current = known ? name : keep();
-    history.replaceState({ question: current, open: opened }, "");
+    setQuery(known ?? hash);
+    current = known ? name : remember();
+    history.replaceState({ query: current, open: opened }, "");
     await search();
     if (!known && hash.dropped) {
-      say("Pictures and meshes are not part of the address: drop them again");
+      setStatus("Images and meshes are not part of the address: drop them again");
     }
   }
   if (!hash.open) {
@@ -256,7 +256,7 @@ async function restore() {
       show3d(shownObjects.find((object) => object.id === hash.open) ?? (await json(pathOf("objects", hash.open))));
     } catch (error) {
       hitDialog.close();
-      complain(error.message);
+      showError(error.message);
     }
   }
 }
@@ -267,87 +267,87 @@ function stop() {
   progress(false);
 }
 
-/** Run the question; the newest search wins. `goOn`: more of what is shown. */
-async function search(goOn = false) {
+/** Search. A newer search aborts the current one. `append`: show more results of the same query. */
+async function search(append = false) {
   stop();
   const mine = (running = new AbortController());
-  performance.mark("asked");
+  performance.mark("search-started");
   progress(true);
-  complain("");
+  showError("");
   hideNotice();
-  const wanted = goOn ? Math.min(k + question.k, MOST_HITS) : question.k;
+  const newK = append ? Math.min(k + query.k, MAX_HITS) : query.k;
   try {
-    const found = question.terms.length
-      ? await answersTo(question, wanted, collection, mine.signal)
-      : await listingOf(question, goOn ? next : 0, collection, mine.signal);
+    const found = query.terms.length
+      ? await searchFor(query, newK, collection, mine.signal)
+      : await listObjects(query, append ? next : 0, collection, mine.signal);
     if (running !== mine) return;
-    k = wanted;
-    put(found, goOn);
+    k = newK;
+    showResults(found, append);
   } catch (error) {
     if (error.name === "AbortError" || running !== mine) return;
-    if (!goOn) put({ objects: [], text: "" }, false);
-    complain(error.message);
+    if (!append) showResults({ objects: [], text: "" }, false);
+    showError(error.message);
   } finally {
     if (running === mine) stop();
   }
 }
 
-function put(found, goOn) {
-  const known = new Set(goOn ? shownObjects.map((object) => object.id) : []);
+function showResults(found, append) {
+  const known = new Set(append ? shownObjects.map((object) => object.id) : []);
   const fresh = found.objects.filter((object) => !known.has(object.id));
-  shownObjects = goOn ? [...shownObjects, ...fresh] : fresh;
-  asked = found.asked ?? null;
+  shownObjects = append ? [...shownObjects, ...fresh] : fresh;
+  searched = found.searched ?? null;
   next = found.next ?? null;
-  noteValues(fresh);
-  const cards = showObjects(fresh, { open, moreLike }, goOn);
-  if (goOn) cards[0]?.querySelector(".card").focus({ preventScroll: true });
+  rememberValues(fresh);
+  const cards = showObjects(fresh, { open, moreLike }, append);
+  if (append) cards[0]?.querySelector(".card").focus({ preventScroll: true });
   byId("results-title").textContent = found.title ?? "";
   byId("results-title").hidden = !shownObjects.length;
-  byId("more").hidden = !found.goesOn;
-  say(goOn ? `${fresh.length} more` : found.text);
-  performance.mark("answered");
+  byId("more").hidden = !found.hasMore;
+  setStatus(append ? `${fresh.length} more` : found.text);
+  performance.mark("results-shown");
 }
 
 function open(object) {
-  history.pushState({ question: current, open: object.id }, "", toHash(question, object.id));
+  history.pushState({ query: current, open: object.id }, "", toHash(query, object.id));
   show3d(object);
 }
 
 function show3d(object) {
-  openHit(object, asked, {
+  openHit(object, searched, {
     writable: collection.writable,
     columns: collection.columns,
     moreLike,
     addTerm,
     changed: (after) => {
       Object.assign(object, { metadata: after.metadata });
-      noteValues([after]);
+      rememberValues([after]);
       refreshCard(object, { open, moreLike });
       refreshCollection().catch(() => {});
     },
     removed: (id) => {
       shownObjects = shownObjects.filter((other) => other.id !== id);
-      const wasAsked = question.terms.some((term) => term.id === id);
-      question.terms = question.terms.filter((term) => term.id !== id);
+      const isTerm = query.terms.some((term) => term.id === id);
+      query.terms = query.terms.filter((term) => term.id !== id);
       changed();
       removeCard(id);
-      if (wasAsked) ask().then(() => say(`‘${id}’ was deleted`));
-      else say(`‘${id}’ was deleted`);
+      if (isTerm) submitQuery().then(() => setStatus(`‘${id}’ was deleted`));
+      else setStatus(`‘${id}’ was deleted`);
       refreshCollection().catch(() => {});
     },
   });
 }
 
 function moreLike(id) {
-  pose({ ...question, terms: [newTerm("id", { id })] });
+  setQuery({ ...query, terms: [newTerm("id", { id })] });
   scrollTo({ top: 0 });
-  ask();
+  submitQuery();
 }
 
 function addTerm(id, minus) {
-  question.terms = [...question.terms.filter((term) => term.id !== id), newTerm("id", { id }, minus)];
+  query.terms = [...query.terms.filter((term) => term.id !== id), newTerm("id", { id }, minus)];
   scrollTo({ top: 0 });
-  ask();
+  submitQuery();
 }
 
 function progress(shown) {
@@ -355,13 +355,13 @@ function progress(shown) {
   byId("results").setAttribute("aria-busy", shown);
 }
 
-function say(status) {
-  byId("status").textContent = status && sentence(status);
+function setStatus(text) {
+  byId("status").textContent = text && sentence(text);
 }
 
-/** Stays until something else is asked. */
-function complain(problem) {
-  byId("problem").textContent = problem && sentence(problem);
+/** Show an error until the next search. */
+function showError(message) {
+  byId("problem").textContent = message && sentence(message);
 }
 
-start().catch((error) => complain(error.message));
+start().catch((error) => showError(error.message));

@@ -1,22 +1,22 @@
-// A pad to sketch on: black on white, with a mouse, a pen or a finger.
+// A drawing pad for sketches: black on white, with mouse, pen or finger.
 
 import { button, byId, dialogHead, make } from "./element.js";
 
 const dialog = byId("pad");
-const SIDE = 448; // twice what an encoder looks at
+const SIDE = 448; // twice the input size of most encoders
 const WIDTHS = [
   ["3", "thin"],
   ["6", "medium"],
   ["12", "thick"],
 ];
 
-/** Draw; `done(file, strokes)` is called with a PNG once somebody wants to search with it. */
+/** Open the pad; `done(file, strokes)` gets a PNG when the user searches with the sketch. */
 export function openPad(done, before = []) {
   const strokes = before.map((stroke) => ({ ...stroke, points: [...stroke.points] }));
   const canvas = make("canvas", { width: SIDE, height: SIDE, role: "img", "aria-label": "Drawing pad", tabindex: -1 });
   const pen = make(
     "select",
-    { "aria-label": "Width of the pen" },
+    { "aria-label": "Pen width" },
     WIDTHS.map(([value, text]) => make("option", { value }, text)),
   );
   pen.value = "6";
@@ -29,7 +29,7 @@ export function openPad(done, before = []) {
     strokes.length = 0;
     redraw();
   });
-  const use = button("Search with it", finish, { class: "main" });
+  const use = button("Search with the sketch", finish, { class: "main" });
 
   function redraw() {
     context.fillStyle = "#fff";
@@ -38,10 +38,10 @@ export function openPad(done, before = []) {
     undo.disabled = clear.disabled = use.disabled = strokes.length === 0;
   }
   const at = (event) => {
-    const place = canvas.getBoundingClientRect();
-    return [((event.clientX - place.left) * SIDE) / place.width, ((event.clientY - place.top) * SIDE) / place.height];
+    const box = canvas.getBoundingClientRect();
+    return [((event.clientX - box.left) * SIDE) / box.width, ((event.clientY - box.top) * SIDE) / box.height];
   };
-  let drawing = null; // id of the pointer: a second finger draws nothing
+  let drawing = null; // id of the pointer; a second finger is ignored
   canvas.addEventListener("pointerdown", (event) => {
     if (drawing !== null || event.button !== 0) return;
     event.preventDefault();
@@ -68,7 +68,7 @@ export function openPad(done, before = []) {
   }
 
   dialog.replaceChildren(
-    dialogHead(dialog, "Draw what it looks like"),
+    dialogHead(dialog, "Draw a sketch"),
     make(
       "div",
       { class: "stack" },
@@ -86,7 +86,7 @@ function line(context, { width, points }) {
   context.lineCap = context.lineJoin = "round";
   context.beginPath();
   context.moveTo(...points[0]);
-  // Through the middles between points, so that quick strokes have no corners.
+  // Curves through the midpoints, so that fast strokes have no corners.
   for (let i = 1; i < points.length - 1; i++) {
     const [x, y] = points[i];
     context.quadraticCurveTo(x, y, (x + points[i + 1][0]) / 2, (y + points[i + 1][1]) / 2);

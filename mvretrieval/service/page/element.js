@@ -1,4 +1,4 @@
-// Elements made in code. Text goes in as text, never as HTML: names and labels come from other people's files.
+// Creates elements. Text is inserted as text, never as HTML, since names and labels come from files of others.
 
 export const byId = (id) => document.getElementById(id);
 
@@ -22,7 +22,7 @@ export function button(text, onclick, attributes = {}) {
   return make("button", { type: "button", onclick, ...attributes }, text);
 }
 
-/** A control with its label above it. */
+/** A control with a label above and an optional hint below. */
 export function field(text, control, hint) {
   return make("label", { class: "field" }, make("span", {}, text), control, hint && make("small", {}, hint));
 }
@@ -37,7 +37,7 @@ export function select(choices, value, onchange, attributes = {}) {
   return made;
 }
 
-/** What every dialog begins with: its title and the button that closes it. */
+/** The head of a dialog: title and close button. */
 export function dialogHead(dialog, title) {
   return make(
     "div",

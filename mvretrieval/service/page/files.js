@@ -1,54 +1,54 @@
-// Files that come by dropping, pasting or picking, sorted into terms of a question.
+// Files that are dropped, pasted or chosen, sorted into terms of a query.
 
-import { newTerm } from "./question.js";
+import { newTerm } from "./query.js";
 
-const NAMES_OTHERS = /\.(obj|gltf|dae)$/i; // meshes whose materials and textures are files of their own
-const PICTURE = /\.(png|jpe?g|webp|gif|bmp|tiff?)$/i;
-const MOST_PIXELS_ACROSS = 1600;
+const HAS_REFERENCES = /\.(obj|gltf|dae)$/i; // meshes whose materials and textures are separate files
+const IMAGE = /\.(png|jpe?g|webp|gif|bmp|tiff?)$/i;
+const MAX_SIDE = 1600;
 
 const suffixOf = (file) => file.name.toLowerCase().match(/\.[^.]+$/)?.[0] ?? "";
-const isPicture = (file) => file.type.startsWith("image/") || PICTURE.test(file.name);
+const isImage = (file) => file.type.startsWith("image/") || IMAGE.test(file.name);
 
-/** What a file input should offer. */
+/** The `accept` attribute of a file input. */
 export const acceptFor = (formats) => ["image/*", ...formats, ".mtl", ".bin"].join(",");
 
 /**
- * Pictures that come together are views of one object; each mesh is one of its own. With a mesh that names other files come
- * those files.
+ * Images that come together are views of one object; each mesh is an object of its own. If a mesh references other files, all
+ * other files belong to it.
  *
- * Returns { terms, unknown }: unknown files are neither.
+ * Returns { terms, unknown }: unknown files are neither images nor meshes.
  */
 export async function termsOf(files, formats) {
   const meshes = files.filter((file) => formats.includes(suffixOf(file)));
-  const pictures = files.filter((file) => !meshes.includes(file) && isPicture(file));
-  const rest = files.filter((file) => !meshes.includes(file) && !pictures.includes(file));
-  const namer = meshes.find((file) => NAMES_OTHERS.test(file.name));
+  const images = files.filter((file) => !meshes.includes(file) && isImage(file));
+  const rest = files.filter((file) => !meshes.includes(file) && !images.includes(file));
+  const referrer = meshes.find((file) => HAS_REFERENCES.test(file.name));
   const terms = meshes.map((file) =>
-    newTerm("mesh", { files: file === namer ? [file, ...pictures, ...rest] : [file] }),
+    newTerm("mesh", { files: file === referrer ? [file, ...images, ...rest] : [file] }),
   );
-  if (namer) return { terms, unknown: [] };
-  if (pictures.length) terms.push(newTerm("images", { files: await Promise.all(pictures.map(smaller)) }));
+  if (referrer) return { terms, unknown: [] };
+  if (images.length) terms.push(newTerm("images", { files: await Promise.all(images.map(smaller)) }));
   return { terms, unknown: rest };
 }
 
-/** A photo of many megapixels says no more than one of two, and takes long to send. */
+/** A large photo, scaled down: encoders use far fewer pixels, and it takes long to send. */
 async function smaller(file) {
   if (file.type !== "image/jpeg" || file.size < 1 << 20) return file;
   try {
-    const picture = await createImageBitmap(file);
-    const scale = Math.min(1, MOST_PIXELS_ACROSS / Math.max(picture.width, picture.height));
+    const image = await createImageBitmap(file);
+    const scale = Math.min(1, MAX_SIDE / Math.max(image.width, image.height));
     const canvas = document.createElement("canvas");
-    canvas.width = Math.round(picture.width * scale);
-    canvas.height = Math.round(picture.height * scale);
-    canvas.getContext("2d").drawImage(picture, 0, 0, canvas.width, canvas.height);
+    canvas.width = Math.round(image.width * scale);
+    canvas.height = Math.round(image.height * scale);
+    canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
     const blob = await new Promise((done) => canvas.toBlob(done, "image/jpeg", 0.92));
     return blob && blob.size < file.size ? new File([blob], file.name, { type: blob.type }) : file;
   } catch {
-    return file; // the service may still know it
+    return file; // the service may still support it
   }
 }
 
-/** Calls `take(files)` for files dropped or pasted anywhere; `cover` is shown while they hover over the page. */
+/** Call `take(files)` for files dropped or pasted anywhere; `cover` is shown while files are dragged over the page. */
 export function listenForFiles(take, cover) {
   let depth = 0;
   const show = (shown) => {

@@ -1,7 +1,7 @@
-// A filter by labels and facts: put together by choosing, or written. See mvretrieval/collection/where.py for the language.
+// A filter on labels and facts, built from conditions or typed. Its grammar is in mvretrieval/store/filters.py.
 
 import { button, byId, field, make, select } from "./element.js";
-import { question } from "./question.js";
+import { query } from "./query.js";
 
 const place = byId("filter");
 const OPERATORS = [
@@ -13,17 +13,17 @@ const OPERATORS = [
   [">", "more than"],
   [">=", "at least"],
   ["is null", "is missing"],
-  ["is not null", "is there"],
+  ["is not null", "exists"],
 ];
 const KEYWORDS = new Set(["and", "between", "false", "in", "is", "like", "not", "null", "or", "true"]);
-const MOST_VALUES = 200;
-const seen = new Map(); // column -> values that objects on this page have
+const MAX_VALUES = 200;
+const known = new Map(); // column -> values of the objects on this page
 
 let expression = null;
 let summary = null;
 
-/** `columns` of the collection; `ask()` searches again. */
-export function buildFilter(columns, ask) {
+/** `columns` of the collection; `search()` searches again. */
+export function buildFilter(columns, search) {
   const values = make("datalist", { id: "filter-values" });
   const value = make("input", { list: "filter-values", "aria-label": "Value", placeholder: "value" });
   const operator = select(
@@ -43,7 +43,7 @@ export function buildFilter(columns, ask) {
   );
   function suggest() {
     values.replaceChildren(
-      ...[...(seen.get(column.value) ?? [])].slice(0, MOST_VALUES).map((text) => make("option", { value: text })),
+      ...[...(known.get(column.value) ?? [])].slice(0, MAX_VALUES).map((text) => make("option", { value: text })),
     );
   }
   value.addEventListener("focus", suggest);
@@ -60,8 +60,8 @@ export function buildFilter(columns, ask) {
     apply();
   }
   function apply() {
-    question.where = expression.value;
-    ask();
+    query.where = expression.value;
+    search();
   }
   expression = make("input", {
     id: "where",
@@ -78,7 +78,7 @@ export function buildFilter(columns, ask) {
       "div",
       { class: "stack" },
       make("div", { class: "row" }, column, operator, value, values, button("Add condition", add)),
-      field("Filter, as it is sent", expression),
+      field("Filter expression", expression),
       make(
         "div",
         { class: "row" },
@@ -95,20 +95,20 @@ export function buildFilter(columns, ask) {
   );
 }
 
-/** What the question says now. */
+/** Show the filter of the current query. */
 export function showFilter() {
-  expression.value = question.where;
-  summary.textContent = question.where.trim() ? `Filter: ${question.where}` : "Filter";
-  summary.classList.toggle("set", Boolean(question.where.trim()));
+  expression.value = query.where;
+  summary.textContent = query.where.trim() ? `Filter: ${query.where}` : "Filter";
+  summary.classList.toggle("set", Boolean(query.where.trim()));
 }
 
-/** Values to offer: those of objects that were found. */
-export function noteValues(objects) {
+/** Remember the values of some objects as suggestions. */
+export function rememberValues(objects) {
   for (const { metadata, facts, id } of objects) {
     for (const [name, value] of Object.entries({ ...facts, ...metadata, id })) {
       if (value === null || typeof value === "object") continue;
-      if (!seen.has(name)) seen.set(name, new Set());
-      if (seen.get(name).size < MOST_VALUES) seen.get(name).add(value);
+      if (!known.has(name)) known.set(name, new Set());
+      if (known.get(name).size < MAX_VALUES) known.get(name).add(value);
     }
   }
 }
@@ -120,7 +120,7 @@ export function conditionOf(column, operator, value) {
       : `"${column.replaceAll('"', '""')}"`;
   if (operator.includes("null")) return `${name} ${operator}`;
   if (operator === "like") return `${name} like ${quoted(`%${value}%`)}`;
-  const isText = [...(seen.get(column) ?? [])].some((other) => typeof other === "string");
+  const isText = [...(known.get(column) ?? [])].some((other) => typeof other === "string");
   return `${name} ${operator} ${!isText && /^-?\d+(\.\d+)?$/.test(value) ? value : quoted(value)}`;
 }
 

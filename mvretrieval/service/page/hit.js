@@ -1,54 +1,54 @@
-// One object in a dialog: to be turned, with its facts, why it was found, and what can be done with it.
+// One object in a dialog: 3D view, scores, best matching view, facts, labels and actions.
 
 import { json, pathOf, request, sentence, sendJson } from "./api.js";
 import { button, byId, dialogHead, make } from "./element.js";
 import { labelEditor } from "./labels.js";
-import { addressOf, forgetPictures, modelPath, showPicture, thumbnailPath } from "./pictures.js";
-import { lastPart, weightOf } from "./question.js";
+import { urlOf, forgetImages, modelPath, showImage, thumbnailPath } from "./images.js";
+import { baseName, weightOf } from "./query.js";
 import { percent } from "./results.js";
 import { showViewer } from "./viewer.js";
 
 const dialog = byId("hit");
-const FACTS = { format: "Format", faces: "Faces", vertices: "Vertices", textured: "Textured", up: "Up", path: "File" };
+const FACTS = { format: "Format", faces: "Faces", vertices: "Vertices", textured: "Textured", up: "Up axis", path: "File" };
 let viewer = null;
 
 /**
  * Open an object.
  *
- * `asked` is null or { terms, sources }: the terms of the question and what the service saw of each. `actions`: moreLike(id),
- * addTerm(id, minus), removed(id), changed(object), columns, writable.
+ * `searched` is null or { terms, views }: the terms of the query, and the views that the service rendered for each. `actions`:
+ * moreLike(id), addTerm(id, minus), removed(id), changed(object), columns, writable.
  */
-export function openHit(hit, asked, actions) {
-  const name = lastPart(hit.id);
+export function openHit(hit, searched, actions) {
+  const name = baseName(hit.id);
   const place = make("div", { class: "viewer" });
-  const back = button("Turn it back", () => viewer?.reset(), { class: "quiet reset" });
+  const reset = button("Reset view", () => viewer?.reset(), { class: "quiet reset" });
   const labels = make("div", { class: "stack" });
   const notes = make("ul", { class: "notes" });
   const facts = make("dl", { class: "facts" });
-  const said = make("p", { class: "problem", role: "alert" });
-  const write = make("div", { class: "stack" });
+  const errorText = make("p", { class: "problem", role: "alert" });
+  const edit = make("div", { class: "stack" });
   const fill = (object) => {
     facts.replaceChildren(...factsOf(object));
     labels.replaceChildren(labelsOf(object));
     notes.replaceChildren(...(object.notes ?? []).map((note) => make("li", {}, sentence(note))));
-    if (actions.writable) write.replaceChildren(...writing(object, write, said, fill, actions));
+    if (actions.writable) edit.replaceChildren(...editing(object, edit, errorText, fill, actions));
   };
   dialog.replaceChildren(
     dialogHead(dialog, name),
     make(
       "div",
       { class: "hit-body" },
-      make("div", { class: "hit-look" }, make("div", { class: "viewer-frame" }, place, back), match(hit, asked)),
+      make("div", { class: "hit-look" }, make("div", { class: "viewer-frame" }, place, reset), match(hit, searched)),
       make(
         "div",
         { class: "hit-facts stack" },
         make("p", { class: "id" }, hit.id),
-        scores(hit, asked),
+        scores(hit, searched),
         make(
           "div",
           { class: "row" },
           button("More like this", () => actions.moreLike(hit.id), { class: "main" }),
-          button("+ Add to the question", () => actions.addTerm(hit.id, false)),
+          button("+ Add to the query", () => actions.addTerm(hit.id, false)),
           button("− Not like this", () => actions.addTerm(hit.id, true)),
         ),
         facts,
@@ -57,10 +57,10 @@ export function openHit(hit, asked, actions) {
         make(
           "div",
           { class: "row" },
-          button("Download GLB", () => download(hit.id, name, said), { class: "quiet" }),
+          button("Download GLB", () => download(hit.id, name, errorText), { class: "quiet" }),
         ),
-        write,
-        said,
+        edit,
+        errorText,
       ),
     ),
   );
@@ -73,7 +73,7 @@ export function openHit(hit, asked, actions) {
   json(pathOf("objects", hit.id)).then(
     (object) => dialog.open && fill(object),
     (error) => {
-      said.textContent = sentence(error.message);
+      errorText.textContent = sentence(error.message);
     },
   );
 }
@@ -82,7 +82,7 @@ dialog.addEventListener("close", () => {
   viewer?.close();
   viewer = null;
 });
-// A click beside the dialog closes it.
+// A click outside closes the dialog.
 dialog.addEventListener("click", (event) => {
   if (event.target === dialog) dialog.close();
 });
@@ -109,87 +109,88 @@ function labelsOf({ metadata }) {
   );
 }
 
-function scores(hit, asked) {
+function scores(hit, searched) {
   if (hit.score === undefined) return null;
   const parts =
-    hit.parts?.length === asked?.terms.length
-      ? asked.sources.map((source, i) => `${source.label} ${hit.parts[i].toFixed(2)}`)
+    hit.parts?.length === searched?.terms.length
+      ? searched.views.map((term, i) => `${term.label} ${hit.parts[i].toFixed(2)}`)
       : [];
   return make(
     "p",
     {},
     make("strong", {}, `Score ${hit.score.toFixed(3)}`),
     `, rank ${hit.rank}`,
-    typeof hit.confidence === "number" && `, ${percent(hit.confidence)} sure`,
+    typeof hit.confidence === "number" && `, confidence ${percent(hit.confidence)}`,
     parts.length > 1 && make("small", { class: "hint" }, ` (${parts.join(", ")})`),
   );
 }
 
-/** The view that matched beside the one of the question that it is most like. */
-function match(hit, asked) {
+/** The best matching view beside the most similar view of the query. */
+function match(hit, searched) {
   const best = hit.best_view;
   if (!best) return null;
-  const where =
+  const direction =
     best.azimuth_deg === undefined || best.azimuth_deg === null
       ? `view ${best.view + 1}`
-      : `seen from ${Math.round(best.azimuth_deg)}°`;
-  const found = picture(thumbnailPath(hit.id, best.view), `Found: ${where}`);
-  const yours = asked && questionView(asked, best.query_view);
+      : `from ${Math.round(best.azimuth_deg)}°`;
+  const caption = `Hit: ${direction}`;
+  const found = thumbnail(thumbnailPath(hit.id, best.view), caption);
+  const yours = searched && queryView(searched, best.query_view);
   return make(
     "div",
     { class: "match" },
     yours ? make("figure", {}, yours.image, make("figcaption", {}, yours.caption)) : null,
-    make("figure", {}, found, make("figcaption", {}, `Found: ${where}`)),
+    make("figure", {}, found, make("figcaption", {}, caption)),
     make(
       "p",
       { class: "hint" },
-      (yours ? "These views match best" : "This view matches best") +
-        (asked?.terms.length === 1 ? `: similarity ${best.similarity.toFixed(2)}.` : "."),
+      (yours ? "Best matching views" : "Best matching view") +
+        (searched?.terms.length === 1 ? `: cosine ${best.similarity.toFixed(2)}.` : "."),
     ),
   );
 }
 
-function questionView({ terms, sources }, queryView) {
-  if (queryView === undefined || queryView === null) return null;
-  // The service compares with the first of these.
+function queryView({ terms, views }, view) {
+  if (view === undefined || view === null) return null;
+  // The service compares with the first term of this kind.
   const at = terms.findIndex((term) => term.kind !== "text" && weightOf(term) > 0);
   if (at < 0) return null;
-  const views = sources[at]?.views ?? [];
-  const caption = `Asked: ${terms[at].strokes ? "sketch" : lastPart(sources[at]?.label ?? "")}`;
-  if (terms[at].kind === "id") return { image: picture(thumbnailPath(terms[at].id, queryView), caption), caption };
-  const address = views[Math.min(queryView, views.length - 1)];
-  return address ? { image: make("img", { src: address, alt: caption, width: 112, height: 112 }), caption } : null;
+  const urls = views[at]?.views ?? [];
+  const caption = `Query: ${terms[at].strokes ? "sketch" : baseName(views[at]?.label ?? "")}`;
+  if (terms[at].kind === "id") return { image: thumbnail(thumbnailPath(terms[at].id, view), caption), caption };
+  const url = urls[Math.min(view, urls.length - 1)];
+  return url ? { image: make("img", { src: url, alt: caption, width: 112, height: 112 }), caption } : null;
 }
 
-function picture(path, alt) {
+function thumbnail(path, alt) {
   const image = make("img", { alt, width: 112, height: 112 });
-  showPicture(image, path, { lazy: false });
+  showImage(image, path, { lazy: false });
   return image;
 }
 
-async function download(id, name, said) {
+async function download(id, name, errorText) {
   try {
-    const link = make("a", { href: await addressOf(modelPath(id)), download: `${name.replace(/\.[^.]+$/, "")}.glb` });
+    const link = make("a", { href: await urlOf(modelPath(id)), download: `${name.replace(/\.[^.]+$/, "")}.glb` });
     document.body.append(link);
     link.click();
     link.remove();
   } catch (error) {
-    said.textContent = sentence(error.message);
+    errorText.textContent = sentence(error.message);
   }
 }
 
-function writing(object, place, said, fill, actions) {
-  const tried = (work) => async () => {
-    said.textContent = "";
+function editing(object, place, errorText, fill, actions) {
+  const withErrors = (work) => async () => {
+    errorText.textContent = "";
     try {
       await work();
     } catch (error) {
-      said.textContent = sentence(error.message);
+      errorText.textContent = sentence(error.message);
     }
   };
   const edit = () => {
     const editor = labelEditor(object.metadata, actions.columns);
-    const save = tried(async () => {
+    const save = withErrors(async () => {
       const changes = editor.read();
       const after = Object.keys(changes).length
         ? await sendJson("PATCH", pathOf("objects", object.id), { metadata: changes })
@@ -209,10 +210,10 @@ function writing(object, place, said, fill, actions) {
     editor.element.querySelector("input").focus();
   };
   const confirm = () => {
-    const keep = button("Keep it", () => fill(object));
-    const remove = tried(async () => {
+    const keep = button("Cancel", () => fill(object));
+    const remove = withErrors(async () => {
       await request(pathOf("objects", object.id), { method: "DELETE" });
-      forgetPictures(object.id);
+      forgetImages(object.id);
       dialog.close();
       actions.removed(object.id);
     });
@@ -220,9 +221,9 @@ function writing(object, place, said, fill, actions) {
       make(
         "p",
         {},
-        `Delete ${lastPart(object.id)} from the collection? A file that was indexed from a folder stays where it is.`,
+        `Delete ${baseName(object.id)} from the collection? A file that was indexed from a folder is not deleted.`,
       ),
-      make("div", { class: "row" }, button("Delete it", remove, { class: "danger" }), keep),
+      make("div", { class: "row" }, button("Delete", remove, { class: "danger" }), keep),
     );
     keep.focus();
   };

@@ -1,10 +1,10 @@
-// Rows of name and value in which labels are written.
+// An editor for labels: rows of name and value.
 
 import { button, make } from "./element.js";
 
 const NUMBER = /^-?(0|[1-9]\d{0,14})(\.\d+)?$/;
 
-/** An editor of `metadata`. Returns { element, read }: read() gives what changed, with null for labels taken away. */
+/** An editor of `metadata`. Returns { element, read }: read() returns the changes, with null for removed labels. */
 export function labelEditor(metadata, knownNames = []) {
   const rows = make("div", { class: "stack" });
   const names = make(
@@ -17,16 +17,16 @@ export function labelEditor(metadata, knownNames = []) {
       value: name,
       placeholder: "label",
       list: "label-names",
-      "aria-label": "Name of the label",
+      "aria-label": "Label name",
       maxlength: 100,
     });
-    const input = make("input", { value, placeholder: "chair", "aria-label": "Value of the label" });
+    const input = make("input", { value, placeholder: "chair", "aria-label": "Label value" });
     const row = make(
       "div",
       { class: "row label-row" },
       key,
       input,
-      button("×", () => row.remove(), { class: "remove", "aria-label": "Take this label away" }),
+      button("×", () => row.remove(), { class: "remove", "aria-label": "Remove this label" }),
     );
     rows.append(row);
     return key;
@@ -38,7 +38,7 @@ export function labelEditor(metadata, knownNames = []) {
     { class: "stack" },
     names,
     rows,
-    button("One more label", () => add().focus(), { class: "quiet" }),
+    button("Add a label", () => add().focus(), { class: "quiet" }),
   );
 
   function read() {
@@ -48,13 +48,13 @@ export function labelEditor(metadata, knownNames = []) {
       if (name && value) found[name] = valueOf(value, metadata[name]);
     }
     const changed = Object.entries(found).filter(([name, value]) => metadata[name] !== value);
-    const gone = Object.keys(metadata).filter((name) => metadata[name] !== null && !(name in found));
-    return Object.fromEntries([...changed, ...gone.map((name) => [name, null])]);
+    const removed = Object.keys(metadata).filter((name) => metadata[name] !== null && !(name in found));
+    return Object.fromEntries([...changed, ...removed.map((name) => [name, null])]);
   }
   return { element, read };
 }
 
-/** Numbers stay numbers, and text that looks like one stays text. */
+/** A number is read as a number, unless the label was text before. */
 function valueOf(text, before) {
   if (typeof before === "string") return text;
   return NUMBER.test(text) ? Number(text) : text;

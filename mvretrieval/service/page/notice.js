@@ -1,17 +1,17 @@
-// The encoder sees and does not read: say so, how to get one that does, and offer what works instead.
+// The notice that the encoder has no text tower, with the command for one that has, and a search in the names instead.
 
 import { sentence } from "./api.js";
 import { button, byId, make } from "./element.js";
 
 const place = byId("notice");
 
-/** `hint` is the service's: why, and the command after a colon. */
-export function tellOfWords(hint, words, lookInNames) {
-  const [why, how] = (hint ?? "").split(/: (?=mvr )/);
+/** `hint` comes from the service: the reason, a colon and the command. */
+export function showNoTextNotice(hint, text, searchNames) {
+  const [reason, command] = (hint ?? "").split(/: (?=mvr )/);
   place.replaceChildren(
-    make("p", {}, sentence(why || "This collection's encoder reads no words")),
-    how ? make("pre", {}, how) : "",
-    button(`Look for ‘${words}’ in the names instead`, () => lookInNames(words)),
+    make("p", {}, sentence(reason || "This collection's encoder has no text tower")),
+    command ? make("pre", {}, command) : "",
+    button(`Search for ‘${text}’ in the names instead`, () => searchNames(text)),
   );
   place.hidden = false;
 }

@@ -1,13 +1,13 @@
-// How the question is asked.
+// Search options.
 
 import { byId, field, make, select } from "./element.js";
-import { DEFAULTS, question } from "./question.js";
+import { DEFAULTS, query } from "./query.js";
 
 const place = byId("options");
 const controls = {};
 let summary = null;
 
-export function buildOptions(isCalibrated, ask) {
+export function buildOptions(isCalibrated, search) {
   const number = (name, min, max) => {
     const input = make("input", {
       type: "number",
@@ -17,24 +17,24 @@ export function buildOptions(isCalibrated, ask) {
       inputmode: "numeric",
       onchange: () => {
         const value = Math.round(Number(input.value));
-        question[name] =
-          Number.isFinite(value) && input.value !== "" ? Math.min(Math.max(value, min), max) : DEFAULTS[name];
-        ask();
+        const isNumber = Number.isFinite(value) && input.value !== "";
+        query[name] = isNumber ? Math.min(Math.max(value, min), max) : DEFAULTS[name];
+        search();
       },
     });
     return (controls[name] = input);
   };
   const choice = (name, choices) =>
-    (controls[name] = select(choices, question[name], (event) => {
-      question[name] = event.target.value;
-      ask();
+    (controls[name] = select(choices, query[name], (event) => {
+      query[name] = event.target.value;
+      search();
     }));
-  const surest = field(
-    "Least sure, in per cent",
-    number("sure", 0, 100),
-    "Leaves out what is less likely to be of the question's kind. Not in mixtures.",
+  const confidence = field(
+    "Minimum confidence in %",
+    number("confidence", 0, 100),
+    "Leaves out hits with a lower probability of belonging to the query's class. Not for mixtures.",
   );
-  surest.hidden = !isCalibrated;
+  confidence.hidden = !isCalibrated;
   summary = make("summary", {}, "Options");
   place.replaceChildren(
     summary,
@@ -43,31 +43,35 @@ export function buildOptions(isCalibrated, ask) {
       { class: "fields" },
       field("Results", number("k", 1, 1000)),
       field(
-        "Match views of the best",
-        number("match", 0, 1000),
-        "Compares so many objects view by view. Slower, and often better.",
+        "Re-rank by views",
+        number("rerank", 0, 1000),
+        "Compares this many best hits with the query view by view. Slower, and often more accurate.",
       ),
-      field("Expand with neighbours", number("expand", 0, 100), "Asks again with so many nearest objects mixed in."),
       field(
-        "Up in mesh files",
+        "Expand with neighbours",
+        number("expand", 0, 100),
+        "Averages the query with this many nearest objects and searches again.",
+      ),
+      field(
+        "Up axis of mesh files",
         choice("up", [["", "by format"], ...["+y", "+z", "+x", "-y", "-z", "-x"].map((axis) => [axis, axis])]),
       ),
       field(
-        "Background of pictures",
+        "Background of images",
         choice("background", [
-          ["auto", "make plain ones white"],
+          ["auto", "white if uniform"],
           ["keep", "keep"],
         ]),
       ),
-      surest,
+      confidence,
     ),
   );
 }
 
-/** What the question says now. */
+/** Show the options of the current query. */
 export function showOptions() {
-  for (const [name, control] of Object.entries(controls)) control.value = question[name];
-  const set = Object.entries(DEFAULTS).filter(([name, usual]) => question[name] !== usual).length;
-  summary.textContent = set ? `Options (${set} set)` : "Options";
-  summary.classList.toggle("set", set > 0);
+  for (const [name, control] of Object.entries(controls)) control.value = query[name];
+  const nSet = Object.entries(DEFAULTS).filter(([name, usual]) => query[name] !== usual).length;
+  summary.textContent = nSet ? `Options (${nSet} set)` : "Options";
+  summary.classList.toggle("set", nSet > 0);
 }

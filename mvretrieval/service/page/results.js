@@ -1,13 +1,13 @@
-// The grid of objects. One card is in the tab order; arrow keys move among them.
+// The grid of objects. One card is in the tab order; arrow keys move between cards.
 
 import { byId, button, make } from "./element.js";
-import { showPicture, thumbnailPath } from "./pictures.js";
-import { lastPart } from "./question.js";
+import { showImage, thumbnailPath } from "./images.js";
+import { baseName } from "./query.js";
 
 const grid = byId("grid");
-const MOST_LABELS = 2;
+const MAX_LABELS = 2;
 
-/** Show hits, or objects of the collection, which have no score; `append` keeps those that are there. */
+/** Show hits, or objects of the collection, which have no score; `append` keeps the cards that are there. */
 export function showObjects(objects, { open, moreLike }, append = false) {
   const cards = objects.map((object) => makeCard(object, open, moreLike));
   if (append) grid.append(...cards);
@@ -24,36 +24,36 @@ export function removeCard(id) {
   const next = gone?.nextElementSibling ?? gone?.previousElementSibling;
   gone?.remove();
   const neighbour = next?.querySelector(".card");
-  if (!neighbour) return byId("words").focus();
+  if (!neighbour) return byId("text").focus();
   makeCurrent(neighbour);
   neighbour.focus();
 }
 
 function makeCard(object, open, moreLike) {
   const { id, score, confidence, metadata, parts, best_view: best } = object;
-  const name = lastPart(id);
+  const name = baseName(id);
   const labels = Object.values(metadata ?? {})
     .filter((value) => value !== null && value !== "")
-    .slice(0, MOST_LABELS)
+    .slice(0, MAX_LABELS)
     .join(", ");
-  const unseen = (text) => make("span", { class: "unseen" }, text);
+  const visuallyHidden = (text) => make("span", { class: "visually-hidden" }, text);
   const numbers = [
     score !== undefined && [
-      unseen(" score "),
+      visuallyHidden(" score "),
       make(
         "span",
-        { class: "score", title: parts?.length ? "sum of the terms' standardised similarities" : "similarity" },
+        { class: "score", title: parts?.length ? "weighted sum of z-scored cosines" : "cosine similarity" },
         rounded(score),
       ),
     ],
     typeof confidence === "number" && [
-      unseen(" likely right: "),
-      make("span", { class: "sure", title: "how likely it is of the question's kind" }, `${percent(confidence)} sure`),
+      visuallyHidden(" "),
+      make("span", { class: "confidence", title: "confidence: probability of the query's class" }, `conf. ${percent(confidence)}`),
     ],
-    labels && [unseen(" "), make("span", { class: "labels" }, labels)],
+    labels && [visuallyHidden(" "), make("span", { class: "labels" }, labels)],
   ];
   const image = make("img", { alt: "", width: 112, height: 112, decoding: "async" });
-  showPicture(image, thumbnailPath(id, best?.view ?? 0));
+  showImage(image, thumbnailPath(id, best?.view ?? 0));
   return make(
     "li",
     { "data-id": id },
@@ -80,17 +80,17 @@ function makeCard(object, open, moreLike) {
   );
 }
 
-/** An object's labels changed. */
+/** Show an object again after its labels changed. */
 export function refreshCard(object, { open, moreLike }) {
   const fresh = makeCard(object, open, moreLike);
   cardOf(object.id)?.replaceWith(fresh);
   if (fresh.isConnected) makeCurrent(fresh.querySelector(".card"));
 }
 
-/** Without a minus before nothing. */
+/** With two decimals, and without the minus of -0.00. */
 export const rounded = (score) => score.toFixed(2).replace(/^-(?=0\.00$)/, "");
 
-export const percent = (share) => `${Math.round(100 * share)}%`;
+export const percent = (probability) => `${Math.round(100 * probability)}%`;
 
 function makeCurrent(card) {
   for (const other of grid.querySelectorAll('[tabindex="0"]')) other.tabIndex = -1;

@@ -1,61 +1,59 @@
-// What is found for a question, as the page shows it: { objects, title, text, asked, next, goesOn }.
+// Results as the page shows them: { objects, title, text, searched, next, hasMore }.
 
 import { json, sentence } from "./api.js";
-import { requestOf } from "./question.js";
+import { requestOf } from "./query.js";
 
-export const MOST_HITS = 1000; // that the service gives at once
+export const MAX_HITS = 1000; // limit of the service
 
-/** The `k` best answers. */
-export async function answersTo(question, k, collection, signal) {
-  const terms = question.terms.map((term) => ({ ...term }));
-  const { query, files } = requestOf({ ...question, k });
-  const answer = await (files.size ? upload(query, files, signal) : ask(query, signal));
-  const objects = answer.hits;
-  const time = answer.seconds < 0.01 ? "under 0.01 s" : `${answer.seconds.toFixed(2)} s`;
-  const uncut = question.sure && question.terms.length > 1 ? "; a mixture's answers carry no certainty to be cut by" : "";
-  const count = `${objects.length} of ${collection.objects.toLocaleString("en-GB")} objects, in ${time}${uncut}`;
+/** The `k` best hits for a query. */
+export async function searchFor(query, k, collection, signal) {
+  const terms = query.terms.map((term) => ({ ...term }));
+  const { body, files } = requestOf({ ...query, k });
+  const response = await (files.size ? upload(body, files, signal) : post(body, signal));
+  const objects = response.hits;
+  const time = response.seconds < 0.01 ? "under 0.01 s" : `${response.seconds.toFixed(2)} s`;
+  const note = query.confidence && query.terms.length > 1 ? "; hits of a mixture have no confidence to filter by" : "";
+  const count = `${objects.length} of ${collection.objects.toLocaleString("en-GB")} objects, in ${time}${note}`;
   return {
     objects,
-    title: "Found",
-    text: objects.length ? count : answer.nothing ? sentence(answer.nothing) : nothing(question),
-    asked: { terms, sources: answer.question },
-    goesOn: answer.hits.length === k && k < MOST_HITS,
+    title: "Results",
+    text: objects.length ? count : response.no_match ? sentence(response.no_match) : noResults(query),
+    searched: { terms, views: response.query },
+    hasMore: objects.length === k && k < MAX_HITS,
   };
 }
 
-/** Some of the collection, where nothing is asked; `after` is the `next` of the part before. */
-export async function listingOf(question, after, collection, signal) {
-  const parts = new URLSearchParams({ limit: question.k, after });
-  const where = question.where.trim();
-  if (where) parts.set("where", question.where);
-  const page = await json(`/api/objects?${parts}`, { signal });
-  const empty = where
-    ? nothing(question)
-    : `The collection is empty${collection.writable ? ": add a mesh to it" : ""}.`;
+/** Some objects of the collection, for a query without terms; `after` is the `next` of the part before. */
+export async function listObjects(query, after, collection, signal) {
+  const parameters = new URLSearchParams({ limit: query.k, after });
+  const where = query.where.trim();
+  if (where) parameters.set("where", query.where);
+  const page = await json(`/api/objects?${parameters}`, { signal });
+  const empty = where ? noResults(query) : `The collection is empty${collection.writable ? ": add a mesh" : ""}.`;
   return {
     objects: page.objects,
-    title: where ? "Objects that pass the filter" : "Some of the collection",
+    title: where ? "Objects that match the filter" : "Objects of the collection",
     text: page.objects.length ? "" : empty,
     next: page.next,
-    goesOn: page.next !== null,
+    hasMore: page.next !== null,
   };
 }
 
-function nothing(question) {
-  return question.where.trim() ? "Nothing passes the filter." : "Nothing was found.";
+function noResults(query) {
+  return query.where.trim() ? "No object matches the filter." : "No results.";
 }
 
-const ask = (query, signal) =>
+const post = (body, signal) =>
   json("/api/search", {
     method: "POST",
-    body: JSON.stringify(query),
+    body: JSON.stringify(body),
     headers: { "Content-Type": "application/json" },
     signal,
   });
 
-function upload(query, files, signal) {
-  const body = new FormData();
-  body.append("query", JSON.stringify(query));
-  for (const [name, file] of files) body.append("files", file, name);
-  return json("/api/search/upload", { method: "POST", body, signal });
+function upload(body, files, signal) {
+  const form = new FormData();
+  form.append("query", JSON.stringify(body));
+  for (const [name, file] of files) form.append("files", file, name);
+  return json("/api/search/upload", { method: "POST", body: form, signal });
 }

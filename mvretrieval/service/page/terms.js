@@ -1,26 +1,26 @@
-// The terms of the question below the box: each with its picture, plus or minus, its weight, and what else it can do.
+// The terms of the query below the search box: each with its image, sign, weight and actions.
 
 import { button, byId, make } from "./element.js";
-import { showPicture, thumbnailPath } from "./pictures.js";
-import { labelOf, newTerm, question, setMinus } from "./question.js";
-import { textOf } from "./words.js";
+import { showImage, thumbnailPath } from "./images.js";
+import { labelOf, newTerm, query, setMinus } from "./query.js";
+import { formatText } from "./query_text.js";
 
 const list = byId("terms");
-const addresses = new Map(); // file -> address of its blob
+const urls = new Map(); // file -> its blob URL
 
-/** `actions`: ask(), editSketch(term), addMesh(files) or null where nobody may add. */
+/** `actions`: search(), editSketch(term), addMesh(files) or null if the service is read-only. */
 export function showTerms(actions) {
   const focused = document.activeElement?.dataset?.focus;
-  forgetFiles();
-  const alone = question.terms.length === 1 && question.terms[0].kind === "text" && !question.terms[0].minus;
-  list.replaceChildren(...(alone ? [] : question.terms.map((term) => item(term, actions))));
-  const single = question.terms.filter((term) => term.kind === "images" && !term.strokes);
+  revokeUnusedUrls();
+  const isPlainText = query.terms.length === 1 && query.terms[0].kind === "text" && !query.terms[0].minus;
+  list.replaceChildren(...(isPlainText ? [] : query.terms.map((term) => item(term, actions))));
+  const single = query.terms.filter((term) => term.kind === "images" && !term.strokes);
   if (single.length > 1) {
     list.append(
       make(
         "li",
         { class: "term-action" },
-        button("They all show one object", () => join(single, actions), { class: "quiet" }),
+        button("All show one object", () => join(single, actions), { class: "quiet" }),
       ),
     );
   }
@@ -36,7 +36,7 @@ function item(term, actions) {
     step: 0.1,
     "aria-label": `Weight of ${name}`,
     "data-focus": `weight-${term.key}`,
-    onchange: () => actions.ask(),
+    onchange: () => actions.search(),
     oninput: (event) => {
       term.size = Number(event.target.value);
       shown.textContent = term.size.toFixed(1);
@@ -44,11 +44,11 @@ function item(term, actions) {
   });
   weight.value = term.size;
   const shown = make("output", {}, term.size.toFixed(1));
-  const several = question.terms.length > 1;
+  const several = query.terms.length > 1;
   return make(
     "li",
     { class: term.minus ? "term minus" : "term" },
-    picture(term, actions),
+    preview(term, actions),
     make("span", { class: "term-name", title: term.id ?? name }, name),
     several &&
       button(term.minus ? "−" : "+", () => flip(term, actions), {
@@ -56,13 +56,13 @@ function item(term, actions) {
         "aria-pressed": String(term.minus),
         "data-focus": `sign-${term.key}`,
         "aria-label": `Not like ${name}`,
-        title: term.minus ? "should not be like this" : "should be like this",
+        title: term.minus ? "objects should not look like this" : "objects should look like this",
       }),
     several && make("span", { class: "weight" }, weight, shown),
     term.kind === "images" &&
       term.files.length > 1 &&
       button("Separate", () => split(term, actions), { class: "quiet" }),
-    term.kind === "mesh" && term.files.length > 1 && make("small", {}, `with ${term.files.length - 1} more`),
+    term.kind === "mesh" && term.files.length > 1 && make("small", {}, `with ${term.files.length - 1} more files`),
     term.kind === "mesh" &&
       actions.addMesh &&
       button("Add…", () => actions.addMesh(term.files), {
@@ -70,28 +70,28 @@ function item(term, actions) {
         "aria-label": `Add ${name} to the collection`,
         title: "Add it to the collection",
       }),
-    button("×", () => remove(term, actions), { class: "remove", "aria-label": `Leave out ${name}` }),
+    button("×", () => remove(term, actions), { class: "remove", "aria-label": `Remove ${name} from the query` }),
   );
 }
 
-function picture(term, actions) {
+function preview(term, actions) {
   if (term.kind === "text") return null;
   if (term.kind === "mesh")
-    return make("span", { class: "term-picture letters", "aria-hidden": "true" }, suffix(term.files[0].name));
+    return make("span", { class: "term-image suffix", "aria-hidden": "true" }, suffix(term.files[0].name));
   if (term.kind === "id") {
-    const image = make("img", { class: "term-picture", alt: "", width: 40, height: 40 });
-    showPicture(image, thumbnailPath(term.id), { lazy: false });
+    const image = make("img", { class: "term-image", alt: "", width: 40, height: 40 });
+    showImage(image, thumbnailPath(term.id), { lazy: false });
     return image;
   }
   const images = term.files
     .slice(0, 4)
-    .map((file) => make("img", { class: "term-picture", alt: "", width: 40, height: 40, src: addressOfFile(file) }));
+    .map((file) => make("img", { class: "term-image", alt: "", width: 40, height: 40, src: urlOfFile(file) }));
   if (!term.strokes) return images;
   return make(
     "button",
     {
       type: "button",
-      class: "term-picture",
+      class: "term-image",
       "aria-label": "Change the sketch",
       onclick: () => actions.editSketch(term),
     },
@@ -101,51 +101,51 @@ function picture(term, actions) {
 
 const suffix = (name) => name.match(/\.([^.]+)$/)?.[1].slice(0, 4) ?? "";
 
-function addressOfFile(file) {
-  if (!addresses.has(file)) addresses.set(file, URL.createObjectURL(file));
-  return addresses.get(file);
+function urlOfFile(file) {
+  if (!urls.has(file)) urls.set(file, URL.createObjectURL(file));
+  return urls.get(file);
 }
 
-function forgetFiles() {
-  const used = new Set(question.terms.flatMap((term) => term.files ?? []));
-  for (const [file, address] of addresses) {
+function revokeUnusedUrls() {
+  const used = new Set(query.terms.flatMap((term) => term.files ?? []));
+  for (const [file, url] of urls) {
     if (used.has(file)) continue;
-    URL.revokeObjectURL(address);
-    addresses.delete(file);
+    URL.revokeObjectURL(url);
+    urls.delete(file);
   }
 }
 
-/** The box again after word terms changed below it. */
-export function rewriteBox() {
-  byId("words").value = textOf(question.terms.filter((term) => term.kind === "text"));
+/** Write the text terms into the search box after they were changed below it. */
+export function updateSearchBox() {
+  byId("text").value = formatText(query.terms.filter((term) => term.kind === "text"));
 }
 
 function flip(term, actions) {
   setMinus(term, !term.minus);
-  again(actions);
+  update(actions);
 }
 
 function remove(term, actions) {
-  question.terms = question.terms.filter((other) => other !== term);
-  again(actions);
-  byId("words").focus({ preventScroll: true });
+  query.terms = query.terms.filter((other) => other !== term);
+  update(actions);
+  byId("text").focus({ preventScroll: true });
 }
 
 function split(term, actions) {
-  const alone = term.files.map((file) => ({ ...newTerm("images", { files: [file] }, term.minus), size: term.size }));
-  question.terms = question.terms.flatMap((other) => (other === term ? alone : [other]));
-  again(actions);
+  const separate = term.files.map((file) => ({ ...newTerm("images", { files: [file] }, term.minus), size: term.size }));
+  query.terms = query.terms.flatMap((other) => (other === term ? separate : [other]));
+  update(actions);
 }
 
 function join(terms, actions) {
   const joined = { ...terms[0], files: terms.flatMap((term) => term.files) };
-  question.terms = question.terms
+  query.terms = query.terms
     .filter((term) => term === terms[0] || !terms.includes(term))
     .map((term) => (term === terms[0] ? joined : term));
-  again(actions);
+  update(actions);
 }
 
-function again(actions) {
-  rewriteBox();
-  actions.ask();
+function update(actions) {
+  updateSearchBox();
+  actions.search();
 }

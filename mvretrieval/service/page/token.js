@@ -1,4 +1,4 @@
-// The token that writers show, and readers where the service asks them: kept until this tab is closed.
+// The token for changes, and for reading if the service requires it. It is stored until this tab is closed.
 
 import { isRightToken, needsTokenToRead, sentence, token } from "./api.js";
 import { button, byId, dialogHead, field, make } from "./element.js";
@@ -6,32 +6,31 @@ import { button, byId, dialogHead, field, make } from "./element.js";
 const dialog = byId("token");
 const opener = byId("token-button");
 
-/** Ask for the token; true once there is one. */
-export function askToken(reason = "") {
+/** Open the token dialog; resolves to whether there is a token. */
+export function requestToken(reason = "") {
   return new Promise((done) => {
     const input = make("input", {
       type: "password",
       autocomplete: "off",
       required: true,
-      "aria-describedby": "token-said",
+      "aria-describedby": "token-error",
     });
-    const said = make("p", { id: "token-said", class: "problem", role: "alert" }, reason);
+    const errorText = make("p", { id: "token-error", class: "problem", role: "alert" }, reason);
     const form = make(
       "form",
-      { class: "stack", onsubmit: keep },
+      { class: "stack", onsubmit: submit },
       make(
         "p",
         {},
-        `${needsTokenToRead() ? "Who searches here, or changes anything," : "Who adds, changes or removes objects"} ` +
-          "shows the token that the service was started with. " +
-          "It is kept until this tab is closed.",
+        `${needsTokenToRead() ? "Searching and changing this collection" : "Changing this collection"} ` +
+          "needs the token that the service was started with. It is stored until this tab is closed.",
       ),
       field("Token", input),
-      said,
+      errorText,
       make(
         "div",
         { class: "row" },
-        make("button", { class: "main" }, "Use it"),
+        make("button", { class: "main" }, "Use this token"),
         token.get() &&
           button("Forget it", () => {
             token.forget();
@@ -39,16 +38,16 @@ export function askToken(reason = "") {
           }),
       ),
     );
-    async function keep(event) {
+    async function submit(event) {
       event.preventDefault();
       try {
         const value = input.value.trim();
         if (await isRightToken(value)) {
-          token.keep(value);
+          token.store(value);
           dialog.close();
-        } else said.textContent = "That token is not the right one.";
+        } else errorText.textContent = "The token is wrong.";
       } catch (error) {
-        said.textContent = sentence(error.message);
+        errorText.textContent = sentence(error.message);
       }
     }
     dialog.replaceChildren(dialogHead(dialog, "Token"), form);
@@ -65,10 +64,10 @@ export function askToken(reason = "") {
   });
 }
 
-/** The button in the head of the page. */
-export function showState(isAsked = !opener.hidden) {
-  opener.hidden = !isAsked;
+/** Update the button in the head of the page. */
+export function showState(isShown = !opener.hidden) {
+  opener.hidden = !isShown;
   opener.textContent = token.get() ? "Token ✓" : "Token";
 }
 
-opener.addEventListener("click", () => askToken());
+opener.addEventListener("click", () => requestToken());

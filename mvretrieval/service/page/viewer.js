@@ -1,13 +1,13 @@
-// An object to be turned: in 3D by <model-viewer>, fetched when first needed, or through its stored views.
+// An object that can be rotated: in 3D by <model-viewer>, loaded on first use, or as a turntable of its stored views.
 
 import { sentence } from "./api.js";
 import { make } from "./element.js";
-import { addressOf, modelPath, showPicture, stripPath, thumbnailPath } from "./pictures.js";
+import { urlOf, modelPath, showImage, stripPath, thumbnailPath } from "./images.js";
 
-// As the views were rendered, so that the model takes the thumbnail's place without a jump.
+// The camera of the rendered views, so that the model replaces the thumbnail without a jump.
 const FIELD_OF_VIEW = "30deg";
 const DISTANCE = "3.94m";
-// Decoders that our models do not need would come from elsewhere.
+// Decoders that our models do not need, and that would be loaded from another website.
 self.ModelViewerElement = {
   dracoDecoderLocation: "/page/vendor/none/",
   ktx2TranscoderLocation: "/page/vendor/none/",
@@ -17,39 +17,39 @@ self.ModelViewerElement = {
 let library = null;
 
 /**
- * Put a viewer into `place`: the picture of a view at once, then the model at that view.
+ * Put a viewer into `place`: first the thumbnail of a view, then the model seen from there.
  *
- * `plain` objects have no texture: in the usual light these are white on white. Returns `{ reset, close }`.
+ * `plain` objects have no texture and get darker light, or they would be white on white. Returns `{ reset, close }`.
  */
 export function showViewer(place, { id, name, view, plain }) {
   const poster = make("img", { class: "poster", alt: `View of ${name}` });
-  showPicture(poster, thumbnailPath(id, view?.view ?? 0), { lazy: false });
-  const said = make("p", { class: "viewer-said", role: "status" }, "Loading the model…");
-  place.replaceChildren(poster, said);
+  showImage(poster, thumbnailPath(id, view?.view ?? 0), { lazy: false });
+  const status = make("p", { class: "viewer-status", role: "status" }, "Loading the model…");
+  place.replaceChildren(poster, status);
   let viewer = null;
   let closed = false;
 
-  const giveUp = (why) => {
+  const fallBack = (reason) => {
     if (closed) return;
     viewer?.remove();
     viewer = null;
-    turntable(place, id, name, view?.view ?? 0, why);
+    turntable(place, id, name, view?.view ?? 0, reason);
   };
-  start().catch((error) => giveUp(sentence(error.message)));
+  start().catch((error) => fallBack(sentence(error.message)));
 
   async function start() {
-    if (!hasWebGl()) return giveUp("This browser draws no 3D here.");
+    if (!hasWebGl()) return fallBack("This browser has no WebGL.");
     library ??= import("./vendor/model-viewer.min.js");
     try {
       await library;
     } catch {
       library = null;
-      return giveUp("The 3D viewer is not installed with this service.");
+      return fallBack("The 3D viewer is not installed with this service.");
     }
-    const address = await addressOf(modelPath(id));
+    const url = await urlOf(modelPath(id));
     if (closed) return;
     viewer = make("model-viewer", {
-      src: address,
+      src: url,
       alt: `3D model of ${name}`,
       "camera-controls": true,
       "touch-action": "pan-y",
@@ -72,11 +72,11 @@ export function showViewer(place, { id, name, view, plain }) {
       () => {
         place.classList.add("loaded");
         poster.remove();
-        said.textContent = "";
+        status.textContent = "";
       },
       { once: true },
     );
-    viewer.addEventListener("error", () => giveUp("The model could not be shown."), { once: true });
+    viewer.addEventListener("error", () => fallBack("The model cannot be shown."), { once: true });
     place.classList.remove("loaded");
     place.append(viewer);
   }
@@ -106,8 +106,8 @@ function hasWebGl() {
   return Boolean(canvas.getContext("webgl2"));
 }
 
-/** The stored views side by side behind a window of one: dragging or arrow keys move it. */
-function turntable(place, id, name, first, why) {
+/** The stored views side by side, of which one is visible; dragging and arrow keys switch between them. */
+function turntable(place, id, name, first, reason) {
   const strip = make("img", { alt: "", draggable: "false" });
   const frame = make(
     "div",
@@ -133,7 +133,7 @@ function turntable(place, id, name, first, why) {
     frame.setAttribute("aria-valuemax", views);
     show(view);
   });
-  showPicture(strip, stripPath(id), { lazy: false });
+  showImage(strip, stripPath(id), { lazy: false });
   let from = null;
   frame.addEventListener("pointerdown", (event) => {
     from = { x: event.clientX, view };
@@ -155,6 +155,6 @@ function turntable(place, id, name, first, why) {
   place.classList.add("loaded");
   place.replaceChildren(
     frame,
-    make("p", { class: "viewer-said", role: "status" }, `${why} Drag left or right to turn through the stored views.`),
+    make("p", { class: "viewer-status", role: "status" }, `${reason} Drag left or right to see the stored views.`),
   );
 }

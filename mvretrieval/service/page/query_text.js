@@ -1,12 +1,12 @@
-// The text in the box as terms: office chair -wooden -"with arms" "red"
+// The text of the search box as terms: office chair -wooden -"with arms" "red"
 //
-// Words stand together as one term. A minus before a word makes a term of its own, of what it should not be like; quotation
-// marks do so too, and keep words together.
+// Plain words form one term. A minus before a word makes a negative term of its own. Quotation marks make a term of their own
+// and keep several words together.
 
 const PART = /(-?)"([^"]*)"?|(-?)(\S+)/g;
 
-/** [{ text, minus }], what is asked first, in the order of the box. */
-export function wordsIn(text) {
+/** [{ text, minus }]: the plain words first, then the other terms in the order of the box. */
+export function parseText(text) {
   const plain = [];
   const others = [];
   for (const [, quotedMinus, quoted, minus, word] of text.matchAll(PART)) {
@@ -18,8 +18,8 @@ export function wordsIn(text) {
   return all.filter((term, i) => term.text && all.findIndex((other) => other.text === term.text) === i);
 }
 
-/** The box's text for terms: the other way round. */
-export function textOf(terms) {
+/** The inverse of `parseText`: the text of the box for some terms. */
+export function formatText(terms) {
   const isPlain = (term) => !term.minus && !/"|(^|\s)-/.test(term.text);
   const first = terms.find(isPlain);
   return terms
