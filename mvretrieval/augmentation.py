@@ -1,12 +1,12 @@
-"""Vectors averaged with their nearest neighbours, on arrays alone: the objects' (smoothing) and the question's (expansion).
+"""Database-side augmentation (DBA) and alpha query expansion, on arrays alone.
 
-A vector is one sample of what its kind looks like; its neighbours are others. Turcot and Lowe 2009 average the vectors of
-a database with their neighbours (database-side augmentation), Chum et al. 2007 the question with what it found (query
-expansion), Radenović et al. 2018 weigh each neighbour by its cosine to a power:
+A vector is one sample of the appearance of its class; its neighbours are others. Turcot and Lowe 2009 average the vectors of a
+database with their neighbours (database-side augmentation), Chum et al. 2007 a query with its hits (query expansion),
+Radenović et al. 2018 weigh each neighbour by a power of its cosine:
 
     y = normalise(x + sum over the k nearest n of w(x . n) n),   w(c) = c ** alpha where c > 0, else 0
 
-No weight is negative and no neighbour with a weight points away from x, so the sum never vanishes.
+No weight is negative, and no neighbour with a weight has a negative cosine with x, so the sum is never zero.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from mvretrieval.normalize import l2_normalize
 # Chosen on PSB's train split: near the best for raw and for whitened vectors (benchmarks/NOTES.md).
 ALPHA = 3.0
 _BLOCK = 1024
-# Vectors that are gathered at once to be summed; 64 Ki of 512 dimensions take 128 MiB.
+# Vectors that are gathered in one block to be summed; 64 Ki of 512 dimensions take 128 MiB.
 _GATHERED = 1 << 16
 
 
-def smooth(vectors: NDArray[np.float32], k: int, alpha: float = ALPHA) -> NDArray[np.float32]:
-    """Each vector averaged with its k nearest neighbours among the others.
+def augment_database(vectors: NDArray[np.float32], k: int, alpha: float = ALPHA) -> NDArray[np.float32]:
+    """Average each vector with its k nearest neighbours among the others.
 
     Args:
         vectors: (N, D), unit norm.
@@ -33,7 +33,7 @@ def smooth(vectors: NDArray[np.float32], k: int, alpha: float = ALPHA) -> NDArra
         alpha: power of the cosine that weighs them.
 
     Returns:
-        (N, D), unit norm. Neighbours are those of the vectors as given; of equally near ones the first count.
+        (N, D), unit norm. Neighbours are those of the given vectors; ties are broken by position.
 
     Raises:
         ShapeError: k is negative.
@@ -45,14 +45,14 @@ def smooth(vectors: NDArray[np.float32], k: int, alpha: float = ALPHA) -> NDArra
     return l2_normalize(_sums(vectors, vectors, nearest, _weights(cosines, alpha)))
 
 
-def expand(
+def expand_queries(
     queries: NDArray[np.float32], gallery: NDArray[np.float32], k: int, alpha: float = ALPHA
 ) -> NDArray[np.float32]:
-    """Each question averaged with the k vectors that it finds. Each for itself: what else is asked changes nothing.
+    """Average each query with its k nearest gallery vectors. Queries do not influence one another.
 
     Args:
-        queries: (Q, D), unit norm; one that is in the gallery finds itself, and so counts twice.
-        gallery: (N, D), unit norm, smoothed or not.
+        queries: (Q, D), unit norm; a query that is in the gallery is its own nearest neighbour, and so counts twice.
+        gallery: (N, D), unit norm, augmented or not.
         k: neighbours; 0 changes nothing.
         alpha: power of the cosine that weighs them.
 
@@ -72,7 +72,7 @@ def expand(
 def average_neighbours(
     vector: NDArray[np.float32], neighbours: NDArray[np.float32], alpha: float = ALPHA
 ) -> NDArray[np.float32]:
-    """One vector (D,) averaged with neighbours (k, D) that were found for it; unit norm."""
+    """Average one vector (D,) with its neighbours (k, D); unit norm."""
     return l2_normalize(vector + _weights(neighbours @ vector, alpha) @ neighbours)
 
 
@@ -84,32 +84,32 @@ def scores_without_query(
     expand_alpha: float = ALPHA,
     queries: NDArray[np.int64] | None = None,
 ) -> NDArray[np.float32]:
-    """Scores of an honest leave-one-out: each question asks a gallery that was smoothed without it.
+    """Leave-one-out scores without leakage: each query searches a gallery that was augmented without it.
 
-    `smooth(vectors, k) @ vectors[q]` is not that: those that q is a neighbour of have q in their vectors, which draws them
-    to q. Here each of them has its next neighbour in the place of q.
+    `augment_database(vectors, k) @ vectors[q]` leaks: vectors with q among their neighbours contain q, which raises their cosine.
+    Here they have their next neighbour instead of q.
 
     Args:
-        vectors: (N, D), unit norm, not smoothed.
-        k: neighbours of the smoothing; 0 for none.
+        vectors: (N, D), unit norm, not augmented.
+        k: neighbours of the augmentation; 0 for none.
         alpha: power of the cosine that weighs them.
-        expand_k: neighbours that the question is expanded by, from the gallery without it; 0 for none.
+        expand_k: neighbours for query expansion, from the gallery without the query; 0 for none.
         expand_alpha: power of their cosines.
-        queries: (Q,) positions of those that ask; all by default. Everyone else stays in the gallery.
+        queries: (Q,) positions of the queries; all by default. All other vectors stay in the gallery.
 
     Returns:
-        (Q, N) cosines; -inf for a question with itself.
+        (Q, N) cosines; -inf for a query with itself.
 
     Raises:
         ShapeError: k or expand_k is negative.
     """
     n = len(vectors)
-    asked = np.arange(n) if queries is None else np.asarray(queries, np.int64)
+    positions = np.arange(n) if queries is None else np.asarray(queries, np.int64)
     expand_k = min(_checked(expand_k), max(n - 1, 0))
     gallery = _GalleryWithoutQuery(vectors, _checked(k), alpha)
-    scores = np.empty((len(asked), n), np.float32)
-    for start in range(0, len(asked), _BLOCK):
-        some, out = asked[start : start + _BLOCK], scores[start : start + _BLOCK]
+    scores = np.empty((len(positions), n), np.float32)
+    for start in range(0, len(positions), _BLOCK):
+        some, out = positions[start : start + _BLOCK], scores[start : start + _BLOCK]
         out[:] = gallery.scores(some, vectors[some])
         if expand_k:
             found = _top(out, expand_k)
@@ -122,37 +122,37 @@ def scores_without_query(
 
 
 class _GalleryWithoutQuery:
-    """Smoothed vectors as each of them would be had one been missing: those that have it as a neighbour differ, no others."""
+    """Augmented vectors, each as if one given vector were missing: only vectors with it as a neighbour differ."""
 
     def __init__(self, vectors: NDArray[np.float32], k: int, alpha: float) -> None:
         others = max(len(vectors) - 1, 0)
         self._given = vectors
         self._k = min(k, others)
-        # One more than counts, to take the place of the missing one.
+        # One more, to replace the missing one.
         self._nearest, cosines = _neighbours(vectors, vectors, min(k + 1, others), own=True)
         self._weights = _weights(cosines, alpha)
         self._sums = _sums(vectors, vectors, self._nearest[:, : self._k], self._weights[:, : self._k])
-        self._smoothed = l2_normalize(self._sums)
-        # Places (row * k + rank) in the neighbours' table, by whom they hold: `_first[q]` is where those of q begin.
+        self._augmented = l2_normalize(self._sums)
+        # Positions (row * k + rank) in the table of neighbours, sorted by neighbour: those of q begin at `_first[q]`.
         held = self._nearest[:, : self._k].ravel()
-        self._places = np.argsort(held, kind="stable")
-        self._first = np.searchsorted(held[self._places], np.arange(len(vectors) + 1))
+        self._slots = np.argsort(held, kind="stable")
+        self._first = np.searchsorted(held[self._slots], np.arange(len(vectors) + 1))
 
     def changed(self, q: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Rows that have q among their neighbours, and their vectors without it."""
-        places = self._places[self._first[q] : self._first[q + 1]]
-        if len(places) == 0:
-            return places, self._smoothed[places]
-        rows, ranks = np.divmod(places, self._k)
+        slots = self._slots[self._first[q] : self._first[q + 1]]
+        if len(slots) == 0:
+            return slots, self._augmented[slots]
+        rows, ranks = np.divmod(slots, self._k)
         sums = self._sums[rows] - self._weights[rows, ranks, None] * self._given[q]
         if self._nearest.shape[1] > self._k:
             sums += self._weights[rows, self._k, None] * self._given[self._nearest[rows, self._k]]
         return rows, l2_normalize(sums)
 
-    def scores(self, asked: NDArray[np.int64], queries: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(n, N) cosines of the questions (n, D) that `asked` (n,) ask, each with the gallery without it."""
-        scores = queries @ self._smoothed.T
-        for row, q in enumerate(asked):
+    def scores(self, positions: NDArray[np.int64], queries: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(n, N) cosines of queries (n, D) at `positions` (n,), each with the gallery without it."""
+        scores = queries @ self._augmented.T
+        for row, q in enumerate(positions):
             rows, vectors = self.changed(q)
             scores[row, rows] = vectors @ queries[row]
             scores[row, q] = -np.inf
@@ -160,7 +160,7 @@ class _GalleryWithoutQuery:
 
     def vectors(self, q: int, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """(n, D) vectors of some rows in the gallery without q."""
-        found = self._smoothed[rows]
+        found = self._augmented[rows]
         changed, vectors = self.changed(q)
         where = {int(row): i for i, row in enumerate(changed)}
         for i, row in enumerate(rows):
@@ -171,7 +171,7 @@ class _GalleryWithoutQuery:
 
 def _checked(k: int) -> int:
     if k < 0:
-        raise ShapeError(f"a number of neighbours is 0 or more, not {k}")
+        raise ShapeError(f"the number of neighbours must be at least 0, not {k}", code="bad_neighbours")
     return k
 
 
@@ -197,7 +197,7 @@ def _top(scores: NDArray[np.float32], k: int) -> NDArray[np.int64]:
     found = np.argpartition(-scores, k - 1, axis=1)[:, :k]
     values = np.take_along_axis(scores, found, axis=1)
     edge = values.min(axis=1, keepdims=True)
-    # Which of several at the edge the partition takes is chance.
+    # Among ties at the k-th place the partition picks arbitrarily.
     for row in np.flatnonzero((scores == edge).sum(axis=1) > (values == edge).sum(axis=1)):
         found[row] = np.argsort(-scores[row], kind="stable")[:k]
     found.sort(axis=1)
@@ -206,8 +206,8 @@ def _top(scores: NDArray[np.float32], k: int) -> NDArray[np.int64]:
 
 
 def _weights(cosines: NDArray[np.float32], alpha: float) -> NDArray[np.float32]:
-    """What neighbours at these cosines weigh beside a vector that weighs 1."""
-    near = cosines > 0  # asked first: with alpha = 0 every power is 1
+    """Weights of neighbours at these cosines, relative to the vector's own weight of 1."""
+    near = cosines > 0  # before the power: with alpha = 0 every power is 1
     return np.where(near, np.where(near, cosines, 1) ** np.float32(alpha), 0).astype(np.float32)
 
 

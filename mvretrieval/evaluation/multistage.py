@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvretrieval.api import Collection
-from mvretrieval.augmentation import ALPHA, expand, scores_without_query, smooth
+from mvretrieval.augmentation import ALPHA, augment_database, expand_queries, scores_without_query
 from mvretrieval.errors import EvaluationError
 from mvretrieval.evaluation.evaluation_set import EvaluationSet
 from mvretrieval.evaluation.protocols import Task
@@ -79,8 +79,8 @@ def refined(
     if len(outside):
         graph = np.setdiff1d(np.arange(len(row_ids)), rows[outside])
         place = np.searchsorted(graph, rows[task.gallery])
-        smoothed = smooth(vectors[graph], k, alpha)
-        asking = expand(vectors[rows[task.queries]], smoothed, refining.expand, refining.expand_alpha)
+        smoothed = augment_database(vectors[graph], k, alpha)
+        asking = expand_queries(vectors[rows[task.queries]], smoothed, refining.expand, refining.expand_alpha)
         scores[np.ix_(task.queries, task.gallery)] = asking @ smoothed[place].T
     else:
         every = scores_without_query(vectors, k, alpha, refining.expand, refining.expand_alpha, rows)

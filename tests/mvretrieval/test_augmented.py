@@ -304,7 +304,7 @@ import os, sys
 sys.path.insert(0, {tests!r})
 from mvretrieval.index import augmenter
 from mvretrieval.api import Collection
-import test_smoothed as t
+import test_augmented as t
 die = lambda *a, **k: os.kill(os.getpid(), 9)
 for folder, program in {todo!r}:
     child = os.fork()

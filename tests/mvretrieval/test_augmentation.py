@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from made_meshes import unit
 from numpy.typing import NDArray
 
-from mvretrieval.augmentation import average_neighbours, expand, scores_without_query, smooth
+from mvretrieval.augmentation import augment_database, average_neighbours, expand_queries, scores_without_query
 from mvretrieval.errors import ShapeError
 
 Vectors = NDArray[np.float32]
@@ -47,9 +47,9 @@ settings_of_smoothing = st.tuples(st.integers(0, 30), st.sampled_from([0.0, 0.5,
 @given(n=st.integers(1, 25), how=settings_of_smoothing, seed=st.integers(0, 9), repeated=st.sampled_from([0, 0, 3]))
 def test_smoothing_and_expansion_equal_their_twins(n: int, how: tuple[int, float], seed: int, repeated: int) -> None:
     vectors, queries = _vectors(n, seed=seed, repeated=min(repeated, n // 2)), _vectors(5, seed=seed + 100)
-    np.testing.assert_allclose(smooth(vectors, *how), _plain_smooth(vectors, *how), atol=2e-6)
+    np.testing.assert_allclose(augment_database(vectors, *how), _plain_smooth(vectors, *how), atol=2e-6)
     twin = [_plain_expand(query, vectors, *how) for query in queries]
-    np.testing.assert_allclose(expand(queries, vectors, *how), twin, atol=2e-6)
+    np.testing.assert_allclose(expand_queries(queries, vectors, *how), twin, atol=2e-6)
 
 
 @settings(max_examples=25)
@@ -80,7 +80,11 @@ def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     vectors, queries = _vectors(50), _vectors(9, seed=1)
 
     def everything() -> tuple[Vectors, ...]:
-        return smooth(vectors, 5), expand(queries, vectors, 5), scores_without_query(vectors, 5, expand_k=2)
+        return (
+            augment_database(vectors, 5),
+            expand_queries(queries, vectors, 5),
+            scores_without_query(vectors, 5, expand_k=2),
+        )
 
     whole = everything()
     monkeypatch.setattr("mvretrieval.augmentation._BLOCK", 7)
@@ -91,11 +95,11 @@ def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_no_neighbours_change_nothing() -> None:
     vectors = _vectors(8)
-    np.testing.assert_array_equal(smooth(vectors, 0), vectors)
-    np.testing.assert_array_equal(expand(vectors, vectors, 0), vectors)
-    np.testing.assert_array_equal(smooth(vectors[:1], 5), vectors[:1])
-    np.testing.assert_array_equal(expand(vectors, vectors[:0], 5), vectors)
-    assert smooth(vectors[:0], 5).shape == expand(vectors[:0], vectors, 5).shape == (0, 6)
+    np.testing.assert_array_equal(augment_database(vectors, 0), vectors)
+    np.testing.assert_array_equal(expand_queries(vectors, vectors, 0), vectors)
+    np.testing.assert_array_equal(augment_database(vectors[:1], 5), vectors[:1])
+    np.testing.assert_array_equal(expand_queries(vectors, vectors[:0], 5), vectors)
+    assert augment_database(vectors[:0], 5).shape == expand_queries(vectors[:0], vectors, 5).shape == (0, 6)
     assert scores_without_query(vectors[:0], 5, expand_k=5).shape == (0, 0)
     plain = vectors @ vectors.T
     np.fill_diagonal(plain, -np.inf)
@@ -104,8 +108,8 @@ def test_no_neighbours_change_nothing() -> None:
 
 def test_the_result_is_the_callers_own() -> None:
     vectors = _vectors(4)
-    smooth(vectors, 0)[:] = 7
-    expand(vectors, vectors, 0)[:] = 7
+    augment_database(vectors, 0)[:] = 7
+    expand_queries(vectors, vectors, 0)[:] = 7
     np.testing.assert_array_equal(vectors, _vectors(4))
 
 
@@ -114,27 +118,29 @@ def test_neighbours_that_point_away_count_for_nothing_whatever_the_power() -> No
     away = np.array([[-1.0, 0.0], [0.0, 1.0]], np.float32)
     for alpha in (0.0, 1.0, 3.0):
         np.testing.assert_array_equal(average_neighbours(x, away, alpha), x)
-        np.testing.assert_array_equal(expand(x[None], away, 2, alpha), x[None])
-        assert np.isfinite(smooth(np.stack([x, away[0]]), 5, alpha)).all()
+        np.testing.assert_array_equal(expand_queries(x[None], away, 2, alpha), x[None])
+        assert np.isfinite(augment_database(np.stack([x, away[0]]), 5, alpha)).all()
 
 
 def test_the_order_of_the_others_does_not_matter() -> None:
     vectors = _vectors(30)
     order = np.random.default_rng(1).permutation(30)
-    np.testing.assert_allclose(smooth(vectors[order], 5), smooth(vectors, 5)[order], atol=1e-6)
+    np.testing.assert_allclose(augment_database(vectors[order], 5), augment_database(vectors, 5)[order], atol=1e-6)
 
 
 def test_of_equally_near_ones_the_first_count() -> None:
     vectors = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [0.6, 0.8, 0], [0.6, 0, 0.8], [0.6, -0.8, 0]], np.float32)
-    np.testing.assert_allclose(smooth(vectors, 1, 0)[0], unit(vectors[0] + vectors[3]), atol=1e-6)
-    np.testing.assert_allclose(smooth(vectors, 2, 0)[0], unit(vectors[0] + vectors[3] + vectors[4]), atol=1e-6)
+    np.testing.assert_allclose(augment_database(vectors, 1, 0)[0], unit(vectors[0] + vectors[3]), atol=1e-6)
+    np.testing.assert_allclose(
+        augment_database(vectors, 2, 0)[0], unit(vectors[0] + vectors[3] + vectors[4]), atol=1e-6
+    )
 
 
 def test_negative_numbers_of_neighbours_are_refused() -> None:
     vectors = _vectors(3)
     for wrong in (
-        lambda: smooth(vectors, -1),
-        lambda: expand(vectors, vectors, -1),
+        lambda: augment_database(vectors, -1),
+        lambda: expand_queries(vectors, vectors, -1),
         lambda: scores_without_query(vectors, 1, expand_k=-1),
     ):
         with pytest.raises(ShapeError, match="0 or more, not -1"):
