@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pages import PAGES, ROOT, blocks, name_of
+from doc_pages import PAGES, ROOT, blocks, name_of
 
 sys.path.insert(0, str(ROOT / "docs"))
 from command_reference import command_module, command_names, command_reference

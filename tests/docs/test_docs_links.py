@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from pages import PAGES, ROOT, name_of, prose
+from doc_pages import PAGES, ROOT, name_of, prose
 
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _GENERATED = {"docs/commands.md", "docs/api.md"}

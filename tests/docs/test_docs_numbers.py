@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from pages import ROOT
+from doc_pages import ROOT
 
 _RESULTS: dict[str, Any] = yaml.safe_load((ROOT / "benchmarks" / "results.yaml").read_text(encoding="utf-8"))
 _NUMBER = re.compile(r"(?<![@\w.-])[+-]?\d[\d,]*(?:\.\d+)?")

@@ -6,7 +6,7 @@ import ast
 import importlib
 
 import pytest
-from pages import PAGES, Block, blocks
+from doc_pages import PAGES, Block, blocks
 
 _BLOCKS = [block for page in PAGES for block in blocks(page) if block.language == "python"]
 

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 
 import pytest
-from pages import ROOT
+from doc_pages import ROOT
 
 _WORDS = ("question", "questions", "asked", "asking", "learnt", "rival", "rivals", "anew", "how sure", "nobody")
 # Letters alone bound a word, so that parts of identifiers count: asked_with, AskedPairs.

@@ -7,9 +7,10 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
-from pages import ROOT
+from doc_pages import ROOT
 
 EXAMPLES = ROOT / "examples"
 # Script -> what its output must contain.
@@ -54,7 +55,7 @@ def test_notebook(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [_kinds(cell) for cell in notebook.cells] == stored, "its outputs are old: run it again and save it"
 
 
-def _kinds(cell: dict) -> list[set[str]]:
+def _kinds(cell: dict[str, Any]) -> list[set[str]]:
     """What a cell's outputs are, without progress bars. PIL also gives a JPEG, which is not stored."""
     outputs = [output for output in cell.get("outputs", ()) if output.get("name") != "stderr"]
     return [set(output.get("data", {"text": ""})) - {"image/jpeg"} for output in outputs]
