@@ -12,8 +12,9 @@ import pytest
 from doc_pages import PAGES, ROOT, blocks, name_of
 
 sys.path.insert(0, str(ROOT / "docs"))
-from command_reference import command_module, command_names, command_reference
+from command_reference import command_reference
 
+from mvretrieval.cli.commands import command_module, command_names
 from mvretrieval.cli.main import main
 from mvretrieval.cli.parsing import SHARED_FLAGS
 
