@@ -17,7 +17,6 @@ _EXCEPTIONS = {
     "CHANGELOG.md": "its tables list the old names",
     "tests/docs/test_docs_vocabulary.py": "lists the words",
     "tests/fixtures/v1/": "written by version 0.1",
-    "docs/speed": "drawn from results.yaml, with the names that results had",
 }
 _SCOPE = (
     *("CONTRIBUTING.md", "CITATION.cff", "SECURITY.md", "Makefile", "mkdocs.yml", "pyproject.toml"),
