@@ -19,7 +19,7 @@ _EXCEPTIONS = {
     "tests/fixtures/v1/": "written by version 0.1",
 }
 _SCOPE = (
-    *("CONTRIBUTING.md", "CITATION.cff", "SECURITY.md", "Makefile", "mkdocs.yml", "pyproject.toml"),
+    *("README.md", "CONTRIBUTING.md", "CITATION.cff", "SECURITY.md", "Makefile", "mkdocs.yml", "pyproject.toml"),
     *("docs/", "examples/", "tests/docs/", ".github/", ".pre-commit-config.yaml"),
 )
 
