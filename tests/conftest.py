@@ -6,14 +6,17 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
 from hypothesis import HealthCheck
 from hypothesis.configuration import set_hypothesis_home_dir
-from parked_workers import ParkedWorkers
 
-# Two test processes share the cores: with one thread each they do not wait for each other's threads.
+if TYPE_CHECKING:
+    from parked_workers import ParkedWorkers
+
+# Two test processes share the cores: with one thread each they do not wait for each other's threads. Before numpy is imported.
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
@@ -32,6 +35,8 @@ set_hypothesis_home_dir(Path(tempfile.gettempdir()) / "mvretrieval-hypothesis") 
 
 @pytest.fixture(scope="session")
 def parked_workers() -> Iterator[ParkedWorkers]:
+    from parked_workers import ParkedWorkers
+
     parking = ParkedWorkers()
     parking.install()
     yield parking

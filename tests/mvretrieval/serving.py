@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import httpx
 import pytest
+from waiting import be_patient_over_http, wait_for
 
 from mvretrieval.api import Collection
 from mvretrieval.service.settings import ServiceSettings
 
 uvicorn = pytest.importorskip("uvicorn", reason="the service is not installed: pip install 'mvretrieval[serve]'")
+be_patient_over_http(httpx)
 
 
 @contextmanager
@@ -23,8 +25,7 @@ def served(collection: Collection, settings: ServiceSettings | None = None) -> I
     server = uvicorn.Server(uvicorn.Config(create_app(collection, settings), port=0, log_level="warning"))
     thread = threading.Thread(target=server.run)
     thread.start()
-    while not server.started:
-        time.sleep(0.01)
+    wait_for(lambda: server.started or not thread.is_alive())
     try:
         yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     finally:

@@ -10,13 +10,14 @@ import signal
 import socket
 import subprocess
 import sys
-import time
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import anyio
 import httpx
 import numpy as np
 import pytest
@@ -26,8 +27,9 @@ from error_codes import raises_code
 from made_meshes import SMALL, shape, write_shapes
 from PIL import Image
 from serving import served
-from waiting import wait_for
+from waiting import PATIENCE_S, wait_for
 
+from mvrender.pool import Job, Rendered, RenderPool
 from mvretrieval.api import Collection, OpenOptions
 from mvretrieval.cli.serve import Options, run
 from mvretrieval.client import Client
@@ -65,7 +67,7 @@ def own(tmp_path: Path, meshes: Path) -> Iterator[Collection]:
 
 
 def settings(**changed: Any) -> ServiceSettings:
-    return replace(ServiceSettings(token=TOKEN), **changed)
+    return replace(ServiceSettings(token=TOKEN, queue_timeout_s=PATIENCE_S), **changed)
 
 
 def problem(response: httpx.Response) -> tuple[int, str]:
@@ -249,26 +251,40 @@ def test_each_limit_has_its_own_status_and_code(own: Collection, tmp_path: Path)
         assert ring.exists()
 
 
-def test_requests_beyond_the_queue_are_refused(own: Collection, meshes: Path) -> None:
+def test_requests_beyond_the_queue_are_refused(own: Collection, meshes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = meshes / "shape-001.ply"
     query = {"query": json.dumps({"terms": [{"mesh": file.name}]})}
-    full = settings(max_waiting=0, queue_timeout_s=60)
-    with served(own, full) as url, ThreadPoolExecutor(12) as many:
+    gate, inside = threading.Event(), list[Job]()
+    render = RenderPool.render
 
-        def search(_: int) -> httpx.Response:
-            return httpx.post(
-                f"{url}/api/search/upload", data=query, files={"files": (file.name, file.read_bytes())}, timeout=60
-            )
+    def held(pool: RenderPool, job: Job) -> Rendered:
+        inside.append(job)
+        assert gate.wait(PATIENCE_S)
+        return render(pool, job)
 
-        responses = list(many.map(search, range(48)))
-        # A query by vector or id needs no turn.
-        assert httpx.post(f"{url}/api/search", json={"terms": [{"id": "shape-001.ply"}]}).status_code == 200
-    assert {response.status_code for response in responses} <= {200, 429}
-    refused = [response for response in responses if response.status_code == 429]
-    assert refused and problem(refused[0]) == (429, "queue_full") and refused[0].headers["retry-after"] == "1"
-    short = settings(queue_timeout_s=0.001)
-    with served(own, short) as url, ThreadPoolExecutor(12) as many:
-        assert {response.status_code for response in many.map(search, range(24))} == {200, 503}
+    def search(url: str) -> httpx.Response:
+        files = {"files": (file.name, file.read_bytes())}
+        return httpx.post(f"{url}/api/search/upload", data=query, files=files)
+
+    monkeypatch.setattr(RenderPool, "render", held)
+    for refusal, retry_after, crowded in (
+        ((429, "queue_full"), "1", settings(max_waiting=0)),
+        ((503, "queue_timeout"), "10", settings(queue_timeout_s=0.001)),
+    ):
+        gate.clear()
+        inside.clear()
+        with served(own, crowded) as url, ThreadPoolExecutor(4) as many:
+            served_ones = [many.submit(search, url) for _ in range(4)]  # two for each worker
+            try:
+                wait_for(lambda: len(inside) == 4)
+                refused = search(url)
+                assert problem(refused) == refusal and refused.headers["retry-after"] == retry_after
+                # A query by vector or id needs no turn.
+                assert httpx.post(f"{url}/api/search", json={"terms": [{"id": "shape-001.ply"}]}).status_code == 200
+            finally:
+                gate.set()
+            assert [each.result().status_code for each in served_ones] == [200] * 4
+            assert search(url).status_code == 200
 
 
 def test_concurrent_queries_return_the_same_hits(own: Collection, meshes: Path, tmp_path: Path) -> None:
@@ -366,11 +382,10 @@ def test_a_stopped_job_keeps_its_objects(own: Collection, tmp_path: Path) -> Non
         waiting = http.post("/api/jobs", json={"folder": "more"}).json()["id"]
         assert problem(http.delete("/api/objects/shape-001.ply")) == (409, "indexing_in_progress")
         assert http.delete(f"/api/jobs/{waiting}").json()["state"] == "stopped"
-        while http.get(f"/api/jobs/{job_id}").json()["done"] < 20:
-            time.sleep(0.01)
+        wait_for(lambda: http.get(f"/api/jobs/{job_id}").json()["done"] >= 20)
         http.delete(f"/api/jobs/{job_id}")
-        while (job := http.get(f"/api/jobs/{job_id}").json())["state"] == "running":
-            time.sleep(0.01)
+        wait_for(lambda: http.get(f"/api/jobs/{job_id}").json()["state"] != "running")
+        job = http.get(f"/api/jobs/{job_id}").json()
         assert job["state"] == "stopped" and re.match(r"stopped after \d+ of 196 files", job["message"])
         count = http.get("/api/collection").json()["objects"]
         assert 4 < count < 200
@@ -399,7 +414,7 @@ def test_what_was_acknowledged_survives_a_stop(tmp_path: Path, meshes: Path) -> 
             except ServiceError as error:
                 refused.append(str(error))
                 break
-    assert process.wait(30) == 0
+    assert process.wait(PATIENCE_S) == 0
     assert process.stderr.read() == ""
     assert len(added) >= 5 and (not refused or "cannot be reached" in refused[0])
     with Collection.open(folder) as collection:
@@ -440,22 +455,29 @@ def test_uploads_are_found_after_the_collection_moved(own: Collection, meshes: P
 
 
 def test_a_stalled_body_times_out(own: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mvretrieval.service.limits._BODY_PAUSE_S", 0.3)
+    limits: list[float] = []
+    fail_after = anyio.fail_after
 
-    def slowly(*seconds: float) -> Iterator[bytes]:
-        yield b'{"terms": '
-        for pause in seconds:
-            time.sleep(pause)
-            yield b" "
-        yield b'[{"id": "shape-001.ply"}]}'
+    def counted(limit_s: float) -> Any:
+        limits.append(limit_s)
+        return fail_after(limit_s)
 
+    monkeypatch.setattr(anyio, "fail_after", counted)
+    request = b"POST /api/search HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    body = [b'{"terms": ', b'[{"id": ', b'"shape-001.ply"', b"}]}"]
     with served(own, settings()) as url:
-        request = {"url": f"{url}/api/search", "headers": {"Content-Type": "application/json"}, "timeout": 10}
-        assert httpx.post(**request, content=slowly(0.1, 0.1, 0.1, 0.1, 0.1)).status_code == 200
-        with socket.create_connection(("127.0.0.1", int(url.rsplit(":", 1)[1])), timeout=10) as raw:
-            raw.sendall(
-                b"POST /api/search HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{"
-            )
+        address = ("127.0.0.1", int(url.rsplit(":", 1)[1]))
+        monkeypatch.setattr("mvretrieval.service.limits._BODY_PAUSE_S", PATIENCE_S)
+        with socket.create_connection(address, timeout=PATIENCE_S) as raw:
+            raw.sendall(request % sum(map(len, body)))
+            for n, part in enumerate(body, 1):
+                wait_for(lambda n=n: len(limits) == n)  # the service waits for this part, by a limit of its own
+                raw.sendall(part)
+            assert raw.makefile("rb").readline().startswith(b"HTTP/1.1 200")
+        assert limits == [PATIENCE_S] * len(body)
+        monkeypatch.setattr("mvretrieval.service.limits._BODY_PAUSE_S", 0.3)
+        with socket.create_connection(address, timeout=PATIENCE_S) as raw:
+            raw.sendall(request % 99 + b"{")
             response = raw.makefile("rb").read()  # to the end: the connection is closed
     assert response.startswith(b"HTTP/1.1 408") and b"body_timeout" in response
 
@@ -485,8 +507,7 @@ def test_unknown_hosts_are_refused(own: Collection) -> None:
 
 def test_prometheus_metrics(own: Collection) -> None:
     with served(own, settings()) as url:
-        while httpx.get(f"{url}/ready").status_code != 200:
-            time.sleep(0.01)
+        wait_for(lambda: httpx.get(f"{url}/ready").status_code == 200)
         for name in ("shape-001.ply", "shape-002.ply", "missing"):
             httpx.get(f"{url}/api/objects/{name}")
         text = httpx.get(f"{url}/api/metrics").text
@@ -640,8 +661,7 @@ def test_waiting_writers_do_not_block_searches(own: Collection, meshes: Path, tm
     with served(own, settings()) as url, Client(url, TOKEN) as client, ThreadPoolExecutor(8) as many:
         client.search(Query(mesh=meshes / "shape-001.ply"))
         adding = [many.submit(client.add, slow, f"slow {n}") for n in range(8)]
-        while not len(client) > 4:
-            time.sleep(0.01)
+        wait_for(lambda: len(client) > 4)
         client.search(Query(mesh=meshes / "shape-001.ply"))
         assert sum(added.done() for added in adding) < 8
         for added in adding:
