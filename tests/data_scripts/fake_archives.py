@@ -54,7 +54,7 @@ def write_zip(path: Path, files: Mapping[str, bytes]) -> Path:
 
 def write_tar(path: Path, files: Mapping[str, bytes], mode: str = "w:gz") -> Path:
     """Write a tar."""
-    with tarfile.open(path, mode) as archive:
+    with tarfile.open(path, mode) as archive:  # type: ignore[call-overload]
         for name, data in files.items():
             info = tarfile.TarInfo(name)
             info.size = len(data)

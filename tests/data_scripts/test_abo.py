@@ -12,7 +12,7 @@ from mvretrieval.ingest.labels_csv import read_labels
 
 
 def listing(model: str | None, product_type: str, name: str, tag: str = "en_US") -> dict[str, object]:
-    fields = {
+    fields: dict[str, object] = {
         "item_id": name,
         "product_type": [{"value": product_type}],
         "item_name": [{"language_tag": tag, "value": name}],

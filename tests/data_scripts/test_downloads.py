@@ -113,6 +113,6 @@ def test_refusals_have_codes(server: Server, tmp_path: Path, monkeypatch: pytest
     with raises_code(DataError, "bad_url", "https://example.org/folder/"):
         download("https://example.org/folder/", tmp_path, wait_s=0)
     server.missing = False
-    monkeypatch.setattr(downloads.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10})())
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 10})())
     with raises_code(DataError, "disk_full", "GB free"):
         download(_address(server), tmp_path, wait_s=0)

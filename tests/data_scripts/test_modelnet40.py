@@ -50,7 +50,8 @@ def test_layout_labels_and_next_command(tmp_path: Path, kind: str, capsys: pytes
     assert "2 classes, published: 40" in printed.err
     labels = read_labels(out / "labels.csv")
     assert all(Path(file).is_file() for file in labels.rows)
-    assert load(out / "test/bed/bed_0516.off", up=labels.up[str(out / "test/bed/bed_0516.off")]).facts["faces"] == 4
+    assert labels.up[str(out / "test/bed/bed_0516.off")] == "+z"
+    assert load(out / "test/bed/bed_0516.off", up="+z").facts["faces"] == 4
 
 
 def test_an_interrupted_run_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 from safetensors.torch import save_file
 from synthetic_views import open_network, synthetic_views, write_clip
 
-from mvretrieval.cli.main import _run
+from mvretrieval.cli.main import run_command
 from mvtrain.distributed import join_world
 from mvtrain.tune import tune
 from mvtrain.tune_config import TuneConfig
@@ -75,7 +75,7 @@ def weights_of(encoder: Any, tuned: Any) -> dict[str, Any]:
 def run_mvr(command: str, arguments: list[str], result: Path) -> None:
     """Run `mvr COMMAND`, and write its exit code and stderr to a JSON file."""
     with (result.with_suffix(".err")).open("w+") as err, contextlib.redirect_stderr(err):
-        code = _run(command, arguments)
+        code = run_command(command, arguments)
         sys.stderr.flush()
         err.seek(0)
         result.write_text(json.dumps({"code": code, "stderr": err.read()}))

@@ -21,7 +21,7 @@ def _data(noise: float, seed: int = 0, dim: int = 6) -> tuple[TextEmbeddings, np
     )  # in a cone, as text vectors of CLIP are
     true_map = rng.standard_normal((dim, 12))
     labels = [name for i, name in enumerate(NAMES) for _ in range(2 + i % 5)]
-    projected = np.stack([text_embeddings.direction_of(name) for name in labels]) @ true_map  # type: ignore[arg-type]
+    projected = np.stack([text_embeddings.direction_of(name) for name in labels]) @ true_map  # type: ignore[misc]
     vectors = projected + noise * rng.standard_normal(projected.shape) + 5
     return text_embeddings, (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32), labels
 
@@ -75,7 +75,7 @@ def test_classes_without_a_known_name_are_left_out() -> None:
     kept = [i for i, label in enumerate(mixed) if label.startswith("Shelf")]
     fit = fit_text_projection(text_embeddings, vectors, mixed)
     expected = fit_text_projection(text_embeddings, vectors[kept], [mixed[i] for i in kept])
-    np.testing.assert_array_equal(fit.text_embeddings.projection, expected.text_embeddings.projection)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(fit.text_embeddings.projection, expected.text_embeddings.projection)
 
 
 def test_two_known_names_are_needed() -> None:
@@ -85,4 +85,4 @@ def test_two_known_names_are_needed() -> None:
     fit = fit_text_projection(
         text_embeddings, vectors[:2], NAMES[:2]
     )  # one object each: held-out folds have a single class
-    assert fit.n_classes == 2 and np.isfinite(fit.text_embeddings.projection).all()  # type: ignore[union-attr]
+    assert fit.n_classes == 2 and np.isfinite(fit.text_embeddings.projection).all()  # type: ignore[arg-type]

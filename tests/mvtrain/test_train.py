@@ -181,7 +181,7 @@ def test_a_fold_uses_no_data_of_its_validation_classes() -> None:
         expected = features.of_classes(sorted(classes)).whitening(6)
         assert whitening is not None and expected is not None
         np.testing.assert_array_equal(whitening.mean, expected.mean)
-        np.testing.assert_array_equal(whitening.transform, expected.transform)  # type: ignore[arg-type]
+        np.testing.assert_array_equal(whitening.transform, expected.transform)
     validation = [(features.of_classes(sorted(out)), run[1]) for out, run in zip(held_out[:3], runs[:3], strict=True)]
     untrained = [_mean_ap(plain_mean(f.views, f.mask, whitening), f) for f, whitening in validation]
     assert trained.metrics["untrained_mAP"] == pytest.approx(np.mean(untrained), abs=5e-3)
@@ -200,6 +200,7 @@ def test_masked_views_have_no_effect() -> None:
         states.append((_state(trained), trained.metrics, trained.whitening))
     for state, metrics, whitening in states[1:]:
         assert metrics == states[0][1] and all(math.isfinite(value) for value in metrics.values())
+        assert whitening is not None and states[0][2] is not None
         np.testing.assert_array_equal(whitening.transform, states[0][2].transform)
         assert all(torch.equal(state[name], states[0][0][name]) for name in state)
 

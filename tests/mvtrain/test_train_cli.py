@@ -177,22 +177,26 @@ def test_wrong_use_exits_with_2(
 
 
 @pytest.mark.parametrize(
-    ("options", "named"),
+    ("options", "code", "named"),
     [
-        (["--by", "lable"], "'label'"),
-        (["--where", "splt = 'train'"], "'split'"),
-        (["--where", "split = 'nothing'"], "--where split = 'nothing'"),
-        (["--self-supervised", "--where", "faces > 5"], "--where faces > 5"),
-        (["--text-embeddings", "missing.npz"], "missing.npz"),
-        (["--init-from", "missing"], "missing"),
+        (["--by", "lable"], None, "'label'"),
+        (["--where", "splt = 'train'"], None, "'split'"),
+        (["--where", "split = 'nothing'"], "no_match", "--where split = 'nothing'"),
+        (["--self-supervised", "--where", "faces > 5"], "no_match", "--where faces > 5"),
+        (["--text-embeddings", "missing.npz"], None, "missing.npz"),
+        (["--init-from", "missing"], None, "missing"),
+        (["--where", "label = 'class-01'"], "too_few_classes", "there are 1"),
     ],
 )
 def test_failures_exit_with_1_and_write_nothing(
-    things: Path, tmp_path: Path, options: list[str], named: str, capsys: pytest.CaptureFixture[str]
+    things: Path, tmp_path: Path, options: list[str], code: str | None, named: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert mvr(things, "--out", tmp_path / "a", *FEW, *options) == 1
     printed = capsys.readouterr()
     assert printed.out == "" and named in printed.err and "Traceback" not in printed.err
+    assert mvr(things, "--out", tmp_path / "a", *FEW, *options, "--json") == 1
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert named in error["message"] and error["code"] == (code or error["code"])
     assert not (tmp_path / "a").exists()
 
 

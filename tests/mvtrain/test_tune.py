@@ -219,7 +219,7 @@ def test_activation_checkpointing_and_bfloat16_give_similar_weights(clip_id: str
     assert all(tensor.dtype == torch.float32 for tensor in rough.values())
     ups = [name for name in plain if name.endswith("up")]
     flat = [torch.cat([state[name].flatten() for name in ups]) for state in (plain, rough)]
-    assert 0.9 < float(nn.functional.cosine_similarity(*flat, dim=0)) < 1
+    assert 0.9 < float(nn.functional.cosine_similarity(flat[0], flat[1], dim=0)) < 1
 
 
 def test_untrained_map_is_that_of_the_unchanged_encoder(clip_id: str, tmp_path: Path) -> None:
@@ -323,11 +323,11 @@ def test_describers_group_the_views_of_an_object(clip_id: str, views: ViewDatase
     describer = Describer.from_config(DescriberConfig(f"tuned:{tmp_path / 't'}", views.rig, size=64), device="cpu")
     images = np.concatenate([views.images(row) for row in (0, 5)])  # (S * B, V, ...), as in indexing
     found = describer.encode(images)
-    encoder = describer.encoder
-    assert isinstance(encoder, NetworkEncoder) and encoder.cross_view == 1
+    tuned = describer.encoder
+    assert tuned.cross_view == 1
     for i in range(2):
-        np.testing.assert_allclose(found[i], encoder.encode_views(images[i], np.zeros(VIEWS, np.int64)), atol=1e-6)
-        assert np.abs(found[i] - encoder.encode_views(images[i])).max() > 1e-4
+        np.testing.assert_allclose(found[i], tuned.encode_views(images[i], np.zeros(VIEWS, np.int64)), atol=1e-6)
+        assert np.abs(found[i] - tuned.encode_views(images[i])).max() > 1e-4
     # The photos of one query are a group too.
     several = describer.pool(found[:1, None], np.ones((1, VIEWS), bool), known_directions=False)[0][0]
     np.testing.assert_allclose(describer.embed_images(images[0]), several, atol=1e-6)
@@ -371,8 +371,8 @@ def test_a_tuned_encoder_reopens_with_the_same_vectors(tuned_folder: Path, clip_
             assert str(place) not in path.read_text()
     # The jointly trained adapter fits its views.
     adapter = Adapter.load(tuned_folder / "adapter")
-    views = Describer.from_config(DescriberConfig(encoder.id, views.rig, size=64), device="cpu")
-    assert adapter.config.check_fits(views.view_fingerprint) == [] and adapter.whitening is None
+    describer = Describer.from_config(DescriberConfig(encoder.id, views.rig, size=64), device="cpu")
+    assert adapter.config.check_fits(describer.view_fingerprint) == [] and adapter.whitening is None
     with pytest.raises(EncoderError, match="missing"):
         open_encoder("tuned:missing")
 

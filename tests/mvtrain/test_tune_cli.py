@@ -241,10 +241,10 @@ def test_from_a_folder_of_meshes(
     other: list[object] = ["--method", "last-blocks", "--last-blocks", 1, "--styles", "texture,clay"]
     other += ["--loss", "text", "--cross-view", 1]
     assert mvr("tune", meshes, "--out", out, *labels, *views, *other, *FEW, "--held-out", 0.2) == 0
-    printed = capsys.readouterr().out
-    assert f"next: mvr index things/ {meshes} --encoder tuned:{out}" in printed
-    assert "no validation: too few classes" in printed and "2 steps" in printed and "--held-out 0" in printed
-    assert str(out / "views") in printed
+    summary = capsys.readouterr().out
+    assert f"next: mvr index things/ {meshes} --encoder tuned:{out}" in summary
+    assert "no validation: too few classes" in summary and "2 steps" in summary and "--held-out 0" in summary
+    assert str(out / "views") in summary
     assert not (out / "lora.safetensors").exists() and len(list((out / "views").rglob("*.mask.npy"))) == 9
     adapter = Adapter.load(out / "adapter")
     assert adapter.config.text == "frozen" and adapter.config.styles == ("texture", "clay")
@@ -263,7 +263,7 @@ def test_from_a_folder_of_meshes(
 
 def test_views_are_keyed_by_content(things: Path, meshes: Path, view_cache: Path, tmp_path: Path) -> None:
     """A collection knows the content before a file is read. A mesh that cannot be rendered is left out."""
-    spec, notices = RenderSpec(parse_rig("ring:4@30"), ("texture",), 64), []
+    spec, notices = RenderSpec(parse_rig("ring:4@30"), ("texture",), 64), list[str]()
     with Collection.open(things) as collection:
         objects = meshes_of_collection(collection, "kind", None)
     first = render_views(objects, spec, view_cache, 1)

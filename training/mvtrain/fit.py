@@ -20,7 +20,7 @@ from mvretrieval.weighting.whitening import Whitening
 from mvtrain.class_names import fit_text_projection, text_vectors
 from mvtrain.config import TrainConfig
 from mvtrain.features import Features, from_collection
-from mvtrain.train import Log, Trained, train
+from mvtrain.train import Log, Trained, check_trainable, train
 
 
 def fit_adapter(
@@ -108,6 +108,7 @@ def load_training_data(
         features = features.shots(shots, config.seed)
     if init_from is not None:
         init_from.config.check_fits(features.fingerprint)
+    check_trainable(features, config, init_from)
     before = () if init_from is None else init_from.config.classes
     classes = tuple(sorted({*before, *(() if by is None else features.classes)}))
     return TrainingData(features, describer, classes, init_from)

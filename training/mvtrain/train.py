@@ -74,18 +74,8 @@ def train(
     Raises:
         TrainingError: too few classes or objects, `init_from` has another architecture, or the training diverged.
     """
-    if init_from is not None and init_from.config.network != config.network:
-        raise TrainingError(
-            f"the adapter to start from has another network ({init_from.config.network}) than the options "
-            f"({config.network}): use the options it was trained with",
-            code="other_network",
-        )
+    check_trainable(features, config, init_from)
     log = log or (lambda record: None)
-    if len(features.classes) < 2:
-        raise TrainingError(
-            f"training needs 2 classes or more, and there are {len(features.classes)}: label more objects",
-            code="too_few_classes",
-        )
     metrics: dict[str, float] = {}
     # Few objects are overfitted in few steps: without validation the number of passes is fixed.
     batch_size = config.classes_per_batch * config.objects_per_class
@@ -101,6 +91,25 @@ def train(
         if done % config.evaluate_every == 0 or done == steps:
             log({"stage": "all seen classes", "step": done, "of": steps, "loss": loss})
     return Trained(run.averaged.cpu().eval(), run.whitening, done, metrics)
+
+
+def check_trainable(features: Features, config: TrainConfig, init_from: Adapter | None = None) -> None:
+    """Check the arguments of `train` before anything is written.
+
+    Raises:
+        TrainingError: too few classes, or `init_from` has another architecture.
+    """
+    if init_from is not None and init_from.config.network != config.network:
+        raise TrainingError(
+            f"the adapter to start from has another network ({init_from.config.network}) than the options "
+            f"({config.network}): use the options it was trained with",
+            code="other_network",
+        )
+    if len(features.classes) < 2:
+        raise TrainingError(
+            f"training needs 2 classes or more, and there are {len(features.classes)}: label more objects",
+            code="too_few_classes",
+        )
 
 
 class _Run:
