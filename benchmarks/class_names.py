@@ -48,7 +48,7 @@ def _measured() -> dict[str, float]:
     p, rows = psb(), []
     embeddings = TextEmbeddings.load(data.text_embeddings())
     with Collection.open(base_meshes()) as collection:
-        meshes = from_collection(collection, "name")
+        meshes = from_collection(collection.session, "name")
     own_names = [plain_name(re.sub(r"\d+", "", name)) for name in meshes.labels]
     train, unseen = np.flatnonzero(p.train), np.flatnonzero(p.unseen)
     labels = p.features.labels

@@ -22,6 +22,7 @@ from mvretrieval.api import Collection
 from mvretrieval.confidence.calibration import calibration_of
 from mvretrieval.confidence.calibration_queries import HITS, CalibrationObjects, image_queries
 from mvretrieval.confidence.curve import Curve, cohort_size, expected_calibration_error
+from mvretrieval.ingest.repool import repool
 from mvretrieval.store.batches import original_vectors
 from mvtrain.config import TrainConfig
 
@@ -97,11 +98,11 @@ def _adapted() -> dict[str, tuple[_Vectors, Curve]]:
     path = fresh("confidence-adapter")
     shutil.copytree(folder(), path)
     with Collection.open(path, write=True) as collection:
-        collection.repool(collection.describer.with_adapter(p.learn(TrainConfig(), trained_on)))
-        row_ids = collection.store.select(None).tolist()
-        with collection.store.transaction():
+        repool(collection.session, collection.describer.with_adapter(p.learn(TrainConfig(), trained_on)))
+        row_ids = collection.session.store.select(None).tolist()
+        with collection.session.store.transaction():
             for row_id, own in zip(row_ids, trained_on.tolist(), strict=True):
-                collection.store.set_metadata(row_id, {"trained_on": int(own)})
+                collection.session.store.set_metadata(row_id, {"trained_on": int(own)})
     vectors = _vectors(path)
     _mvr("remove", path, "--where", "split = 'test'")
     found = {}
@@ -121,12 +122,12 @@ def _mvr(command: str, path: Path, *options: str) -> None:
 def _vectors(path: Path) -> _Vectors:
     """Vectors in the order of `psb().features`."""
     with Collection.open(path) as collection:
-        return original_vectors(collection.store, collection.store.select(None).tolist())[1]
+        return original_vectors(collection.session.store, collection.session.store.select(None).tolist())[1]
 
 
 def _curve(path: Path, modality: str = "objects") -> Curve:
     with Collection.open(path) as collection:
-        calibration = calibration_of(collection.store)
+        calibration = calibration_of(collection.session.store)
     assert calibration is not None
     return calibration.curves[modality]
 
@@ -179,9 +180,9 @@ def _error_of_images(curve: Curve, unseen: NDArray[np.bool_]) -> float:
     shutil.copytree(folder(), path)
     with Collection.open(path, write=True) as collection:
         collection.remove(*[name for name, kept in zip(psb().features.ids, unseen.tolist(), strict=True) if not kept])
-        row_ids = collection.store.select(None)
-        codes = np.unique(collection.store.column_values("label", row_ids.tolist()), return_inverse=True)[1]
-        objects = CalibrationObjects(row_ids, codes, True)
+        row_ids = collection.session.store.select(None)
+        class_ids = np.unique(collection.session.store.column_values("label", row_ids.tolist()), return_inverse=True)[1]
+        objects = CalibrationObjects(row_ids, class_ids, True)
         pairs = image_queries(collection.session, objects, np.random.default_rng(0))
     return expected_calibration_error(curve(pairs.cosines, pairs.cohort_means), pairs.same)
 

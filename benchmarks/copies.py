@@ -27,8 +27,10 @@ def collection_of(count: int, name: str, encoder: str) -> Path:
     rng = np.random.default_rng(0)
     with Collection.create(folder, DescriberConfig(encoder)) as collection:
         collection.add_folder(data.fixed_psb(_MESHES))
-        store, rig = collection.store, collection.describer.rig
-        originals = [store.whole(int(row_id), (1, rig.n_views, collection.dim)) for row_id in store.select(None)]
+        store, rig = collection.session.store, collection.describer.rig
+        originals = [
+            store.whole(int(row_id), (1, rig.n_views, collection.session.dim)) for row_id in store.select(None)
+        ]
         for start in range(0, count - len(originals), 1000):
             with store.transaction():
                 change = store.next_sequence()

@@ -46,8 +46,8 @@ def main() -> None:
 def _weight_differences() -> None:
     p = psb()
     with Collection.open(base_meshes()) as collection:
-        variants = from_collection(collection, "name")
-        categories = from_collection(collection, "label")
+        variants = from_collection(collection.session, "name")
+        categories = from_collection(collection.session, "label")
     stems = [re.sub(r"\s*\d+$", "", name) for name in variants.labels]
     counts = Counter(stems)
     numbered = tuple(stem if counts[stem] > 1 else f"{stem} {i}" for i, stem in enumerate(stems))

@@ -99,8 +99,8 @@ def _seconds_to_add(folder: Path, meshes: list[Path], salt: int) -> float:
         for file in meshes:  # extra line ends make the content new
             (Path(place) / file.name).write_bytes(file.read_bytes() + b"\n" * (salt + 1))
         with Collection.open(folder, write=True) as collection:
-            collection.pool().warm_up()
-            collection.check_encoder()
+            collection.session.render_pool().warm_up()
+            collection.session.check_encoder()
             collection.session.index.get()
             started = time.monotonic()
             report = collection.add_folder(place)

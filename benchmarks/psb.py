@@ -121,11 +121,11 @@ class Psb:
 def psb(styles: str = "texture", rig: str = RING) -> Psb:
     """View vectors of PSB."""
     with Collection.open(folder(styles, rig)) as collection:
-        features = from_collection(collection, "label")
-        row_ids = [int(n) for n in collection.store.select(None)]
-        splits = np.array(collection.store.column_values("split", row_ids))
+        features = from_collection(collection.session, "label")
+        row_ids = [int(n) for n in collection.session.store.select(None)]
+        splits = np.array(collection.session.store.column_values("split", row_ids))
         config = collection.describer.config
-        fingerprint: Any = collection.store.get_meta("view_fingerprint")
+        fingerprint: Any = collection.session.store.get_meta("view_fingerprint")
     labels = np.array(features.labels)
     seen = set(labels[splits == "train"])
     unseen = (splits == "test") & np.array([label not in seen for label in labels])

@@ -112,13 +112,14 @@ def search_filtered() -> dict[str, float]:
     """A filter that keeps one object in a hundred: parsing, selecting, scoring, ten hits."""
     queries = query_vectors(20)
     with closing(Collection.open(collection_of(MILLION, 1))) as collection:
-        store, vectors = collection.store, gallery(MILLION)
+        store, vectors = collection.session.store, gallery(MILLION)
         wheres = [f"label = 'class {i}'" for i in range(len(queries))]
         for query, where in zip(queries, wheres, strict=True):
             kept = store.select(where)
             best = kept[np.argsort(-(vectors[kept - 1] @ query), kind="stable")[:_K]]
             if [
-                collection.row_id_of(hit.id) for hit in collection.search(Query(vector=query), k=_K, where=where)
+                collection.session.row_id_of(hit.id)
+                for hit in collection.search(Query(vector=query), k=_K, where=where)
             ] != best.tolist():
                 raise RuntimeError(f"the search with {where} and brute force do not agree")
         whole, select = milliseconds(
@@ -157,7 +158,7 @@ def search_small() -> dict[str, float]:
     queries = query_vectors(100)
     large, few = (_open_and_query(collection_of(n, 1), queries)["bytes"] for n in (MILLION, _SMALL))
     with closing(Collection.open(collection_of(MILLION, 1))) as collection:
-        found = [(collection.search_vector(query, _K)[1] - 1).tolist() for query in queries]
+        found = [(collection.session.search_vector(query, _K)[1] - 1).tolist() for query in queries]
     recall = _recall(_truth(MILLION, 500)[: len(queries)], found)
     return {"recall": recall, "smaller": 4 * DIM * (MILLION - _SMALL) / (large - few), "size MB": (large - few) / 1e6}
 
@@ -166,7 +167,7 @@ def update_million() -> dict[str, float]:
     """Add an object and find it, remove it and no longer find it; each with the following search."""
     queries = query_vectors(10)
     with Collection.open(collection_of(MILLION, 1), write=True) as collection:
-        store = collection.store
+        store = collection.session.store
 
         def add(i: int) -> None:
             with store.transaction():

@@ -70,7 +70,7 @@ def _loaded() -> dict[str, Any]:
     folder = _served_collection()
     queries = folder.parent / "service-queries.npy"
     with Collection.open(folder) as collection:
-        np.save(queries, collection.sample(500))
+        np.save(queries, collection.session.index.sample(500))
     meshes = data.fixed_psb(50)
     with running(folder) as (url, pid):
         script("load", url, meshes, queries, 3, 2, 0.5, 0)  # warm-up
@@ -161,7 +161,7 @@ def page_first() -> dict[str, float]:
         raise Skipped(f"no browser at {_CHROMIUM}: apt-get install chromium")
     image = data.WORK / "service-image.png"
     with Collection.open(_served_collection()) as collection:
-        view = view_thumbnail(collection.session, int(collection.store.select(None)[7]), 1)
+        view = view_thumbnail(collection.session, int(collection.session.store.select(None)[7]), 1)
         assert view is not None
         view.save(image)
     with running(_served_collection()) as (url, _), sync_playwright() as started:

@@ -15,14 +15,19 @@ from pathlib import Path
 from mvrender.pool import Job, Rendered
 from mvretrieval.api import Collection
 from mvretrieval.describe import DescriberConfig
+from mvretrieval.ingest.add import new_objects
+from mvretrieval.session.options import OpenOptions
 
 
 def main() -> None:
     """Run each stage once over all meshes of a folder."""
     folder, encoder = Path(sys.argv[1]), sys.argv[2]
     jobs = [Job(file) for file in sorted(folder.iterdir())]
-    with tempfile.TemporaryDirectory() as place, Collection.create(place, DescriberConfig(encoder)) as collection:
-        pool = collection.pool(1)
+    with (
+        tempfile.TemporaryDirectory() as place,
+        Collection.create(place, DescriberConfig(encoder), OpenOptions(workers=1)) as collection,
+    ):
+        pool = collection.session.render_pool()
         pool.render(jobs[0])  # starts the worker
         started = time.monotonic()
         rendered = [result for result in pool.run(jobs) if isinstance(result, Rendered)]
@@ -30,17 +35,19 @@ def main() -> None:
 
         batch_size = getattr(collection.describer.encoder, "batch_size", 48) // collection.describer.rig.n_views
         batches = [rendered[start : start + batch_size] for start in range(0, len(rendered), batch_size)]
-        collection.new_objects(batches[0], [""] * len(batches[0]))
+        new_objects(collection.session, batches[0], [""] * len(batches[0]))
         started = time.monotonic()
-        described = [collection.new_objects(batch, [item.opened.job.path.name for item in batch]) for batch in batches]
+        described = [
+            new_objects(collection.session, batch, [item.opened.job.path.name for item in batch]) for batch in batches
+        ]
         encode = time.monotonic() - started
 
         started = time.monotonic()
         for batch in described:
-            with collection.store.transaction():
-                change = collection.store.next_sequence()
+            with collection.session.store.transaction():
+                change = collection.session.store.next_sequence()
                 for new in batch:
-                    collection.store.put(new, change)
+                    collection.session.store.put(new, change)
         write = time.monotonic() - started
     cores = os.cpu_count() or 1
     print(json.dumps({"render": render, "encode": encode * cores, "write": write, "meshes": len(rendered)}))

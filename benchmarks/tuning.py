@@ -76,7 +76,7 @@ def all_views() -> ViewDataset:
     """Views of all of PSB, with rig and styles of its collection."""
     with Collection.open(folder()) as collection:
         config = collection.describer.config
-        objects = meshes_of_collection(collection, "label", None)
+        objects = meshes_of_collection(collection.session, "label", None)
     spec = RenderSpec(parse_rig(config.rig), config.styles, config.size, choose_backend()[0])
     return render_views(objects, spec, views_folder())
 

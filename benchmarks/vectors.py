@@ -114,7 +114,7 @@ def collection_of(n: int, n_views: int) -> Path:
     labels = np.random.default_rng(3).integers(CLASSES, size=n)
     vectors = gallery(n)
     with Collection.create(part, DescriberConfig(encoder="builtin:", rig=f"ring:{n_views}@30")) as collection:
-        store = collection.store
+        store = collection.session.store
         store.set_meta("view_dim", DIM)
         for start in range(0, n, _AT_ONCE):
             with store.transaction():

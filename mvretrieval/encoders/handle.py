@@ -29,6 +29,13 @@ class EncoderHandle:
         self._encoder: ViewEncoder | None = None
         self._lock = threading.Lock()
 
+    @classmethod
+    def of(cls, encoder: ViewEncoder) -> EncoderHandle:
+        """A handle of an open encoder."""
+        handle = cls(encoder.id)
+        handle._encoder = encoder
+        return handle
+
     @property
     def encoder(self) -> ViewEncoder:
         """The encoder, opened.

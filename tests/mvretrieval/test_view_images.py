@@ -481,7 +481,7 @@ def test_commands(
     from mvtrain.render_views import meshes_of_collection
 
     with Collection.open(c) as collection, pytest.raises(TrainingError, match="tuning draws its views from meshes"):
-        meshes_of_collection(collection, "label", None)
+        meshes_of_collection(collection.session, "label", None)
 
 
 def test_labels_of_meshes_are_labels_of_their_rendered_views(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from error_codes import raises_code
 from numpy.typing import NDArray
 from synthetic_features import DIM, VIEWS, synthetic_features, unit
 
-import mvretrieval.describe
+import mvretrieval.encoders.handle
 from mvretrieval.api import Collection
 from mvretrieval.cli.main import run_command
 from mvretrieval.describe import DescriberConfig
@@ -42,7 +43,7 @@ class TextEncoder:
 @pytest.fixture(autouse=True)
 def encoder(monkeypatch: pytest.MonkeyPatch) -> TextEncoder:
     made = TextEncoder()
-    monkeypatch.setattr(mvretrieval.describe, "open_encoder", lambda *_: made)
+    monkeypatch.setattr(mvretrieval.encoders.handle, "open_encoder", lambda *_: made)
     return made
 
 
@@ -52,9 +53,9 @@ def things(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     features = synthetic_features(8, 5)
     folder = tmp_path_factory.mktemp("unpublished") / "things"
     patched = pytest.MonkeyPatch()
-    patched.setattr(mvretrieval.describe, "open_encoder", lambda *_: TextEncoder())
+    patched.setattr(mvretrieval.encoders.handle, "open_encoder", lambda *_: TextEncoder())
     with Collection.create(folder, DescriberConfig("builtin:", f"ring:{VIEWS}@30", size=64)) as collection:
-        with collection.store.transaction():
+        with collection.session.store.transaction():
             for i, object_id in enumerate([*features.ids, "unlabeled"]):
                 row = i % len(features)
                 views, mask = features.views[row], features.mask[row]
@@ -63,10 +64,10 @@ def things(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
                 new = NewObject(
                     object_id, f"/m/{object_id}", object_id, "[[1, 2]]", facts, (), vector, views, mask, b""
                 )
-                row_id = collection.store.put(new, 1)
+                row_id = collection.session.store.put(new, 1)
                 if i < len(features):
                     values = {"label": features.labels[i], "split": "train" if i < 20 else "test"}
-                    collection.store.set_metadata(row_id, values)
+                    collection.session.store.set_metadata(row_id, values)
     yield folder
     patched.undo()
 
@@ -106,11 +107,11 @@ def test_written_files_and_printed_metrics(things: Path, tmp_path: Path, capsys:
 def test_training_data_are_the_stored_views(things: Path, tmp_path: Path) -> None:
     assert mvr(things, "--out", tmp_path / "a", *FEW, "--where", "split = 'train'", "--seed", 3) == 0
     with Collection.open(things) as collection:
-        features = from_collection(collection, "label", "split = 'train'")
+        features = from_collection(collection.session, "label", "split = 'train'")
         assert len(features) == 20 and features.classes == [f"class-0{n}" for n in range(4)]
-        everything = from_collection(collection, "label")
+        everything = from_collection(collection.session, "label")
         assert len(everything) == 40 and "unlabeled" not in everything.ids
-        assert len(from_collection(collection, None).classes) == 41
+        assert len(from_collection(collection.session, None).classes) == 41
     made = synthetic_features(8, 5)
     np.testing.assert_array_equal(everything.views, made.views)
     np.testing.assert_allclose(everything.directions, made.directions, atol=1e-6)
@@ -286,6 +287,9 @@ def test_fit_adapter_is_what_the_command_does(things: Path, tmp_path: Path) -> N
             fit_adapter(collection, where="faces > 5")
         with raises_code(TrainingError, "needs_labels"):
             fit_adapter(collection, None, TrainConfig(loss="text"))
+    with Collection.open(shutil.copytree(things, tmp_path / "copy"), write=True) as collection:
+        collection.reembed(collection.describer.with_adapter(adapter).config, adapter=adapter)
+        assert collection.describer.config.adapter == adapter.fingerprint
 
 
 def test_checks_of_the_options_have_codes(things: Path) -> None:

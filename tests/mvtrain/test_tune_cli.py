@@ -80,7 +80,7 @@ def view_cache(things: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Views of all meshes, rendered once for all tests of this module."""
     folder = tmp_path_factory.mktemp("unpublished") / "views"
     with Collection.open(things) as collection:
-        objects = meshes_of_collection(collection, "kind", None)
+        objects = meshes_of_collection(collection.session, "kind", None)
     views = render_views(objects, RenderSpec(parse_rig("ring:4@30"), ("texture",), 64), folder, 1)
     assert len(views) == 10 and len(set(views.keys)) == 9  # keyed by content
     return folder
@@ -122,7 +122,7 @@ def _check_reindexed(things: Path, out: Path, tmp_path: Path, capsys: pytest.Cap
     with Collection.open(things) as collection:
         assert collection.describer.encoder.id == f"tuned:{out}" and len(collection) == 10
         assert seen_names(collection.describer) == {"ball", "box"}
-        assert from_collection(collection, "kind").encoder_classes == ("ball", "box")
+        assert from_collection(collection.session, "kind").encoder_classes == ("ball", "box")
     capsys.readouterr()
     assert mvr("eval", things, "--by", "kind", "--json", "--report", tmp_path / "report") == 0
     printed = capsys.readouterr()
@@ -228,7 +228,7 @@ def test_damaged_cached_views_are_rendered_again(things: Path, view_cache: Path,
     files[1].write_bytes(b"")
     files[2].with_suffix(".mask.npy").unlink()
     with Collection.open(things) as collection:
-        objects = meshes_of_collection(collection, "kind", None)
+        objects = meshes_of_collection(collection.session, "kind", None)
     render_views(objects, RenderSpec(parse_rig("ring:4@30"), ("texture",), 64), cache, 1)
     assert {path: path.read_bytes() for path in files} == whole and files[2].with_suffix(".mask.npy").exists()
 
@@ -265,7 +265,7 @@ def test_views_are_keyed_by_content(things: Path, meshes: Path, view_cache: Path
     """A collection knows the content before a file is read. A mesh that cannot be rendered is left out."""
     spec, notices = RenderSpec(parse_rig("ring:4@30"), ("texture",), 64), list[str]()
     with Collection.open(things) as collection:
-        objects = meshes_of_collection(collection, "kind", None)
+        objects = meshes_of_collection(collection.session, "kind", None)
     first = render_views(objects, spec, view_cache, 1)
     second = render_views(meshes_of_folder(meshes, "kind", meshes / "labels.csv"), spec, view_cache, 1)
     assert dict(zip(first.ids, first.keys, strict=True)) == dict(zip(second.ids, second.keys, strict=True))

@@ -7,7 +7,7 @@ Example:
     with Collection.open("things/", write=True) as things:
         adapter = fit_adapter(things, by="label", config=TrainConfig(seed=1))
         adapter.save("adapter/")
-        things.repool(things.describer.with_adapter(adapter))
+        things.reembed(things.describer.with_adapter(adapter).config, adapter=adapter)
 """
 
 from __future__ import annotations

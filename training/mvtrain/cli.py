@@ -10,9 +10,9 @@ from typing import Any
 
 import tyro
 
-from mvretrieval.api import Collection
 from mvretrieval.console import counted, print_json, progress, run_record, say
 from mvretrieval.errors import AdapterError, TrainingError
+from mvretrieval.session.session import Session
 from mvretrieval.weighting.adapter import Adapter
 from mvretrieval.weighting.hub import HUB, push
 from mvretrieval.weighting.network import NetworkConfig, PoolingKind
@@ -152,9 +152,9 @@ def train_and_save(options: Options) -> dict[str, Any]:
     config, device = options.config(), str(choose_device(options.device))
     embeddings = None if options.text_embeddings is None else TextEmbeddings.load(options.text_embeddings)
     init_from = None if options.init_from is None else Adapter.load(options.init_from)
-    with Collection.open(options.collection) as collection:
+    with Session.open(options.collection) as session:
         by = None if options.self_supervised else options.by
-        data = load_training_data(collection, by, config, options.where, options.shots, init_from)
+        data = load_training_data(session, by, config, options.where, options.shots, init_from)
         n_objects, n_classes = len(data.features), len(data.features.classes)
         say(f"training on {n_objects} objects, {n_classes} classes, on {device}")
         # Opened after all checks: a refused run leaves neither a folder nor an emptied log.

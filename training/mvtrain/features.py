@@ -1,4 +1,4 @@
-"""Training data for adapters: the view vectors stored in a collection. Nothing is rendered or encoded."""
+"""Training data for adapters: the view vectors stored in a session. Nothing is rendered or encoded."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mvretrieval.api import Collection
 from mvretrieval.encoders.tuned import tuning_of
 from mvretrieval.errors import TrainingError
+from mvretrieval.session.session import Session
 from mvretrieval.weighting.whitening import Whitening, WhiteningFit
 
 
@@ -87,11 +87,11 @@ class Features:
         return fit.result(min(dim, self.views.shape[3], int(self.mask.sum()) - 1))
 
 
-def from_collection(collection: Collection, by: str | None, where: str | None = None) -> Features:
+def from_collection(session: Session, by: str | None, where: str | None = None) -> Features:
     """Read the view vectors of labeled objects.
 
     Args:
-        collection: open.
+        session: of an open collection.
         by: label column with the class names; None makes every object its own class.
         where: filter.
 
@@ -99,8 +99,8 @@ def from_collection(collection: Collection, by: str | None, where: str | None = 
         FilterError: unknown label column, or an invalid filter.
         TrainingError: no object is left.
     """
-    with collection.reading():  # one snapshot of views, labels and describer
-        return _read(collection, by, where)
+    with session.reading():  # one snapshot of views, labels and describer
+        return _read(session, by, where)
 
 
 def nothing_labeled(folder: Path, by: str | None, where: str | None, n: int) -> TrainingError:
@@ -123,8 +123,8 @@ def nothing_labeled(folder: Path, by: str | None, where: str | None, n: int) -> 
     return TrainingError(f"{folder} has no objects: index some first", code="empty_collection")
 
 
-def _read(collection: Collection, by: str | None, where: str | None) -> Features:
-    store = collection.store
+def _read(session: Session, by: str | None, where: str | None) -> Features:
+    store = session.store
     row_ids = [int(n) for n in store.select(where)]
     records = store.records(row_ids)
     ids = [records[n].id for n in row_ids]
@@ -135,8 +135,8 @@ def _read(collection: Collection, by: str | None, where: str | None) -> Features
         labels = [None if value is None else str(value) for value in store.column_values(by, row_ids)]
     kept = [i for i, label in enumerate(labels) if label is not None]
     if not kept:
-        raise nothing_labeled(collection.folder, by, where, len(row_ids))
-    n_styles = collection.describer.n_styles
+        raise nothing_labeled(session.folder, by, where, len(row_ids))
+    n_styles = session.describer.n_styles
     first, mask = store.views_of(row_ids[kept[0]])
     # Filled one by one in half precision, as stored: 31 kB per object with 12 views of 1280 dimensions.
     views = np.empty((len(kept), n_styles, len(mask), first.size // (n_styles * len(mask))), np.float16)
@@ -144,13 +144,13 @@ def _read(collection: Collection, by: str | None, where: str | None) -> Features
     for row, i in enumerate(kept):
         own, masks[row] = store.views_of(row_ids[i])
         views[row] = own.reshape(views.shape[1:])
-    tuned = tuning_of(collection.describer.config.encoder)
+    tuned = tuning_of(session.describer.config.encoder)
     return Features(
         ids=tuple(ids[i] for i in kept),
         labels=tuple(str(labels[i]) for i in kept),
         views=views,
         mask=masks,
-        directions=collection.describer.rig.directions.astype(np.float32),
+        directions=session.describer.rig.directions.astype(np.float32),
         fingerprint=store.get_meta("view_fingerprint"),
         encoder_classes=() if tuned is None else tuned.classes,
     )

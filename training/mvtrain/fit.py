@@ -13,6 +13,7 @@ from mvretrieval.describe import Describer
 from mvretrieval.encoders.device import choose_device
 from mvretrieval.encoders.registry import public_encoder
 from mvretrieval.errors import TrainingError
+from mvretrieval.session.session import Session
 from mvretrieval.weighting.adapter import Adapter
 from mvretrieval.weighting.config import AdapterConfig
 from mvretrieval.weighting.text_embeddings import TextEmbeddings
@@ -60,7 +61,7 @@ def fit_adapter(
         TrainingError: no labeled objects, too few classes, or the training diverged.
     """
     config = config or TrainConfig()
-    data = load_training_data(collection, by, config, where, shots, init_from)
+    data = load_training_data(collection.session, by, config, where, shots, init_from)
     adapter = fit(data, config, text_embeddings, device, log)
     record = run_record("fit_adapter", config)
     record["options"] |= {"by": by, "where": where, "shots": shots}
@@ -86,7 +87,7 @@ class TrainingData:
 
 
 def load_training_data(
-    collection: Collection,
+    session: Session,
     by: str | None,
     config: TrainConfig,
     where: str | None = None,
@@ -94,7 +95,7 @@ def load_training_data(
     init_from: Adapter | None = None,
 ) -> TrainingData:
     """Read and check the training data; see `fit_adapter` for arguments and errors."""
-    describer = collection.describer
+    describer = session.describer
     if config.loss == "text" and not describer.encoder.has_text:
         raise TrainingError(
             f"{describer.config.encoder} has no text tower, which the text loss needs: use another --loss; "
@@ -103,7 +104,7 @@ def load_training_data(
         )
     if config.loss == "text" and by is None:
         raise TrainingError("the text loss needs class names: use another --loss without labels", code="needs_labels")
-    features = from_collection(collection, by, where)
+    features = from_collection(session, by, where)
     if shots is not None:
         features = features.shots(shots, config.seed)
     if init_from is not None:

@@ -10,10 +10,10 @@ from pathlib import Path
 from mvrender.mesh import UpAxis
 from mvrender.pool import Failed, Job, Opened, RenderPool, RenderSpec
 from mvrender.shading import VIEWS_VERSION
-from mvretrieval.api import Collection
 from mvretrieval.errors import TrainingError, did_you_mean
 from mvretrieval.ingest.labels_csv import read_labels
 from mvretrieval.ingest.scan import find_meshes
+from mvretrieval.session.session import Session
 from mvtrain.features import nothing_labeled
 from mvtrain.view_dataset import ViewDataset, is_cached, load_masks, save_views
 
@@ -39,15 +39,15 @@ class LabeledMesh:
     content: str = ""
 
 
-def meshes_of_collection(collection: Collection, by: str, where: str | None) -> list[LabeledMesh]:
-    """The labeled objects of a collection.
+def meshes_of_collection(session: Session, by: str, where: str | None) -> list[LabeledMesh]:
+    """The labeled objects of a session.
 
     Raises:
         FilterError: unknown label column, or an invalid filter.
         TrainingError: no object is left, or an object was indexed from views instead of a mesh.
     """
-    store = collection.store
-    with collection.reading():
+    store = session.store
+    with session.reading():
         row_ids = [int(n) for n in store.select(where)]
         store.check_column(by)
         records = store.records(row_ids)
@@ -70,7 +70,7 @@ def meshes_of_collection(collection: Collection, by: str, where: str | None) -> 
             )
         )
     if not found:
-        raise nothing_labeled(collection.folder, by, where, len(row_ids))
+        raise nothing_labeled(session.folder, by, where, len(row_ids))
     return found
 
 

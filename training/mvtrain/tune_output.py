@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mvretrieval.describe import Describer, DescriberConfig
+from mvretrieval.encoders.handle import EncoderHandle
 from mvretrieval.encoders.network import NetworkEncoder
 from mvretrieval.encoders.registry import public_encoder
 from mvretrieval.encoders.tuned import TunedConfig, save_tuned, tuned_fingerprint, weights_of
@@ -74,8 +75,9 @@ def write_tuned(
 def _adapter_config(
     config: TuneConfig, encoder: NetworkEncoder, views: ViewDataset, shared: dict[str, Any]
 ) -> AdapterConfig:
-    describer = Describer.from_config(DescriberConfig(encoder.id, views.rig, views.styles, views.size))
-    describer.__dict__["encoder"] = encoder  # not in the folder yet
+    # The encoder is not in its folder yet.
+    config_of_views = DescriberConfig(encoder.id, views.rig, views.styles, views.size)
+    describer = Describer(config_of_views, EncoderHandle.of(encoder))
     return AdapterConfig(
         views=describer.view_fingerprint,
         encoder=public_encoder(encoder.id),

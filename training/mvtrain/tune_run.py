@@ -15,13 +15,14 @@ from mvrender.backends.selection import choose_backend
 from mvrender.cameras import parse_rig
 from mvrender.pool import RenderSpec
 from mvrender.shading import parse_styles
-from mvretrieval.api import Collection
 from mvretrieval.console import progress, run_record, say
 from mvretrieval.describe import Describer, DescriberConfig
+from mvretrieval.encoders.handle import EncoderHandle
 from mvretrieval.encoders.network import NetworkEncoder
 from mvretrieval.encoders.registry import open_encoder, parse_encoder
 from mvretrieval.encoders.tuned import CONFIG, tuning_of
 from mvretrieval.errors import TrainingError
+from mvretrieval.session.session import Session
 from mvtrain.checkpoint import FILE as CHECKPOINT_FILE
 from mvtrain.checkpoint import check_identity
 from mvtrain.class_names import text_vectors
@@ -117,8 +118,8 @@ def _describer_config(options: Options) -> DescriberConfig:
             raise TrainingError(
                 f"{options.meshes} is a collection and has its own labels: leave --labels out", code="unused_option"
             )
-        with Collection.open(options.meshes) as collection:
-            default = collection.describer.config
+        with Session.open(options.meshes) as session:
+            default = session.describer.config
     elif options.encoder is None:
         raise TrainingError("a folder of meshes has no encoder: give the one to tune with --encoder", code="no_encoder")
     styles = parse_styles(options.styles) if options.styles else default.styles
@@ -147,8 +148,8 @@ def _views(options: Options, world: World, described: DescriberConfig) -> ViewDa
 
 def _render(options: Options, described: DescriberConfig) -> ViewDataset:
     if options.is_collection:
-        with Collection.open(options.meshes) as collection:
-            objects = meshes_of_collection(collection, options.by, options.where)
+        with Session.open(options.meshes) as session:
+            objects = meshes_of_collection(session, options.by, options.where)
     else:
         if options.where is not None:
             raise TrainingError(
@@ -165,6 +166,5 @@ def _render(options: Options, described: DescriberConfig) -> ViewDataset:
 
 
 def _texts(encoder: NetworkEncoder, described: DescriberConfig, classes: list[str]) -> NDArray[np.float32]:
-    describer = Describer.from_config(replace(described, styles=described.styles[:1]))
-    describer.__dict__["encoder"] = encoder
+    describer = Describer(replace(described, styles=described.styles[:1]), EncoderHandle.of(encoder))
     return text_vectors(describer, classes, None)
