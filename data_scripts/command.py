@@ -190,16 +190,16 @@ def index_command(layout: Layout, name: str, *more: str) -> str:
 def views_command(layout: Layout, name: str, views: str = "views.csv") -> str:
     """The command that indexes the prepared views."""
     folder = str(layout.folder).rstrip("/")
-    command = [
+    words = [
         "mvr",
         "index",
         f"{name}-collection/",
-        "--views",
+        "--view-manifest",
         f"{folder}/{views}",
         "--labels",
         f"{folder}/labels.csv",
     ]
-    return shlex.join(command)
+    return shlex.join(words)
 
 
 def differences(counts: Mapping[str, tuple[int, int | None]]) -> list[str]:

@@ -1,4 +1,4 @@
-"""`mvr`, or `python -m mvretrieval`: a process of its own around `cli.main`, that ends as soon as it is done."""
+"""`mvr`, or `python -m mvretrieval`: runs `cli.main` and exits without interpreter shutdown."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from mvretrieval.cli.main import main
 
 
 def command() -> None:
-    """Run one command, and end the process without taking the interpreter apart, which takes a second where torch was loaded."""
+    """Run one command and end the process. Interpreter shutdown is skipped: it takes a second once torch is loaded."""
     codes: list[int] = []
 
     def end() -> None:
-        if codes:  # otherwise something went wrong that Python is to tell of
+        if codes:  # without a code, Python prints the traceback
             os._exit(codes[0])
 
-    atexit.register(end)  # what is registered later, and first of all waiting for threads, is done earlier
+    atexit.register(end)  # handlers registered later run before this one, and so does waiting for threads
     try:
         try:
             main()
@@ -27,7 +27,7 @@ def command() -> None:
         if isinstance(ended.code, int):
             codes.append(ended.code)
         raise
-    except BrokenPipeError:  # `mvr search ... | head` has had enough
+    except BrokenPipeError:  # the reader has closed the pipe: `mvr search ... | head`
         codes.append(0)
 
 

@@ -66,6 +66,11 @@ def say(text: str) -> None:
         tqdm.write(text, file=sys.stderr)
 
 
+def say_error(text: str) -> None:
+    """Print an error on stderr, also if quiet; such as a file that failed while the command goes on."""
+    tqdm.write(text, file=sys.stderr)
+
+
 def print_json(value: Mapping[str, Any]) -> None:
     """Print one JSON object on one line, with the version of the schema."""
     print(json.dumps({"schema": JSON_SCHEMA, **value}))

@@ -1,9 +1,9 @@
-"""Learn how sure a similarity makes, from a collection's own labels; hits then carry the probability to be of the same kind.
+"""Fit a confidence calibration on the labels of a collection. Each hit then has the probability that it has the query's label.
 
-Without --by, it is the probability to be the same object, learnt from some of an object's views against the others: a
-stricter thing, since another chair is then as wrong as a lamp. Pictures are calibrated by views of the meshes, which photos
-resemble more or less. What is learnt is how it goes among the objects that it was learnt from: calibrate again when many of
-other kinds have come. Describing the collection anew takes confidence away until it is calibrated again.
+Without --by, confidence is the probability that a hit is the same object as the query, fitted on one half of each object's views
+against the other half. This is stricter: another chair then counts as wrong. Image queries are calibrated on rendered views;
+photos may differ from them. A calibration holds for objects like those that it was fitted on: calibrate again after adding
+many objects of other classes. Re-embedding a collection invalidates its calibration.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ class Options:
 
     Attributes:
         collection: folder of the collection.
-        by: label that says which objects are of the same kind; without it, the probability is that of the same object.
-        where: objects to learn from, such as "split = 'train'"; all that have the label by default.
-        seed: of the questions, views and held-out classes that are drawn.
-        remove: take the calibration off.
-        json: one JSON object.
+        by: label whose equality the confidence predicts. Default: the same object.
+        where: filter of the objects to fit on, such as "split = 'train'". Default: all that have the label.
+        seed: of the drawn queries, views and held-out classes.
+        remove: remove the calibration.
+        json: print one JSON object.
     """
 
     collection: tyro.conf.Positional[Path]
@@ -45,21 +45,19 @@ class Options:
 
 
 def run(options: Options) -> int:
-    """Calibrate and tell how well."""
+    """Fit the calibration and print its error on held-out classes."""
     if options.remove and (options.by is not None or options.where is not None):
-        raise CalibrationError("--remove takes a calibration off: leave --by and --where out, or --remove")
+        raise CalibrationError("--remove takes neither --by nor --where: leave them out", code="remove_with_options")
     with Collection.open(options.collection, write=True) as collection:
         if options.remove:
-            return _remove(collection)
+            return _remove(collection, options.json)
         record = run_record("calibrate", options)
         calibration = collection.calibrate(options.by, options.where, options.seed)
-        collection.store.add_run(record["time"], record)
+        collection.session.store.add_run(record["time"], record)
         if options.by is not None:
-            _say_met(collection, options.by, options.where)
-        if augmentation_of(collection.store) is not None:
-            say(
-                "note: the collection is smoothed, objects from elsewhere are surer to be of a kind than their confidence says"
-            )
+            _warn_seen_classes(collection, options.by, options.where)
+        if augmentation_of(collection.session.store) is not None:
+            say("note: with database-side augmentation, confidence is too low for queries from outside the collection")
     if options.json:
         print_json(json.loads(calibration.to_json()))
     else:
@@ -67,36 +65,39 @@ def run(options: Options) -> int:
     return 0
 
 
-def _remove(collection: Collection) -> int:
-    had = calibration_of(collection.store) is not None
-    with collection.store.transaction():
-        put_calibration(collection.store, None)
-    print(f"{collection.folder}: " + ("hits carry no confidence any more" if had else "was not calibrated"))
+def _remove(collection: Collection, as_json: bool) -> int:
+    removed = calibration_of(collection.session.store) is not None
+    with collection.session.store.transaction():
+        put_calibration(collection.session.store, None)
+    if as_json:
+        print_json({"removed": removed})
+    else:
+        print(f"{collection.folder}: " + ("calibration removed" if removed else "was not calibrated"))
     return 0
 
 
-def _say_met(collection: Collection, by: str, where: str | None) -> None:
-    """What is learnt on classes that adapter or encoder know by heart does not hold for others."""
-    met = seen_classes(collection.describer)
-    if met:
-        there = set(map(str, collection.store.column_values(by, collection.store.select(where).tolist())))
+def _warn_seen_classes(collection: Collection, by: str, where: str | None) -> None:
+    """Warn if the curves are fitted on classes that the adapter or the encoder was trained on."""
+    seen = seen_classes(collection.describer)
+    if seen:
+        used = set(map(str, collection.session.store.column_values(by, collection.session.store.select(where).tolist())))
         warn_seen_classes(
-            sorted(met & there), "confidence is too high for classes new to it; calibrate on others (--where)"
+            sorted(seen & used), "confidence is too high for unseen classes; calibrate on other classes (--where)"
         )
 
 
 def _print(folder: Path, calibration: Calibration) -> None:
-    kind = f"of the same '{calibration.by}'" if calibration.by is not None else "the same object"
-    print(f"{folder}: hits carry the probability that they are {kind} as the question")
-    head = ["asked with", "curve", "questions", "pairs", "of them the same", "error on held-out classes"]
+    same = f"has the query's '{calibration.by}'" if calibration.by is not None else "is the query's object"
+    print(f"{folder}: confidence is the probability that a hit {same}")
+    head = ["query", "curve", "queries", "pairs", "positive", "error on held-out classes"]
     if calibration.by is None:
         head[-1] = "error on held-out objects"
     print(table([_row(name, curve) for name, curve in calibration.curves.items()], head))
     for name, reason in calibration.left_out.items():
-        say(f"note: not for questions asked with {name}: {reason}")
+        say(f"note: no confidence for queries by {name}: {reason}")
 
 
 def _row(name: str, curve: Curve) -> list[str]:
     error = "too few" if curve.error is None else f"{curve.error:.3f}"
-    how = curve.method + (f", height x {curve.cohort_weight:.2f}" if curve.cohort_weight else "")
-    return [name, how, str(curve.queries), str(curve.pairs), f"{curve.same:.0%}", error]
+    method = curve.method + (f", cohort weight {curve.cohort_weight:.2f}" if curve.cohort_weight else "")
+    return [name, method, str(curve.queries), str(curve.pairs), f"{curve.same:.0%}", error]

@@ -1,4 +1,4 @@
-"""Tell what works on this machine, and the command that mends what does not."""
+"""Check the installation and print the fix for each problem."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Options:
     """Options of `mvr doctor`.
 
     Attributes:
-        json: one JSON line for each check.
+        json: print one JSON object per check.
     """
 
     json: bool = False
@@ -32,23 +32,23 @@ class Options:
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check found.
+    """The result of one check.
 
     Attributes:
         name: of the check.
-        state: `ok`, `missing` (an extra that not everyone needs) or `broken`.
-        detail: what was seen.
-        mend: command that mends it.
+        state: `ok`, `missing` (optional) or `broken`.
+        detail: version, speed or error message.
+        fix: command that fixes it.
     """
 
     name: str
     state: State
     detail: str
-    mend: str = ""
+    fix: str = ""
 
 
 def run(options: Options) -> int:
-    """Run all checks; 1 if meshes cannot be rendered or searched here at all."""
+    """Run all checks. The exit code is 1 if meshes cannot be rendered or searched on this machine."""
     findings = []
     for check in (_python, _raster, _gl, _gpu, _faiss, _bfloat16, _formats, _encoders):
         for finding in check():
@@ -63,8 +63,8 @@ def run(options: Options) -> int:
 
 
 def _line(finding: Finding) -> str:
-    mend = f"\n{'':29}-> {finding.mend}" if finding.mend else ""
-    return f"{_MARKS[finding.state]}  {finding.name:<18}  {finding.detail}{mend}"
+    fix = f"\n{'':29}-> {finding.fix}" if finding.fix else ""
+    return f"{_MARKS[finding.state]}  {finding.name:<18}  {finding.detail}{fix}"
 
 
 def _python() -> list[Finding]:
@@ -79,12 +79,12 @@ def _raster() -> list[Finding]:
 
 def _gl() -> list[Finding]:
     if importlib.util.find_spec("moderngl") is None:
-        return [Finding("gl", "missing", "needed for rendering on a GPU alone", "pip install 'mvretrieval[gl]'")]
+        return [Finding("gl", "missing", "only needed for rendering on a GPU", "pip install 'mvretrieval[gl]'")]
     return [_try_renderer("gl", "gl", "apt-get install libegl1 libgl1 libgl1-mesa-dri")]
 
 
-def _try_renderer(name: str, backend: str, mend: str = "") -> Finding:
-    """Draw a cube in a process of its own: a broken GL driver may crash or hang."""
+def _try_renderer(name: str, backend: str, fix: str = "") -> Finding:
+    """Render a cube in a subprocess: a broken GL driver may crash or hang."""
     code = (
         "import time, numpy, trimesh\n"
         "from mvrender.cameras import ring\n"
@@ -96,8 +96,8 @@ def _try_renderer(name: str, backend: str, mend: str = "") -> Finding:
         "renderer.render(mesh, ring(2), ['clay'], 224)\n"
         "start = time.perf_counter()\n"
         "views = renderer.render(mesh, ring(12), ['clay'], 224)\n"
-        "assert views.images.min() < 200, 'the picture is empty'\n"
-        "print(f'{(time.perf_counter() - start) / 12 * 1000:.1f} ms a view of a cube, 224 px')\n"
+        "assert views.images.min() < 200, 'the image is empty'\n"
+        "print(f'{(time.perf_counter() - start) / 12 * 1000:.1f} ms per view of a cube, 224 px')\n"
     )
     try:
         done = subprocess.run(
@@ -108,19 +108,19 @@ def _try_renderer(name: str, backend: str, mend: str = "") -> Finding:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return Finding(name, "broken", "hangs: no picture after 60 s", mend)
+        return Finding(name, "broken", "hangs: no image after 60 s", fix)
     if done.returncode == 0:
         return Finding(name, "ok", done.stdout.strip().splitlines()[-1])
     lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
     state: State = "broken" if backend == "raster" else "missing"
-    return Finding(name, state, lines[-1][:160], mend)
+    return Finding(name, state, lines[-1][:160], fix)
 
 
 def _gpu() -> list[Finding]:
     import torch
 
     if not torch.cuda.is_available():
-        return [Finding("gpu", "missing", "torch sees none; everything runs on the CPU")]
+        return [Finding("gpu", "missing", "torch finds no GPU; everything runs on the CPU")]
     return [Finding("gpu", "ok", f"{torch.cuda.get_device_name()}, torch {torch.__version__}")]
 
 
@@ -139,11 +139,11 @@ def _bfloat16() -> list[Finding]:
 
     found = cpu_bfloat16()
     if found is None:
-        return [Finding("cpu bfloat16", "missing", "neither AMX nor AVX512-BF16: encoders run in float32")]
+        return [Finding("cpu bfloat16", "missing", "neither AMX nor AVX512-BF16: encoders use float32")]
     a, b = torch.randn(1024, 1024), torch.randn(1024, 1024)
     c, d = a.bfloat16(), b.bfloat16()
     ratio = _seconds(lambda: a @ b) / _seconds(lambda: c @ d)
-    return [Finding("cpu bfloat16", "ok", f"{found}, matrices {ratio:.1f} times as fast as float32")]
+    return [Finding("cpu bfloat16", "ok", f"{found}, matrix products {ratio:.1f} times as fast as in float32")]
 
 
 def _seconds(work: Callable[[], object]) -> float:
@@ -165,7 +165,7 @@ def _formats() -> list[Finding]:
         ("report", "sklearn", "mvr eval --report"),
         ("calibrate", "sklearn", "mvr calibrate"),
         ("serve", "fastapi", "mvr serve"),
-        ("client", "httpx", "mvretrieval.Client, which asks a service"),
+        ("client", "httpx", "mvretrieval.Client, for a service"),
     )
     return [
         Finding(f"extra '{extra}'", "ok", what)
@@ -188,8 +188,8 @@ def _encoders() -> list[Finding]:
         if _is_cached(record.id):
             findings.append(Finding("weights", "ok", f"{record.id} cached; {about}"))
         else:
-            mend = f"mvr index things/ FOLDER --encoder {record.id}  (fetches them, with a connection)"
-            findings.append(Finding("weights", "missing", f"{record.id} not cached; {about}", mend))
+            fix = f"mvr index things/ FOLDER --encoder {record.id}  (downloads them)"
+            findings.append(Finding("weights", "missing", f"{record.id} not cached; {about}", fix))
     return findings
 
 

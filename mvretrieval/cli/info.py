@@ -1,9 +1,9 @@
-"""Tell what is in a collection, how it was described, and what could not be indexed."""
+"""Show what a collection holds, how it is embedded, and which files failed."""
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,9 @@ import tyro
 
 from mvretrieval.api import Collection
 from mvretrieval.confidence.calibration import calibration_of, is_outdated
-from mvretrieval.console import print_json, table
+from mvretrieval.console import counted, print_json, table
 from mvretrieval.ingest.view_images import FORMAT
+from mvretrieval.session.session import Session
 from mvretrieval.store.augmented import augmentation_of, is_up_to_date
 
 
@@ -22,9 +23,9 @@ class Options:
 
     Attributes:
         collection: folder of the collection.
-        failures: list every file that could not be indexed, and why.
-        notes: list what was left out of objects while loading.
-        json: one JSON object.
+        failures: list every file that failed, with the reason.
+        notes: list the notes that loading made about objects, such as ignored parts.
+        json: print one JSON object, with numbers as numbers.
     """
 
     collection: tyro.conf.Positional[Path]
@@ -34,86 +35,138 @@ class Options:
 
 
 def run(options: Options) -> int:
-    """Print what is known."""
+    """Print the facts about a collection."""
     with Collection.open(options.collection) as collection:
-        facts = _facts(collection)
-        failures = collection.store.failures()
-        notes = _notes(collection) if options.notes else []
+        session = collection.session
+        facts = _facts(session)
+        failures = session.store.failures()
+        notes = _notes(session) if options.notes else []
     if options.json:
         facts["failures"] = [{"path": p, "code": c, "message": m} for p, c, m in failures]
         print_json(facts | ({"notes": notes} if options.notes else {}))
         return 0
-    print("\n".join(f"{name:<12}{value}" for name, value in facts.items()))
+    print("\n".join(f"{name:<14}{value}" for name, value in _lines(facts).items()))
     if failures:
         counts = Counter(code for _, code, _ in failures)
-        print(f"{'failures':<12}" + ", ".join(f"{n} {code}" for code, n in counts.most_common()))
+        print(f"{'failures':<14}" + ", ".join(f"{n} {code}" for code, n in counts.most_common()))
     if options.failures and failures:
-        print(table([[code, path, message] for path, code, message in failures], ["code", "file", "why"]))
+        print(table([[code, path, message] for path, code, message in failures], ["code", "file", "reason"]))
     for object_id, note in notes:
         print(f"{object_id}: {note}")
     return 0
 
 
-def _facts(collection: Collection) -> dict[str, Any]:
-    describer, store = collection.describer, collection.store
+def _facts(session: Session) -> dict[str, Any]:
+    """What `--json` prints, without the failures."""
+    describer, store = session.describer, session.store
     config = describer.config
-    whitening = describer.whitening
-    adapter = describer.adapter
-    if adapter is not None:
-        parts = (
-            f"adapter {adapter.fingerprint} ({adapter.config.network.kind}, {len(adapter.config.classes)} classes seen)"
-        )
-        adapted = parts if adapter.text_embeddings is None else f"{parts}, knows {len(adapter.text_embeddings)} names"
-    elif config.wants_whitening:
-        wanted = f"whitened to {config.whiten} dimensions" if config.whiten else "centred"
-        adapted = f"{wanted}, fitted on {whitening.n_views} views" if whitening else f"to be {wanted}: not fitted yet"
-    else:
-        adapted = "raw"
-    if adapter is None:
-        adapted += f", {config.pooling} pooling"
-    size = sum(file.stat().st_size for file in collection.folder.iterdir() if file.is_file())
-    index = collection.session.index.get()
+    index = session.index.get()
     return {
-        "objects": len(collection),
-        "encoder": f"{config.encoder} ({store.get_meta('precision')})",
-        "views": f"{describer.rig.short_name}, {', '.join(config.styles)}, {config.size} px{_given(collection)}",
-        "vectors": f"{adapted}, {index.dim} dimensions",
-        "smoothing": _smoothing(collection),
-        "confidence": _confidence(collection),
-        "index": f"{index.kind}, {len(index)} objects",
-        "labels": ", ".join(store.metadata_columns()) or "none",
-        "size": f"{size / 1e6:.1f} MB",
+        "objects": len(session),
+        "encoder": {"id": config.encoder, "precision": store.get_meta("precision")},
+        "views": {
+            "rig": describer.rig.short_name,
+            "n_views": describer.rig.n_views,
+            "styles": list(config.styles),
+            "size": config.size,
+            "from_images": store.count_of_format(FORMAT),
+        },
+        "vectors": {"dim": index.dim, **_weighting(session)},
+        "augmentation": _augmentation(session),
+        "confidence": _confidence(session),
+        "index": {"kind": index.kind, "objects": len(index)},
+        "labels": list(store.metadata_columns()),
+        "size_bytes": sum(file.stat().st_size for file in session.folder.iterdir() if file.is_file()),
     }
 
 
-def _given(collection: Collection) -> str:
-    """How many objects came as pictures."""
-    given = collection.store.count_of_format(FORMAT)
-    if not given:
-        return ""
-    return "; given as pictures" if given == len(collection) else f"; {given} objects given as pictures"
+def _weighting(session: Session) -> dict[str, Any]:
+    config, whitening, adapter = session.describer.config, session.describer.whitening, session.describer.adapter
+    if adapter is not None:
+        names = adapter.text_embeddings
+        found = {
+            "fingerprint": adapter.fingerprint,
+            "kind": adapter.config.network.kind,
+            "classes": len(adapter.config.classes),
+            "class_names": 0 if names is None else len(names),
+        }
+        return {"adapter": found, "whitening": None, "pooling": None}
+    fitted = None
+    if config.wants_whitening:
+        fitted = {
+            "whiten": config.whiten,
+            "center": config.center,
+            "fitted_on_views": None if whitening is None else whitening.n_views,
+        }
+    return {"adapter": None, "whitening": fitted, "pooling": config.pooling}
 
 
-def _smoothing(collection: Collection) -> str:
-    setting = augmentation_of(collection.store)
-    if setting is None:
-        return "none"
-    outdated = (
-        "" if is_up_to_date(collection.store) else "; neighbours have changed, the next 'mvr index' takes them in"
-    )
-    return f"{setting}{outdated}"
+def _augmentation(session: Session) -> dict[str, Any] | None:
+    config = augmentation_of(session.store)
+    return None if config is None else {**asdict(config), "up_to_date": is_up_to_date(session.store)}
 
 
-def _confidence(collection: Collection) -> str:
-    calibration = calibration_of(collection.store)
+def _confidence(session: Session) -> dict[str, Any] | None:
+    calibration = calibration_of(session.store)
     if calibration is None:
-        return "none"
-    if is_outdated(collection.store, calibration):
-        return f"outdated ({calibration.summary}): described anew since, so that hits carry none; run 'mvr calibrate' again"
-    return calibration.summary
+        return None
+    return {
+        "by": calibration.by,
+        "where": calibration.where,
+        "errors": {name: curve.error for name, curve in calibration.curves.items()},
+        "outdated": is_outdated(session.store, calibration),
+        "summary": calibration.summary,
+    }
 
 
-def _notes(collection: Collection) -> list[tuple[str, str]]:
-    row_ids = [int(n) for n in collection.store.select(None)]
-    records = collection.store.records(row_ids)
+def _notes(session: Session) -> list[tuple[str, str]]:
+    row_ids = session.store.select(None).tolist()
+    records = session.store.records(row_ids)
     return [(records[n].id, note) for n in row_ids for note in records[n].notes]
+
+
+# -- as text -----------------------------------------------------------------------------------------------------------
+
+
+def _lines(facts: dict[str, Any]) -> dict[str, str]:
+    encoder, views, index = facts["encoder"], facts["views"], facts["index"]
+    given = views["from_images"]
+    from_images = f"; {'all' if given == facts['objects'] else given} given as images" if given else ""
+    return {
+        "objects": str(facts["objects"]),
+        "encoder": f"{encoder['id']} ({encoder['precision']})",
+        "views": f"{views['rig']}, {', '.join(views['styles'])}, {views['size']} px{from_images}",
+        "vectors": f"{_weighting_line(facts['vectors'])}, {facts['vectors']['dim']} dimensions",
+        "augmentation": _augmentation_line(facts["augmentation"]),
+        "confidence": _confidence_line(facts["confidence"]),
+        "index": f"{index['kind']}, {counted(index['objects'], 'object')}",
+        "labels": ", ".join(facts["labels"]) or "none",
+        "size": f"{facts['size_bytes'] / 1e6:.1f} MB",
+    }
+
+
+def _weighting_line(vectors: dict[str, Any]) -> str:
+    if adapter := vectors["adapter"]:
+        names = f", {adapter['class_names']} class names" if adapter["class_names"] else ""
+        return f"adapter {adapter['fingerprint']} ({adapter['kind']}, {adapter['classes']} training classes{names})"
+    whitening = vectors["whitening"]
+    if not whitening:
+        return f"{vectors['pooling']} pooling"
+    kind = f"whitening to {whitening['whiten']} dimensions" if whitening["whiten"] else "centring"
+    views = whitening["fitted_on_views"]
+    return f"{kind}, {'not fitted yet' if views is None else f'fitted on {views} views'}, {vectors['pooling']} pooling"
+
+
+def _augmentation_line(augmentation: dict[str, Any] | None) -> str:
+    if augmentation is None:
+        return "none"
+    outdated = "" if augmentation["up_to_date"] else "; outdated for some objects until the next 'mvr index'"
+    return f"{augmentation['k']} neighbours, alpha {augmentation['alpha']:g}{outdated}"
+
+
+def _confidence_line(confidence: dict[str, Any] | None) -> str:
+    if confidence is None:
+        return "none"
+    if confidence["outdated"]:
+        return f"outdated ({confidence['summary']}): re-embedded since; run 'mvr calibrate' again"
+    return str(confidence["summary"])

@@ -79,6 +79,7 @@ def run_command(name: str, arguments: list[str]) -> int:
     except (MvrenderError, MvrError, UsageError, ValueError) as error:
         return _fail(program, error, as_json, exit_code=2)
     set_verbosity(verbosity)
+    _log_versions(program)
     try:
         code: int = module.run(options)
     except (MvrenderError, MvrError) as error:
@@ -89,6 +90,16 @@ def run_command(name: str, arguments: list[str]) -> int:
         say(f"\n{program}: stopped; run the same command again to resume.")
         return 130
     return code
+
+
+def _log_versions(program: str) -> None:
+    import logging
+    import platform
+
+    from mvretrieval import __version__
+
+    logger = logging.getLogger("mvretrieval.cli")
+    logger.debug("%s: mvretrieval %s, Python %s", program, __version__, platform.python_version())
 
 
 def _parse(name: str, module: Any, arguments: list[str], as_json: bool) -> tuple[Any, Any]:

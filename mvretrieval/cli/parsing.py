@@ -91,8 +91,10 @@ def _annotated(item: Field[Any], kind: Any) -> Any:
         more.append(_NO_PAIRS)
     if not option.flags:
         more.append(tyro.conf.arg(metavar=_positional_metavar(item, option)))
-    required = item.default is MISSING and item.default_factory is MISSING
-    if not required:
+    if item.default is MISSING and item.default_factory is MISSING:
+        if option.repeatable:  # which tyro takes for empty by default
+            more.append(tyro.conf.arg(help_behavior_hint="(required)"))
+    else:
         hint = "(repeatable)" if option.flags and option.repeatable else partial(_default_hint, item.default)
         more.append(tyro.conf.arg(help_behavior_hint=hint))
     return Annotated[(kind, *more)] if more else kind

@@ -1,4 +1,8 @@
-"""Describe a collection anew: other pooling, whitening or smoothing at once from stored vectors, other views from the files."""
+"""Re-embed a collection.
+
+Pooling, whitening, adapter and database-side augmentation are recomputed from the stored view vectors, without the files. Another
+encoder, rig, style or view size renders and encodes all files again.
+"""
 
 from __future__ import annotations
 
@@ -14,43 +18,45 @@ from mvrender.renderer import BackendName
 from mvrender.shading import parse_styles
 from mvretrieval.api import Collection, OpenOptions
 from mvretrieval.confidence.estimator import outdated_notice
-from mvretrieval.console import progress, run_record, say
+from mvretrieval.console import progress, run_record, say, say_error
 from mvretrieval.describe import DescriberConfig, PoolingChoice
 from mvretrieval.errors import AdapterError, DescriberError
 from mvretrieval.ingest.reembed import reembed, same_views
+from mvretrieval.session.session import Session
 from mvretrieval.store.augmented import AugmentationConfig
 from mvretrieval.weighting.adapter import Adapter
 
 
 @dataclass(frozen=True)
 class Options:
-    """Options of `mvr reindex`. What is not named stays as it is.
+    """Options of `mvr reindex`. What is not given stays as it is.
 
     Attributes:
         collection: folder of the collection.
-        whiten: dimensions left by PCA whitening of each style, fitted on the collection; 0 is none.
-        center: take away the mean view.
-        raw: neither whitening nor centring, and no adapter.
-        fit_where: objects that statistics are fitted on, such as "split = 'train'"; all by default.
-        pooling: how views become one vector.
-        adapter: folder of an adapter that 'mvr train' made, or hf-hub:owner/name; takes the place of whitening and pooling.
-        styles: what views look like, with commas (renders and encodes all files again).
-        encoder: what turns views into vectors (encodes all files again).
-        rig: where the cameras stand (renders and encodes all files again).
+        whiten: output dimensions of PCA whitening of each style, fitted on the collection; 0 for none.
+        center: subtract the mean view vector.
+        no_adapter: pool the plain view vectors: no adapter, no whitening, no centring.
+        fit_where: filter of the objects that whitening or centring is fitted on, such as "split = 'train'". Default: all.
+        pooling: how view vectors are pooled into one object vector.
+        adapter: adapter to use instead of whitening and pooling: a folder written by 'mvr train', or hf-hub:owner/name.
+        styles: rendering styles, separated by commas (renders and encodes all files again).
+        encoder: view encoder (encodes all files again).
+        rig: camera rig (renders and encodes all files again).
         size: pixels of a view (renders and encodes all files again).
-        smooth: average each object's vector with those of so many nearest objects, at once and from now on; 0 ends it.
-        smooth_alpha: power of the similarity that weighs these objects; 3 by default.
-        drop_missing: remove objects whose files can no longer be described.
-        backend: renderer.
+        dba: database-side augmentation: average each object vector with those of its K nearest neighbours, now and after each
+            later change; 0 turns it off.
+        dba_alpha: power of the cosine similarity that weighs the neighbours. Default: 3.
+        drop_missing: remove objects whose files can no longer be rendered.
+        backend: renderer. Default: the best one available.
         device: cpu, cuda, or auto.
-        precision: auto, float32 or bfloat16.
-        workers: render processes.
+        precision: of the encoder.
+        workers: render processes. Default: one per core.
     """
 
     collection: tyro.conf.Positional[Path]
     whiten: int | None = None
     center: bool = False
-    raw: bool = False
+    no_adapter: bool = False
     fit_where: str | None = None
     pooling: PoolingChoice | None = None
     adapter: str | None = None
@@ -58,8 +64,8 @@ class Options:
     encoder: str | None = None
     rig: str | None = None
     size: int | None = None
-    smooth: int | None = None
-    smooth_alpha: float | None = None
+    dba: int | None = None
+    dba_alpha: float | None = None
     drop_missing: bool = False
     backend: BackendName | None = None
     device: str = "auto"
@@ -68,91 +74,97 @@ class Options:
 
 
 def run(options: Options) -> int:
-    """Describe anew and tell how."""
-    machine = OpenOptions(options.device, options.precision, options.backend, options.workers)
+    """Re-embed and print the new configuration."""
     changes = _changes(options)
-    smoothing = _smoothing(options)
+    augmentation = _augmentation(options)
     adapter = None if options.adapter is None else Adapter.load(options.adapter)
     if adapter is not None:
         changes |= {"adapter": adapter.fingerprint}
+    machine = OpenOptions(options.device, options.precision, options.backend, options.workers)
     with Collection.open(options.collection, machine, write=True) as collection:
-        if options.smooth is not None and not changes and options.fit_where is None:
-            record = run_record("reindex", options)
-            collection.store.add_run(record["time"], record)
-            with _confidence_lost(collection):
-                _smooth(collection, smoothing)
-            return 0
-        config = replace(collection.describer.config, **changes)
-        for notice in _notices(collection, options, config, adapter):
-            say(f"note: {notice}")
-        unchanged = config == collection.describer.config and same_views(collection.session, config)
-        if unchanged and not config.wants_whitening:
-            raise DescriberError(f"{options.collection} is described like that already; name what should change")
+        session = collection.session
         record = run_record("reindex", options)
-        collection.store.add_run(record["time"], record)
-        with progress("mesh") as step, _way_out(adapter), _confidence_lost(collection):
-            failed = reembed(collection.session, config, options.fit_where, options.drop_missing, step, adapter)
-        for object_id, code, message in failed:
-            say(f"removed {object_id}: {message} ({code})")
-        whitening = collection.describer.whitening
-        fitted = f", statistics of {whitening.n_views} views" if whitening else ""
-        fitted += f", adapter {config.adapter}" if config.adapter else ""
-        print(
-            f"{options.collection}: {len(collection)} objects, {collection.session.index.get().dim} dimensions{fitted}"
-        )
-        if options.smooth is not None:
-            _smooth(collection, smoothing)
+        if changes or options.fit_where is not None or options.dba is None:
+            config = replace(session.describer.config, **changes)
+            _check(session, options, config, adapter)
+            session.store.add_run(record["time"], record)
+            with _notice_of_lost_confidence(session):
+                _reembed(session, options, config, adapter)
+        else:
+            session.store.add_run(record["time"], record)
+        if options.dba is not None:
+            with _notice_of_lost_confidence(session):
+                _augment(session, augmentation)
     return 0
 
 
-def _notices(collection: Collection, options: Options, config: DescriberConfig, adapter: Adapter | None) -> list[str]:
-    """Refuse views that the adapter means nothing for before anything is rendered; another encoder's, once it is open."""
-    used = adapter or (collection.describer.adapter if config.adapter else None)
-    if used is None or options.encoder is not None:
-        return []
-    views = collection.describer.with_config(rig=config.rig, styles=config.styles, size=config.size).view_fingerprint
-    with _way_out(adapter):
-        return used.config.check_fits(views)
+def _check(session: Session, options: Options, config: DescriberConfig, adapter: Adapter | None) -> None:
+    """Refuse before anything is rendered: a configuration that changes nothing, or views that the adapter does not fit.
+
+    Raises:
+        AdapterError: the adapter was trained on other views.
+        DescriberError: nothing changes.
+    """
+    current = session.describer
+    used = adapter or (current.adapter if config.adapter else None)
+    if used is not None and options.encoder is None:  # another encoder is checked once it is open
+        views = current.with_config(rig=config.rig, styles=config.styles, size=config.size).view_fingerprint
+        with _advice_on_adapter(adapter):
+            for notice in used.config.check_fits(views):
+                say(f"note: {notice}")
+    if config == current.config and same_views(session, config) and not config.wants_whitening:
+        raise DescriberError(
+            f"{options.collection} already has this configuration: give what should change", code="nothing_changes"
+        )
+
+
+def _reembed(session: Session, options: Options, config: DescriberConfig, adapter: Adapter | None) -> None:
+    with progress("mesh") as step, _advice_on_adapter(adapter):
+        failed = reembed(session, config, options.fit_where, options.drop_missing, step, adapter)
+    for object_id, code, message in failed:
+        say_error(f"removed {object_id}: {message} ({code})")
+    whitening = session.describer.whitening
+    fitted = f", whitening fitted on {whitening.n_views} views" if whitening else ""
+    fitted += f", adapter {config.adapter}" if config.adapter else ""
+    print(f"{options.collection}: {len(session)} objects, {session.index.get().dim} dimensions{fitted}")
 
 
 @contextmanager
-def _way_out(adapter: Adapter | None) -> Iterator[None]:
-    """An adapter that was not asked for can be let go of."""
+def _advice_on_adapter(adapter: Adapter | None) -> Iterator[None]:
+    """If the collection's own adapter does not fit, name the options that remove it."""
     try:
         yield
     except AdapterError as error:
         if adapter is not None:
             raise
         raise AdapterError(
-            f"{error}\nor let go of the collection's adapter: add --raw, --whiten or --pooling"
+            f"{error}\nor remove the collection's adapter: --no-adapter, --whiten or --pooling", code=error.code
         ) from error
 
 
 @contextmanager
-def _confidence_lost(collection: Collection) -> Iterator[None]:
-    """Say so where hits carried a confidence until now: other vectors, other cosines."""
-    before = outdated_notice(collection.session)
+def _notice_of_lost_confidence(session: Session) -> Iterator[None]:
+    """Print a notice if the change invalidates the calibration."""
+    before = outdated_notice(session)
     yield
-    if not before and (notice := outdated_notice(collection.session)):
-        say(f"note: hits carry no confidence any more: {notice}")
+    if not before and (notice := outdated_notice(session)):
+        say(f"note: hits have no confidence any more: {notice}")
 
 
-def _smoothing(options: Options) -> AugmentationConfig | None:
-    if options.smooth_alpha is not None and not options.smooth:
-        raise DescriberError("--smooth-alpha says how neighbours are weighed: say with --smooth how many there are")
-    return AugmentationConfig.of(options.smooth or 0, options.smooth_alpha)
+def _augmentation(options: Options) -> AugmentationConfig | None:
+    if options.dba_alpha is not None and not options.dba:
+        raise DescriberError("--dba-alpha needs a number of neighbours: give --dba", code="dba_alpha_without_dba")
+    return AugmentationConfig.of(options.dba or 0, options.dba_alpha)
 
 
-def _smooth(collection: Collection, smoothing: AugmentationConfig | None) -> None:
+def _augment(session: Session, augmentation: AugmentationConfig | None) -> None:
     with progress("object") as step:
-        collection.augmenter.set(smoothing, step)
-    print(
-        f"{collection.folder}: {len(collection)} objects, "
-        + (f"smoothed: {smoothing}" if smoothing else "not smoothed")
-    )
+        session.augmenter.set(augmentation, step)
+    print(f"{session.folder}: {len(session)} objects, database-side augmentation: {augmentation or 'off'}")
 
 
 def _changes(options: Options) -> dict[str, Any]:
+    """Fields of the configuration that the options change."""
     changes: dict[str, Any] = {
         name: getattr(options, name)
         for name in ("pooling", "encoder", "rig", "size")
@@ -160,19 +172,24 @@ def _changes(options: Options) -> dict[str, Any]:
     }
     if options.styles is not None:
         changes["styles"] = parse_styles(options.styles)
-    if options.raw and (options.center or options.whiten):
-        raise DescriberError("--raw means neither --center nor --whiten: leave one of them out")
-    if options.raw:
+    if options.no_adapter and (options.center or options.whiten):
+        raise DescriberError(
+            "--no-adapter also turns off --center and --whiten: leave one of them out", code="no_adapter_with_whitening"
+        )
+    if options.no_adapter:
         changes |= {"center": False, "whiten": 0}
     if options.center:
         changes["center"] = True
     if options.whiten is not None:
         changes["whiten"] = options.whiten
-    otherwise = options.raw or options.center or options.whiten is not None or options.pooling is not None
+    replaces_adapter = options.no_adapter or options.center or options.whiten is not None or options.pooling is not None
     if options.adapter is not None:
-        if otherwise or options.fit_where is not None:
-            raise DescriberError("an adapter brings its own whitening and pooling: name one or the other")
+        if replaces_adapter or options.fit_where is not None:
+            raise DescriberError(
+                "--adapter replaces whitening and pooling: leave the options of one of them out",
+                code="adapter_with_pooling",
+            )
         changes |= {"pooling": "mean", "center": False, "whiten": 0}
-    elif otherwise:
+    elif replaces_adapter:
         changes["adapter"] = ""
     return changes

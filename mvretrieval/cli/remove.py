@@ -1,4 +1,4 @@
-"""Take objects out of a collection. Their files stay where they are."""
+"""Remove objects from a collection. Their mesh files are not touched."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Options:
     Attributes:
         collection: folder of the collection.
         ids: objects to remove.
-        where: also remove the objects that a filter keeps.
+        where: also remove the objects that match this filter.
     """
 
     collection: tyro.conf.Positional[Path]
@@ -27,16 +27,16 @@ class Options:
 
 
 def run(options: Options) -> int:
-    """Remove and tell how many."""
+    """Remove objects and print how many."""
     if not options.ids and not options.where:
-        raise CollectionError("nothing to remove: name ids, or objects by --where")
+        raise CollectionError("nothing to remove: give ids, or --where", code="nothing_to_remove")
     with Collection.open(options.collection, write=True) as collection:
         for object_id in options.ids:
             collection.row_id_of(object_id)
         ids = list(options.ids)
         if options.where:
-            numbers = [int(n) for n in collection.store.select(options.where)]
-            ids += [record.id for record in collection.store.records(numbers).values()]
+            row_ids = collection.session.store.select(options.where).tolist()
+            ids += [record.id for record in collection.session.store.records(row_ids).values()]
         count = collection.remove(*dict.fromkeys(ids))
         print(f"removed {count}, {len(collection)} left")
     return 0

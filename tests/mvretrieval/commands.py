@@ -1,4 +1,4 @@
-"""`mvr` in this process, and what tests read of it."""
+"""Run `mvr` in this process and read its output."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from mvretrieval.cli.main import main
+from mvretrieval.console import JSON_SCHEMA
 
 Mvr = Callable[..., tuple[int, str, str]]
 """Arguments -> exit code, stdout, stderr."""
@@ -30,8 +31,9 @@ def runner(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], 
 
 
 def as_json(found: tuple[int, str, str]) -> dict[str, Any]:
-    """What a command printed; it has to have gone well."""
+    """The object that a successful command printed, without the version of its schema."""
     code, out, err = found
-    assert code == 0, err
+    assert code == 0, err or out
     result: dict[str, Any] = json.loads(out)
+    assert result.pop("schema") == JSON_SCHEMA
     return result

@@ -97,9 +97,14 @@ def test_a_collection_is_searched_with_its_adapters_vectors(
         assert hit.score == pytest.approx(float(query @ vectors[hit.id]), abs=1e-5)
     assert mvr("info", folder, "--json") == 0
     facts = json.loads(capsys.readouterr().out)
-    assert f"adapter {adapter.fingerprint} (adam, 4 classes seen), knows 6 names" in facts["vectors"]
+    assert facts["vectors"]["adapter"] == {
+        "fingerprint": adapter.fingerprint,
+        "kind": "adam",
+        "classes": 4,
+        "class_names": 6,
+    }
     assert mvr("reindex", folder, "--adapter", trained[1]) == 1
-    assert "described like that already" in capsys.readouterr().err
+    assert "already has this configuration" in capsys.readouterr().err
 
 
 def test_text_queries_find_their_class_with_an_image_only_encoder(
@@ -135,7 +140,7 @@ def test_indexing_with_an_adapter_equals_reindexing_with_it(
     same = ["--encoder", "builtin:", "--rig", "ring:3@30", "--size", 64, "--workers", 1]
     new = tmp_path / "new"
     assert mvr("index", new, shapes, *same, "--adapter", trained[1], "--whiten", 4) == 1
-    assert "brings its own whitening" in capsys.readouterr().err
+    assert "--adapter replaces whitening" in capsys.readouterr().err
     assert mvr("index", new, shapes, *same[:-4], "--size", 80, "--adapter", trained[1]) == 1
     assert "--styles texture --size 64" in capsys.readouterr().err and not new.exists()
     assert mvr("index", new, shapes, *same, "--adapter", trained[1]) == 0
@@ -147,21 +152,21 @@ def test_indexing_with_an_adapter_equals_reindexing_with_it(
     _same(_vectors(tmp_path / "plain"), _vectors(trained[0]))
     (tmp_path / "empty").mkdir()
     other_rig = [*same[:2], "--rig", "ring:4@30", *same[4:], "--adapter", trained[1]]
-    assert mvr("index", tmp_path / "other_rig", tmp_path / "empty", *other_rig) == 0
+    assert mvr("index", tmp_path / "other_rig", tmp_path / "empty", *other_rig) == 1
     assert "the adapter was trained with ring:3@30: other cameras are weighted" in capsys.readouterr().err
     _other_adapter().save(tmp_path / "other")
     assert mvr("index", new, shapes, "--adapter", tmp_path / "other") == 1
     assert "leave --adapter out" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("how", [["--raw"], ["--whiten", 4], ["--pooling", "max"]], ids=lambda how: how[0])
+@pytest.mark.parametrize("how", [["--no-adapter"], ["--whiten", 4], ["--pooling", "max"]], ids=lambda how: how[0])
 def test_other_pooling_or_whitening_drops_the_adapter(
     adapted: tuple[Path, Adapter], things: Collection, tmp_path: Path, how: list[object]
 ) -> None:
     folder, _ = adapted
     shutil.copytree(things.folder, tmp_path / "plain")
     assert mvr("reindex", folder, *how) == 0
-    if how != ["--raw"]:
+    if how != ["--no-adapter"]:
         assert mvr("reindex", tmp_path / "plain", *how) == 0
     _same(_vectors(folder), _vectors(tmp_path / "plain"))
     with Collection.open(folder) as collection:
@@ -187,9 +192,9 @@ def test_views_that_the_adapter_does_not_fit_are_refused_before_any_change(
         assert ("styles: texture (adapter), depth (here)" in err) == (how[1] == "depth") and (
             how[0] != "--size" or "encoder:" not in err
         )
-        assert ("--raw" in err) == (how is not replace_it)
+        assert ("--no-adapter" in err) == (how is not replace_it)
     assert mvr("reindex", folder, "--adapter", tmp_path / "other", "--whiten", 3) == 1
-    assert "name one or the other" in capsys.readouterr().err
+    assert "--adapter replaces whitening and pooling" in capsys.readouterr().err
     assert mvr("reindex", folder, "--adapter", tmp_path / "nowhere") == 1
     assert "no adapter at" in capsys.readouterr().err
     assert (folder / STAGING / "earlier attempt").exists()

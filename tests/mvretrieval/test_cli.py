@@ -8,17 +8,24 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from commands import Mvr, runner
+from commands import Mvr, as_json, runner
 from made_meshes import shape, write_shapes
 from PIL import Image
 
 from mvretrieval.api import Collection
-from mvretrieval.cli.main import COMMANDS
+from mvretrieval.cli import demo
+from mvretrieval.cli.commands import COMMANDS
+from mvretrieval.ingest.reembed import reembed
+from mvretrieval.search import pipeline
+from mvretrieval.search.encode import EncodedTerm, encode_query
+from mvretrieval.search.query import Query
+from mvretrieval.session.session import Session
 
 FLAGS = ["--encoder", "builtin:", "--rig", "ring:3@30", "--size", "64", "--workers", "1"]
 
@@ -36,18 +43,15 @@ def folder(things: Collection) -> Path:
 # -- the program itself ------------------------------------------------------------------------------------------------
 
 
-def test_the_installed_program_runs_and_help_is_quick() -> None:
+def test_the_installed_program_runs() -> None:
     done = subprocess.run(
         [Path(sys.executable).with_name("mvr"), "--help"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0 and all(name in done.stdout for name in COMMANDS)
-    program = "import sys, mvretrieval, mvretrieval.cli.main; print([m for m in ('torch', 'faiss', 'tyro') if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_a_reader_that_has_had_enough_is_no_error(unbuffered: str) -> None:
+def test_a_closed_pipe_is_no_error(unbuffered: str) -> None:
     read, write = os.pipe()
     os.close(read)
     environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
@@ -57,11 +61,11 @@ def test_a_reader_that_has_had_enough_is_no_error(unbuffered: str) -> None:
     assert (done.returncode, done.stderr) == (0, b"")
 
 
-def test_the_program_ends_with_the_code_of_its_command_and_after_what_is_left_to_do() -> None:
+def test_the_program_ends_with_the_exit_code_of_its_command_after_exit_handlers() -> None:
     program = (
         "import atexit, sys, mvretrieval.__main__ as program\n"
         "def main():\n"
-        "    atexit.register(print, 'last words')\n"
+        "    atexit.register(print, 'exit handler')\n"
         "    raise {}\n"
         "program.main = main\n"
         "program.command()"
@@ -75,62 +79,73 @@ def test_the_program_ends_with_the_code_of_its_command_and_after_what_is_left_to
         done = subprocess.run(
             [sys.executable, "-c", program.format(raised)], capture_output=True, text=True, check=False
         )
-        assert done.returncode == code and done.stdout == "last words\n"
+        assert done.returncode == code and done.stdout == "exit handler\n"
         assert ("why" in done.stderr) == ("why" in raised)
 
 
-def test_wrong_use_is_2_with_a_suggestion(mvr: Mvr, folder: Path) -> None:
-    assert mvr()[0] == 2
-    assert "Did you mean 'mvr eval zero-shot'?" in mvr("eval", "zero-shoot", folder)[2]
-    code, out, err = mvr("serach", folder)
-    assert code == 2 and out == "" and "Did you mean 'search'?" in err
-    code, _, err = mvr("search", folder, "--meshh", "x.glb")
-    assert code == 2 and "--mesh" in err
-    assert mvr("search", folder, "-k", "many", "--id", "x")[0] == 2
-    assert mvr("--version")[0] == 0
+FAILURES = [
+    (["search", "{c}"], "empty_query", ""),
+    (["search", "{c}", "--id", "shape-000.ply", "-k", "0"], "bad_k", "0"),
+    (["search", "{c}", "--id", "shape-00.ply"], "no_such_object", "did you mean 'shape-0"),
+    (["search", "{c}", "--id", "shape-000.ply", "--where", "labl = 'x'"], "", "did you mean 'label'"),
+    (["search", "{c}", "--text", "a chair"], "no_text_tower", "builtin"),
+    (["search", "{c}", "--mesh", "nothing.glb"], "", "nothing.glb"),
+    (["search", "nowhere", "--id", "x"], "", "mvr index"),
+    (["search", "{c}", "--id", "shape-000.ply", "--html", "/dev/null/page.html"], "", "/dev/null/page.html"),
+    (["index", "{c}", "."], "", ""),
+    (["index", "new"], "nothing_to_index", "--view-manifest"),
+    (["remove", "{c}"], "nothing_to_remove", "--where"),
+    (["eval", "{c}", "--by", "lable"], "", "did you mean 'label'"),
+    (["eval", "{c}", "--classes", "nowhere.txt"], "", "nowhere.txt"),
+    (["info", "nowhere"], "", "nowhere"),
+    (["calibrate", "{c}", "--remove", "--by", "label"], "remove_with_options", "--by"),
+    (["index", "new", "nowhere", "--encoder", "builtin:"], "no_such_folder", "nowhere"),
+    (["index", "new", ".", "--encoder", "builtin:", "--workers", "0"], "", "0"),
+    (["index", "new", ".", "--encoder", "builtn:"], "", "did you mean 'builtin'"),
+    (["index", "new", ".", "--encoder", "builtin:", "--rig", "rign:3"], "", "did you mean 'ring'"),
+    (["render", "nowhere.obj", "--out", "/dev/null/x"], "not_written", "/dev/null/x"),
+    (["reindex", "{c}", "--dba-alpha", "2"], "dba_alpha_without_dba", "--dba"),
+    (["reindex", "{c}", "--no-adapter", "--center"], "no_adapter_with_whitening", "--no-adapter"),
+]
+_WITHOUT_JSON = ("remove", "render", "reindex")
 
 
-@pytest.mark.parametrize("name", list(COMMANDS))
-def test_every_command_has_help(mvr: Mvr, name: str) -> None:
-    code, out, _ = mvr(name, "--help")
-    assert code == 0 and f"mvr {name}" in out
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["search", "{c}"], "an empty question"),
-        (["search", "{c}", "--id", "shape-000.ply", "-k", "0"], "-k is a number of hits from 1, not 0"),
-        (["search", "{c}", "--id", "shape-00.ply"], "did you mean 'shape-0"),
-        (["search", "{c}", "--id", "shape-000.ply", "--where", "labl = 'x'"], "did you mean 'label'"),
-        (["search", "{c}", "--text", "a chair"], "has no text tower"),
-        (["search", "{c}", "--mesh", "nothing.glb"], "no such file"),
-        (["search", "nowhere", "--id", "x"], "is no collection: make one with 'mvr index"),
-        (["search", "{c}", "--id", "shape-000.ply", "--html", "/dev/null/page.html"], "cannot be written"),
-        (["index", "{c}", "."], "another program is writing"),
-        (["remove", "{c}"], "nothing to remove"),
-        (["eval", "{c}", "--by", "lable"], "did you mean 'label'"),
-        (["eval", "{c}", "--classes", "nowhere.txt"], "cannot be read"),
-        (["info", "nowhere"], "is no collection"),
-        (["index", "new", "nowhere", "--encoder", "builtin:"], "nowhere is not there"),
-        (["index", "new", ".", "--encoder", "builtin:", "--workers", "0"], "by 1 worker or more, not 0"),
-        (["index", "new", ".", "--encoder", "builtn:"], "did you mean 'builtin'"),
-        (["index", "new", ".", "--encoder", "builtin:", "--rig", "rign:3"], "did you mean 'ring'"),
-        (
-            ["render", "nowhere.obj", "--out", "/dev/null/x"],
-            "/dev/null/x cannot be used: Not a directory; name another --out",
-        ),
-    ],
-)
-def test_what_fails_is_1_with_one_line_that_says_why(mvr: Mvr, folder: Path, arguments: list[str], said: str) -> None:
-    code, out, err = mvr(*[a.replace("{c}", str(folder)) for a in arguments])
+@pytest.mark.parametrize(("arguments", "error_code", "contains"), FAILURES)
+def test_a_failure_is_1_and_one_message(
+    mvr: Mvr, folder: Path, arguments: list[str], error_code: str, contains: str
+) -> None:
+    given = [a.replace("{c}", str(folder)) for a in arguments]
+    code, out, err = mvr(*given)
     assert code == 1 and out == ""
-    assert said in err and "Traceback" not in err
+    assert contains in err and "Traceback" not in err
     assert f"mvr {arguments[0]}: " in err
+    message = err.rstrip("\n").rpartition(f"mvr {arguments[0]}: ")[2]
+    if arguments[0] not in _WITHOUT_JSON:
+        code, out, err = mvr(*given, "--json")
+        found = json.loads(out)
+        assert code == 1 and found["schema"] == 1 and found["error"]["message"] == message and message not in err
+        assert re.fullmatch(r"[a-z][a-z0-9_]+", found["error"]["code"]) and found["error"]["code"] != "error"
+        assert error_code in ("", found["error"]["code"])
     assert not Path("new").exists()
 
 
-def test_names_do_not_steer_the_terminal(mvr: Mvr, tmp_path: Path) -> None:
+def test_verbose_shows_the_traceback_of_an_error(mvr: Mvr, folder: Path) -> None:
+    code, out, err = mvr("search", folder, "--id", "nothing", "-v")
+    assert code == 1 and out == "" and "UnknownObjectError" in err and "Traceback" in err
+
+
+def test_quiet_prints_results_and_errors_only(mvr: Mvr, tmp_path: Path) -> None:
+    write_shapes(tmp_path / "m", [0, 1])
+    (tmp_path / "m" / "bad.obj").write_text("v 0 0 0\n")
+    code, out, err = mvr("index", tmp_path / "c", tmp_path / "m", *FLAGS, "-q")
+    assert code == 0 and "2 objects" in out and err == ""
+    code, out, err = mvr(
+        "render", tmp_path / "m", "--out", tmp_path / "v", "--rig", "ring:2@20", "--size", 64, "--quiet"
+    )
+    assert code == 0 and out and err.count("\n") == 1 and "bad.obj" in err and "no_faces" in err
+
+
+def test_control_characters_in_names_are_escaped(mvr: Mvr, tmp_path: Path) -> None:
     (mesh,) = write_shapes(tmp_path / "m", [0])
     mesh.rename(tmp_path / "m" / "\x1b[31mred\nline 椅子.ply")
     assert (
@@ -202,10 +217,13 @@ def test_an_empty_collection_has_no_hits(mvr: Mvr, tmp_path: Path, shapes: Path)
     code, _, err = mvr("render", tmp_path / "empty", "--out", tmp_path / "views")
     assert code == 1 and "no mesh found in" in err
     code, out, _ = mvr("index", tmp_path / "c", tmp_path / "empty", *FLAGS)
-    assert code == 0 and f"no mesh found in {tmp_path / 'empty'}; the formats are .3mf" in out
+    assert code == 1 and f"no mesh found in {tmp_path / 'empty'}; the formats are .3mf" in out
     (tmp_path / "empty" / "bad.obj").write_text("v 0 0 0\n")
     code, out, _ = mvr("index", tmp_path / "d", tmp_path / "empty", *FLAGS)
-    assert code == 0 and "d: 0 objects" in out and f"to begin anew with others, delete {tmp_path / 'd'}" in out
+    assert code == 1 and "d: 0 objects" in out and f"delete {tmp_path / 'd'}" in out
+    code, out, _ = mvr("index", tmp_path / "d", tmp_path / "empty", "--json")
+    report = json.loads(out)
+    assert code == 1 and (report["schema"], report["objects"], report["failed"]) == (1, 0, {"no_faces": 1})
     code, out, _ = mvr("search", tmp_path / "c", "--mesh", shapes / "shape-000.ply")
     assert code == 0 and out == "no hits: the collection is empty\n"
     code, _, err = mvr("eval", tmp_path / "c")
@@ -214,54 +232,85 @@ def test_an_empty_collection_has_no_hits(mvr: Mvr, tmp_path: Path, shapes: Path)
     assert code == 0 and out == ""
 
 
-def test_the_page_holds_its_pictures_and_asks_no_network(mvr: Mvr, folder: Path, shapes: Path, tmp_path: Path) -> None:
-    picture = tmp_path / "a <b> & photo.png"
-    Image.fromarray(np.full((50, 50, 3), 90, np.uint8)).save(picture)
+def test_the_page_embeds_its_images_and_needs_no_network(mvr: Mvr, folder: Path, shapes: Path, tmp_path: Path) -> None:
+    image = tmp_path / "a <b> & photo.png"
+    Image.fromarray(np.full((50, 50, 3), 90, np.uint8)).save(image)
     page = tmp_path / "pages" / "page.html"
-    sources = ["--mesh", shapes / "shape-001.ply", "--image", picture, "--minus-id", "shape-002.ply"]
+    sources = ["--mesh", shapes / "shape-001.ply", "--image", image, "--minus-id", "shape-002.ply"]
     code, out, err = mvr("search", folder, *sources, "--html", page, "-k", "4")
     assert code == 0 and len(out.splitlines()) == 5 and str(page) in err
     html = page.read_text()
-    pictures = re.findall(r'<img src="([^"]*)"', html)
-    assert len(pictures) == 3 + 4 and all(p.startswith("data:image/webp;base64,") for p in pictures)
+    images = re.findall(r'<img src="([^"]*)"', html)
+    assert len(images) == 3 + 4 and all(url.startswith("data:image/webp;base64,") for url in images)
     text = re.sub(r'"data:[^"]*"', '""', html)
     assert not re.search(r"https?:|//|<script|<link|@import|url\(", text)
     assert "a &lt;b&gt; &amp; photo.png" in text and "<b>" not in text
 
 
-def test_smoothing_is_turned_on_and_off_without_files_or_encoder(mvr: Mvr, folder: Path, tmp_path: Path) -> None:
+def test_database_side_augmentation_needs_neither_files_nor_encoder(mvr: Mvr, folder: Path, tmp_path: Path) -> None:
     c = tmp_path / "c"
     shutil.copytree(folder, c)
     with Collection.open(c, write=True) as collection:
-        collection.store.set_meta("view_fingerprint", "of an encoder that is not here")
-    code, out, _ = mvr("reindex", c, "--smooth", "3", "--smooth-alpha", "2")
-    assert code == 0 and out == f"{c}: 12 objects, smoothed: 3 neighbours, similarity to the power 2\n"
-    assert json.loads(mvr("info", c, "--json")[1])["smoothing"] == "3 neighbours, similarity to the power 2"
+        collection.session.store.set_meta("view_fingerprint", "of an encoder that is not here")
+
+    def augmentation() -> Any:
+        return as_json(mvr("info", c, "--json"))["augmentation"]
+
+    code, out, _ = mvr("reindex", c, "--dba", "3", "--dba-alpha", "2")
+    assert code == 0 and out.startswith(f"{c}: 12 objects, database-side augmentation: 3 neighbours")
+    assert augmentation() == {"k": 3, "alpha": 2.0, "up_to_date": True}
     assert mvr("remove", c, "shape-000.ply")[0] == 0
-    assert "the next 'mvr index' takes them in" in mvr("info", c)[1]
-    assert mvr("reindex", c, "--smooth", "3")[0] == 0 and "takes them in" not in mvr("info", c)[1]
-    assert mvr("reindex", c, "--smooth", "0")[:2] == (0, f"{c}: 11 objects, not smoothed\n")
-    assert json.loads(mvr("info", c, "--json")[1])["smoothing"] == "none"
-    assert "say with --smooth how many" in mvr("reindex", c, "--smooth-alpha", "2")[2]
-    assert "from 1 (0 turns it off), not -1" in mvr("reindex", c, "--smooth=-1")[2]
+    assert not augmentation()["up_to_date"] and "next 'mvr index'" in mvr("info", c)[1]
+    assert mvr("reindex", c, "--dba", "3")[0] == 0
+    assert augmentation() == {"k": 3, "alpha": 3.0, "up_to_date": True} and "outdated" not in mvr("info", c)[1]
+    assert mvr("reindex", c, "--dba", "0")[:2] == (0, f"{c}: 11 objects, database-side augmentation: off\n")
+    assert augmentation() is None
+    code, _, err = mvr("reindex", c, "--dba=-1")
+    assert code == 1 and "-1" in err
 
 
-def test_searching_in_more_than_one_step(mvr: Mvr, folder: Path) -> None:
-    ask = ("search", folder, "--id", "shape-001.ply", "-k", "5", "--json")
+def test_expansion_and_reranking(mvr: Mvr, folder: Path) -> None:
+    search = ("search", folder, "--id", "shape-001.ply", "-k", "5", "--json")
 
     def hits(*more: str) -> list[dict[str, Any]]:
-        code, out, _ = mvr(*ask, *more)
+        code, out, _ = mvr(*search, *more)
         assert code == 0
         return [json.loads(line) for line in out.splitlines()]
 
-    plain, all_matched = hits(), hits("--match-views")
-    assert "matches" not in plain[0] and len(all_matched) == 5
-    assert hits("--match-views", "7", "--match-weight", "0")[0]["score"] == pytest.approx(plain[0]["score"], abs=1e-5)
-    assert all(hit["score"] == hit["matches"][0] for hit in hits("--match-views", "--match-weight", "1"))
+    plain, reranked = hits(), hits("--rerank-views")
+    assert "matches" not in plain[0] and len(reranked) == 5
+    assert hits("--rerank-views", "7", "--rerank-weight", "0")[0]["score"] == pytest.approx(plain[0]["score"], abs=1e-5)
+    assert all(hit["score"] == hit["matches"][0] for hit in hits("--rerank-views", "--rerank-weight", "1"))
     assert hits("--expand", "2")[0]["score"] != plain[0]["score"]
-    assert "takes a number of objects from 0, not -1" in mvr(*ask, "--expand=-1")[1]
-    assert "between 0 and 1, not 2" in mvr(*ask, "--match-weight", "2")[1]
-    assert mvr(*ask, "--match-views", "1", "2")[0] == 2
+    for wrong, value in (("--expand=-1", "-1"), ("--rerank-weight=2", "2")):
+        code, out, _ = mvr(*search, wrong)
+        error = json.loads(out)["error"]
+        assert code == 1 and error["code"] == "bad_rerank_options" and value in error["message"]
+    assert mvr(*search, "--rerank-views", "1", "2")[0] == 2
+
+
+def test_search_repeats_a_query_that_was_encoded_before_a_reembedding(
+    mvr: Mvr, things: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    c = tmp_path / "c"
+    shutil.copytree(things.folder, c)
+    encoded: list[int] = []
+
+    def encode(session: Session, query: Query) -> list[EncodedTerm]:
+        terms = encode_query(session, query)
+        if not encoded:
+            with Collection.open(c, write=True) as other:
+                reembed(other.session, replace(other.describer.config, center=True))
+        encoded.append(session.dim)
+        return terms
+
+    monkeypatch.setattr(pipeline, "encode_query", encode)
+    found = mvr("search", c, "--id", "shape-001.ply", "--json")
+    monkeypatch.undo()
+    assert len(encoded) == 2
+    assert found == mvr("search", c, "--id", "shape-001.ply", "--json")
+    assert found != mvr("search", things.folder, "--id", "shape-001.ply", "--json")
+    assert demo.search is pipeline.search  # `mvr demo` holds the writer lock: nothing can come in between
 
 
 def test_render_writes_views_and_a_sheet(mvr: Mvr, tmp_path: Path) -> None:
@@ -276,24 +325,22 @@ def test_render_writes_views_and_a_sheet(mvr: Mvr, tmp_path: Path) -> None:
     names = sorted(str(p.relative_to(out_folder)) for p in out_folder.rglob("*.*") if p.is_file())
     assert len(names) == 2 * 2 * 2 + 1 + 2
     assert "sub/shape-000.ply/clay_00.png" in names and "shape-001.ply/depth_01.png" in names
-    with Image.open(out_folder / "shape-001.ply/clay_00.png") as picture:
-        assert picture.size == (64, 64)
+    with Image.open(out_folder / "shape-001.ply/clay_00.png") as image:
+        assert image.size == (64, 64)
     assert mvr("render", meshes / "bad.obj", *arguments)[0] == 1
-    # The pictures stand for the meshes that they were made of; where depth alone has an edge, clay is drawn finer too.
+    # View images give the vectors of their meshes, except where an edge only in depth refines the clay style.
     same = ["--encoder", "builtin:", "--size", "64", "--styles", "clay"]
     assert mvr("index", tmp_path / "a", meshes, "--rig", "ring:2@30", *same)[0] == 0
-    assert mvr("index", tmp_path / "b", "--views", out_folder / "views-clay.csv", *same)[0] == 0
+    assert mvr("index", tmp_path / "b", "--view-manifest", out_folder / "views-clay.csv", *same)[0] == 0
     with Collection.open(tmp_path / "a") as rendered, Collection.open(tmp_path / "b") as read:
         assert read.describer.config == rendered.describer.config
         for own_id in ("sub/shape-000.ply", "shape-001.ply"):
-            of_mesh, of_pictures = (c.views(c.row_id_of(own_id)) for c in (rendered, read))
-            assert (
-                np.array_equal(of_mesh[1], of_pictures[1]) and (of_mesh[0] * of_pictures[0]).sum(axis=-1).min() > 0.9999
-            )
+            of_mesh, of_images = (c.session.views(c.session.row_id_of(own_id)) for c in (rendered, read))
+            assert np.array_equal(of_mesh[1], of_images[1]) and (of_mesh[0] * of_images[0]).sum(axis=-1).min() > 0.9999
 
 
-def test_rendered_views_of_odd_names_become_their_objects(mvr: Mvr, tmp_path: Path) -> None:
-    """Twins of two folders, names that would be one without their folders, blanks, quotes, long paths."""
+def test_rendered_views_keep_the_ids_of_odd_names(mvr: Mvr, tmp_path: Path) -> None:
+    """Equal names in two folders, names that would be one without their folders, blanks, quotes, long paths."""
     deep = "/".join(["d" * 60] * 5)
     ids = ["chair.ply", "chair.ply~2", "x/y.ply", "x__y.ply", "lead .ply", '"q", ü.ply', f"{deep}/z.ply"]
     names = ["a/chair.ply", "b/chair.ply", "a/x/y.ply", "a/x__y.ply", "a/ lead .ply", 'a/"q", ü.ply', f"a/{deep}/z.ply"]
@@ -305,12 +352,21 @@ def test_rendered_views_of_odd_names_become_their_objects(mvr: Mvr, tmp_path: Pa
     again = mvr("render", tmp_path / "a", tmp_path / "b", "--out", out, "--rig", "ring:2@30", "--size", "64")
     assert first[0] == again[0] == 0
     assert (
-        mvr("index", tmp_path / "c", "--views", out / "views-texture.csv", "--encoder", "builtin:", "--size", "64")[0]
+        mvr(
+            "index",
+            tmp_path / "c",
+            "--view-manifest",
+            out / "views-texture.csv",
+            "--encoder",
+            "builtin:",
+            "--size",
+            "64",
+        )[0]
         == 0
     )
     with Collection.open(tmp_path / "c") as collection:
-        assert sorted(collection.store.some_ids()) == sorted(ids)
-        vectors = np.stack([collection.store.vector_of(collection.row_id_of(name)) for name in ids])
+        assert sorted(collection.session.store.some_ids()) == sorted(ids)
+        vectors = np.stack([collection.session.store.vector_of(collection.session.row_id_of(name)) for name in ids])
     assert (
         mvr("index", tmp_path / "m", tmp_path / "a", tmp_path / "b", *FLAGS[:2], "--rig", "ring:2@30", "--size", "64")[
             0
@@ -318,19 +374,21 @@ def test_rendered_views_of_odd_names_become_their_objects(mvr: Mvr, tmp_path: Pa
         == 0
     )
     with Collection.open(tmp_path / "m") as collection:
-        paths = {record.path: row_id for row_id, record in collection.store.records(list(range(1, 8))).items()}
-        assert np.array_equal(vectors, [collection.store.vector_of(paths[str(tmp_path / name)]) for name in names])
+        paths = {record.path: row_id for row_id, record in collection.session.store.records(list(range(1, 8))).items()}
+        assert np.array_equal(
+            vectors, [collection.session.store.vector_of(paths[str(tmp_path / name)]) for name in names]
+        )
 
 
-def test_rendering_to_where_nothing_can_be_written_fails_and_keeps_what_is_there(mvr: Mvr, tmp_path: Path) -> None:
+def test_rendering_into_an_unusable_folder_fails_and_keeps_its_files(mvr: Mvr, tmp_path: Path) -> None:
     write_shapes(tmp_path / "meshes", [0, 1])
     out = tmp_path / "views"
     out.mkdir()
     (out / "shape-000.ply").write_text("in the way")
     code, _, err = mvr("render", tmp_path / "meshes", "--out", out, "--rig", "ring:2@30", "--size", "64")
-    assert code == 0 and "shape-000.ply: its pictures cannot be written: File exists (not_written)" in err
+    assert code == 0 and "shape-000.ply: its views cannot be written: File exists (not_written)" in err
     listed = (out / "views-texture.csv").read_text()
     assert "shape-001.ply" in listed and "shape-000.ply" not in listed
     (out / "views-texture.csv").write_text("id,file\n")
     code, _, err = mvr("render", tmp_path / "meshes", "--out", out, "--rig", "ring:2@30", "--size", "64")
-    assert code == 1 and "have no rows" in err
+    assert code == 1 and "views-texture.csv" in err

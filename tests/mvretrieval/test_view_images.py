@@ -285,7 +285,7 @@ def test_a_killed_run_goes_on_without_repeating_itself(views: Path, tmp_path: Pa
     write_rows(views / "views.csv", rows)
     folder = tmp_path / "c"
     command = [sys.executable, "-m", "mvretrieval", "index", str(folder)]
-    command += ["--views", str(views / "views.csv"), "--encoder", "builtin:", "--size", "64", "--workers", "1"]
+    command += ["--view-manifest", str(views / "views.csv"), "--encoder", "builtin:", "--size", "64", "--workers", "1"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         wait_for(lambda: process.poll() is not None or ((folder / FILE).exists() and stored(folder)))
@@ -449,13 +449,15 @@ def test_commands(
 ) -> None:
     mvr = runner(monkeypatch, capsys)
     c, table, labels = tmp_path / "c", given / "views.csv", given / "labels.csv"
-    code, out, err = mvr("index", c, "--views", table, "--labels", labels, "--encoder", "builtin:", "--workers", "1")
+    code, out, err = mvr(
+        "index", c, "--view-manifest", table, "--labels", labels, "--encoder", "builtin:", "--workers", "1"
+    )
     assert code == 0 and f"c: {N} objects" in out
-    assert "views: ring:12@30, texture, 224 px; pictures of 8 objects" in err
-    code, out, _ = mvr("index", c, "--views", table, "--json")
+    assert "views: ring:12@30, texture, 224 px; view images of 8 objects" in err
+    code, out, _ = mvr("index", c, "--view-manifest", table, "--json")
     assert code == 0 and json.loads(out)["unchanged"] == N
     code, out, _ = mvr("info", c)
-    assert code == 0 and "ring:12@30, texture, 224 px; given as pictures" in out
+    assert code == 0 and "ring:12@30, texture, 224 px; all given as images" in out
     code, out, _ = mvr("search", c, "--image", given / "views/shape-006/01.png", "-k", "1", "--json")
     assert code == 0 and json.loads(out)["id"] == "views/shape-006"
     assert mvr("search", c, "--id", "views/shape-001", "--html", tmp_path / "page.html")[0] == 0
@@ -468,12 +470,12 @@ def test_commands(
     assert code == 0, err
     for wrong, said in (
         (["index", c], "nothing to index"),
-        (["index", c, given / "meshes", "--views", table], "index them in two runs"),
-        (["index", c, "--views", table, "--up", "+z"], "--up +z is about meshes"),
-        (["index", c, "--views", table, "--styles", "texture,clay"], "pictures are of one style"),
-        (["index", c, "--views", table, "--rig", "ring:6@30"], "has rig ring:12@30"),
-        (["index", tmp_path / "new", "--views", tmp_path / "no.csv"], "cannot be read"),
-        (["reindex", c, "--raw", "--rig", "ring:6@30"], "came as pictures"),
+        (["index", c, given / "meshes", "--view-manifest", table], "need two runs"),
+        (["index", c, "--view-manifest", table, "--up", "+z"], "--up +z applies to meshes"),
+        (["index", c, "--view-manifest", table, "--styles", "texture,clay"], "view images have one style"),
+        (["index", c, "--view-manifest", table, "--rig", "ring:6@30"], "has rig ring:12@30"),
+        (["index", tmp_path / "new", "--view-manifest", tmp_path / "no.csv"], "cannot be read"),
+        (["reindex", c, "--no-adapter", "--rig", "ring:6@30"], "came as pictures"),
     ):
         code, _, err = mvr(*wrong)
         assert code == 1 and said in err and "Traceback" not in err
@@ -497,7 +499,7 @@ def test_labels_of_meshes_are_labels_of_their_rendered_views(
     assert mvr("render", meshes, "--out", out, "--rig", "ring:3@30", "--size", "64", "--styles", "clay")[0] == 0
     monkeypatch.chdir(tmp_path)
     more = ["--encoder", "builtin:", "--size", "64", "--styles", "clay"]
-    code, _, err = mvr("index", "v", "--views", "o/views-clay.csv", "--labels", "m/labels.csv", *more)
+    code, _, err = mvr("index", "v", "--view-manifest", "o/views-clay.csv", "--labels", "m/labels.csv", *more)
     assert code == 0, err
     with Collection.open("v") as collection:
         row_ids = [int(n) for n in collection.store.select(None)]
@@ -518,9 +520,9 @@ def test_commands_without_directions(
     )
     c, mvr = tmp_path / "c", runner(monkeypatch, capsys)
     for arguments in (
-        ["index", c, "--views", table, "--encoder", "builtin:", "--size", "64"],
+        ["index", c, "--view-manifest", table, "--encoder", "builtin:", "--size", "64"],
         ["search", c, "--image", given / "views/shape-006/01.png", "--html", tmp_path / "page.html"],
-        ["index", c, "--views", table, "--labels", tmp_path / "labels.csv"],
+        ["index", c, "--view-manifest", table, "--labels", tmp_path / "labels.csv"],
         ["eval", c, "--by", "label", "--report", tmp_path / "report"],
         ["train", c, "--by", "label", "--out", tmp_path / "adapter", *QUICK],
         ["reindex", c, "--adapter", tmp_path / "adapter"],

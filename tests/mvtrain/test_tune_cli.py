@@ -135,8 +135,8 @@ def _check_reindexed(things: Path, out: Path, tmp_path: Path, capsys: pytest.Cap
     adapter = tmp_path / "adapter"
     assert mvr("reindex", things, "--encoder", "builtin:") == 1
     err = capsys.readouterr().err
-    assert "tuned:t" in err and "encoder: " in err and "styles:" not in err and "--raw" in err
-    assert mvr("reindex", things, "--raw") == 0
+    assert "tuned:t" in err and "encoder: " in err and "styles:" not in err and "--no-adapter" in err
+    assert mvr("reindex", things, "--no-adapter") == 0
     assert mvr("train", things, "--by", "kind", "--out", adapter, "--folds", 0, "--max-steps", 2, "--whiten", 0) == 0
     assert Adapter.load(adapter).config.encoder == "tuned:t"
 

@@ -1,0 +1,73 @@
+"""The report of `mvr index` as text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from mvrender.formats import FORMATS
+from mvretrieval.console import counted
+from mvretrieval.ingest.index_report import IndexReport
+
+_SHOWN_FAILURES = 3
+
+
+def index_summary(report: IndexReport, count: int, collection: Path, folders: Sequence[Path], prune: bool) -> str:
+    """Several lines: counts, labels, whitening, failures.
+
+    Args:
+        report: of the run.
+        count: objects in the collection now.
+        collection: its folder.
+        folders: that were indexed.
+        prune: whether objects of missing files were removed.
+    """
+    names = ("added", "replaced", "moved", "unchanged", "removed")
+    counts = [f"{getattr(report, name)} {name}" for name in names if getattr(report, name) or name == "added"]
+    lines = [
+        f"{collection}: {counted(count, 'object')}",
+        f"{', '.join(counts)} in {report.seconds:.1f} s",
+        *_empty(report, count, collection, folders),
+        *_details(report, prune),
+        *_failures(report, collection),
+    ]
+    return "\n  ".join(lines)
+
+
+def _empty(report: IndexReport, count: int, collection: Path, folders: Sequence[Path]) -> Iterator[str]:
+    if not report.found:
+        places = ", ".join(map(str, folders))
+        yield f"no mesh found in {places}; the formats are {' '.join(sorted(FORMATS))}"
+    elif not count:
+        yield (
+            "nothing could be indexed; the collection keeps its rig, styles and encoder for the next run: to start over with "
+            f"others, delete {collection}"
+        )
+
+
+def _details(report: IndexReport, prune: bool) -> Iterator[str]:
+    if report.identical:
+        yield f"{report.identical} of them identical to other files, encoded once"
+    if report.labelled or report.unmatched_labels:
+        unmatched = (
+            f", {counted(report.unmatched_labels, 'label row')} without an object" if report.unmatched_labels else ""
+        )
+        yield f"labels of {counted(report.labelled, 'object')} changed{unmatched}"
+    if missing := report.gone - report.removed:
+        advice = "kept, because their folder is empty or missing" if prune else "--prune removes them"
+        yield f"the files of {counted(missing, 'object')} are missing; {advice}"
+    if report.whitening:
+        yield f"whitening {report.whitening}"
+    if report.augmented:
+        yield f"database-side augmentation updated for {counted(report.augmented, 'object')}"
+    if report.notes:
+        path, note = report.notes[0]
+        yield f"{counted(len(report.notes), 'note')}, such as: {path}: {note}"
+
+
+def _failures(report: IndexReport, collection: Path) -> Iterator[str]:
+    if report.failed:
+        codes = ", ".join(f"{n} {code}" for code, n in report.failed.most_common())
+        yield f"{sum(report.failed.values())} failed: {codes} ('mvr info {collection} --failures' lists them)"
+        for path, code, message in report.failures[:_SHOWN_FAILURES]:
+            yield f"  {path}: {message} ({code})"
