@@ -32,7 +32,7 @@ def run(options: Options) -> int:
         raise CollectionError("nothing to remove: give ids, or --where", code="nothing_to_remove")
     with Collection.open(options.collection, write=True) as collection:
         for object_id in options.ids:
-            collection.row_id_of(object_id)
+            collection.session.row_id_of(object_id)
         ids = list(options.ids)
         if options.where:
             row_ids = collection.session.store.select(options.where).tolist()

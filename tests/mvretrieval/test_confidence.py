@@ -170,7 +170,8 @@ def test_calibrate_and_search_on_the_command_line(mvr: Mvr, uncalibrated: Collec
     assert code == 1 and f"mvr calibrate {folder} --by label" in err
     code, out, err = mvr("calibrate", folder, "--by", "label")
     assert code == 0 and "objects " in out and "images" in out and "'label'" in out and "no text tower" in err
-    assert "same 'label', for queries by objects" in as_json(mvr("info", folder, "--json"))["confidence"]
+    facts = as_json(mvr("info", folder, "--json"))["confidence"]
+    assert (facts["by"], facts["outdated"]) == ("label", False) and 0 <= facts["errors"]["objects"] < 1
     best = json.loads(mvr(*search, "--json")[1].splitlines()[0])["confidence"]
     assert f"{best:.0%}" in mvr(*search)[1]
     page = tmp_path / "page.html"
@@ -193,10 +194,11 @@ def test_outdated_and_removed_calibrations_on_the_command_line(
     assert mvr("calibrate", folder, "--by", "label")[0] == 0
     code, _, err = mvr("reindex", folder, "--whiten", "16")
     assert code == 0 and f"mvr calibrate {folder} --by label" in err
-    assert "outdated" in as_json(mvr("info", folder, "--json"))["confidence"]
+    assert as_json(mvr("info", folder, "--json"))["confidence"]["outdated"]
     code, out, err = mvr("search", folder, "--id", "005.ply")
     assert code == 0 and "%" not in out and "changed after calibration" in err
     assert mvr("calibrate", folder, "--by", "label")[0] == 0  # replaces the outdated one
     assert mvr("calibrate", folder, "--remove", "--by", "label")[0] == 1
-    assert mvr("calibrate", folder, "--remove")[0] == 0
-    assert as_json(mvr("info", folder, "--json"))["confidence"] == "none"
+    assert as_json(mvr("calibrate", folder, "--remove", "--json")) == {"removed": True}
+    assert mvr("calibrate", folder, "--remove")[:2] == (0, f"{folder}: was not calibrated\n")
+    assert as_json(mvr("info", folder, "--json"))["confidence"] is None
