@@ -80,7 +80,9 @@ def _warn_seen_classes(collection: Collection, by: str, where: str | None) -> No
     """Warn if the curves are fitted on classes that the adapter or the encoder was trained on."""
     seen = seen_classes(collection.describer)
     if seen:
-        used = set(map(str, collection.session.store.column_values(by, collection.session.store.select(where).tolist())))
+        used = set(
+            map(str, collection.session.store.column_values(by, collection.session.store.select(where).tolist()))
+        )
         warn_seen_classes(
             sorted(seen & used), "confidence is too high for unseen classes; calibrate on other classes (--where)"
         )
