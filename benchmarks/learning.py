@@ -23,7 +23,7 @@ from benchmarks.benchmark import Benchmark
 from benchmarks.commands import MVR, mvr
 from benchmarks.psb import DODECAHEDRON, RING, SEEDS, STYLES, Psb, folder, psb, spread
 from mvretrieval.augmentation import scores_without_query
-from mvretrieval.evaluation.multistage import match_all
+from mvretrieval.evaluation.scoring import symmetric_max_sim
 from mvretrieval.weighting.adapter import Adapter
 from mvretrieval.weighting.network import NetworkConfig
 from mvtrain.config import TrainConfig
@@ -118,7 +118,7 @@ def all_matches(p: Psb, adapter: Adapter) -> NDArray[np.float32]:
     """(N, N) late-interaction scores of the adapted views."""
     n = len(p.features)
     parts = [adapter.adapt_views(p.features.views[i : i + 256].astype(np.float32)) for i in range(0, n, 256)]
-    return match_all(np.concatenate(parts), p.features.mask)
+    return symmetric_max_sim(np.concatenate(parts), p.features.mask)
 
 
 def fewer_views() -> dict[str, float]:

@@ -17,7 +17,7 @@ from benchmarks.benchmark import Benchmark
 from mvretrieval.evaluation.metrics import evaluate
 from mvretrieval.evaluation.os3dor import os3dor_measure
 from mvretrieval.evaluation.protocols import OpenSetQueries, Task, open_set_task
-from mvretrieval.evaluation.ranking import Scores, cosines, given
+from mvretrieval.evaluation.ranking import ScoreFunction, cosines, precomputed
 from mvretrieval.evaluation.transductive import Method, transductive
 
 # Scores of a random ranking in percent; standard deviations of one draw: 0.21, 0.20 and 0.41.
@@ -35,7 +35,7 @@ def _esb() -> tuple[Task, dict[str, NDArray[Any]]]:
     return open_set_task(columns["label"].tolist(), columns["names"].tolist(), queries), columns
 
 
-def _percent(scores: Scores) -> dict[str, float]:
+def _percent(scores: ScoreFunction) -> dict[str, float]:
     task, _ = _esb()
     return {name: 100 * mean for name, mean in evaluate(task, scores, os3dor_measure(task.n_relevant)).means().items()}
 
@@ -43,14 +43,14 @@ def _percent(scores: Scores) -> dict[str, float]:
 def perfect() -> dict[str, float]:
     """All relevant items first."""
     task, _ = _esb()
-    values = _percent(given((task.codes[:, None] == task.codes).astype(np.float64)))
+    values = _percent(precomputed((task.class_ids[:, None] == task.class_ids).astype(np.float64)))
     return values | {"off by": abs(values["NDCG@100"] - PERFECT_NDCG)}
 
 
 def by_chance() -> dict[str, float]:
     """Mean over 100 random rankings."""
-    n = len(_esb()[0].codes)
-    draws = [_percent(given(np.random.default_rng(seed).random((n, n)))) for seed in range(100)]
+    n = len(_esb()[0].class_ids)
+    draws = [_percent(precomputed(np.random.default_rng(seed).random((n, n)))) for seed in range(100)]
     values = {name: float(np.mean([draw[name] for draw in draws])) for name in BY_CHANCE}
     return values | {"off by": max(abs(values[name] - expected) for name, expected in BY_CHANCE.items())}
 
@@ -74,7 +74,7 @@ def _reranked(method: Method) -> dict[str, float]:
     """ResNet18 features, re-ranked as a whole batch."""
     vectors = _features("mv12_resnet18")
     print(f"  transductive ({method}): not comparable with rows that process one query at a time", file=sys.stderr)
-    return _percent(given(transductive(method, vectors @ vectors.T)))
+    return _percent(precomputed(transductive(method, vectors @ vectors.T)))
 
 
 BENCHMARKS = (

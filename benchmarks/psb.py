@@ -107,13 +107,13 @@ class Psb:
         """The same for (N, N) scores."""
         from mvretrieval.evaluation.metrics import evaluate
         from mvretrieval.evaluation.protocols import leave_one_out_task
-        from mvretrieval.evaluation.ranking import given
+        from mvretrieval.evaluation.ranking import precomputed
 
         found = {}
         for name in ("unseen", "whole"):
             rows = np.flatnonzero(getattr(self, name))
             task = leave_one_out_task([self.features.labels[i] for i in rows])
-            found[name] = float(evaluate(task, given(scores[np.ix_(rows, rows)])).values["mAP"].mean())
+            found[name] = float(evaluate(task, precomputed(scores[np.ix_(rows, rows)])).values["mAP"].mean())
         return found
 
 

@@ -12,6 +12,7 @@ COMMANDS = {
     "train": "train an adapter (view weighting and a linear layer) on the labels of a collection",
     "tune": "fine-tune the encoder on labelled meshes",
     "eval": "evaluate retrieval on a labelled collection",
+    "reproduce": "reproduce the rows of a published table",
     "reindex": "re-embed a collection: other pooling, whitening, adapter, styles or encoder",
     "calibrate": "fit a confidence calibration, so that hits carry a probability",
     "serve": "serve a collection: search page and REST API",
@@ -27,7 +28,6 @@ SUBCOMMANDS = {
         "zero-shot": "zero-shot classification by class names",
         "text-to-3d": "text-to-3D retrieval, by class names or captions",
         "image-to-3d": "image-to-3D retrieval",
-        "table": "reproduce the rows of a published table",
     },
 }
 

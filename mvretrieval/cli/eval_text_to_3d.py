@@ -1,4 +1,4 @@
-"""Ask a collection with words: every class name once, or the captions of a file, and see how early the right objects come."""
+"""Evaluate text-to-3D retrieval: class names, or the captions of a file, are the queries."""
 
 from __future__ import annotations
 
@@ -9,22 +9,23 @@ from typing import Any
 
 import tyro
 
-from mvretrieval.api import Collection
-from mvretrieval.console import counted, print_json, say, table, warn_seen_classes
+from mvretrieval.cli.eval_output import print_cross_modal, some_of
+from mvretrieval.console import counted, print_json, say, warn_seen_classes
 from mvretrieval.errors import EvaluationError
-from mvretrieval.evaluation.evaluation_set import Selection, evaluation_set_of
+from mvretrieval.evaluation.evaluation_set import EvaluationSet, Selection, load_evaluation_set
 from mvretrieval.evaluation.seen_classes import seen_names
-from mvretrieval.evaluation.zero_shot.candidates import candidate_names
 from mvretrieval.evaluation.zero_shot.cross_modal import (
-    Question,
-    check_known,
+    CrossModalQuery,
+    check_targets,
     cross_modal_task,
-    measure_found,
-    read_questions,
+    evaluate_cross_modal,
+    read_queries,
     summary,
 )
-from mvretrieval.evaluation.zero_shot.templates import DEFAULT, named_or_file
-from mvretrieval.evaluation.zero_shot.text_queries import directions
+from mvretrieval.evaluation.zero_shot.task import candidate_names
+from mvretrieval.evaluation.zero_shot.templates import DEFAULT, load_templates
+from mvretrieval.evaluation.zero_shot.text_queries import encode_text_queries
+from mvretrieval.session.session import Session
 from mvretrieval.store.augmented import search_vectors
 from mvretrieval.store.filters import column_in_words
 from mvretrieval.weighting.text_embeddings import class_name
@@ -36,11 +37,11 @@ class Options:
 
     Attributes:
         collection: folder of the collection.
-        by: label whose values ask, each once; of a path, the last part (furniture/desk: desk).
-        captions: CSV file with the columns id and text: its texts ask for their objects instead.
-        where: filter; only the objects that it keeps are searched.
-        templates: what is said around a name (see 'mvr eval zero-shot --help'); captions are said as they are.
-        json: one JSON object.
+        by: label whose values are the queries, each once; of a path, the last part (furniture/desk: desk).
+        captions: CSV file with the columns id and text: captions as queries instead of class names.
+        where: filter; only matching objects are in the gallery.
+        templates: prompt templates of class names (see 'mvr eval zero-shot --help'); captions are used as they are.
+        json: print one JSON object.
     """
 
     collection: tyro.conf.Positional[Path]
@@ -52,76 +53,79 @@ class Options:
 
     def __post_init__(self) -> None:
         if self.by is not None and self.captions is not None:
-            raise EvaluationError("either --by (names ask) or --captions (texts ask): give one of them")
+            raise EvaluationError(
+                "--by (class names) and --captions exclude each other: give one of them", code="bad_options"
+            )
 
 
 def run(options: Options) -> int:
-    """Measure and print."""
-    found = measure(options)
-    warn_seen_classes(found["classes_learnt_from"], "their names are not new to it; leave them out with --where")
+    """Evaluate and print."""
+    result = measure(options)
+    warn_seen_classes(result["seen_classes"], "their names are not new to it; leave them out with --where")
     if options.json:
-        print_json(found)
+        print_json(result)
         return 0
-    if unknown := found["unknown_texts"]:
-        some = ", ".join(unknown[:5]) + (", ..." if len(unknown) > 5 else "")
-        say(f"left out: {counted(len(unknown), 'unknown text')}: {some}")
-    if found["without_right_object"]:
-        say(f"left out: {counted(found['without_right_object'], 'text')} without a right object in the collection")
-    if found["unlabelled"]:
+    if unknown := result["unknown_texts"]:
+        say(f"left out: {counted(len(unknown), 'unknown text')}: {some_of(unknown)}")
+    if result["without_relevant_object"]:
+        say(f"left out: {counted(result['without_relevant_object'], 'text')} without a relevant object")
+    if result["unlabeled"]:
         by = options.by or "label"
+        filter_text = shlex.quote(f"{column_in_words(by)} is not null")
         say(
-            f"{counted(found['unlabelled'], 'object')} of {found['objects']} without a '{by}' that says something count as wrong "
-            f"answers; to leave out those that have none: --where {shlex.quote(f'{column_in_words(by)} is not null')}"
+            f"{counted(result['unlabeled'], 'object')} of {result['objects']} without a usable '{by}' are in the gallery as not "
+            f"relevant; to leave out those without a label: --where {filter_text}"
         )
-    print_found(found)
+    print_cross_modal(result)
     return 0
 
 
 def measure(options: Options) -> dict[str, Any]:
-    """What is found by each text alone, the texts that nobody knows, and how many objects no name can be right for.
+    """Evaluate every text as a query.
 
     Raises:
-        MvrError: labels, captions or words are missing.
+        MvrError: labels, captions or text are missing.
     """
-    templates = ("{}",) if options.captions is not None else named_or_file(options.templates)
-    by = options.by or "label"
-    with Collection.open(options.collection) as collection, collection.reading():
-        # Any column will do where captions name objects.
-        evaluation_set = evaluation_set_of(
-            collection, Selection("faces" if options.captions is not None else by, options.where)
-        )
-        objects = search_vectors(collection.store, evaluation_set.row_ids.tolist())[1]
-        if options.captions is not None:
-            questions, name = read_questions(options.captions, "text", ["id"])
-            keys: list[Any] = list(evaluation_set.ids)
-        else:
-            name = by
-            keys = [class_name(label) or None for label in evaluation_set.labels]
-            questions = [Question(key, key) for key in candidate_names(evaluation_set.labels)]
-            if not questions:
-                raise EvaluationError(
-                    f"no object has a label '{by}' that could ask: give another --by or --where, or --captions"
-                )
-        learnt = seen_names(collection.describer) if options.captions is None else set()
-        known = directions(collection, [question.asked for question in questions], templates)
-    questions = [questions[i] for i in known.kept]
-    if not questions:
+    by_captions = options.captions is not None
+    templates = ("{}",) if by_captions else load_templates(options.templates)
+    with Session.open(options.collection) as session, session.reading():
+        # Captions name objects by id, so any column will do as the label.
+        by = "faces" if by_captions else options.by or "label"
+        evaluation_set = load_evaluation_set(session, Selection(by, options.where))
+        object_vectors = search_vectors(session.store, evaluation_set.row_ids.tolist())[1]
+        queries, targets, target_name = _queries(options, evaluation_set)
+        seen = set() if by_captions else seen_names(session.describer)
+        encoded = encode_text_queries(session, [query.content for query in queries], templates)
+    queries = [queries[i] for i in encoded.kept]
+    if not queries:
         raise EvaluationError(
-            f"none of the {len(known.unknown)} texts is known, the first is '{known.unknown[0]}': an adapter's own words are "
-            "names alone; for free words use a collection with a CLIP encoder"
+            f"none of the {len(encoded.unknown)} texts is known, the first is '{encoded.unknown[0]}': an adapter's text embeddings "
+            "know names only; for free text use a collection with a CLIP encoder",
+            code="unknown_text",
         )
-    task, asking = cross_modal_task(questions, keys, evaluation_set.ids)
-    check_known(task, questions, keys, name)
-    found: dict[str, Any] = {"task": "text-to-3d", "questions": len(task.queries), "objects": len(evaluation_set.ids)}
-    found |= summary(measure_found(task, known.vectors, objects))
-    found["classes_learnt_from"] = sorted({questions[i].asked for i in asking} & learnt)
-    left_out = {"unknown_texts": list(known.unknown), "without_right_object": task.skipped}
-    return found | left_out | {"unlabelled": sum(key is None for key in keys)}
+    task, kept = cross_modal_task(queries, targets, evaluation_set.ids)
+    check_targets(task, queries, targets, target_name)
+    return {
+        "task": "text-to-3d",
+        "queries": len(task.queries),
+        "objects": len(evaluation_set.ids),
+        **summary(evaluate_cross_modal(task, encoded.vectors, object_vectors)),
+        "seen_classes": sorted({queries[i].content for i in kept} & seen),
+        "unknown_texts": list(encoded.unknown),
+        "without_relevant_object": task.skipped,
+        "unlabeled": sum(target is None for target in targets),
+    }
 
 
-def print_found(found: dict[str, Any]) -> None:
-    """As a table: found@k, recall@k, mAP and the median rank."""
-    names = [name for name in found if "@" in name or name in ("mAP", "median_rank")]
-    cells = [f"{found[name]:g}" if name == "median_rank" else f"{found[name]:.4f}" for name in names]
-    print(f"{counted(found['questions'], 'question')}, {counted(found['objects'], 'object')}")
-    print(table([cells], [name.replace("_", " ") for name in names]))
+def _queries(options: Options, evaluation_set: EvaluationSet) -> tuple[list[CrossModalQuery], list[Any], str]:
+    """Return the queries, the target that each object is, and what targets are called."""
+    if options.captions is not None:
+        queries, name = read_queries(options.captions, "text", ["id"])
+        return queries, list(evaluation_set.ids), name
+    by = evaluation_set.selection.by
+    queries = [CrossModalQuery(name, name) for name in candidate_names(evaluation_set.labels)]
+    if not queries:
+        raise EvaluationError(
+            f"no object has a usable label '{by}': give another --by or --where, or --captions", code="no_queries"
+        )
+    return queries, [class_name(label) or None for label in evaluation_set.labels], by

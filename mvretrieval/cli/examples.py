@@ -44,9 +44,9 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "mvr eval image-to-3d things/ --queries photos.csv",
         "mvr eval image-to-3d things/ --queries photos.csv --background keep --json",
     ),
-    "eval table": (
-        "mvr eval table --list",
-        "mvr eval table os3dor --collections collections/",
+    "reproduce": (
+        "mvr reproduce --list",
+        "mvr reproduce open-set --collections collections/",
     ),
     "reindex": (
         "mvr reindex things/ --whiten 256 --fit-where \"split = 'train'\"",

@@ -1,1 +1,1 @@
-"""How well a collection answers."""
+"""Evaluation: protocols, metrics, significance tests, zero-shot tasks, reports and published tables."""

@@ -1,4 +1,4 @@
-"""What is evaluated: objects of a collection, by one of its labels."""
+"""The evaluated objects of a collection: vectors, ids and one label."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mvretrieval.api import Collection
 from mvretrieval.errors import LabelsError, did_you_mean
+from mvretrieval.session.session import Session
 
-_SHOWN = 5
+_MAX_SHOWN = 5
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Which objects, and what makes them alike.
+    """Which objects are evaluated, and by which label.
 
     Attributes:
-        by: label that says which objects are alike.
-        where: filter; all objects without one.
-        classes: file with one label a line; objects with another, or none, are left out.
+        by: label that defines the classes.
+        where: filter; None for all objects.
+        classes: file with one class a line; objects of other classes, or without a label, are left out.
     """
 
     by: str = "label"
@@ -30,8 +30,8 @@ class Selection:
     classes: Path | None = None
 
     @property
-    def in_words(self) -> str:
-        """Which objects; empty for all."""
+    def description(self) -> str:
+        """Filter and file of classes; empty for all objects."""
         return ", ".join(
             [*([self.where] if self.where else []), *([f"classes of {self.classes}"] if self.classes else [])]
         )
@@ -39,16 +39,16 @@ class Selection:
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """Objects with vectors, and what is said of each.
+    """Objects with vectors and labels.
 
     Attributes:
-        selection: that they are.
-        row_ids: (N,) of the objects in the collection.
-        ids: N.
-        labels: N; None for an object without one.
+        selection: how they were selected.
+        row_ids: (N,) row ids in the collection.
+        ids: N ids.
+        labels: N labels; None for an object without one.
         vectors: (N, D), unit norm.
-        unknown_classes: labels of the file of classes that none of the objects has; `where` may have left them out.
-        unknown_note: what is to be said of them, with the labels that they may mean; empty for nothing.
+        unknown_classes: classes of the file without an object; `where` may have removed their objects.
+        unknown_classes_note: message about them with the nearest labels; empty if there are none.
     """
 
     selection: Selection
@@ -57,45 +57,45 @@ class EvaluationSet:
     labels: list[Any]
     vectors: NDArray[np.float32]
     unknown_classes: tuple[str, ...] = ()
-    unknown_note: str = ""
+    unknown_classes_note: str = ""
 
     @property
-    def unlabelled(self) -> int:
-        """How many have no label."""
+    def n_unlabeled(self) -> int:
+        """Number of objects without a label."""
         return sum(label is None for label in self.labels)
 
 
-def evaluation_set_of(collection: Collection, selection: Selection) -> EvaluationSet:
-    """Read the objects that are asked and searched, as they are at one moment.
+def load_evaluation_set(session: Session, selection: Selection) -> EvaluationSet:
+    """Read the selected objects in one snapshot of the collection.
 
     Args:
-        collection: open.
+        session: open collection.
         selection: which objects.
 
     Raises:
-        FilterError: there is no such label, or the filter cannot be understood.
-        LabelsError: the file of classes cannot be read, or names no class of these objects.
+        FilterError: the label does not exist, or the filter cannot be parsed.
+        LabelsError: the collection is empty, or the file of classes cannot be read or has none of the objects' classes.
     """
-    store = collection.store
-    by = selection.by
+    store, by = session.store, selection.by
     kept = None if selection.classes is None else read_classes(selection.classes)
     unknown: tuple[str, ...] = ()
     note = ""
     with store.snapshot():
         if not store.count():
             raise LabelsError(
-                f"{collection.folder} is empty: index something with 'mvr index {collection.folder} FOLDER'"
+                f"{session.folder} is empty: add objects with 'mvr index {session.folder} FOLDER'",
+                code="empty_collection",
             )
         store.check_column(by)
         row_ids = store.select(selection.where)
         labels = store.column_values(by, [int(n) for n in row_ids])
         if kept is not None:
-            there = {str(label) for label in labels if label is not None}
-            unknown = tuple(sorted(kept - there))
-            note = _note(selection, unknown, there)
-            if len(row_ids) and not kept & there:
-                problem = note or f"{selection.classes} names no class"
-                raise LabelsError(f"{problem}; write one '{by}' a line, as the collection has it")
+            existing = {str(label) for label in labels if label is not None}
+            unknown = tuple(sorted(kept - existing))
+            note = _unknown_classes_note(selection, unknown, existing)
+            if len(row_ids) and not kept & existing:
+                problem = note or f"{selection.classes} has no classes"
+                raise LabelsError(f"{problem}; write one value of '{by}' per line", code="no_such_class")
             chosen = [i for i, label in enumerate(labels) if label is not None and str(label) in kept]
             row_ids, labels = row_ids[chosen], [labels[i] for i in chosen]
         vectors = [store.vector_of(int(n)) for n in row_ids]
@@ -105,29 +105,31 @@ def evaluation_set_of(collection: Collection, selection: Selection) -> Evaluatio
     return EvaluationSet(selection, row_ids, ids, labels, stacked, unknown, note)
 
 
-def _note(selection: Selection, unknown: tuple[str, ...], there: set[str]) -> str:
-    """Classes without an object, each with the label that it may mean."""
+def _unknown_classes_note(selection: Selection, unknown: tuple[str, ...], existing: set[str]) -> str:
     if not unknown:
         return ""
-    nearest = [(name, did_you_mean(name, there).strip()) for name in unknown[:_SHOWN]]
+    nearest = [(name, did_you_mean(name, existing).strip()) for name in unknown[:_MAX_SHOWN]]
     shown = [f"'{name}' ({near})" if near else f"'{name}'" for name, near in nearest]
-    more = f", and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
-    where = f" that --where {selection.where} keeps" if selection.where else ""
+    more = f", and {len(unknown) - _MAX_SHOWN} more" if len(unknown) > _MAX_SHOWN else ""
+    where = f" selected by --where {selection.where}" if selection.where else ""
     return f"no object{where} has the '{selection.by}' {', '.join(shown)}{more} of {selection.classes}"
 
 
 def read_classes(path: Path) -> set[str]:
-    """Labels from a file of UTF-8 text with one a line.
+    """Read classes from a UTF-8 text file with one per line.
 
     Raises:
         LabelsError: the file cannot be read.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()  # some editors write a mark in front
+        lines = path.read_text(encoding="utf-8-sig").splitlines()  # some editors write a byte order mark
     except UnicodeDecodeError as error:
-        raise LabelsError(f"classes {path} cannot be read: {error}; save them as UTF-8") from error
+        raise LabelsError(
+            f"classes {path} cannot be read: {error}; save the file as UTF-8", code="unreadable"
+        ) from error
     except OSError as error:
         raise LabelsError(
-            f"classes {path} cannot be read: {error.strerror or error}; name a file with one class a line"
+            f"classes {path} cannot be read: {error.strerror or error}; give a file with one class per line",
+            code="unreadable",
         ) from error
     return {line.strip() for line in lines if line.strip()}

@@ -1,4 +1,4 @@
-"""Textbook retrieval metrics, per query. `os3dor` holds the open-set benchmarks' own; the two never share a table."""
+"""Textbook retrieval metrics, per query. `os3dor` has the open-set benchmarks' own; a table never mixes the two."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from numpy.typing import NDArray
 
 from mvretrieval.errors import ShapeError
 from mvretrieval.evaluation.protocols import Task, leave_one_out_task
-from mvretrieval.evaluation.ranking import Scores, cosines, rankings
+from mvretrieval.evaluation.ranking import ScoreFunction, cosines, rankings
 
 Measure = Callable[[NDArray[np.bool_], NDArray[np.int64]], dict[str, NDArray[np.float64]]]
-"""(Q, G) relevance in order of rank and (Q,) number of relevant items -> metric -> (Q,)."""
+"""(Q, G) relevance by rank and (Q,) number of relevant items -> metric -> (Q,)."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Per-query results and their means.
+    """Per-query values and their means.
 
     Attributes:
         queries: (Q,) index of each query among the objects.
         values: metric -> (Q,) in 0..1.
         skipped: queries without a relevant item.
-        ids: Q, of the queries, where they are known; runs are compared by them.
+        ids: Q ids of the queries, if known; runs are compared by them.
     """
 
     queries: NDArray[np.int64]
@@ -34,24 +34,24 @@ class Evaluation:
     ids: tuple[str, ...] | None = None
 
     def means(self) -> dict[str, float]:
-        """Metric -> mean over the queries; NaN where there is no query."""
+        """Metric -> mean over the queries; NaN without queries."""
         return {name: float(values.mean()) if len(values) else float("nan") for name, values in self.values.items()}
 
 
 def leave_one_out(vectors: NDArray[np.float32], labels: Sequence[Any], block: int = 512) -> Evaluation:
-    """Every object asks for its like among all others.
+    """Evaluate every object as a query against all others.
 
     Args:
         vectors: (N, D), unit norm.
-        labels: N; an object without one (None) is neither asked nor relevant, but stays in the gallery.
+        labels: N labels; an object without one (None) is no query and never relevant, but stays in the gallery.
         block: queries ranked at once.
 
     Returns:
-        Metrics for the queries that have a relevant item. Equal scores are ranked by position; `evaluate` with a task
-        that knows the objects' ids ranks them by id.
+        Metrics of the queries that have a relevant item. Ties are broken by position; `evaluate` with a task that has ids
+        breaks them by id.
 
     Raises:
-        ShapeError: there are not as many labels as vectors.
+        ShapeError: labels and vectors differ in number.
     """
     if len(vectors) != len(labels):
         raise ShapeError(f"{len(vectors)} vectors have {len(labels)} labels")
@@ -60,31 +60,31 @@ def leave_one_out(vectors: NDArray[np.float32], labels: Sequence[Any], block: in
 
 def evaluate(
     task: Task,
-    scores: Scores,
+    scores: ScoreFunction,
     measure: Measure | None = None,
     ids: Sequence[str] | None = None,
     block: int = 512,
 ) -> Evaluation:
-    """Rank the gallery for every query and measure the rankings.
+    """Rank the gallery for every query and compute the metrics of the rankings.
 
     Args:
-        task: who asks, and among whom.
-        scores: `cosines(vectors)`, `given(matrix)`, or any function that gives a block of scores.
+        task: queries, gallery and relevance.
+        scores: `cosines(vectors)`, `precomputed(matrix)`, or any function that returns a block of scores.
         measure: family of metrics; the textbook's by default.
-        ids: N, of the objects; the result carries those of the queries.
-        block: queries ranked at once, at most.
+        ids: N ids of the objects; the result holds those of the queries.
+        block: maximum number of queries ranked at once.
 
     Raises:
-        ShapeError: a block of scores has another shape.
-        EvaluationError: a score is not a number.
+        ShapeError: a block of scores has the wrong shape.
+        EvaluationError: a score is NaN.
     """
     measure = measure or ranked_metrics
-    # Measuring no ranking at all names the metrics, for a task without queries.
+    # An empty ranking gives the metrics' names, for a task without queries.
     parts = [measure(np.zeros((0, 1), np.bool_), np.zeros(0, np.int64))]
     n_relevant = task.n_relevant
     done = 0
     for ranked in rankings(task, scores, block):
-        relevant = task.codes[ranked.items] == task.codes[ranked.queries, None]
+        relevant = task.class_ids[ranked.items] == task.class_ids[ranked.queries, None]
         parts.append(measure(relevant, n_relevant[done : done + len(relevant)]))
         done += len(relevant)
     values = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
@@ -92,15 +92,15 @@ def evaluate(
 
 
 def ranked_metrics(relevant: NDArray[np.bool_], n_relevant: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
-    """Metrics of full rankings.
+    """Compute the textbook metrics of full rankings.
 
-    NN: the first is relevant. FT, ST: recall among the first R and 2R, R being the number of relevant items. DCG:
-    discounted by log2(rank) from rank 2, divided by the query's own ideal (Shilane et al. 2004). mAP: mean of the
-    precision at each relevant item, not interpolated. NDCG@100, recall@10, recall@100: see `ndcg_at`, `recall_at`.
+    NN: the first item is relevant. FT, ST: recall at R and 2R, R being the number of relevant items. DCG: discounted by
+    log2(rank) from rank 2 on, divided by the query's ideal DCG (Shilane et al. 2004). mAP: mean of the precision at each
+    relevant item, not interpolated. NDCG@100, recall@10, recall@100: see `ndcg_at`, `recall_at`.
 
     Args:
-        relevant: (Q, N) in order of rank; False where nothing was ranked.
-        n_relevant: (Q,) at least 1.
+        relevant: (Q, N) relevance by rank; False where nothing was ranked.
+        n_relevant: (Q,) relevant items, at least 1.
     """
     n = relevant.shape[1]
     ranks = np.arange(1, n + 1)
@@ -121,7 +121,7 @@ def ranked_metrics(relevant: NDArray[np.bool_], n_relevant: NDArray[np.int64]) -
 
 
 def ndcg_at(k: int, relevant: NDArray[np.bool_], n_relevant: NDArray[np.int64]) -> NDArray[np.float64]:
-    """NDCG@k with binary gain, discount 1/log2(rank + 1) and the query's own ideal."""
+    """NDCG@k with binary gain, discount 1/log2(rank + 1) and the query's ideal DCG."""
     discount = 1 / np.log2(np.arange(2, k + 2))
     top = relevant[:, :k]
     ideal = discount.cumsum()[np.minimum(n_relevant, k) - 1]
@@ -129,5 +129,5 @@ def ndcg_at(k: int, relevant: NDArray[np.bool_], n_relevant: NDArray[np.int64]) 
 
 
 def recall_at(k: int, relevant: NDArray[np.bool_], n_relevant: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Share of the relevant items among the first k."""
+    """Fraction of the relevant items that rank among the first k."""
     return np.asarray(relevant[:, :k].sum(axis=1) / n_relevant)

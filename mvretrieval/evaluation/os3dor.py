@@ -1,9 +1,9 @@
-"""Metrics as the open-set 3D object retrieval benchmarks code them, so that numbers compare with their tables.
+"""Metrics as implemented by the open-set 3D object retrieval benchmarks, for comparison with their tables.
 
-Same names as in the textbook, other values: mAP is interpolated, the ideal of NDCG is the same for every query, and ANMRR is
-not MPEG-7's. Published with OS-ESB, OS-NTU, OS-MN40 and OS-ABO (Feng et al., "Hypergraph-based multi-modal
-representation for open-set 3D object retrieval", TPAMI 2023). Never put beside the metrics of `metrics` in one table.
-Their "recall@100" divides by the number of queries of the class, which no reader expects; it is left out.
+The names are the textbook's, the values are not: mAP is interpolated, the ideal DCG is the same for every query, and ANMRR
+differs from MPEG-7's. Published with OS-ESB, OS-NTU, OS-MN40 and OS-ABO (Feng et al., "Hypergraph-based multi-modal
+representation for open-set 3D object retrieval", TPAMI 2023). Never mix them with the metrics of `metrics` in one table.
+Their "recall@100" divides by the number of queries of the class, which is misleading; it is omitted.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 
 from mvretrieval.evaluation.metrics import Measure, ranked_metrics
 
-DEPTH = 100  # ranks that NDCG looks at, and relevant items of its ideal ranking
+DEPTH = 100  # cut-off of NDCG, and relevant items of its ideal ranking
 
 
 def os3dor_measure(n_relevant: NDArray[np.int64]) -> Measure:
-    """Metrics of one benchmark.
+    """Return the metric function of one benchmark.
 
     Args:
-        n_relevant: (Q,) of all queries. ANMRR depends on the largest.
+        n_relevant: (Q,) relevant items of all queries. ANMRR depends on the largest.
     """
     return partial(os3dor_metrics, max_relevant=int(n_relevant.max(initial=1)))
 
@@ -32,19 +32,19 @@ def os3dor_measure(n_relevant: NDArray[np.int64]) -> Measure:
 def os3dor_metrics(
     relevant: NDArray[np.bool_], n_relevant: NDArray[np.int64], max_relevant: int
 ) -> dict[str, NDArray[np.float64]]:
-    """mAP, NDCG@100 and ANMRR of full rankings in which the query itself is not.
+    """Compute mAP, NDCG@100 and ANMRR of full rankings that exclude the query itself.
 
-    mAP: precision at each relevant item, p[i] = max(p[i:]), mean over the relevant items.
+    mAP: precision at each relevant item, interpolated as p[i] = max(p[i:]), mean over the relevant items.
 
     NDCG@100: sum over the first 100 of relevance / log2(rank + 1), divided by that of 100 relevant items. With few
-    relevant items the ceiling is far below 1.
+    relevant items the maximum is far below 1.
 
-    ANMRR, per query: NG relevant items, K = min(4 NG, 2 max NG). Each of the first NG ranks counts as the rank if the item is
-    relevant and as K + 1 if not; ARR is their mean. (ARR - NG / 2 - 1 / 2) / (K - NG / 2 + 1 / 2): 0 is perfect, 1 worst.
+    ANMRR, per query: NG relevant items, K = min(4 NG, 2 max NG). Each of the first NG ranks costs its rank if the item is
+    relevant and K + 1 if not; ARR is the mean cost. (ARR - NG / 2 - 1 / 2) / (K - NG / 2 + 1 / 2): 0 is best, 1 is worst.
 
     Args:
-        relevant: (Q, G) in order of rank; False where nothing was ranked.
-        n_relevant: (Q,) at least 1.
+        relevant: (Q, G) relevance by rank; False where nothing was ranked.
+        n_relevant: (Q,) relevant items, at least 1.
         max_relevant: the largest NG of the benchmark.
     """
     g = relevant.shape[1]
@@ -55,7 +55,7 @@ def os3dor_metrics(
     top = relevant[:, :DEPTH]
     limit = np.minimum(4 * n_relevant, 2 * max_relevant)
     counted = ranks <= n_relevant[:, None]
-    unranked = np.maximum(n_relevant - g, 0) * (limit + 1)  # ranks that a cut ranking does not reach
+    unranked = np.maximum(n_relevant - g, 0) * (limit + 1)  # ranks beyond the end of a truncated ranking
     cost = np.where(relevant, ranks, limit[:, None] + 1)
     mean_rank = ((cost * counted).sum(axis=1) + unranked) / n_relevant
     return {
@@ -70,4 +70,4 @@ FAMILIES: Mapping[FamilyName, Callable[[NDArray[np.int64]], Measure]] = {
     "textbook": lambda n_relevant: ranked_metrics,
     "os3dor": os3dor_measure,
 }
-"""Families of metrics: numbers of relevant items (Q,) -> measure."""
+"""Families of metrics: (Q,) numbers of relevant items -> metric function."""

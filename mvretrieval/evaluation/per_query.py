@@ -1,4 +1,4 @@
-"""Values of each query as a table for other programs."""
+"""Per-query metrics as a CSV file."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from mvretrieval.evaluation.metrics import Evaluation
 
 
 def write_per_query(path: Path, evaluation: Evaluation, labels: Sequence[Any]) -> None:
-    """Write a CSV: id, label, and every metric of every query.
+    """Write a CSV with id, label and all metrics of every query.
 
     Args:
-        path: of the file.
-        evaluation: with ids; numbers stand in their place without.
-        labels: N, of the objects.
+        path: path of the file.
+        evaluation: values; query indices are written where it has no ids.
+        labels: N labels of the objects.
 
     Raises:
         EvaluationError: the file cannot be written.
@@ -31,4 +31,6 @@ def write_per_query(path: Path, evaluation: Evaluation, labels: Sequence[Any]) -
             for i, (query, object_id) in enumerate(zip(evaluation.queries, ids, strict=True)):
                 rows.writerow([object_id, labels[query], *(float(values[i]) for values in evaluation.values.values())])
     except OSError as error:
-        raise EvaluationError(f"{path} cannot be written: {error.strerror}; name another file") from error
+        raise EvaluationError(
+            f"{path} cannot be written: {error.strerror}; choose another path", code="not_writable"
+        ) from error

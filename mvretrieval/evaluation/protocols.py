@@ -1,4 +1,4 @@
-"""Who asks and among whom: leave-one-out, and the open-set protocol with queries that are written down."""
+"""Evaluation protocols: leave-one-out, and the open-set protocol with queries kept in a file."""
 
 from __future__ import annotations
 
@@ -18,44 +18,45 @@ _NAME = "open-set"
 
 @dataclass(frozen=True)
 class Task:
-    """Who asks, among whom, and what counts as right.
+    """A retrieval task: queries, gallery and relevance by class.
 
     Attributes:
-        queries: (Q,) index of each object that asks; each has a relevant item.
-        gallery: (G,) index of each object that is ranked, in the order in which equal scores are ranked. A query that is
-            among them is left out of its own ranking.
-        codes: (N,) class of each object as a number; -1 for none, which is relevant to nothing.
-        skipped: objects that would have asked, had they a relevant item.
+        queries: (Q,) index of each query object; each has at least one relevant item.
+        gallery: (G,) index of each ranked object, in tie-breaking order. A query in the gallery is excluded from its own
+            ranking.
+        class_ids: (N,) class of each object; -1 for an object without a label, which is relevant to no query.
+        skipped: queries dropped because they have no relevant item.
     """
 
     queries: NDArray[np.int64]
     gallery: NDArray[np.int64]
-    codes: NDArray[np.int64]
+    class_ids: NDArray[np.int64]
     skipped: int = 0
 
     def __post_init__(self) -> None:
         inside = np.isin(self.queries, self.gallery)
         if inside.any() and not inside.all():
             raise EvaluationError(
-                f"{inside.sum()} of {len(inside)} queries are in the gallery: put all in it, or none, or their rankings differ "
-                "in length"
+                f"{inside.sum()} of {len(inside)} queries are in the gallery: rankings would differ in length; put all "
+                "queries into the gallery, or none",
+                code="mixed_gallery",
             )
 
     @property
     def n_relevant(self) -> NDArray[np.int64]:
-        """(Q,) relevant items of each query in the gallery, itself not counted."""
-        return _n_relevant(self.codes, self.queries, self.gallery)
+        """(Q,) number of relevant gallery items of each query, itself excluded."""
+        return _n_relevant(self.class_ids, self.queries, self.gallery)
 
 
 @dataclass(frozen=True)
 class OpenSetQueries:
-    """The draw of an open-set protocol; another run with the same file asks the same.
+    """The drawn queries of an open-set protocol. Runs that share the file use the same queries.
 
     Attributes:
-        ids: objects that ask. All others are the gallery.
-        per_class: queries of each class.
-        seed: of the draw.
-        short_classes: classes of at most `per_class` objects. They ask fewer, since one object has to be left to find.
+        ids: ids of the query objects. All other objects are the gallery.
+        per_class: queries drawn per class.
+        seed: seed of the draw.
+        short_classes: classes of at most `per_class` objects. They have fewer queries, since one object stays in the gallery.
     """
 
     ids: tuple[str, ...]
@@ -64,7 +65,7 @@ class OpenSetQueries:
     short_classes: int = 0
 
     def write(self, path: Path) -> None:
-        """As JSON.
+        """Write the queries as JSON.
 
         Raises:
             EvaluationError: the file cannot be written.
@@ -80,63 +81,69 @@ class OpenSetQueries:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         except OSError as error:
-            raise EvaluationError(f"queries {path} cannot be written: {error.strerror}; name another file") from error
+            raise EvaluationError(
+                f"query split {path} cannot be written: {error.strerror}; choose another path", code="not_writable"
+            ) from error
 
     @classmethod
     def read(cls, path: Path) -> OpenSetQueries:
-        """What `write` wrote.
+        """Read queries that `write` wrote.
 
         Raises:
-            EvaluationError: the file cannot be read, or is something else.
+            EvaluationError: the file cannot be read, or is not a query split.
         """
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise EvaluationError(f"queries {path} cannot be read: {error}") from error
-        mend = "delete it, or name a new file, to draw queries"
+            raise EvaluationError(f"query split {path} cannot be read: {error}", code="unreadable") from error
+        fix = "delete it, or choose a new path, to draw queries"
         if not isinstance(record, dict) or record.get("protocol") != _NAME:
-            raise EvaluationError(f"{path} holds no queries of an open-set protocol; {mend}")
+            raise EvaluationError(
+                f"{path} is not a query split of the open-set protocol; {fix}", code="bad_query_split"
+            )
         ids, per_class, seed, short = (record.get(k) for k in ("queries", "queries_per_class", "seed", "short_classes"))
         if not isinstance(ids, list) or not all(isinstance(i, str) for i in ids) or len(set(ids)) < len(ids):
-            raise EvaluationError(f"{path}: 'queries' has to be a list of ids, each once; {mend}")
+            raise EvaluationError(f"{path}: 'queries' must be a list of distinct ids; {fix}", code="bad_query_split")
         if not (isinstance(per_class, int) and isinstance(seed, int) and isinstance(short, int)):
             raise EvaluationError(
-                f"{path}: 'queries_per_class', 'seed', 'short_classes' have to be whole numbers; {mend}"
+                f"{path}: 'queries_per_class', 'seed' and 'short_classes' must be integers; {fix}",
+                code="bad_query_split",
             )
         return cls(tuple(ids), per_class, seed, short)
 
 
 def leave_one_out_task(labels: Sequence[Any], ids: Sequence[str] | None = None) -> Task:
-    """Every object asks for its like among all others.
+    """Every labeled object is a query; all other objects are its gallery.
 
     Args:
-        labels: N; an object without one (None) is neither asked nor relevant, but stays in the gallery.
-        ids: N; equal scores are ranked by them, and by position without.
+        labels: N labels; an object without one (None) is no query and never relevant, but stays in the gallery.
+        ids: N ids, which break ties; ties are broken by position without them.
     """
-    codes = _codes(labels)
+    class_ids = _class_ids(labels)
     gallery = _in_order(len(labels), ids)
-    asked = np.flatnonzero(codes >= 0)
-    answerable = asked[_n_relevant(codes, asked, gallery) > 0]
-    return Task(answerable, gallery, codes, len(asked) - len(answerable))
+    queries = np.flatnonzero(class_ids >= 0)
+    answerable = queries[_n_relevant(class_ids, queries, gallery) > 0]
+    return Task(answerable, gallery, class_ids, len(queries) - len(answerable))
 
 
 def draw_queries(labels: Sequence[Any], ids: Sequence[str], per_class: int = 5, seed: int = 0) -> OpenSetQueries:
-    """Draw the queries of an open-set protocol: `per_class` of each class, but always one less than it has objects.
+    """Draw the queries of an open-set protocol: `per_class` of each class, at most one less than the class has objects.
 
     The draw depends on ids and labels, not on their order.
 
     Args:
-        labels: N; an object without one (None) does not ask.
-        ids: N, each once.
+        labels: N labels; an object without one (None) is never drawn.
+        ids: N distinct ids.
         per_class: queries of each class.
-        seed: of numpy's default generator.
+        seed: seed of numpy's default generator.
 
     Raises:
         EvaluationError: `per_class` is below 1 or the seed below 0.
     """
     if per_class < 1 or seed < 0:
         raise EvaluationError(
-            f"an open-set protocol needs at least 1 query of each class and a seed from 0, not {per_class} and {seed}"
+            f"the open-set protocol needs at least 1 query per class and a seed >= 0, got {per_class} and {seed}",
+            code="bad_options",
         )
     members: dict[Any, list[str]] = {}
     for i in _in_order(len(labels), ids):
@@ -152,48 +159,53 @@ def draw_queries(labels: Sequence[Any], ids: Sequence[str], per_class: int = 5, 
 
 
 def open_set_task(labels: Sequence[Any], ids: Sequence[str], queries: OpenSetQueries) -> Task:
-    """The drawn objects ask, the rest is the gallery.
+    """The drawn objects are the queries; all others are the gallery.
 
     Args:
-        labels: N; an object without one (None) stays in the gallery and is relevant to nothing.
-        ids: N, each once; equal scores are ranked by them.
-        queries: who asks; a query without a relevant item is skipped and counted.
+        labels: N labels; an object without one (None) stays in the gallery and is never relevant.
+        ids: N distinct ids, which break ties.
+        queries: the drawn queries; one without a relevant item is skipped and counted.
 
     Raises:
         EvaluationError: a query is not among the objects.
     """
-    place = {object_id: i for i, object_id in enumerate(ids)}
-    missing = [object_id for object_id in queries.ids if object_id not in place]
+    position = {object_id: i for i, object_id in enumerate(ids)}
+    missing = [object_id for object_id in queries.ids if object_id not in position]
     if missing:
         raise EvaluationError(
             f"{len(missing)} of {len(queries.ids)} queries are not among the {len(ids)} objects, the first is '{missing[0]}'; "
-            "evaluate the objects that the queries were drawn from, or draw anew into a new file"
+            "evaluate the objects that the queries were drawn from, or draw new queries into a new file",
+            code="unknown_query",
         )
-    codes = _codes(labels)
-    asked = np.array([place[object_id] for object_id in queries.ids], np.int64)
+    class_ids = _class_ids(labels)
+    drawn = np.array([position[object_id] for object_id in queries.ids], np.int64)
     gallery = _in_order(len(labels), ids)
-    gallery = gallery[~np.isin(gallery, asked)]
-    answerable = asked[_n_relevant(codes, asked, gallery) > 0]
-    return Task(answerable, gallery, codes, len(asked) - len(answerable))
+    gallery = gallery[~np.isin(gallery, drawn)]
+    answerable = drawn[_n_relevant(class_ids, drawn, gallery) > 0]
+    return Task(answerable, gallery, class_ids, len(drawn) - len(answerable))
 
 
-def _codes(labels: Sequence[Any]) -> NDArray[np.int64]:
+def _class_ids(labels: Sequence[Any]) -> NDArray[np.int64]:
     names: dict[Any, int] = {}
     return np.array([-1 if label is None else names.setdefault(label, len(names)) for label in labels], np.int64)
 
 
 def _in_order(n: int, ids: Sequence[str] | None) -> NDArray[np.int64]:
-    """Positions in order of id."""
+    """Positions sorted by id."""
     if ids is None:
         return np.arange(n)
     if len(ids) != n or len(set(ids)) != n:
         raise ShapeError(
-            f"{n} labels have {len(ids)} ids, {len(set(ids))} of them different; each object needs its own"
+            f"{n} labels have {len(ids)} ids, {len(set(ids))} of them distinct; every object needs its own id",
+            code="bad_ids",
         )
     return np.array(sorted(range(n), key=ids.__getitem__), np.int64)
 
 
-def _n_relevant(codes: NDArray[np.int64], queries: NDArray[np.int64], gallery: NDArray[np.int64]) -> NDArray[np.int64]:
-    labelled = codes[gallery][codes[gallery] >= 0]
-    counts = np.bincount(labelled, minlength=max(codes.max(initial=-1) + 1, 1))
-    return np.asarray(np.where(codes[queries] >= 0, counts[codes[queries]] - np.isin(queries, gallery), 0), np.int64)
+def _n_relevant(
+    class_ids: NDArray[np.int64], queries: NDArray[np.int64], gallery: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    labeled = class_ids[gallery][class_ids[gallery] >= 0]
+    counts = np.bincount(labeled, minlength=max(class_ids.max(initial=-1) + 1, 1))
+    n_alike = counts[class_ids[queries]] - np.isin(queries, gallery)
+    return np.asarray(np.where(class_ids[queries] >= 0, n_alike, 0), np.int64)

@@ -1,4 +1,4 @@
-"""Scores of any origin to rankings, a block of queries at a time."""
+"""Rankings from scores of any origin, one block of queries at a time."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from numpy.typing import NDArray
 from mvretrieval.errors import EvaluationError, ShapeError
 from mvretrieval.evaluation.protocols import Task
 
-Scores = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.floating[Any]]]
-"""(b,) and (G,) indices of objects that ask and of objects that answer -> (b, G) scores, higher is better."""
+ScoreFunction = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.floating[Any]]]
+"""(b,) query indices and (G,) gallery indices -> (b, G) scores, higher is better."""
 
-_CELLS = 1 << 24  # of a block: half a dozen arrays of this size are held at once
+_MAX_CELLS = 1 << 24  # of a block: half a dozen arrays of this size exist at once
 
 
 @dataclass(frozen=True)
-class Ranked:
-    """Rankings of some queries.
+class RankingBlock:
+    """Rankings of a block of queries.
 
     Attributes:
         queries: (b,) index of each query.
         items: (b, G) index of each item, best first.
-        scores: (b, G) of the items, falling.
+        scores: (b, G) scores of the items, descending.
     """
 
     queries: NDArray[np.int64]
@@ -33,11 +33,11 @@ class Ranked:
     scores: NDArray[np.floating[Any]]
 
 
-def cosines(vectors: NDArray[np.float32]) -> Scores:
-    """Scores of unit vectors (N, D).
+def cosines(vectors: NDArray[np.float32]) -> ScoreFunction:
+    """Cosine scores of unit vectors (N, D).
 
-    In double precision and rounded to nine decimals: matrix products sum in an order that depends on shapes and machine, so
-    that in single precision two objects with the same vector do not always have the same score.
+    Computed in double precision and rounded to nine decimals: the summation order of a matrix product depends on shapes and
+    machine, so in single precision two objects with equal vectors do not always have equal scores.
     """
 
     def block(queries: NDArray[np.int64], gallery: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -46,8 +46,8 @@ def cosines(vectors: NDArray[np.float32]) -> Scores:
     return block
 
 
-def given(matrix: NDArray[np.floating[Any]]) -> Scores:
-    """Scores that are known: (N, N), row asks, column answers."""
+def precomputed(matrix: NDArray[np.floating[Any]]) -> ScoreFunction:
+    """Scores from an (N, N) matrix: rows are queries, columns are gallery items."""
 
     def block(queries: NDArray[np.int64], gallery: NDArray[np.int64]) -> NDArray[np.floating[Any]]:
         return matrix[np.ix_(queries, gallery)]
@@ -55,19 +55,19 @@ def given(matrix: NDArray[np.floating[Any]]) -> Scores:
     return block
 
 
-def rankings(task: Task, scores: Scores, block: int = 512) -> Iterator[Ranked]:
-    """Rank the gallery for every query; equal scores in the gallery's order.
+def rankings(task: Task, scores: ScoreFunction, block: int = 512) -> Iterator[RankingBlock]:
+    """Rank the gallery for every query; ties in the order of the gallery.
 
     Args:
-        task: who asks, and among whom.
-        scores: see `Scores`.
-        block: queries ranked at once, at most; fewer where the gallery is large.
+        task: queries and gallery.
+        scores: see `ScoreFunction`.
+        block: maximum number of queries ranked at once; fewer where the gallery is large.
 
     Raises:
-        ShapeError: a block of scores has another shape.
-        EvaluationError: a score is not a number.
+        ShapeError: a block of scores has the wrong shape.
+        EvaluationError: a score is NaN.
     """
-    block = max(1, min(block, _CELLS // max(len(task.gallery), 1)))
+    block = max(1, min(block, _MAX_CELLS // max(len(task.gallery), 1)))
     for start in range(0, len(task.queries), block):
         queries = task.queries[start : start + block]
         found = np.asarray(scores(queries, task.gallery))
@@ -78,11 +78,12 @@ def rankings(task: Task, scores: Scores, block: int = 512) -> Iterator[Ranked]:
         if np.isnan(found).any():
             query = int(queries[np.isnan(found).any(axis=1)][0])
             raise EvaluationError(
-                f"scores of object {query} are not numbers (NaN): its vector or another's is damaged; index it again"
+                f"scores of object {query} are NaN: a stored vector is damaged; index the object again",
+                code="nan_scores",
             )
         order = np.argsort(-found, axis=1, kind="stable")
         items = task.gallery[order]
         others = items != queries[:, None]
-        width = int(others[0].sum())  # the same for every query, as a task sees to
+        width = int(others[0].sum())  # equal for all queries, see `Task`
         found = np.take_along_axis(found, order, axis=1)[others].reshape(-1, width)
-        yield Ranked(queries, items[others].reshape(-1, width), found)
+        yield RankingBlock(queries, items[others].reshape(-1, width), found)

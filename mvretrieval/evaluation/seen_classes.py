@@ -1,4 +1,4 @@
-"""What a collection's adapter and encoder have already met: whatever is measured on it is no open set."""
+"""Classes that a collection's adapter or encoder was trained on. An evaluation on them is not open-set."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from mvretrieval.weighting.text_embeddings import class_name
 
 
 def seen_classes(describer: Describer) -> set[str]:
-    """Labels of the classes whose pictures the adapter was trained on, or the encoder tuned on (if its folder is there)."""
+    """Labels of the classes that the adapter was trained on, or the encoder was tuned on (if its folder exists)."""
     adapter, tuned = describer.adapter, tuning_of(describer.config.encoder)
     return {*(() if adapter is None else adapter.config.classes), *(() if tuned is None else tuned.classes)}
 
 
 def seen_names(describer: Describer) -> set[str]:
-    """Their names, and those by which an adapter's map to words has met them: a butcher knife is a `knife`."""
+    """Names of the seen classes, and the nearest names in an adapter's text embeddings: `knife` for a butcher knife."""
     classes = seen_classes(describer)
-    space = None if describer.adapter is None else describer.adapter.text_embeddings
-    met = {space.nearest_name(label) for label in classes} - {None} if space is not None else set()
-    return {class_name(label) for label in classes} | {str(name) for name in met}
+    embeddings = None if describer.adapter is None else describer.adapter.text_embeddings
+    nearest = {embeddings.nearest_name(label) for label in classes} - {None} if embeddings is not None else set()
+    return {class_name(label) for label in classes} | {str(name) for name in nearest}

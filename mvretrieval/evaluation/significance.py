@@ -1,4 +1,4 @@
-"""Is one run better than another, or was it the draw of the queries? Runs are compared query by query."""
+"""Significance tests: paired comparison of two runs over the same queries."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from mvretrieval.errors import EvaluationError
 from mvretrieval.evaluation.metrics import Evaluation
 
 DRAWS = 10_000
-_CELLS = 1 << 22  # of a block of draws
+_MAX_CELLS = 1 << 22  # of a block of draws
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Two runs by one metric, over the queries that both answered.
+    """Difference of two runs by one metric, over their common queries.
 
     Attributes:
-        queries: how many.
+        queries: number of common queries.
         first: mean of the first run.
         second: mean of the second run.
         difference: first minus second.
-        low: lower end of the interval of the difference.
+        low: lower end of the difference's confidence interval.
         high: upper end.
-        p: probability of a difference this large either way if the runs were alike.
+        p: two-sided p-value of the null hypothesis that the runs are exchangeable.
     """
 
     queries: int
@@ -43,32 +43,33 @@ def compare(
     """Test two runs, matched by query id.
 
     Args:
-        first: with ids.
-        second: with ids.
-        seed: of the draws.
-        draws: of the test, and of the interval.
-        level: of the interval.
+        first: run with ids.
+        second: run with ids.
+        seed: seed of the draws.
+        draws: draws of the test, and of the interval.
+        level: confidence level of the interval.
 
     Returns:
-        Metric -> difference, for the metrics that both have.
+        Metric -> difference, for the common metrics.
 
     Raises:
         EvaluationError: the runs have no query or no metric in common, or no ids.
     """
     if first.ids is None or second.ids is None:
-        raise EvaluationError("runs are matched by the ids of their queries: evaluate both with ids")
-    place = {query: i for i, query in enumerate(second.ids)}
-    pairs = [(i, place[query]) for i, query in enumerate(first.ids) if query in place]
+        raise EvaluationError("runs are matched by query id: evaluate both runs with ids", code="no_ids")
+    position = {query: i for i, query in enumerate(second.ids)}
+    pairs = [(i, position[query]) for i, query in enumerate(first.ids) if query in position]
     names = [name for name in first.values if name in second.values]
     if not pairs or not names:
         raise EvaluationError(
             f"the runs have {len(pairs)} queries and {len(names)} metrics in common "
-            f"(of {len(first.ids)} and {len(second.ids)} queries): evaluate the same objects with the same metrics"
+            f"(of {len(first.ids)} and {len(second.ids)} queries): evaluate the same objects with the same metrics",
+            code="nothing_in_common",
         )
     mine, other = np.array(pairs).T
     one = np.stack([first.values[name][mine] for name in names], axis=1)
     two = np.stack([second.values[name][other] for name in names], axis=1)
-    p = randomisation_p(one - two, seed, draws)
+    p = randomization_p(one - two, seed, draws)
     low, high = bootstrap_interval(one - two, seed, draws, level)
     return {
         name: Difference(
@@ -84,17 +85,17 @@ def compare(
     }
 
 
-def randomisation_p(differences: NDArray[np.float64], seed: int = 0, draws: int = DRAWS) -> NDArray[np.float64]:
-    """Two-sided p of the paired randomisation test (Fisher; for retrieval: Smucker, Allan and Carterette 2007).
+def randomization_p(differences: NDArray[np.float64], seed: int = 0, draws: int = DRAWS) -> NDArray[np.float64]:
+    """Two-sided p-value of the paired randomization test (Fisher; for retrieval: Smucker, Allan and Carterette 2007).
 
-    If both runs are alike, either could have had either value of a query: signs are flipped at random, and p is the share of
-    draws whose mean is at least as far from zero. The observed one counts as a draw, so that p is never 0 (Phipson and
+    Under the null hypothesis the two values of a query are exchangeable: signs are flipped at random, and p is the fraction
+    of draws whose mean is at least as far from zero. The observed signs count as one draw, so p is never 0 (Phipson and
     Smyth 2010).
 
     Args:
-        differences: (n, M), of n queries by M metrics. All metrics see the same draws.
-        seed: of the draws.
-        draws: how many.
+        differences: (n, M), n queries by M metrics. All metrics use the same draws.
+        seed: seed of the draws.
+        draws: number of draws.
 
     Returns:
         (M,) in 1 / (draws + 1) .. 1.
@@ -102,7 +103,7 @@ def randomisation_p(differences: NDArray[np.float64], seed: int = 0, draws: int 
     rng = np.random.default_rng(seed)
     n = len(differences)
     observed = np.abs(differences.sum(axis=0))
-    # Sums of the same numbers in another order differ in the last digits, and are as far from zero.
+    # Tolerance: sums of the same numbers in another order differ in the last digits.
     enough = observed - 1e-9 * np.abs(differences).sum(axis=0)
     as_far = np.ones(differences.shape[1])
     for size in _blocks(draws, n):
@@ -114,13 +115,13 @@ def randomisation_p(differences: NDArray[np.float64], seed: int = 0, draws: int 
 def bootstrap_interval(
     differences: NDArray[np.float64], seed: int = 0, draws: int = DRAWS, level: float = 0.95
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Percentile interval of the mean, queries drawn with replacement (Efron 1979).
+    """Percentile bootstrap interval of the mean, queries drawn with replacement (Efron 1979).
 
     Args:
-        differences: (n, M).
-        seed: of the draws.
-        draws: how many.
-        level: share of the draws inside.
+        differences: (n, M), n queries by M metrics.
+        seed: seed of the draws.
+        draws: number of draws.
+        level: confidence level.
 
     Returns:
         Lower and upper ends, (M,) each.
@@ -137,5 +138,5 @@ def bootstrap_interval(
 
 
 def _blocks(draws: int, n: int) -> list[int]:
-    size = max(1, _CELLS // n)
+    size = max(1, _MAX_CELLS // n)
     return [min(size, draws - start) for start in range(0, draws, size)]

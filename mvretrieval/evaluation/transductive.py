@@ -1,7 +1,7 @@
-"""Re-ranking of a whole batch: every query profits from the others and from the gallery.
+"""Transductive re-ranking of a whole batch: the scores of a query depend on the other queries and on the gallery.
 
-A search does not know tomorrow's queries, so this is for evaluation only, and its numbers stand in tables of their own. Both
-methods take and give scores of all objects by all, and hold a few matrices of that size.
+A search does not have future queries, so this is for evaluation only, and its results have their own table. Both methods
+take and return an (N, N) score matrix and need memory for a few of them.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from mvretrieval.errors import EvaluationError, ShapeError
 
 Matrix = NDArray[np.floating[Any]]
 Method = Literal["k-reciprocal", "propagation"]
-MOST = 20_000  # objects: a matrix in single precision is 1.6 GB
+MAX_OBJECTS = 20_000  # a matrix in single precision is 1.6 GB
 
 
 def transductive(method: Method, similarity: Matrix) -> Matrix:
-    """Scores (N, N) of a method with its defaults.
+    """Compute the scores (N, N) of a method with its defaults.
 
     Args:
-        method: by name.
-        similarity: (N, N) cosines of all objects, queries and gallery alike.
+        method: name of the method.
+        similarity: (N, N) cosines of all objects, queries and gallery.
 
     Raises:
         EvaluationError: there are too many objects.
@@ -35,10 +35,10 @@ def transductive(method: Method, similarity: Matrix) -> Matrix:
 
 
 def k_reciprocal(similarity: Matrix, k1: int = 20, k2: int = 6, weight: float = 0.3) -> Matrix:
-    """Score objects by the neighbours they share.
+    """Score objects by shared neighbours.
 
     Zhong, Zheng, Cao and Li, "Re-ranking person re-identification with k-reciprocal encoding", CVPR 2017; the defaults are
-    theirs. With N(p, k) the k nearest of p and p itself, and d = 1 - cosine:
+    theirs. With N(p, k) the k nearest neighbours of p and p itself, and d = 1 - cosine:
 
         R(p, k)   = {g in N(p, k): p in N(g, k)}
         R*(p)     = R(p, k1), and each R(q, k1 / 2), q in R(p, k1), of which two thirds or more are in R(p, k1)
@@ -47,9 +47,9 @@ def k_reciprocal(similarity: Matrix, k1: int = 20, k2: int = 6, weight: float = 
 
     Args:
         similarity: (N, N) cosines, symmetric.
-        k1: neighbours that are looked at.
-        k2: objects over which encodings are averaged.
-        weight: of the original distance beside d_J.
+        k1: size of the k-reciprocal neighbourhood.
+        k2: number of objects over which encodings are averaged.
+        weight: weight of the original distance; d_J has the rest.
 
     Returns:
         (N, N): -((1 - weight) d_J + weight d).
@@ -83,25 +83,25 @@ def k_reciprocal(similarity: Matrix, k1: int = 20, k2: int = 6, weight: float = 
 
 
 def propagation(similarity: Matrix, k: int = 5, alpha: float = 0.9) -> Matrix:
-    """Propagate similarity along the queries and along the gallery in turn, over the graph of nearest neighbours.
+    """Propagate similarity along queries and gallery in turn, over the graph of nearest neighbours.
 
-    Regularised diffusion: Bai, Bai, Tian and Latecki, "Regularized diffusion process for visual retrieval", AAAI 2017. Its
-    step, taken as two:
+    Regularized diffusion: Bai, Bai, Tian and Latecki, "Regularized diffusion process for visual retrieval", AAAI 2017. One
+    iteration in two steps:
 
-        B = S A                                 what those like you are like
-        A = alpha B S^T + (1 - alpha) I         and those like them
+        B = S A                                 propagate along rows
+        A = alpha B S^T + (1 - alpha) I         propagate along columns, restart
 
-    S = D^-1/2 W D^-1/2, D the row sums of W. W(i, j) = max(cosine, 0)^3 where each is among the k nearest of the other, 1 on
-    the diagonal, else 0 (the exponent as in Iscen et al., "Efficient diffusion on region manifolds", CVPR 2017). No eigenvalue
-    of S exceeds 1, so the steps converge, and since S is symmetric, to (1 - alpha) (I - alpha S^2)^-1: one inversion.
+    S = D^-1/2 W D^-1/2, D the row sums of W. W(i, j) = max(cosine, 0)^3 for mutual k nearest neighbours, 1 on the diagonal,
+    else 0 (the exponent as in Iscen et al., "Efficient diffusion on region manifolds", CVPR 2017). No eigenvalue of S exceeds
+    1, so the iteration converges; since S is symmetric, the limit is (1 - alpha) (I - alpha S^2)^-1: one inversion.
 
     Args:
         similarity: (N, N) cosines, symmetric.
-        k: neighbours in the graph. Edges one way, and k of 10 or 20, did worse on the object features of OS-ESB-core.
-        alpha: share of what is propagated, below 1.
+        k: neighbours in the graph. One-way edges, and k of 10 or 20, were worse on the object features of OS-ESB-core.
+        alpha: weight of the propagation, below 1.
 
     Returns:
-        (N, N). Objects that no path joins are ranked below all others, by their cosine.
+        (N, N) scores. Objects without a connecting path rank below all others, by their cosine.
 
     Raises:
         EvaluationError: there are too many objects.
@@ -114,42 +114,41 @@ def propagation(similarity: Matrix, k: int = 5, alpha: float = 0.9) -> Matrix:
     root = np.sqrt(weights.sum(axis=1))
     step = weights / root / root[:, None]
     scores = (1 - alpha) * np.linalg.inv(np.eye(n) - alpha * (step @ step))
-    # What is smaller than this is rounding.
+    # Smaller values are rounding errors.
     return np.asarray(np.where(scores > 1e-12, scores, similarity - 2))
 
 
 def _check(similarity: Matrix) -> int:
     n = len(similarity)
     if similarity.shape != (n, n):
-        raise ShapeError(
-            f"similarity of all objects by all has shape {similarity.shape}; rows and columns have to be the same"
-        )
+        raise ShapeError(f"the similarity matrix has shape {similarity.shape}; it must be square")
     check_count(n)
     return n
 
 
 def check_count(n: int) -> None:
-    """Make sure that re-ranking so many objects is within reach, before their similarities are computed.
+    """Refuse too many objects before their similarities are computed.
 
     Raises:
-        EvaluationError: it is not.
+        EvaluationError: there are more than `MAX_OBJECTS`.
     """
-    if n > MOST:
+    if n > MAX_OBJECTS:
         raise EvaluationError(
-            f"{n} objects are too many for transductive re-ranking, which holds matrices of all by all (at most {MOST}): "
-            "evaluate fewer with --where or --classes"
+            f"{n} objects are too many for transductive re-ranking, which needs N x N matrices (at most {MAX_OBJECTS}): "
+            "evaluate fewer with --where or --classes",
+            code="too_many_objects",
         )
 
 
 def _nearest_first(similarity: Matrix) -> NDArray[np.int64]:
-    """(N, N) order of all objects by similarity to each, itself first."""
+    """(N, N) ranking of all objects for each object, itself first."""
     own = similarity.copy()
-    np.fill_diagonal(own, np.inf)  # an object with the same vector may not come before it
+    np.fill_diagonal(own, np.inf)  # an object with an equal vector must not come first
     return np.argsort(-own, axis=1, kind="stable")
 
 
 def _mutual(order: NDArray[np.int64], k: int) -> NDArray[np.bool_]:
-    """(N, N) where each of two objects is among the other's k nearest. An object is with itself."""
+    """(N, N) True for mutual k nearest neighbours, and on the diagonal."""
     near = np.zeros(order.shape, np.bool_)
     np.put_along_axis(near, order[:, : k + 1], True, axis=1)
     return near & near.T

@@ -1,7 +1,7 @@
-"""TREC's qrels and run files, so that other programs can check and compare what is measured here.
+"""TREC qrels and run files, for exchange with other evaluation programs.
 
-A line of qrels is `query 0 item relevance`, one of a run `query Q0 item rank score tag`. White space separates the columns, so
-it is percent-encoded in ids, as are `%` itself and what is not ASCII.
+A line of qrels is `query 0 item relevance`, a line of a run is `query Q0 item rank score tag`. Columns are separated by white
+space, so white space, `%` and non-ASCII characters in ids are percent-encoded.
 """
 
 from __future__ import annotations
@@ -17,71 +17,76 @@ from numpy.typing import NDArray
 from mvretrieval.errors import EvaluationError
 from mvretrieval.evaluation.metrics import Evaluation, Measure, ranked_metrics
 from mvretrieval.evaluation.protocols import Task
-from mvretrieval.evaluation.ranking import Scores, rankings
+from mvretrieval.evaluation.ranking import ScoreFunction, rankings
 
 Qrels = Mapping[str, Mapping[str, int]]
 Run = Mapping[str, Mapping[str, float]]
 
 _Number = TypeVar("_Number", int, float)
-_READABLE = "!\"#$&'()*+,/:;<=>?@[\\]^`{|}~"  # everything that is no letter, digit or `_.-~`, save `%`
+_NOT_ENCODED = "!\"#$&'()*+,/:;<=>?@[\\]^`{|}~"  # printable ASCII except `%`; `quote` keeps letters, digits and `_.-~`
 
 
 def qrels_of(task: Task, ids: Sequence[str]) -> dict[str, dict[str, int]]:
-    """Query -> its relevant items, each judged 1. What is not judged is not relevant."""
-    found = {}
+    """Return query -> relevant items, each with judgment 1. Unjudged items are not relevant."""
+    qrels = {}
     for query in task.queries:
-        alike = task.gallery[task.codes[task.gallery] == task.codes[query]]
-        found[ids[query]] = {ids[item]: 1 for item in alike if item != query}
-    return found
+        same_class = task.gallery[task.class_ids[task.gallery] == task.class_ids[query]]
+        qrels[ids[query]] = {ids[item]: 1 for item in same_class if item != query}
+    return qrels
 
 
 def write_qrels(path: Path, task: Task, ids: Sequence[str]) -> None:
-    """Write what is relevant.
+    """Write the relevant items of every query.
 
     Args:
-        path: of the file.
-        task: who asks, and among whom.
-        ids: N, of the objects.
+        path: path of the file.
+        task: queries, gallery and relevance.
+        ids: N ids of the objects.
 
     Raises:
         EvaluationError: the file cannot be written.
     """
     with _writing(path) as file:
         for query, items in qrels_of(task, ids).items():
-            file.writelines(f"{_encoded(query)} 0 {_encoded(item)} {judged}\n" for item, judged in items.items())
+            file.writelines(f"{_encoded(query)} 0 {_encoded(item)} {judgment}\n" for item, judgment in items.items())
 
 
 def affordable_depth(task: Task, lines: int = 10_000_000) -> int | None:
-    """Items of each query that keep a run file under so many lines (ten million are about 600 MB); None for all."""
+    """Return the depth that limits a run file to this many lines (ten million are about 600 MB); None for no limit."""
     if len(task.queries) * len(task.gallery) <= lines:
         return None
     return max(100, lines // len(task.queries))
 
 
 def write_run(
-    path: Path, task: Task, scores: Scores, ids: Sequence[str], depth: int | None = None, tag: str = "mvretrieval"
+    path: Path,
+    task: Task,
+    scores: ScoreFunction,
+    ids: Sequence[str],
+    depth: int | None = None,
+    tag: str = "mvretrieval",
 ) -> None:
     """Write the rankings of all queries.
 
-    trec_eval goes by the score alone, and breaks ties by falling id. So that it sees our ranking, a score that is not below
-    the one before it is written as the next smaller number of single precision.
+    trec_eval sorts by score and breaks ties by descending id. To keep our ranking, a tied score is written as the next
+    smaller single-precision number.
 
     Args:
-        path: of the file.
-        task: who asks, and among whom.
-        scores: see `ranking.Scores`.
-        ids: N, of the objects.
-        depth: items of each query; all by default.
+        path: path of the file.
+        task: queries and gallery.
+        scores: see `ranking.ScoreFunction`.
+        ids: N ids of the objects.
+        depth: items per query; all by default.
         tag: name of the run.
 
     Raises:
-        EvaluationError: the file cannot be written, or a score is not a number.
+        EvaluationError: the file cannot be written, or a score is NaN.
     """
     encoded = [_encoded(object_id) for object_id in ids]
     with _writing(path) as file:
         for ranked in rankings(task, scores):
-            falling = _falling(ranked.scores[:, :depth])
-            for query, items, values in zip(ranked.queries, ranked.items[:, :depth], falling, strict=True):
+            descending = _strictly_descending(ranked.scores[:, :depth])
+            for query, items, values in zip(ranked.queries, ranked.items[:, :depth], descending, strict=True):
                 file.writelines(
                     f"{encoded[query]} Q0 {encoded[item]} {rank} {value:.9g} {tag}\n"
                     for rank, (item, value) in enumerate(zip(items, values, strict=True), start=1)
@@ -89,37 +94,37 @@ def write_run(
 
 
 def read_qrels(path: Path) -> dict[str, dict[str, int]]:
-    """Query -> item -> relevance; above zero is relevant.
+    """Read query -> item -> relevance; relevant is above zero.
 
     Raises:
-        EvaluationError: the file cannot be read, or a line is something else.
+        EvaluationError: the file cannot be read, or a line is malformed.
     """
-    found: dict[str, dict[str, int]] = {}
-    for where, (query, _, item, judged) in _lines(path, 4, "query 0 item relevance"):
-        _put(found, query, item, _number(int, judged, where), where)
-    return found
+    qrels: dict[str, dict[str, int]] = {}
+    for where, (query, _, item, judgment) in _lines(path, 4, "query 0 item relevance"):
+        _put(qrels, query, item, _number(int, judgment, where), where)
+    return qrels
 
 
 def read_run(path: Path) -> dict[str, dict[str, float]]:
-    """Query -> item -> score. The ranks that the file states are not read, as in trec_eval.
+    """Read query -> item -> score. The rank column is ignored, as in trec_eval.
 
     Raises:
-        EvaluationError: the file cannot be read, or a line is something else.
+        EvaluationError: the file cannot be read, or a line is malformed.
     """
-    found: dict[str, dict[str, float]] = {}
+    run: dict[str, dict[str, float]] = {}
     for where, (query, _, item, _, score, _) in _lines(path, 6, "query Q0 item rank score tag"):
         value = _number(float, score, where)
         if np.isnan(value):
-            raise EvaluationError(f"{where}: the score is not a number")
-        _put(found, query, item, value, where)
-    return found
+            raise EvaluationError(f"{where}: the score is NaN", code="bad_trec_file")
+        _put(run, query, item, value, where)
+    return run
 
 
 def evaluate_run(qrels: Qrels, run: Run, measure: Measure | None = None) -> Evaluation:
-    """Measure a run without the collection that it came from. Equal scores are ranked by id.
+    """Evaluate a run without its collection. Ties are broken by id.
 
-    A query that the run does not answer counts as one that found nothing (as in `trec_eval -c`); one that has no relevant
-    item is skipped; a query of the run that is not judged is left out.
+    A query that is missing from the run has no hits (as in `trec_eval -c`); a query without relevant items is skipped; a
+    query of the run without judgments is ignored.
 
     Args:
         qrels: query -> item -> relevance.
@@ -127,15 +132,15 @@ def evaluate_run(qrels: Qrels, run: Run, measure: Measure | None = None) -> Eval
         measure: family of metrics; the textbook's by default.
 
     Returns:
-        Values in the order of `qrels`, where `queries` counts.
+        Values in the order of `qrels`; `queries` are positions in it.
     """
-    relevant_of = {query: {item for item, judged in items.items() if judged > 0} for query, items in qrels.items()}
+    relevant_of = {query: {item for item, judgment in items.items() if judgment > 0} for query, items in qrels.items()}
     queries = [(i, query) for i, (query, items) in enumerate(relevant_of.items()) if items]
     depth = max([len(run.get(query, ())) for _, query in queries], default=0)
     relevant = np.zeros((len(queries), max(depth, 1)), np.bool_)
     for row, (_, query) in enumerate(queries):
-        answered = run.get(query, {})
-        ranking = sorted(answered, key=lambda item: (-answered[item], item))
+        scores = run.get(query, {})
+        ranking = sorted(scores, key=lambda item, scores=scores: (-scores[item], item))  # type: ignore[misc]
         relevant[row, : len(ranking)] = [item in relevant_of[query] for item in ranking]
     n_relevant = np.array([len(relevant_of[query]) for _, query in queries], np.int64)
     return Evaluation(
@@ -146,16 +151,16 @@ def evaluate_run(qrels: Qrels, run: Run, measure: Measure | None = None) -> Eval
     )
 
 
-def _falling(scores: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
-    """Scores (b, n), each row not rising, as strictly falling numbers of single precision."""
-    rows = scores.clip(-3e38, 3e38).astype(np.float32)  # there is nothing below -inf
+def _strictly_descending(scores: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+    """Descending rows (b, n) as strictly descending single-precision numbers."""
+    rows = scores.clip(-3e38, 3e38).astype(np.float32)  # no number is below -inf
     for rank in range(1, rows.shape[1]):
         rows[:, rank] = np.minimum(rows[:, rank], np.nextafter(rows[:, rank - 1], np.float32(-np.inf)))
     return rows
 
 
 def _encoded(object_id: str) -> str:
-    return quote(object_id, safe=_READABLE)
+    return quote(object_id, safe=_NOT_ENCODED)
 
 
 def _writing(path: Path) -> TextIO:
@@ -163,11 +168,13 @@ def _writing(path: Path) -> TextIO:
         path.parent.mkdir(parents=True, exist_ok=True)
         return path.open("w", encoding="utf-8")
     except OSError as error:
-        raise EvaluationError(f"{path} cannot be written: {error.strerror}; name another folder") from error
+        raise EvaluationError(
+            f"{path} cannot be written: {error.strerror}; choose another folder", code="not_writable"
+        ) from error
 
 
 def _lines(path: Path, columns: int, shape: str) -> Iterator[tuple[str, list[str]]]:
-    """Where each line is, and its columns."""
+    """Yield the position of each line, for messages, and its columns."""
     try:
         with path.open(encoding="utf-8") as file:
             for number, line in enumerate(file, start=1):
@@ -175,23 +182,28 @@ def _lines(path: Path, columns: int, shape: str) -> Iterator[tuple[str, list[str
                 if not cells:
                     continue
                 if len(cells) != columns:
-                    raise EvaluationError(f"{path}, line {number}: {len(cells)} columns; TREC has {columns}: {shape}")
+                    raise EvaluationError(
+                        f"{path}, line {number}: {len(cells)} columns; TREC has {columns}: {shape}",
+                        code="bad_trec_file",
+                    )
                 yield f"{path}, line {number}", cells
     except (OSError, UnicodeDecodeError) as error:
-        raise EvaluationError(f"{path} cannot be read: {error}") from error
+        raise EvaluationError(f"{path} cannot be read: {error}", code="unreadable") from error
 
 
 def _number(kind: type[_Number], text: str, where: str) -> _Number:
     try:
         return kind(text)
     except ValueError:
-        raise EvaluationError(f"{where}: '{text}' is no {'whole ' if kind is int else ''}number") from None
+        wanted = "an integer" if kind is int else "a number"
+        raise EvaluationError(f"{where}: '{text}' is not {wanted}", code="bad_trec_file") from None
 
 
 def _put(found: dict[str, dict[str, _Number]], query: str, item: str, value: _Number, where: str) -> None:
     items = found.setdefault(unquote(query), {})
     if unquote(item) in items:
         raise EvaluationError(
-            f"{where}: item '{unquote(item)}' stands twice for query '{unquote(query)}'; keep one line"
+            f"{where}: duplicate item '{unquote(item)}' of query '{unquote(query)}'; keep one line",
+            code="bad_trec_file",
         )
     items[unquote(item)] = value

@@ -15,10 +15,10 @@ from fake_archives import check_error, files_of, image, table, write_folder, wri
 from PIL import Image, ImageDraw
 
 from data_scripts import open_set
-from mvretrieval.cli import eval_table
+from mvretrieval.cli import reproduce
 from mvretrieval.cli.main import main
 from mvretrieval.evaluation.protocols import OpenSetQueries
-from mvretrieval.evaluation.reproduce.reproduce import read_table
+from mvretrieval.evaluation.reproduce.table import read_table
 from mvretrieval.ingest.labels_csv import read_labels
 
 DEGREES = range(0, 360, 15)
@@ -234,14 +234,14 @@ def test_from_the_archive_to_a_row_of_the_table(
     assert open_set.main(arguments[3:]) == 0
     assert mvr(shlex.split(index.replace(row.encoder, "builtin:"))[1:]) == 0
     capsys.readouterr()
-    assert mvr(["eval", "table", "open-set", "--row", row.name, "--collections", str(tmp_path)]) == 1
-    assert f"made with builtin: and nothing on top, the row wants {row.encoder}" in capsys.readouterr().err
+    assert mvr(["reproduce", "open-set", "--row", row.name, "--collections", str(tmp_path)]) == 1
+    assert f"made with builtin: and no adapter, the row needs {row.encoder}" in capsys.readouterr().err
     patched = replace(published, rows=(replace(row, encoder="builtin:"),))
-    monkeypatch.setattr(eval_table, "read_table", lambda name: patched)
-    assert mvr(["eval", "table", "open-set", "--row", row.name, "--collections", str(tmp_path), "--json"]) == 0
+    monkeypatch.setattr(reproduce, "read_table", lambda name: patched)
+    assert mvr(["reproduce", "open-set", "--row", row.name, "--collections", str(tmp_path), "--json"]) == 0
     (found,) = json.loads(capsys.readouterr().out)["rows"]
     assert (
-        found["value"] == pytest.approx(100) and found["verdict"] == "not"
+        found["value"] == pytest.approx(100) and found["verdict"] == "not reproduced"
     )  # the gear query retrieves the other gear, not the nut
 
 

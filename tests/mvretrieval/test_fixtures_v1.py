@@ -36,6 +36,16 @@ CLIP = "ViT-tiny-of-fixtures"
 
 # Old option or command -> current one.
 ARGUMENTS: dict[str, str] = {"--match-views": "--rerank-views", "--match-weight": "--rerank-weight"}
+# The same for the arguments of one command.
+COMMAND_ARGUMENTS: dict[str, dict[str, str]] = {
+    "eval": {
+        "--smooth": "--dba",
+        "--smooth-alpha": "--dba-alpha",
+        "--match": "--rerank-weight",
+        "--views": "--view-fusion",
+        "after": "probabilities",
+    },
+}
 # Old JSON key -> current one.
 KEYS: dict[str, str] = {"statistics": "whitening", "smoothed": "augmented"}  # mvr index
 # The same for the output of one command.
@@ -46,7 +56,19 @@ COMMAND_KEYS: dict[str, dict[str, str]] = {
         "questions": "queries",
         "pictures": "images",
         "words": "text",
-    }
+    },
+    "eval": {
+        "unlabelled": "unlabeled",
+        "classes_learnt_from": "seen_classes",
+        "classes_without_objects": "empty_classes",
+        "learnt_from": "seen",
+        "words": "text_encoder",
+        "views": "view_fusion",
+        "mistaken_for": "top_confusion",
+        "generalised": "generalized",
+        "questions": "queries",
+        "without_right_object": "without_relevant_object",
+    },
 }
 # Current keys that the old code did not print.
 NEW_KEYS: set[str] = {"schema"}
@@ -87,7 +109,8 @@ def _mvr(*arguments: str) -> str:
     """Run `mvr`; its stdout."""
     out, err = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
-        patch.setattr(sys, "argv", ["mvr", *(ARGUMENTS.get(argument, argument) for argument in arguments)])
+        renamed = ARGUMENTS | COMMAND_ARGUMENTS.get(arguments[0], {})
+        patch.setattr(sys, "argv", ["mvr", *(renamed.get(argument, argument) for argument in arguments)])
         with pytest.raises(SystemExit) as ended:
             mvr_main()
     assert not ended.value.code, err.getvalue()

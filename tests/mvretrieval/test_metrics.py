@@ -1,4 +1,4 @@
-"""Our metrics against pytrec_eval, and against twins that walk one ranking at a time."""
+"""Metrics against pytrec_eval, and against naive implementations for one ranking."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import pytrec_eval
+from error_codes import raises_code
 from hypothesis import given as over
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from mvretrieval.errors import EvaluationError, ShapeError
 from mvretrieval.evaluation.metrics import evaluate, leave_one_out, ndcg_at, ranked_metrics, recall_at
 from mvretrieval.evaluation.protocols import leave_one_out_task
-from mvretrieval.evaluation.ranking import cosines, given
+from mvretrieval.evaluation.ranking import cosines, precomputed
 
 
 def _collection(seed: int, n: int = 60, classes: int = 5) -> tuple[NDArray[np.float32], list[Any]]:
@@ -32,7 +33,7 @@ def _collection(seed: int, n: int = 60, classes: int = 5) -> tuple[NDArray[np.fl
 def _runs(
     vectors: NDArray[np.float32], labels: list[Any]
 ) -> tuple[dict[str, dict[str, int]], dict[str, dict[str, float]]]:
-    """Judgements and rankings as pytrec_eval wants them; scores are ranks, as it breaks ties in its own way."""
+    """Qrels and run for pytrec_eval; scores are ranks, because it breaks ties differently."""
     qrel: dict[str, dict[str, int]] = {}
     run: dict[str, dict[str, float]] = {}
     scores = vectors @ vectors.T
@@ -66,7 +67,7 @@ def test_agrees_with_pytrec_eval(seed: int) -> None:
 
 
 def _naive(relevant: list[bool]) -> dict[str, float]:
-    """One ranking, as the definitions say it."""
+    """Metrics of one ranking by their definitions."""
     r = sum(relevant)
     precision_sum = found = 0.0
     for rank, hit in enumerate(relevant, start=1):
@@ -111,11 +112,11 @@ def test_a_perfect_ranking_is_one_everywhere() -> None:
 def test_a_query_is_not_in_its_own_ranking() -> None:
     vectors = np.array([[1, 0], [0, 1], [0.6, 0.8]], np.float32)
     evaluation = leave_one_out(vectors, ["a", "b", "a"])
-    # Object 2 is nearer to 1 than to 0, and 0 nearer to 2 than to 1: itself counts for none.
+    # Object 2 is nearer to 1 than to 0, and 0 nearer to 2 than to 1: the query itself is excluded.
     assert evaluation.values["NN"].tolist() == [1.0, 0.0]
 
 
-def test_equal_scores_are_ranked_by_position() -> None:
+def test_ties_are_broken_by_position() -> None:
     vectors = np.ones((6, 1), np.float32)
     labels = ["x", "y", "y", "x", "y", "y"]
     evaluation = leave_one_out(vectors, labels)
@@ -125,7 +126,7 @@ def test_equal_scores_are_ranked_by_position() -> None:
     assert all(np.array_equal(evaluation.values[name], again.values[name]) for name in evaluation.values)
 
 
-def test_objects_without_label_are_in_the_way_and_objects_alone_are_skipped() -> None:
+def test_unlabeled_objects_stay_in_the_gallery_and_single_objects_are_skipped() -> None:
     vectors = unit(np.array([[1, 0], [1, 0.1], [1, 0.2], [0, 1]], float))
     evaluation = leave_one_out(vectors, ["a", None, "a", "alone"])
     assert evaluation.queries.tolist() == [0, 2] and evaluation.skipped == 1
@@ -140,12 +141,12 @@ def test_without_queries_means_are_nan(labels: list[Any]) -> None:
     assert all(math.isnan(value) for value in evaluation.means().values())
 
 
-def test_labels_must_be_as_many_as_vectors() -> None:
-    with pytest.raises(ShapeError, match="3 vectors have 2 labels"):
+def test_labels_and_vectors_must_match_in_number() -> None:
+    with raises_code(ShapeError, "bad_shape", "3 vectors", "2 labels"):
         leave_one_out(np.ones((3, 2), np.float32), ["a", "b"])
 
 
-def test_equal_scores_are_ranked_by_id_where_ids_are_known() -> None:
+def test_ties_are_broken_by_id_if_ids_are_given() -> None:
     labels = ["x", "y", "y", "x", "y", "y"]
     task = leave_one_out_task(labels, ["e", "f", "g", "h", "c", "d"])
     evaluation = evaluate(task, cosines(np.ones((6, 1), np.float32)), ids="efghcd")
@@ -157,7 +158,7 @@ def test_equal_scores_are_ranked_by_id_where_ids_are_known() -> None:
     assert evaluation.values["mAP"][0] == pytest.approx(1 / 5)
 
 
-def test_the_order_of_the_objects_does_not_matter_where_ids_are_known() -> None:
+def test_the_order_of_the_objects_does_not_matter_if_ids_are_given() -> None:
     vectors, labels = _collection(3)
     vectors[20:40] = vectors[40:]  # ties
     ids = [f"object {i * 7 % 60}" for i in range(60)]
@@ -172,7 +173,7 @@ def test_the_order_of_the_objects_does_not_matter_where_ids_are_known() -> None:
 
 
 @pytest.mark.parametrize(("n", "dim"), [(61, 1280), (905, 256), (300, 512)])
-def test_objects_with_the_same_vector_have_the_same_score(n: int, dim: int) -> None:
+def test_equal_vectors_have_equal_scores(n: int, dim: int) -> None:
     # In single precision, matrix products of these shapes differ in the last digit from column to column.
     rng = np.random.default_rng(0)
     vectors = unit(rng.standard_normal((n, dim)))
@@ -183,23 +184,23 @@ def test_objects_with_the_same_vector_have_the_same_score(n: int, dim: int) -> N
         assert np.array_equal(scores[:, : n // 3], scores[:, -(n // 3) :])
 
 
-def test_scores_may_come_from_anywhere() -> None:
+def test_scores_from_a_matrix_or_a_function() -> None:
     vectors, labels = _collection(4)
     task = leave_one_out_task(labels)
     from_vectors = leave_one_out(vectors, labels)
     matrix = (vectors.astype(float) @ vectors.T.astype(float)).round(9)
-    for scores in (given(matrix), lambda queries, gallery: np.stack([matrix[q, gallery] for q in queries])):
+    for scores in (precomputed(matrix), lambda queries, gallery: np.stack([matrix[q, gallery] for q in queries])):
         found = evaluate(task, scores, block=9)
         assert all(np.array_equal(found.values[name], from_vectors.values[name]) for name in found.values)
-    # A query's own score is of no account, be it the lowest or the highest.
+    # A query's own score is ignored, whether lowest or highest.
     for own in (-np.inf, np.inf):
         np.fill_diagonal(matrix, own)
-        assert np.array_equal(evaluate(task, given(matrix)).values["mAP"], from_vectors.values["mAP"])
+        assert np.array_equal(evaluate(task, precomputed(matrix)).values["mAP"], from_vectors.values["mAP"])
 
 
-def test_scores_that_cannot_be_ranked_are_refused() -> None:
+def test_invalid_scores_are_refused() -> None:
     task = leave_one_out_task(["a", "a", "b"])
-    with pytest.raises(EvaluationError, match="object 1 are not numbers"):
-        evaluate(task, given(np.array([[0, 0, 0], [0, np.nan, np.nan], [0, 0, 0]])))
-    with pytest.raises(ShapeError, match="shape"):
+    with raises_code(EvaluationError, "nan_scores", "object 1"):
+        evaluate(task, precomputed(np.array([[0, 0, 0], [0, np.nan, np.nan], [0, 0, 0]])))
+    with raises_code(ShapeError, "bad_shape"):
         evaluate(task, lambda queries, gallery: np.zeros((len(queries), 2)))

@@ -1,4 +1,4 @@
-"""The open-set benchmarks' metrics against a twin that walks one ranking at a time, and their check values on OS-ESB."""
+"""The open-set benchmarks' metrics against a naive implementation, and their check values on OS-ESB."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mvretrieval.evaluation.protocols import OpenSetQueries, Task, open_set_task
 
 
 def _naive(relevant: list[bool], max_relevant: int) -> dict[str, float]:
-    """One ranking, as the benchmarks' definitions say it."""
+    """Metrics of one ranking by the benchmarks' definitions."""
     ng = sum(relevant)
     precisions, found = [], 0
     for rank, hit in enumerate(relevant, start=1):
@@ -61,11 +61,11 @@ def test_perfect_and_worst() -> None:
     assert perfect["mAP"].tolist() == [1, 1] and perfect["ANMRR"].tolist() == [0, 0]
     worst = os3dor_metrics(np.arange(8) >= 8 - count[:, None], count, 3)
     assert worst["ANMRR"].tolist() == [1, 1]
-    # One relevant item of the hundred that the ideal has, so that even the perfect ranking stays low.
+    # One relevant item where the ideal has a hundred, so even the perfect ranking has a low value.
     assert perfect["NDCG@100"][1] == pytest.approx(1 / sum(1 / math.log2(r + 1) for r in range(1, 101)))
 
 
-def test_a_cut_ranking_counts_what_is_missing_as_wrong() -> None:
+def test_missing_items_of_a_truncated_ranking_are_not_relevant() -> None:
     count = np.array([4])
     whole = os3dor_metrics(np.array([[True, False] + [False] * 8]), count, 4)
     cut = os3dor_metrics(np.array([[True, False]]), count, 4)
@@ -98,13 +98,13 @@ def test_the_published_split(esb: tuple[Task, Any]) -> None:
 def test_check_values(esb: tuple[Task, Any]) -> None:
     task, _ = esb
     measure = os3dor_measure(task.n_relevant)
-    alike = (task.codes[:, None] == task.codes).astype(float)
-    assert evaluate(task, ranking.given(alike), measure).means() == pytest.approx(
+    same_class = (task.class_ids[:, None] == task.class_ids).astype(float)
+    assert evaluate(task, ranking.precomputed(same_class), measure).means() == pytest.approx(
         {"mAP": 1, "NDCG@100": 0.3094, "ANMRR": 0}, abs=5e-5
     )
     by_chance = []
     for seed in range(40):
-        scores = np.random.default_rng(seed).random(alike.shape)
-        by_chance.append(list(evaluate(task, ranking.given(scores), measure).means().values()))
+        scores = np.random.default_rng(seed).random(same_class.shape)
+        by_chance.append(list(evaluate(task, ranking.precomputed(scores), measure).means().values()))
     # One draw's standard deviations: 0.0021, 0.0020, 0.0041.
     assert np.mean(by_chance, axis=0) == pytest.approx([0.0605, 0.0420, 0.958], abs=0.0015)

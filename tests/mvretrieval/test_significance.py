@@ -1,4 +1,4 @@
-"""The paired test against exact enumeration, and what a test has to be."""
+"""The paired test against exact enumeration, and properties of a valid test."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ import math
 
 import numpy as np
 import pytest
+from error_codes import raises_code
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mvretrieval.errors import EvaluationError
 from mvretrieval.evaluation import significance
 from mvretrieval.evaluation.metrics import Evaluation
-from mvretrieval.evaluation.significance import bootstrap_interval, compare, randomisation_p
+from mvretrieval.evaluation.significance import bootstrap_interval, compare, randomization_p
 
 
 def _exact(differences: list[float]) -> float:
-    """Share of all sign flips that are as far from zero as what was seen."""
+    """Fraction of all sign flips that are as far from zero as the observed sum."""
     observed = abs(sum(differences)) - 1e-9
     flips = list(itertools.product((-1, 1), repeat=len(differences)))
     return sum(abs(sum(s * d for s, d in zip(signs, differences, strict=True))) >= observed for signs in flips) / len(
@@ -32,36 +33,36 @@ def _exact(differences: list[float]) -> float:
 def test_agrees_with_exact_enumeration(differences: list[float], seed: int) -> None:
     draws = 4000
     exact = _exact(differences)
-    found = float(randomisation_p(np.array(differences)[:, None], seed, draws)[0])
+    found = float(randomization_p(np.array(differences)[:, None], seed, draws)[0])
     assert found == pytest.approx(
         (draws * exact + 1) / (draws + 1), abs=5 * math.sqrt(exact * (1 - exact) / draws) + 1e-9
     )
 
 
-def test_metrics_see_the_same_draws_whatever_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_metrics_share_draws_and_blocks_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     differences = np.random.default_rng(0).normal(0.1, 0.3, (30, 2))
-    together = randomisation_p(differences)
-    assert [float(randomisation_p(differences[:, m : m + 1])[0]) for m in range(2)] == together.tolist()
-    assert randomisation_p(-differences).tolist() == together.tolist()
+    joint = randomization_p(differences)
+    assert [float(randomization_p(differences[:, m : m + 1])[0]) for m in range(2)] == joint.tolist()
+    assert randomization_p(-differences).tolist() == joint.tolist()
     interval = bootstrap_interval(differences)
-    monkeypatch.setattr(significance, "_CELLS", 30 * 64)
-    assert np.allclose(randomisation_p(differences), together, atol=0.02)
+    monkeypatch.setattr(significance, "_MAX_CELLS", 30 * 64)
+    assert np.allclose(randomization_p(differences), joint, atol=0.02)
     assert np.allclose(bootstrap_interval(differences), interval, atol=0.01)
 
 
-def test_p_is_even_where_there_is_no_difference() -> None:
+def test_p_is_uniform_under_the_null_hypothesis() -> None:
     rng = np.random.default_rng(1)
-    p = randomisation_p(rng.normal(size=(40, 400)), draws=500)
+    p = randomization_p(rng.normal(size=(40, 400)), draws=500)
     # Of 400 tests at 5 %, 20 are expected; six standard deviations.
     assert abs((p <= 0.05).sum() - 20) < 26 and abs(np.median(p) - 0.5) < 0.15
 
 
-def test_a_clear_difference_has_the_smallest_p_and_an_interval_off_zero() -> None:
+def test_a_clear_difference_has_the_smallest_p_and_an_interval_without_zero() -> None:
     differences = np.random.default_rng(2).normal(0.2, 0.1, (60, 1))
-    assert randomisation_p(differences, draws=999)[0] == 1 / 1000
+    assert randomization_p(differences, draws=999)[0] == 1 / 1000
     low, high = bootstrap_interval(differences)
     assert 0 < low[0] < differences.mean() < high[0]
-    # Half its width is what the normal distribution says, 1.96 standard errors.
+    # Half its width is that of a normal distribution, 1.96 standard errors.
     assert (high[0] - low[0]) / 2 == pytest.approx(1.96 * differences.std(ddof=1) / math.sqrt(60), rel=0.1)
     wider = bootstrap_interval(differences, level=0.99)
     assert wider[0][0] < low[0] and wider[1][0] > high[0]
@@ -79,17 +80,17 @@ def test_queries_are_matched_by_id() -> None:
     found = compare(one, two)
     assert list(found) == ["mAP", "NN"]
     assert (found["mAP"].queries, found["mAP"].first, found["mAP"].second) == pytest.approx((3, 0.2, 0.1))
-    # All differences are alike: the interval is a point, and two of eight flips are as far.
+    # All differences are equal: the interval is a point, and two of eight flips are as far.
     assert (found["mAP"].difference, found["mAP"].low, found["mAP"].high) == pytest.approx((0.1, 0.1, 0.1))
     assert found["mAP"].p == pytest.approx(0.25, abs=0.03)
     assert (found["NN"].difference, found["NN"].p) == (0, 1)
 
 
-def test_what_cannot_be_matched_is_refused() -> None:
+def test_runs_without_common_queries_or_metrics_are_refused() -> None:
     one, other = _evaluation(["a"], mAP=[1]), _evaluation(["b"], mAP=[1])
-    with pytest.raises(EvaluationError, match="0 queries and 1 metrics in common"):
+    with raises_code(EvaluationError, "nothing_in_common", "0 queries and 1 metrics"):
         compare(one, other)
-    with pytest.raises(EvaluationError, match="1 queries and 0 metrics in common"):
+    with raises_code(EvaluationError, "nothing_in_common", "1 queries and 0 metrics"):
         compare(one, _evaluation(["a"], ANMRR=[1]))
-    with pytest.raises(EvaluationError, match="evaluate both with ids"):
+    with raises_code(EvaluationError, "no_ids"):
         compare(one, _evaluation(None, mAP=[1]))

@@ -1,4 +1,4 @@
-"""Re-ranking of whole batches against twins that follow the definitions word by word."""
+"""Transductive re-ranking against naive implementations of the definitions."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from error_codes import raises_code
 from made_meshes import unit
 from numpy.typing import NDArray
 
@@ -14,7 +15,7 @@ from mvretrieval.errors import EvaluationError, ShapeError
 from mvretrieval.evaluation import transductive as module
 from mvretrieval.evaluation.metrics import evaluate
 from mvretrieval.evaluation.protocols import leave_one_out_task
-from mvretrieval.evaluation.ranking import cosines, given
+from mvretrieval.evaluation.ranking import cosines, precomputed
 from mvretrieval.evaluation.transductive import Method, k_reciprocal, propagation, transductive
 
 Matrix = NDArray[Any]
@@ -64,7 +65,7 @@ def test_k_reciprocal_agrees_with_its_definition(k1: int, k2: int, weight: float
 
 
 def _naive_propagation(similarity: Matrix, k: int, alpha: float, steps: int) -> Matrix:
-    """The two steps in turn, again and again."""
+    """The two steps, iterated."""
     n = len(similarity)
     w = np.eye(n)
     for i in range(n):
@@ -80,9 +81,9 @@ def _naive_propagation(similarity: Matrix, k: int, alpha: float, steps: int) -> 
 
 
 @pytest.mark.parametrize(("k", "alpha"), [(4, 0.9), (1, 0.5), (30, 0.8)])
-def test_propagation_is_where_the_steps_lead(k: int, alpha: float) -> None:
+def test_propagation_is_the_limit_of_the_iteration(k: int, alpha: float) -> None:
     similarity = _similarity(1)
-    similarity[5], similarity[:, 5] = 0, 0  # a vector of nothing
+    similarity[5], similarity[:, 5] = 0, 0  # a zero vector
     expected = _naive_propagation(similarity, k, alpha, 300)
     found = propagation(similarity, k, alpha)
     joined = expected > 0
@@ -92,7 +93,7 @@ def test_propagation_is_where_the_steps_lead(k: int, alpha: float) -> None:
 
 @pytest.mark.parametrize("method", ["k-reciprocal", "propagation"])
 def test_the_order_of_the_objects_does_not_matter(method: Method) -> None:
-    similarity = _similarity(2)[:23, :23]  # without equal similarities, which the order decides
+    similarity = _similarity(2)[:23, :23]  # without ties, which are broken by order
     moved = np.random.default_rng(0).permutation(23)
     np.testing.assert_allclose(
         transductive(method, similarity[np.ix_(moved, moved)]),
@@ -103,14 +104,14 @@ def test_the_order_of_the_objects_does_not_matter(method: Method) -> None:
 
 @pytest.mark.parametrize("method", ["k-reciprocal", "propagation"])
 def test_chains_are_followed(method: Method) -> None:
-    """Two classes lie along two arcs, so that their far ends are nearer to the other class than to each other."""
+    """Two classes on two arcs: the ends of an arc are nearer to the other class than to each other."""
     rng = np.random.default_rng(3)
     angle = np.tile(np.linspace(0, 2.6, 60), 2)
     height = np.repeat([-0.35, 0.35], 60)
     vectors = unit(np.stack([np.cos(angle), np.sin(angle), height], axis=1) + 0.02 * rng.standard_normal((120, 3)))
     task = leave_one_out_task([0] * 60 + [1] * 60)
     before = evaluate(task, cosines(vectors)).means()["mAP"]
-    after = evaluate(task, given(transductive(method, vectors @ vectors.T))).means()["mAP"]
+    after = evaluate(task, precomputed(transductive(method, vectors @ vectors.T))).means()["mAP"]
     assert after > before + 0.05
 
 
@@ -119,8 +120,8 @@ def test_few_objects_and_many(method: Method, monkeypatch: pytest.MonkeyPatch) -
     assert transductive(method, np.zeros((0, 0))).shape == (0, 0)
     assert np.isfinite(transductive(method, np.ones((1, 1)))).all()
     assert np.isfinite(transductive(method, np.ones((4, 4)))).all()
-    monkeypatch.setattr(module, "MOST", 3)
-    with pytest.raises(EvaluationError, match="4 objects are too many"):
+    monkeypatch.setattr(module, "MAX_OBJECTS", 3)
+    with raises_code(EvaluationError, "too_many_objects", "4 objects"):
         transductive(method, np.eye(4))
-    with pytest.raises(ShapeError, match="all objects by all"):
+    with raises_code(ShapeError, "bad_shape", "(2, 3)"):
         transductive(method, np.ones((2, 3)))

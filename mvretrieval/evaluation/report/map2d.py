@@ -1,4 +1,4 @@
-"""A collection on a plane: objects that look alike lie near each other."""
+"""2-D embedding of a collection: similar objects are near each other."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-# t-SNE of 2,000 objects takes ten seconds on one core; it grows a little faster than their number.
+# t-SNE of 2,000 objects takes ten seconds on one core; time grows slightly faster than linearly.
 MAP_LIMIT = 2000
 N_GROUPS = 12
 _PCA_DIMENSIONS = 50
 _PERPLEXITY = 30.0
 
 
-def evenly(codes: NDArray[np.int64], limit: int = MAP_LIMIT) -> NDArray[np.int64]:
-    """At most `limit` indices in ascending order, each class (N,) with its share of them."""
-    by_class = np.argsort(codes, kind="stable")
-    picked = np.linspace(0, len(codes) - 1, min(limit, len(codes))).astype(np.int64)
+def evenly(class_ids: NDArray[np.int64], limit: int = MAP_LIMIT) -> NDArray[np.int64]:
+    """Sample at most `limit` indices of (N,) class ids, in ascending order and in proportion to class size."""
+    by_class = np.argsort(class_ids, kind="stable")
+    picked = np.linspace(0, len(class_ids) - 1, min(limit, len(class_ids))).astype(np.int64)
     return np.sort(by_class[picked])
 
 
 def place(vectors: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Positions (N, 2) around the origin by PCA and then t-SNE (van der Maaten & Hinton 2008), the same each time.
+    """Compute positions (N, 2) around the origin by PCA and then t-SNE (van der Maaten & Hinton 2008), deterministically.
 
-    Fewer than six objects, and objects that are all the same, are placed by PCA alone.
+    Fewer than six objects are placed by PCA alone; equal objects are placed at the origin.
     """
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
@@ -40,7 +40,7 @@ def place(vectors: NDArray[np.float32]) -> NDArray[np.float64]:
     plane[:, : min(2, dim)] = reduced[:, :2]
     if n < 6:
         return plane
-    # Started from PCA, so that the large structure is PCA's and not the seed's; at the scale that TSNE gives it itself.
+    # Initialized by PCA, so that the global structure does not depend on the seed; at the scale of scikit-learn's own init.
     start = plane / plane[:, 0].std() * 1e-4
     tsne = TSNE(perplexity=min(_PERPLEXITY, (n - 1) / 3), init=start, random_state=0)
     placed = np.asarray(tsne.fit_transform(reduced), float)
@@ -48,16 +48,16 @@ def place(vectors: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def groups_of(names: Sequence[str], counts: Sequence[int]) -> tuple[list[int], list[str]]:
-    """Classes drawn in one colour: by the first part of names such as `vehicle/car`, the largest `N_GROUPS` of them.
+    """Group classes for colours by the first part of names such as `vehicle/car`; the largest `N_GROUPS` groups.
 
-    Where all names begin with the same part, by the first parts that differ.
+    If all names have the same first part, by the first parts that differ.
 
     Args:
-        names: of the classes.
-        counts: objects of each.
+        names: names of the classes.
+        counts: number of objects of each class.
 
     Returns:
-        Group of each class, -1 for the small rest, and the groups' names, largest first.
+        Group of each class, -1 for the small remaining ones, and the names of the groups, largest first.
     """
     parts = [name.split("/") for name in names]
     depth, deepest = 1, max(map(len, parts), default=1)

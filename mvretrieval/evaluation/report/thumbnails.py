@@ -1,4 +1,4 @@
-"""Small pictures of objects for a page, out of the strips that a collection keeps."""
+"""Thumbnails of objects for a page, from the strips that a collection stores."""
 
 from __future__ import annotations
 
@@ -6,47 +6,45 @@ import base64
 import io
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
-if TYPE_CHECKING:
-    from mvretrieval.api import Collection
+from mvretrieval.session.session import Session
 
-# A little from the side and from above tells most of a shape.
-_TELLING_AZIMUTH_DEG, _TELLING_ELEVATION_DEG = 30.0, 25.0
+# A view slightly from the side and from above shows most of a shape.
+_PREFERRED_AZIMUTH_DEG, _PREFERRED_ELEVATION_DEG = 30.0, 25.0
 
 
 class Thumbnails:
-    """Pictures of a collection's objects, all from the same side, as data addresses."""
+    """Thumbnails of a collection's objects, all from the same direction."""
 
-    def __init__(self, collection: Collection) -> None:
-        """Choose the view to be shown.
+    def __init__(self, session: Session) -> None:
+        """Choose the view nearest to the preferred direction.
 
         Args:
-            collection: open.
+            session: open collection.
         """
-        self._store = collection.store
-        rig = collection.describer.rig
+        self._store = session.store
+        rig = session.describer.rig
         self._n_views = rig.n_views
-        azimuth, elevation = math.radians(_TELLING_AZIMUTH_DEG), math.radians(_TELLING_ELEVATION_DEG)
-        flat = math.cos(elevation)
-        wanted = np.array([flat * math.sin(azimuth), math.sin(elevation), flat * math.cos(azimuth)])
-        self._view = int((rig.directions @ wanted).argmax())
+        azimuth, elevation = math.radians(_PREFERRED_AZIMUTH_DEG), math.radians(_PREFERRED_ELEVATION_DEG)
+        horizontal = math.cos(elevation)
+        preferred = np.array([horizontal * math.sin(azimuth), math.sin(elevation), horizontal * math.cos(azimuth)])
+        self._view = int((rig.directions @ preferred).argmax())
 
     def views(self, row_id: int) -> list[Image.Image]:
-        """All views of an object in order; none where no strip was kept."""
+        """Return all views of an object in order; none if no strip is stored."""
         strip = self._store.strip_of(row_id)
         if strip is None:
             return []
         with Image.open(io.BytesIO(strip)) as opened:
-            picture = opened.convert("RGB")
-        side = picture.height
-        return [picture.crop((v * side, 0, (v + 1) * side, side)) for v in range(self._n_views)]
+            image = opened.convert("RGB")
+        side = image.height
+        return [image.crop((v * side, 0, (v + 1) * side, side)) for v in range(self._n_views)]
 
-    def picture(self, row_id: int) -> Image.Image | None:
-        """The telling view of an object, or the busiest one where that is empty (a plane looked at edge-on)."""
+    def image(self, row_id: int) -> Image.Image | None:
+        """Return the chosen view of an object, or the one of highest contrast if that is empty (a plane seen edge-on)."""
         views = self.views(row_id)
         if not views:
             return None
@@ -55,31 +53,31 @@ class Thumbnails:
         return max(views, key=_contrast)
 
     def atlas(self, row_ids: Sequence[int], side: int) -> tuple[str | None, int]:
-        """One picture with a tile of `side` pixels for each object, row by row, and the number of tiles in a row.
+        """Return one image with a tile of `side` pixels per object, row by row, and the number of tiles in a row.
 
-        One picture of 2,000 tiles is smaller than 2,000 pictures, and browsers open it at once. None where no object
-        has a picture.
+        One image of 2,000 tiles is smaller than 2,000 images, and browsers decode it at once. None if no object has an
+        image.
         """
         columns = max(1, math.ceil(math.sqrt(len(row_ids))))
         sheet = Image.new("RGB", (columns * side, math.ceil(len(row_ids) / columns) * side), "white")
         filled = False
         for i, row_id in enumerate(row_ids):
-            picture = self.picture(int(row_id))
-            if picture is not None:
-                tile = picture.resize((side, side), Image.Resampling.LANCZOS)
+            image = self.image(int(row_id))
+            if image is not None:
+                tile = image.resize((side, side), Image.Resampling.LANCZOS)
                 sheet.paste(tile, (i % columns * side, i // columns * side))
                 filled = True
-        return (address(sheet, quality=72) if filled else None), columns
+        return (data_uri(sheet, quality=72) if filled else None), columns
 
 
-def address(picture: Image.Image | None, quality: int = 80) -> str | None:
-    """A picture as a data address."""
-    if picture is None:
+def data_uri(image: Image.Image | None, quality: int = 80) -> str | None:
+    """Encode an image as a data URI."""
+    if image is None:
         return None
     out = io.BytesIO()
-    picture.save(out, "WEBP", quality=quality)
+    image.save(out, "WEBP", quality=quality)
     return "data:image/webp;base64," + base64.b64encode(out.getvalue()).decode()
 
 
-def _contrast(picture: Image.Image) -> float:
-    return float(np.asarray(picture).std())
+def _contrast(image: Image.Image) -> float:
+    return float(np.asarray(image).std())

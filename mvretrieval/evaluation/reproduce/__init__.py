@@ -1,1 +1,1 @@
-"""Published tables and the runs that reproduce them."""
+"""Published tables as data: rows with expected values, and the commands that reproduce them."""

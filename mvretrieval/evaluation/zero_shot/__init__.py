@@ -1,1 +1,1 @@
-"""Zero-shot classification and cross-modal retrieval by class names, captions and images."""
+"""Zero-shot classification and cross-modal retrieval with class names, captions and images."""

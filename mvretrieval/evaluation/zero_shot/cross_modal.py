@@ -1,4 +1,4 @@
-"""Objects found by words or by pictures that are not in the collection: who asks, what is right, and how early it comes."""
+"""Cross-modal retrieval: text or image queries from outside the collection, with their targets."""
 
 from __future__ import annotations
 
@@ -15,82 +15,81 @@ from numpy.typing import NDArray
 from mvretrieval.errors import EvaluationError, ShapeError, did_you_mean
 from mvretrieval.evaluation.metrics import Evaluation, evaluate, ranked_metrics, recall_at
 from mvretrieval.evaluation.protocols import Task
-from mvretrieval.evaluation.ranking import Scores
 
-FIRST = (1, 5, 10)
+CUTOFFS = (1, 5, 10)
 
 
 @dataclass(frozen=True)
-class Question:
-    """Somebody outside of the collection who asks.
+class CrossModalQuery:
+    """A query from outside the collection.
 
     Attributes:
-        asked: words, or the path of a picture.
-        key: what is right: an object's id, or a label.
+        content: text, or the path of an image.
+        target: id or label of the relevant objects.
     """
 
-    asked: str
-    key: Any
+    content: str
+    target: Any
 
 
 def cross_modal_task(
-    questions: Sequence[Question], keys: Sequence[Any], ids: Sequence[str]
+    queries: Sequence[CrossModalQuery], targets: Sequence[Any], ids: Sequence[str]
 ) -> tuple[Task, NDArray[np.int64]]:
-    """Questions from outside against all objects, in the manner of `evaluate`; equal scores are ranked by id.
+    """Make a task of outside queries against all objects; ties are broken by id.
 
     Args:
-        questions: Q.
-        keys: N, of the objects: their ids, or labels; None for none, which is right for nobody.
-        ids: N, each once.
+        queries: Q queries.
+        targets: N ids or labels of the objects; None for an object that is never relevant.
+        ids: N distinct ids.
 
     Returns:
-        The task, whose first N indices are the objects and the next the questions, and (Q',) the questions that ask;
-        those that nothing is right for are skipped and counted.
+        The task, whose first N indices are the objects and the next Q the queries; and (Q',) the queries with a relevant
+        object. The others are skipped and counted.
 
     Raises:
-        ShapeError: there are not as many keys as ids.
+        ShapeError: targets and ids differ in number.
     """
-    if len(keys) != len(ids):
-        raise ShapeError(f"{len(ids)} objects have {len(keys)} keys")
-    codes: dict[Any, int] = {}
-    own = [-1 if key is None else codes.setdefault(key, len(codes)) for key in keys]
-    asking = np.array([i for i, question in enumerate(questions) if question.key in codes], np.int64)
-    every = own + [codes.get(question.key, -1) for question in questions]
+    if len(targets) != len(ids):
+        raise ShapeError(f"{len(ids)} objects have {len(targets)} targets")
+    class_ids: dict[Any, int] = {}
+    of_objects = [-1 if target is None else class_ids.setdefault(target, len(class_ids)) for target in targets]
+    kept = np.array([i for i, query in enumerate(queries) if query.target in class_ids], np.int64)
+    all_class_ids = of_objects + [class_ids.get(query.target, -1) for query in queries]
     gallery = np.array(sorted(range(len(ids)), key=ids.__getitem__), np.int64)
-    return Task(asking + len(ids), gallery, np.array(every, np.int64), len(questions) - len(asking)), asking
+    return Task(kept + len(ids), gallery, np.array(all_class_ids, np.int64), len(queries) - len(kept)), kept
 
 
-def measure_found(task: Task, asking: NDArray[np.float32], objects: NDArray[np.float32]) -> Evaluation:
-    """Rank the objects for every question.
+def evaluate_cross_modal(
+    task: Task, query_vectors: NDArray[np.float32], object_vectors: NDArray[np.float32]
+) -> Evaluation:
+    """Rank the objects for every query.
 
     Args:
-        task: of `cross_modal_task`.
-        asking: (Q, D) vectors of all questions.
-        objects: (N, D).
+        task: from `cross_modal_task`.
+        query_vectors: (Q, D) vectors of all queries.
+        object_vectors: (N, D) vectors of the objects.
 
     Returns:
-        found@k: whether something right is among the first k (what cross-modal papers call R@k); recall@k: the share of
-        all that is right; `first`: rank of the first that is right; mAP. Where one object alone is right, found@k and
-        recall@k are the same.
+        found@k: whether a relevant object is among the first k (R@k in cross-modal papers); recall@k: fraction of the relevant
+        objects; `first`: rank of the first relevant object; mAP. With one relevant object, found@k equals recall@k.
     """
-    n = len(objects)
+    n = len(object_vectors)
 
     def scores(queries: NDArray[np.int64], gallery: NDArray[np.int64]) -> NDArray[np.float64]:
-        return (asking[queries - n].astype(np.float64) @ objects[gallery].T.astype(np.float64)).round(9)
+        return (query_vectors[queries - n].astype(np.float64) @ object_vectors[gallery].T.astype(np.float64)).round(9)
 
-    block: Scores = scores
-    return evaluate(task, block, _measure)
+    return evaluate(task, scores, _measure)
 
 
 def _measure(relevant: NDArray[np.bool_], n_relevant: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
-    found = {f"found@{k}": relevant[:, :k].any(axis=1).astype(float) for k in FIRST}
-    recall = {f"recall@{k}": recall_at(k, relevant, n_relevant) for k in FIRST}
+    found = {f"found@{k}": relevant[:, :k].any(axis=1).astype(float) for k in CUTOFFS}
+    recall = {f"recall@{k}": recall_at(k, relevant, n_relevant) for k in CUTOFFS}
     first = relevant.argmax(axis=1) + 1.0
     return {**found, **recall, "mAP": ranked_metrics(relevant, n_relevant)["mAP"], "first": first}
 
 
 def summary(evaluation: Evaluation) -> dict[str, float | None]:
-    """Means over the questions, and the median rank of the first right object; None where nobody asks."""
+    """Means over the queries and the median rank of the first relevant object; None without queries."""
     means = evaluation.means()
     ranks = evaluation.values["first"]
     found: dict[str, float | None] = {name: means[name] for name in means if name != "first"}
@@ -99,19 +98,19 @@ def summary(evaluation: Evaluation) -> dict[str, float | None]:
     return found | {"median_rank": float(np.median(ranks))}
 
 
-def read_questions(path: Path, asked: str, keys: Sequence[str]) -> tuple[list[Question], str]:
-    """Questions from a CSV.
+def read_queries(path: Path, content: str, targets: Sequence[str]) -> tuple[list[CrossModalQuery], str]:
+    """Read queries from a CSV file.
 
     Args:
-        path: of the file.
-        asked: column of what is asked with, such as `text`.
-        keys: columns that say what is right; one of them is there.
+        path: path of the file.
+        content: column of the queries, such as `text`.
+        targets: possible columns of the targets; the first that exists is used.
 
     Returns:
-        The questions, and the column that says what is right.
+        The queries, and the column of their targets.
 
     Raises:
-        EvaluationError: the file cannot be read, has not the columns, or a cell is empty.
+        EvaluationError: the file cannot be read, lacks a column or rows, or has an empty cell.
     """
     try:
         reader = csv.DictReader(io.StringIO(path.read_bytes().decode("utf-8-sig"), newline=""))
@@ -119,32 +118,37 @@ def read_questions(path: Path, asked: str, keys: Sequence[str]) -> tuple[list[Qu
         reader.fieldnames = columns
         rows = [(reader.line_num, row) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise EvaluationError(f"{path} cannot be read: {error}; it is a CSV in UTF-8") from error
-    key = next((name for name in keys if name in columns), None)
-    if asked not in columns or key is None:
-        there = ", ".join(columns) or "none"
-        raise EvaluationError(f"{path} has the columns {there}; '{asked}' and '{' or '.join(keys)}' are needed")
-    questions = []
+        raise EvaluationError(f"{path} cannot be read: {error}; give a CSV file in UTF-8", code="unreadable") from error
+    target = next((name for name in targets if name in columns), None)
+    if content not in columns or target is None:
+        raise EvaluationError(
+            f"{path} has the columns {', '.join(columns) or 'none'}; '{content}' and '{' or '.join(targets)}' are required",
+            code="missing_column",
+        )
+    queries = []
     for line, row in rows:
-        values = [(row.get(name) or "").strip() for name in (asked, key)]
+        values = [(row.get(name) or "").strip() for name in (content, target)]
         if not all(values):
-            raise EvaluationError(f"{path}, line {line}: the cell '{asked if not values[0] else key}' is empty")
-        questions.append(Question(*values))
-    if not questions:
-        raise EvaluationError(f"{path} has no rows: write one for each question")
-    return questions, key
+            empty = content if not values[0] else target
+            raise EvaluationError(f"{path}, line {line}: the cell '{empty}' is empty", code="empty_cell")
+        queries.append(CrossModalQuery(*values))
+    if not queries:
+        raise EvaluationError(f"{path} has no rows: write one per query", code="no_queries")
+    return queries, target
 
 
-def check_known(task: Task, questions: Sequence[Question], keys: Sequence[Any], name: str) -> None:
-    """Refuse questions of which no one has anything right: their keys are of another collection.
+def check_targets(task: Task, queries: Sequence[CrossModalQuery], targets: Sequence[Any], name: str) -> None:
+    """Refuse queries none of which has a relevant object: their targets belong to another collection.
 
     Raises:
-        EvaluationError: with the first key and the nearest one that is there.
+        EvaluationError: with the first target and the nearest existing one.
     """
-    if len(task.queries) or not questions:
+    if len(task.queries) or not queries:
         return
-    first = str(questions[0].key)
+    first = str(queries[0].target)
     raise EvaluationError(
-        f"no object has the {name} of any of the {len(questions)} questions, the first is '{first}': "
-        f"{did_you_mean(first, [str(key) for key in keys if key is not None])}'mvr info' shows what is in the collection"
+        f"no object has the {name} of any of the {len(queries)} queries, the first is '{first}': "
+        f"{did_you_mean(first, [str(target) for target in targets if target is not None])}"
+        "'mvr info' lists the contents of the collection",
+        code="unknown_target",
     )

@@ -1,6 +1,6 @@
-"""Prompt templates: what is said around a class's name before a text encoder reads it. Named sets, or a file.
+"""Prompt templates for class names: named sets, or a file.
 
-Several prompts of one name are an ensemble: the mean of their unit vectors (Radford et al. 2021, section 3.1.4).
+Several templates make an ensemble: the mean of the prompts' unit vectors (Radford et al. 2021, section 3.1.4).
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ IMAGENET = "imagenet-80"
 SETS: Mapping[str, tuple[str, ...]] = {
     "name": ("{}",),
     "photo": ("a photo of a {}.",),
-    # Of CLIP's ImageNet templates those that fit renders, and what 3D works add to them (PointCLIP, ULIP); training against
-    # the names' own vectors says the same.
+    # CLIP's ImageNet templates that fit renders, and those of 3D works (PointCLIP, ULIP). Training uses the same set.
     "renders": (
         "a {}.",
         "a photo of a {}.",
@@ -30,17 +29,17 @@ SETS: Mapping[str, tuple[str, ...]] = {
     "depth": ("a depth map of a {}.", "a depth map of a 3D model of a {}.", "a heightmap of a {}."),
     "sketch": ("a sketch of a {}.", "a line drawing of a {}.", "a silhouette of a {}."),
 }
-"""Templates by the name of their set; `imagenet-80`, CLIP's own for ImageNet, comes from open_clip when it is asked for."""
+"""Name -> templates. `imagenet-80`, CLIP's own for ImageNet, is loaded from open_clip on demand."""
 
 
-def named_or_file(name: str) -> tuple[str, ...]:
-    """Templates by the name of a set, or of a file with one on each line.
+def load_templates(name: str) -> tuple[str, ...]:
+    """Load templates by the name of a set, or from a file with one per line.
 
     Args:
-        name: a set's; else the path of a file. Each template has `{}` once, where the class's name goes.
+        name: name of a set, or path of a file. Each template contains `{}` once, for the class name.
 
     Raises:
-        EvaluationError: there is neither such a set nor such a file, or a line of it is no template.
+        EvaluationError: there is neither such a set nor such a file, or a line is not a template.
     """
     if name in SETS:
         return SETS[name]
@@ -52,8 +51,9 @@ def named_or_file(name: str) -> tuple[str, ...]:
     if not path.is_file():
         known = [*SETS, IMAGENET]
         raise EvaluationError(
-            f"no templates '{name}': {did_you_mean(name, known)}the sets are {', '.join(known)}; or name a file with one "
-            "template a line, such as: a 3D model of a {}."
+            f"no template set or file '{name}': {did_you_mean(name, known)}the sets are {', '.join(known)}; a file has one "
+            "template per line, such as: a 3D model of a {}.",
+            code="unknown_templates",
         )
     return _read(path)
 
@@ -62,17 +62,23 @@ def _read(path: Path) -> tuple[str, ...]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise EvaluationError(f"templates {path} cannot be read: {error}; save them as UTF-8 text") from error
-    found: dict[str, None] = {}  # each once: said twice, a prompt would count twice
-    for row_id, line in enumerate(lines, 1):
+        raise EvaluationError(
+            f"templates {path} cannot be read: {error}; save the file as UTF-8", code="unreadable"
+        ) from error
+    found: dict[str, None] = {}  # duplicates would count twice in the mean
+    for line_number, line in enumerate(lines, 1):
         template = line.strip()
         if not template or template.startswith("#"):
             continue
         if template.count("{}") != 1 or template.replace("{}", "").count("{") or template.replace("{}", "").count("}"):
             raise EvaluationError(
-                f"templates {path}, line {row_id}: '{template}' needs {{}} once, where the class's name goes"
+                f"templates {path}, line {line_number}: '{template}' must contain {{}} once, for the class name",
+                code="bad_templates",
             )
         found[template] = None
     if not found:
-        raise EvaluationError(f"templates {path}: there is none; write one a line, such as: a 3D model of a {{}}.")
+        raise EvaluationError(
+            f"templates {path} is empty; write one template per line, such as: a 3D model of a {{}}.",
+            code="bad_templates",
+        )
     return tuple(found)

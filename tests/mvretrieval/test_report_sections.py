@@ -1,4 +1,4 @@
-"""What a report is made of: curve, view weights, map and choice of queries, against plain twins."""
+"""Sections of a report: curve, view weights, map and choice of queries, against naive implementations."""
 
 from __future__ import annotations
 
@@ -21,34 +21,34 @@ from mvrender.cameras import parse_rig
 from mvretrieval.api import Collection, OpenOptions
 from mvretrieval.evaluation.protocols import leave_one_out_task
 from mvretrieval.evaluation.ranking import cosines
-from mvretrieval.evaluation.report import breakdown, view_weights
-from mvretrieval.evaluation.report.breakdown import (
-    RECALL_LEVELS,
-    answers_of,
-    best_and_worst,
-    classes_of,
-    confusions,
-    curve_of,
-    interpolated_precision,
-)
+from mvretrieval.evaluation.report import view_weights
 from mvretrieval.evaluation.report.charts import is_ring, map_chart, on_map, plane_chart, rim, ring_chart
 from mvretrieval.evaluation.report.map2d import N_GROUPS, evenly, groups_of, place
+from mvretrieval.evaluation.report.results import (
+    RECALL_LEVELS,
+    best_and_worst,
+    classes_of,
+    collect_results,
+    confusions,
+    interpolated_precision,
+    precision_recall_curve,
+)
 
 # -- curve -------------------------------------------------------------------------------------------------------------
 
 
 def _naive(relevant: list[bool]) -> list[float]:
-    """Best precision at any rank where at least that share of the relevant items was found."""
+    """Maximum precision at any rank with at least that recall."""
     total = sum(relevant)
     ranks = range(1, len(relevant) + 1)
     points = [(sum(relevant[:rank]), sum(relevant[:rank]) / rank) for rank in ranks]
-    # Whole numbers: 20 levels of 5 percent.
+    # In integers: 20 steps of 5 percent.
     return [max(precision for found, precision in points if 20 * found >= level * total) for level in range(21)]
 
 
 @settings(max_examples=200)
 @given(st.lists(st.booleans(), min_size=1, max_size=60).filter(any))
-def test_the_curve_is_the_definition(ranking: list[bool]) -> None:
+def test_the_curve_matches_its_definition(ranking: list[bool]) -> None:
     relevant = np.array([ranking])
     found = interpolated_precision(relevant, relevant.sum(axis=1))[0]
     np.testing.assert_allclose(found, _naive(ranking), atol=1e-12)
@@ -59,41 +59,40 @@ def test_the_curve_agrees_with_trec_eval() -> None:
     vectors = unit(rng.standard_normal((70, 8)))
     labels = rng.integers(4, size=70).tolist()
     task = leave_one_out_task(labels)
-    answers = answers_of(task, cosines(vectors), block=16)
+    results = collect_results(task, cosines(vectors), block=16)
     qrel, run = {}, {}
     for q in task.queries:
         others = [i for i in range(70) if i != q]
-        order = sorted(
-            others, key=lambda i, q=q: (-round(float(vectors[q].astype(float) @ vectors[i].astype(float)), 9), i)
-        )  # type: ignore[misc]
+        scores = {i: round(float(vectors[q].astype(float) @ vectors[i].astype(float)), 9) for i in others}
+        order = sorted(others, key=lambda i, scores=scores: (-scores[i], i))  # type: ignore[misc]
         qrel[f"{q}"] = {f"{i}": int(labels[i] == labels[q]) for i in others}
         run[f"{q}"] = {f"{i}": float(len(order) - rank) for rank, i in enumerate(order)}
-        assert answers.first[q].tolist() == order[:8]
+        assert results.first[q].tolist() == order[:8]
     oracle = pytrec_eval.RelevanceEvaluator(qrel, {"iprec_at_recall"}).evaluate(run)
     compared = 0
     for row, q in enumerate(task.queries):
-        r = int(answers.n_relevant[row])
+        r = int(results.n_relevant[row])
         for tenth in range(11):
-            # It asks for int(0.7 * 23 + 0.9) items, which is 16 and not 17 in floating point: left out where that differs.
+            # trec_eval needs int(0.7 * 23 + 0.9) items, which is 16 and not 17 in floating point: skipped where that differs.
             if int(tenth / 10 * r + 0.9) == -(-tenth * r // 10):
                 expected = oracle[f"{q}"][f"iprec_at_recall_{RECALL_LEVELS[2 * tenth]:.2f}"]
-                assert answers.precision[row, 2 * tenth] == pytest.approx(expected, abs=1e-9)
+                assert results.precision[row, 2 * tenth] == pytest.approx(expected, abs=1e-9)
                 compared += 1
     assert compared > 700
 
 
-def test_classes_count_once_in_the_spread() -> None:
+def test_the_spread_weights_classes_equally() -> None:
     rng = np.random.default_rng(0)
     codes = np.repeat(np.arange(5), [2, 3, 5, 8, 20])
     vectors = unit(rng.standard_normal((38, 6)) + 2 * rng.standard_normal((5, 6))[codes])
     task = leave_one_out_task(codes.tolist())
-    answers = answers_of(task, cosines(vectors))
-    curve = curve_of(answers, task.codes[task.queries])
-    by_class = np.stack([answers.precision[codes == c].mean(axis=0) for c in range(5)])
+    results = collect_results(task, cosines(vectors))
+    curve = precision_recall_curve(results, task.class_ids[task.queries])
+    by_class = np.stack([results.precision[codes == c].mean(axis=0) for c in range(5)])
     np.testing.assert_allclose(curve.class_mean, by_class.mean(axis=0))
     assert curve.lower is not None and curve.upper is not None
     np.testing.assert_allclose(curve.upper, np.quantile(by_class, 0.75, axis=0))
-    np.testing.assert_allclose(curve.mean, answers.precision.mean(axis=0))
+    np.testing.assert_allclose(curve.mean, results.precision.mean(axis=0))
     assert curve.chance == pytest.approx(np.mean([(codes == c).sum() - 1 for c in codes]) / 37)
 
 
@@ -103,8 +102,8 @@ def test_confusions_count_first_hits() -> None:
     vectors = unit(rng.standard_normal((50, 5)))
     task = leave_one_out_task(labels)
     codes, names = classes_of(labels)
-    np.testing.assert_array_equal(codes, task.codes)
-    found = confusions(answers_of(task, cosines(vectors)), codes, task.queries, names)
+    np.testing.assert_array_equal(codes, task.class_ids)
+    found = confusions(collect_results(task, cosines(vectors)), codes, task.queries, names)
     scores = vectors.astype(float) @ vectors.T
     np.fill_diagonal(scores, -2)
     expected: dict[tuple[str | None, str | None], int] = {}
@@ -112,9 +111,9 @@ def test_confusions_count_first_hits() -> None:
         pair = labels[q], labels[int(scores[q].argmax())]
         if pair[0] != pair[1]:
             expected[pair] = expected.get(pair, 0) + 1
-    assert {(c.asked, c.found): c.count for c in found} == expected
+    assert {(c.query_class, c.hit_class): c.count for c in found} == expected
     for c in found:
-        assert (labels[c.query], labels[c.hit]) == (c.asked, c.found)
+        assert (labels[c.query], labels[c.hit]) == (c.query_class, c.hit_class)
         assert c.score == pytest.approx(scores[c.query].max(), abs=1e-6)
 
 
@@ -123,7 +122,7 @@ def test_confusions_count_first_hits() -> None:
 
 @settings(max_examples=100)
 @given(st.lists(st.tuples(st.sampled_from([0.0, 0.2, 0.5, 1.0]), st.integers(0, 3)), min_size=1, max_size=30))
-def test_best_and_worst_share_nothing_and_vary(pairs: list[tuple[float, int]]) -> None:
+def test_best_and_worst_are_disjoint_and_diverse(pairs: list[tuple[float, int]]) -> None:
     values, codes = np.array([p[0] for p in pairs]), np.array([p[1] for p in pairs])
     best, worst = best_and_worst(values, codes, np.ones(len(pairs), np.int64), 4, 6)
     assert not set(best) & set(worst)
@@ -146,23 +145,25 @@ def _with_views(
     folder: Path, views: NDArray[np.float32], masks: NDArray[np.bool_], pooling: str
 ) -> Iterator[Collection]:
     collection = Collection.create(folder, replace(SMALL, pooling=pooling), OpenOptions(workers=1))
-    with collection.store.transaction():
+    with collection.session.store.transaction():
         for i, (own, mask) in enumerate(zip(views, masks, strict=True)):
             new = replace(new_object(f"{i}"), view_vectors=own.astype(np.float16), view_mask=mask)
-            collection.store.put(new, 1)
+            collection.session.store.put(new, 1)
     yield collection
     collection.session.release()
 
 
 @pytest.mark.parametrize("pooling", ["mean", "max"])
-def test_shares_are_of_the_views_that_are_there(tmp_path: Path, pooling: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_are_relative_to_the_unmasked_views(
+    tmp_path: Path, pooling: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(view_weights, "_BATCH", 7)
     rng = np.random.default_rng(0)
     masks = rng.random((20, 3)) < 0.6
     masks[:, 0] |= ~masks.any(axis=1)
     views = rng.standard_normal((20, 1, 3, 50)).astype(np.float16).astype(np.float32)
     with _with_views(tmp_path / "c", views, masks, pooling) as collection:
-        found = view_weights.measure(collection, collection.store.select(None))
+        found = view_weights.measure_view_weights(collection.session, collection.session.store.select(None))
     assert found is not None and found.uniform == (pooling == "mean")
     shares = np.full((20, 3), np.nan)
     for i in range(20):
@@ -174,12 +175,12 @@ def test_shares_are_of_the_views_that_are_there(tmp_path: Path, pooling: str, mo
     np.testing.assert_allclose(found.upper[0], np.nanquantile(shares, 0.9, axis=0), atol=1e-5)
 
 
-def test_a_view_that_no_object_shows_weighs_nothing(tmp_path: Path) -> None:
+def test_a_view_without_objects_has_weight_zero(tmp_path: Path) -> None:
     views = np.ones((4, 1, 3, 5), np.float32)
     masks = np.array([[True, True, False]] * 4)
     with _with_views(tmp_path / "c", views, masks, "mean") as collection:
-        found = view_weights.measure(collection, collection.store.select(None))
-        assert view_weights.measure(collection, np.empty(0, np.int64)) is None
+        found = view_weights.measure_view_weights(collection.session, collection.session.store.select(None))
+        assert view_weights.measure_view_weights(collection.session, np.empty(0, np.int64)) is None
     assert found is not None and found.mean.tolist() == [[1, 1, 0]] and found.uniform
 
 
@@ -222,13 +223,13 @@ def test_a_ring_chart_points_where_the_cameras_are() -> None:
 # -- map ---------------------------------------------------------------------------------------------------------------
 
 
-def test_the_map_keeps_neighbours_and_is_the_same_each_time() -> None:
+def test_the_map_keeps_neighbours_and_is_deterministic() -> None:
     rng = np.random.default_rng(0)
     codes = np.arange(60) % 4
     vectors = unit(rng.standard_normal((4, 10))[codes] + 0.05 * rng.standard_normal((60, 10)))
-    places = place(vectors)
-    np.testing.assert_array_equal(places, place(vectors))
-    distances = np.linalg.norm(places[:, None] - places[None], axis=2)
+    positions = place(vectors)
+    np.testing.assert_array_equal(positions, place(vectors))
+    distances = np.linalg.norm(positions[:, None] - positions[None], axis=2)
     np.fill_diagonal(distances, np.inf)
     assert (codes[distances.argmin(axis=1)] == codes).all()
 
@@ -237,9 +238,9 @@ def test_the_map_keeps_neighbours_and_is_the_same_each_time() -> None:
 @pytest.mark.parametrize("same", [False, True])
 def test_small_and_equal_collections_have_a_map(n: int, same: bool) -> None:
     vectors = np.ones((n, 3), np.float32) if same else unit(np.random.default_rng(n).standard_normal((n, 3)))
-    places = place(vectors)
-    assert places.shape == (n, 2) and np.isfinite(places).all()
-    pixels = on_map(places)
+    positions = place(vectors)
+    assert positions.shape == (n, 2) and np.isfinite(positions).all()
+    pixels = on_map(positions)
     assert np.isfinite(pixels).all() and (pixels >= 0).all() and (pixels <= 960).all()
     assert map_chart(pixels, [0] * n, 1).count("<use ") == n
 
@@ -248,7 +249,7 @@ def test_one_dimension_is_enough() -> None:
     assert np.isfinite(on_map(place(np.array([[1], [-1], [1]] * 4, np.float32)))).all()
 
 
-def test_a_sample_gives_each_class_its_share() -> None:
+def test_samples_are_proportional_to_class_size() -> None:
     rng = np.random.default_rng(0)
     codes = rng.choice([-1, 0, 1, 2], p=[0.1, 0.2, 0.3, 0.4], size=5000)
     chosen = evenly(codes, 500)
@@ -267,4 +268,4 @@ def test_groups_are_the_first_parts_that_differ() -> None:
 
 
 def test_levels_are_twenty_steps() -> None:
-    assert len(breakdown.RECALL_LEVELS) == 21 and breakdown.RECALL_LEVELS[[0, -1]].tolist() == [0, 1]
+    assert len(RECALL_LEVELS) == 21 and RECALL_LEVELS[[0, -1]].tolist() == [0, 1]
