@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 EXTRAS ?= dev
 
-.PHONY: setup demo test test-slow lint format docs bench clean
+.PHONY: setup demo test test-slow test-random coverage lint format docs bench clean
 
 setup: $(READY)
 
@@ -20,11 +20,23 @@ OUT ?= demo
 demo: setup
 	$(BIN)/mvr demo --out '$(OUT)' $(if $(MESHES),--meshes '$(MESHES)')
 
+# Modules and rewritten assertions are compiled once, not by every process that a test starts.
+unexport PYTHONDONTWRITEBYTECODE
+
 test: lint
+	@echo 'The tests take about three minutes on two cores; pytest prints the seconds at the end.'
 	$(BIN)/pytest
 
 test-slow: setup
 	$(BIN)/pytest -m 'slow or not slow'
+
+# Files and tests in another order each time; the seed is printed, and `make test-random SEED=1234` repeats it.
+test-random: setup
+	$(BIN)/pytest -p randomly $(if $(SEED),--randomly-seed=$(SEED))
+
+# Which lines of the three packages the tests run.
+coverage: setup
+	$(BIN)/pytest --cov mvretrieval --cov mvrender --cov mvtrain --cov-report term:skip-covered
 
 lint: setup
 	$(BIN)/ruff check .
