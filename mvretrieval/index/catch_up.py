@@ -1,4 +1,4 @@
-"""Bringing an index up to what the store holds: loaded, caught up with, or built anew."""
+"""Updating an index to the current state of the store: load, catch up, or rebuild."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ Parts = Iterable[tuple[NDArray[np.int64], NDArray[np.float32]]]
 def caught_up(
     index: VectorIndex | None, store: Store, folder: Path, since: Callable[[int], Parts], dim: Callable[[], int]
 ) -> VectorIndex:
-    """The index of what the store holds now, to be called in a snapshot.
+    """The index of the current state of the store; call it inside a snapshot.
 
     Args:
-        index: as it was last; None at first.
+        index: the previous one; None at first.
         store: the truth.
-        folder: where one may have been saved.
-        since: numbers and vectors changed after a change, in parts; all of them for -1.
-        dim: D, asked for where the index is built.
+        folder: where an index may have been saved.
+        since: row ids and vectors changed after a sequence number, in parts; all of them for -1.
+        dim: returns D, when the index is built.
     """
     sequence, generation = store.sequence, store.generation
     kind: IndexKind = store.get_meta("index", "auto")

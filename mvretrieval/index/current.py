@@ -18,7 +18,7 @@ from mvretrieval.store.store import Store
 
 
 class CurrentIndex:
-    """Searches the vectors that the store holds now, smoothed where the collection is.
+    """Searches the vectors that the store holds now, augmented where the collection is.
 
     Its lock is taken before the store's (see `Augmenter` for the one between them).
     """
@@ -29,18 +29,18 @@ class CurrentIndex:
         Args:
             folder: where an index may have been saved.
             store: the truth.
-            dim: D, asked for where the index is built.
+            dim: returns D, when the index is built.
         """
         self._folder = folder
         self._store = store
         self.dim = dim
         self._index: VectorIndex | None = None
-        # Held while searching too: catching up moves the vectors under a search in another thread.
+        # Held while searching, too: an update would move the vectors under a search in another thread.
         self._lock = threading.RLock()
 
     def get(self) -> VectorIndex:
-        """The index, brought up to what the store holds now."""
-        # A snapshot: a describer that another process swaps in between would mix vectors of two meanings.
+        """The index, updated to the current state of the store."""
+        # A snapshot: otherwise a re-embedding by another process could mix vectors of two generations.
         with self.reading():
             since = partial(search_vectors_since, self._store)
             self._index = caught_up(self._index, self._store, self._folder, since, self.dim)
@@ -48,13 +48,13 @@ class CurrentIndex:
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """What is searched and read inside is one state of index and store, whatever is written meanwhile."""
+        """Everything read or searched inside belongs to one state of index and store."""
         with self._lock, self._store.snapshot():
             yield
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Nobody searches inside; the index is loaded or built anew afterwards, since what it holds has another use."""
+        """Exclusive access; invalidates the in-memory index on exit."""
         with self._lock:
             try:
                 yield
@@ -74,15 +74,15 @@ class CurrentIndex:
             return self.get().sample(limit)
 
     def close(self) -> None:
-        """Let go of the files that are mapped."""
+        """Release mapped files."""
         with self._lock:
             self._index = None
 
     def save(self) -> None:
-        """Write the index, brought up to what the store holds now.
+        """Update the index and write it.
 
         Raises:
             OSError, RuntimeError: the disk is full or read-only.
         """
-        with self._lock:  # whoever searched meanwhile would add to vectors that are being written
+        with self._lock:  # a search in another thread could update the vectors while they are written
             self.get().save(self._folder)

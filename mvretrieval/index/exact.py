@@ -1,7 +1,7 @@
-"""The largest inner products by computing all of them: exact, and bound by memory for one question, by arithmetic for many.
+"""Exact search: all inner products, bound by memory bandwidth for one query and by arithmetic for many.
 
-Questions meet the vectors block by block. Most scores of a block lie below the k-th best so far, and a comparison with that
-refuses them for next to nothing; selecting from all scores afterwards takes as long as computing them.
+Queries are compared with the vectors block by block. Most scores of a block are below the k-th best so far, and one cheap
+comparison discards them; selecting from all scores afterwards would take as long as computing them.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-# Scores that are computed at once: they stay in the processor's cache until they have been looked at.
+# Scores of one block: they stay in the CPU cache until they are compared.
 _SCORES_AT_ONCE = 1 << 18
 _QUERIES_AT_ONCE = 256
 _MOST_ROWS = 1 << 16
 
 
 def rows_at_once(n_queries: int) -> int:
-    """How many vectors a block should have."""
+    """Number of vectors in a block."""
     return min(_MOST_ROWS, _SCORES_AT_ONCE // max(1, min(n_queries, _QUERIES_AT_ONCE)))
 
 
 def query_parts(n_queries: int) -> list[slice]:
-    """Questions that are asked together."""
+    """Slices of queries that are searched together."""
     return [slice(start, start + _QUERIES_AT_ONCE) for start in range(0, n_queries, _QUERIES_AT_ONCE)]
 
 
@@ -32,21 +32,20 @@ def nearest(
     blocks: Iterable[tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.bool_] | None]],
     k: int,
 ) -> list[tuple[NDArray[np.float32], NDArray[np.int64]]]:
-    """The k largest inner products of each question.
+    """The k largest inner products of each query.
 
     Args:
-        queries: (Q, D), as many as `query_parts` puts together.
-        blocks: numbers (n,), vectors (n, D) and which of them count (n,); None for all.
-        k: how many at most, from 1.
+        queries: (Q, D), one slice of `query_parts`.
+        blocks: row ids (n,), vectors (n, D) and a mask of the vectors to search (n,), None for all.
+        k: number of results at most, at least 1.
 
     Returns:
-        For each question the inner products, falling, and the numbers; of equal ones the smaller number first, also where only
-        one of them is among the k.
+        For each query the inner products, falling, and the row ids; ties are broken by row id, also at the k-th place.
     """
     best = _Best(len(queries), k)
     room = np.empty((len(queries), 0), np.float32)
     for row_ids, vectors, counts in blocks:
-        if room.shape[1] != len(vectors):  # fresh memory for each block costs a twentieth of the time
+        if room.shape[1] != len(vectors):  # allocating each block costs 5 % of the time
             room = np.empty((len(queries), len(vectors)), np.float32)
         scores = np.matmul(queries, vectors.T, out=room)
         if counts is not None:
@@ -56,22 +55,22 @@ def nearest(
 
 
 class _Best:
-    """The k best so far of each question, and scores that may be among them."""
+    """The k best scores so far of each query, and candidates that may be among them."""
 
     def __init__(self, n_queries: int, k: int) -> None:
         self._n_queries, self._k = n_queries, k
-        # No score below its question's edge can be among the best.
+        # No score below its query's edge can be among the k best.
         self._edges = np.full((n_queries, 1), np.finfo(np.float32).min, np.float32)
         self._parts: list[tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]] = []
         self._pending = 0
 
     def take(self, scores: NDArray[np.float32], row_ids: NDArray[np.int64]) -> None:
-        """Scores (Q, n) of the objects with these numbers (n,)."""
+        """Take in the scores (Q, n) of the objects with these row ids (n,)."""
         n, k = scores.shape[1], self._k
-        # The first block would have all its scores sorted, and others most where vectors come in order of their likeness.
+        # Without this the first block would be sorted whole, and others mostly, where vectors are ordered by similarity.
         found = np.flatnonzero(
             scores >= self._edges
-        )  # seven times as fast as `nonzero`, which looks for rows and columns
+        )  # seven times faster than `nonzero`, which returns rows and columns
         if n > k and len(found) > 8 * k * self._n_queries:
             edges = np.partition(scores, n - k, axis=1)[:, n - k, None]
             np.maximum(self._edges, edges, out=self._edges)
@@ -85,7 +84,7 @@ class _Best:
             self._settle()
 
     def result(self) -> list[tuple[NDArray[np.float32], NDArray[np.int64]]]:
-        """The best of each question, in order."""
+        """The best of each query, in order."""
         self._settle()
         if not self._parts:
             return [(np.empty(0, np.float32), np.empty(0, np.int64)) for _ in range(self._n_queries)]
@@ -94,7 +93,7 @@ class _Best:
         return list(zip(np.split(scores, ends), np.split(row_ids, ends), strict=True))
 
     def _settle(self) -> None:
-        """Keep the k best of each question, and raise the edges to the last of them."""
+        """Keep the k best of each query, and raise its edge to the last of them."""
         if not self._parts:
             return
         rows, scores, row_ids = (np.concatenate(column) for column in zip(*self._parts, strict=True))

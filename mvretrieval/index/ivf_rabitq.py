@@ -1,7 +1,7 @@
-"""Vectors in a bit a dimension: a small structure that names candidates for a question, to be scored by their vectors.
+"""One-bit (RaBitQ) codes that propose candidates for exact re-scoring.
 
-An inverted file of RaBitQ codes (Gao and Long 2024), scanned by FAISS: vectors lie in lists by their nearest centroid, and a
-question is compared with the codes of the lists around it: a 16th of the vectors, and a 28th of their bytes.
+An inverted file of RaBitQ codes (Gao and Long 2024), scanned by FAISS: vectors are assigned to the list of their nearest centroid,
+and a query is compared with the codes of the nearest lists: 1/16 of the vectors, and 1/28 of their bytes.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ import faiss as _faiss
 import numpy as np
 from numpy.typing import NDArray
 
-faiss: Any = _faiss  # its types know a part of it
+faiss: Any = _faiss  # its type stubs are incomplete
 
 _SAMPLE_PER_LIST = 64
 _ITERATIONS = 8
-# Of the lists. A 60th is enough for a million vectors, but not for a hundred thousand, and more is hardly slower.
+# Share of the lists. 1/60 is enough for a million vectors but not for 100,000, and 1/16 is hardly slower.
 _SEARCHED_SHARE = 1 / 16
 _FEWEST_SEARCHED = 32
 
 
 class IvfRaBitQIndex:
-    """Codes of vectors by slot."""
+    """Inverted file of codes by slot."""
 
     def __init__(self, faiss_index: Any) -> None:
         """Use `IvfRaBitQIndex.trained` or `IvfRaBitQIndex.open`."""
@@ -34,17 +34,17 @@ class IvfRaBitQIndex:
 
     @staticmethod
     def n_lists_for(count: int) -> int:
-        """In how many lists so many vectors are laid."""
+        """Number of lists for `count` vectors."""
         return max(1, round(2 * math.sqrt(count)))
 
     @classmethod
     def sample_size(cls, count: int) -> int:
-        """From how many of so many vectors the lists are learnt."""
+        """Number of vectors to train the lists on, of `count` vectors."""
         return min(count, _SAMPLE_PER_LIST * cls.n_lists_for(count))
 
     @classmethod
     def trained(cls, sample: NDArray[np.float32], count: int) -> IvfRaBitQIndex:
-        """No vectors yet, but lists for `count` of them, learnt from a sample (n, D)."""
+        """An empty index with lists for `count` vectors, trained on a sample (n, D)."""
         n_lists, dim = cls.n_lists_for(count), sample.shape[1]
         quantizer = faiss.IndexFlatIP(dim)
         index = faiss.IndexIVFRaBitQFastScan(quantizer, dim, n_lists, faiss.METRIC_INNER_PRODUCT)
@@ -57,18 +57,18 @@ class IvfRaBitQIndex:
 
     @classmethod
     def open(cls, path: Path) -> IvfRaBitQIndex:
-        """Codes of a file.
+        """Read an index from a file.
 
         Raises:
-            RuntimeError, MemoryError, ValueError: it is not there, or holds something else.
+            RuntimeError, MemoryError, ValueError: the file is missing or is not such an index.
         """
         index = faiss.read_index(str(path))
         if not isinstance(index, faiss.IndexIVFRaBitQFastScan):
-            raise ValueError(f"{path} holds codes of another kind")
+            raise ValueError(f"{path} is not an IVF RaBitQ index")
         return cls(index)
 
     def write(self, path: Path) -> None:
-        """Write all of them.
+        """Write the index to a file.
 
         Raises:
             RuntimeError: the disk is full or read-only.
@@ -84,20 +84,20 @@ class IvfRaBitQIndex:
         return int(self._index.d)
 
     def outgrown_by(self, count: int) -> bool:
-        """Whether lists for so many vectors would be more than twice as many, so that learning them anew pays."""
+        """Whether `count` vectors need more than twice as many lists, so that training them again pays."""
         return self.n_lists_for(count) > 2 * int(self._index.nlist)
 
     def add(self, slots: NDArray[np.int64], vectors: NDArray[np.float32]) -> None:
-        """Take in vectors (n, D)."""
+        """Add vectors (n, D)."""
         if len(slots):
             self._index.add_with_ids(np.ascontiguousarray(vectors, np.float32), np.ascontiguousarray(slots, np.int64))
 
     def remove(self, slots: NDArray[np.int64]) -> None:
-        """Forget some."""
+        """Remove slots."""
         if len(slots):
             self._index.remove_ids(np.ascontiguousarray(slots, np.int64))
 
     def candidates(self, queries: NDArray[np.float32], n: int) -> NDArray[np.int64]:
-        """(Q, n) slots of vectors that are probably among the nearest; -1 where the lists had fewer."""
+        """(Q, n) slots of candidates for the nearest vectors; -1 where the lists hold fewer."""
         _, slots = self._index.search(np.ascontiguousarray(queries, np.float32), n)
         return np.asarray(slots, np.int64)

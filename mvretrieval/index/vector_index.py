@@ -1,8 +1,8 @@
-"""The search index over object vectors: derived from the store, thrown away and rebuilt whenever in doubt.
+"""The vector index over object vectors: derived from the store, and rebuilt whenever in doubt.
 
-Vectors sit in slots, in the order in which they came. A replaced or deleted object leaves a dead slot behind, which
-searches skip, until so many are dead that the index is rebuilt. A search scores all vectors (`exact`), or those alone that
-small codes name (`approximate`); with a filter always all that it keeps.
+Vectors are kept in slots, in the order of their arrival. A replaced or deleted object leaves a dead slot, which searches skip; with
+too many dead slots the index is rebuilt. A search scores all vectors (`exact`), or candidates from one-bit codes (`approximate`);
+with a filter it always scores every vector that the filter keeps.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ if TYPE_CHECKING:
 
 IndexKind = Literal["auto", "exact", "approximate"]
 
-# Scoring 250,000 vectors of 512 for one question takes 20 ms on two cores; through codes it takes one.
+# Scoring 250,000 vectors of 512 dimensions for one query takes 20 ms on two cores; with codes it takes 1 ms.
 EXACT_UP_TO = 250_000
-# Fewer have too little to learn lists from, and nothing to gain.
+# Fewer vectors are too few to train the lists on, and gain nothing.
 _FEWEST_WITH_CODES = 1000
 _MAX_DEAD_SHARE = 0.3
-# How many candidates are scored by their vectors: for each of the k, and at least.
+# Number of candidates that are re-scored by their vectors: per hit, and at least.
 _CANDIDATES_PER_HIT = 10
 _FEWEST_CANDIDATES = 500
 # Beyond this share of vectors kept by a filter, scoring all costs less than gathering those.
 _GATHERED_SHARE = 0.15
-# A saved index is written anew when it lags behind by this share: opening catches up with less in no time.
+# A saved index is written again when this share of its slots changed: opening catches up with less in no time.
 _SAVED_LAG = 0.01
 _ADDED_AT_ONCE = 1 << 16
 
@@ -45,13 +45,13 @@ Found = tuple[NDArray[np.float32], NDArray[np.int64]]
 
 
 def _saved(folder: Path) -> list[tuple[int, int, Path]]:
-    """Saved indexes, each with its epoch and change."""
+    """Saved indexes, each with its generation and sequence."""
     named = ((re.fullmatch(r"index-(\d+)-(\d+)\.npz", path.name), path) for path in folder.glob("index-*.npz"))
     return [(int(name[1]), int(name[2]), path) for name, path in named if name]
 
 
 def resolve_kind(kind: IndexKind, count: int) -> Literal["exact", "approximate"]:
-    """How so many vectors are searched."""
+    """How `count` vectors are searched."""
     if kind == "exact":
         return "exact"
     return "approximate" if count > (EXACT_UP_TO if kind == "auto" else _FEWEST_WITH_CODES) else "exact"
@@ -59,18 +59,18 @@ def resolve_kind(kind: IndexKind, count: int) -> Literal["exact", "approximate"]
 
 @dataclass
 class VectorIndex:
-    """Object vectors by number, searchable by cosine.
+    """Object vectors by row id, searchable by cosine.
 
     Attributes:
         dim: D.
-        sequence: of the store, up to which it has caught up.
-        generation: of the store; vectors of another epoch have another meaning.
+        sequence: of the store, up to which the index is current.
+        generation: of the store; vectors of another generation cannot be compared.
         rows: vectors by slot.
-        row_ids: of each slot, with room to grow.
-        alive: which slots hold an object, with room to grow.
-        slot_of: by number, -1 where there is none.
-        codes: of the living slots, where it searches through them.
-        saved_as: stem of the files that hold it, or held it `n_unsaved` slots ago.
+        row_ids: of each slot, with spare capacity.
+        alive: which slots hold an object, with spare capacity.
+        slot_of: by row id, -1 where there is none.
+        codes: of the live slots, for approximate search.
+        saved_as: stem of the files that hold the index as it was `n_unsaved` slots ago.
     """
 
     dim: int
@@ -97,7 +97,7 @@ class VectorIndex:
         parts: Iterable[tuple[NDArray[np.int64], NDArray[np.float32]]],
         count: int,
     ) -> VectorIndex:
-        """Index of `count` vectors that come in parts."""
+        """Build the index of `count` vectors, which are given in parts."""
         rows = Rows(dim, room=count)
         index = cls(
             dim, sequence, generation, rows, np.empty(count, np.int64), np.empty(count, bool), np.full(16, -1, np.int64)
@@ -105,14 +105,14 @@ class VectorIndex:
         for row_ids, vectors in parts:
             index.put(row_ids, vectors)
         if resolve_kind(kind, len(index)) == "approximate":
-            index._learn_codes()
+            index._train_codes()
         return index
 
-    def _learn_codes(self) -> None:
+    def _train_codes(self) -> None:
         from mvretrieval.index.ivf_rabitq import IvfRaBitQIndex
 
         self.codes = codes = IvfRaBitQIndex.trained(self.sample(IvfRaBitQIndex.sample_size(len(self))), len(self))
-        slots = self._living()
+        slots = self._live()
         for start in range(0, len(slots), _ADDED_AT_ONCE):
             some = slots[start : start + _ADDED_AT_ONCE]
             codes.add(some, self.rows.take(some))
@@ -123,22 +123,22 @@ class VectorIndex:
 
     @property
     def kind(self) -> Literal["exact", "approximate"]:
-        """How it searches."""
+        """Whether searches are exact."""
         return "exact" if self.codes is None else "approximate"
 
     @property
     def n_slots(self) -> int:
-        """Slots in use, dead ones too."""
+        """Number of slots in use, dead ones included."""
         return len(self.rows)
 
     def needs_rebuild(self, kind: IndexKind) -> bool:
-        """Whether a rebuild pays: many slots are dead, or there are too many objects, or far too few, for how it searches."""
+        """Whether a rebuild pays: many dead slots, or too many or far too few objects for this kind of search."""
         count = len(self)
         if self.n_slots > 1000 and count < (1 - _MAX_DEAD_SHARE) * self.n_slots:
             return True
         if self.codes is None:
             return resolve_kind(kind, count) == "approximate"
-        # Not at once where it was built: a collection of that size would be rebuilt with every object that comes or goes.
+        # With a margin: a collection near the limit would otherwise be rebuilt with every added or removed object.
         return resolve_kind(kind, 2 * count) == "exact" or self.codes.outgrown_by(count)
 
     def put(self, row_ids: NDArray[np.int64], vectors: NDArray[np.float32]) -> None:
@@ -161,7 +161,7 @@ class VectorIndex:
         self.n_unsaved += len(row_ids)
 
     def drop(self, row_ids: NDArray[np.int64] | list[int]) -> None:
-        """Make objects unfindable."""
+        """Remove objects from the index."""
         slots = np.unique(self._slots(np.asarray(row_ids, np.int64)))
         if len(slots) == 0:
             return
@@ -173,15 +173,15 @@ class VectorIndex:
         self.n_unsaved += len(slots)
 
     def search(self, queries: NDArray[np.float32], k: int, allowed: NDArray[np.int64] | None = None) -> list[Found]:
-        """Best objects for each query.
+        """The most similar objects for each query.
 
         Args:
             queries: (Q, D).
-            k: how many at most.
-            allowed: numbers to choose from; all if None.
+            k: number of results at most.
+            allowed: row ids to search; all if None.
 
         Returns:
-            For each query the inner products, falling, and the numbers; equal ones by number.
+            For each query the inner products, falling, and the row ids; ties are broken by row id.
         """
         queries = np.ascontiguousarray(queries, np.float32)
         slots = None if allowed is None else self._slots(allowed)
@@ -194,8 +194,8 @@ class VectorIndex:
         return self._approximate(self.codes, queries, k, n_candidates)
 
     def sample(self, limit: int) -> NDArray[np.float32]:
-        """(n, D) vectors of at most `limit` objects, evenly picked."""
-        slots = self._living()
+        """(n, D) vectors of at most `limit` objects, evenly spaced over the slots."""
+        slots = self._live()
         if len(slots):
             slots = slots[np.linspace(0, len(slots) - 1, min(limit, len(slots))).astype(np.int64)]
         return self.rows.take(slots)
@@ -203,9 +203,9 @@ class VectorIndex:
     # -- on disk ------------------------------------------------------------------------------------------------------
 
     def save(self, folder: Path) -> None:
-        """Write the index; the last file's name makes all of them valid, so that a kill leaves an old index or none.
+        """Write the index. The last file makes the others valid, so that a kill leaves the previous index or none.
 
-        Nothing is written where what is there lags behind by little.
+        Nothing is written if the saved index is nearly current.
 
         Raises:
             OSError, RuntimeError: the disk is full or read-only.
@@ -236,14 +236,14 @@ class VectorIndex:
             np.savez(file, numbers=self.row_ids[:n], alive=self.alive[:n], header=header)
         for suffix in ("vectors", "codes", "npz") if self.codes is not None else ("vectors", "npz"):
             os.replace(folder / f"{stem}.{suffix}.part", folder / f"{stem}.{suffix}")  # noqa: PTH105
-        self.rows = Rows.open(folder / f"{stem}.vectors")  # what was in this process's memory is the system's to keep
+        self.rows = Rows.open(folder / f"{stem}.vectors")  # mapped: the system decides what stays in memory
         self.saved_as, self.n_unsaved = stem, 0
 
     @classmethod
     def load(cls, folder: Path, generation: int) -> VectorIndex | None:
-        """Newest saved index of this epoch, or None where there is none that can be read."""
-        for its_epoch, _, path in sorted(_saved(folder), reverse=True):
-            if its_epoch != generation:
+        """The newest saved index of this generation, or None if none can be read."""
+        for saved_generation, _, path in sorted(_saved(folder), reverse=True):
+            if saved_generation != generation:
                 continue
             try:
                 index = cls._read(path)
@@ -255,12 +255,12 @@ class VectorIndex:
 
     @staticmethod
     def discard_newer(folder: Path, sequence: int, generation: int) -> None:
-        """Delete saved indexes of states that the store has not come to: it was restored from a copy.
+        """Delete saved indexes of states that the store has not reached: the store was restored from a backup.
 
-        The store will come to these numbers with other objects.
+        It would reach the same sequence numbers with other objects.
         """
-        for its_epoch, its_change, path in _saved(folder):
-            if its_epoch > generation or its_change > sequence:
+        for saved_generation, saved_sequence, path in _saved(folder):
+            if saved_generation > generation or saved_sequence > sequence:
                 with contextlib.suppress(OSError):
                     path.unlink()
 
@@ -277,25 +277,25 @@ class VectorIndex:
 
             codes = IvfRaBitQIndex.open(path.with_suffix(".codes"))
             if (len(codes), codes.dim) != (len(slots), dim):
-                raise ValueError(f"{path} goes with other codes")
+                raise ValueError(f"{path} does not match its codes")
         if (len(rows), rows.dim, len(row_ids), len(alive)) != (n, dim, n, n):
-            raise ValueError(f"{path} goes with other vectors")
+            raise ValueError(f"{path} does not match its vectors")
         slot_of = np.full(int(row_ids.max(initial=0)) + 1, -1, np.int64)
         slot_of[row_ids[slots]] = slots
         return cls(dim, sequence, generation, rows, row_ids, alive, slot_of, codes, path.stem)
 
-    # -- plumbing -----------------------------------------------------------------------------------------------------
+    # -- internals -----------------------------------------------------------------------------------------------------
 
-    def _living(self) -> NDArray[np.int64]:
+    def _live(self) -> NDArray[np.int64]:
         return np.flatnonzero(self.alive[: self.n_slots])
 
     def _slots(self, row_ids: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Slots of those objects that are there."""
+        """Slots of the objects that are in the index."""
         slots = self.slot_of[row_ids[row_ids < len(self.slot_of)]]
         return np.asarray(slots[slots >= 0])
 
     def _exact(self, queries: NDArray[np.float32], k: int, slots: NDArray[np.int64] | None) -> list[Found]:
-        """The best among some slots, or among all that are alive."""
+        """The best of the given slots, or of all live slots."""
         found: list[Found] = []
         for part in query_parts(len(queries)):
             some = queries[part]
@@ -330,7 +330,7 @@ class VectorIndex:
         found: list[Found] = []
         for query, candidates in zip(queries, codes.candidates(queries, n_candidates), strict=True):
             slots = np.sort(candidates[candidates >= 0])
-            if len(slots) < k:  # the lists around this question hold too few
+            if len(slots) < k:  # the lists near this query hold too few vectors
                 found += self._exact(query[None], k, None)
             else:
                 found += nearest(query[None], self._gathered(slots, len(slots)), k)

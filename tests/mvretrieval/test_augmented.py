@@ -464,10 +464,10 @@ def test_a_neighbour_that_vanishes_meanwhile_is_none(collection: Collection) -> 
     _add(collection, *_names(3))
     collection.smooth(5)
     vector = _vectors(1, seed=2)[0]
-    assert collection.augmenter._blend(vector, [777], AugmentationConfig(5)) is vector
+    assert collection.augmenter._average(vector, [777], AugmentationConfig(5)) is vector
     row_ids, vectors = _originals(collection)
     np.testing.assert_allclose(
-        collection.augmenter._blend(vector, [777, row_ids[1]], AugmentationConfig(5)),
+        collection.augmenter._average(vector, [777, row_ids[1]], AugmentationConfig(5)),
         average_neighbours(vector, vectors[1:2]),
         atol=1e-6,
     )
