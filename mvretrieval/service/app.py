@@ -38,8 +38,9 @@ them with negative terms.
 
 ## Errors
 
-An error is JSON with a stable `code`, a `message` for people, and `error`, the class of the same error in Python. Other codes of
-meshes and queries have status 422.
+An error is JSON with a stable `code`, a `message` for people, and `error`, the class of the same error in Python if there is one.
+Codes that are not listed here have the status of their class: 404 for UnknownObjectError; 422 for QueryError, FilterError,
+LabelsError, NoTextError and MeshError; 503 for all others.
 
 {codes_as_markdown()}
 """

@@ -530,8 +530,11 @@ def test_missing_encoder_weights_are_reported_and_ids_still_work(own: Collection
         wait_for(lambda: "being loaded" not in httpx.get(f"{url}/ready").text)
         assert problem(httpx.get(f"{url}/ready")) == (503, "not_ready")
         assert httpx.post(f"{url}/api/search", json={"terms": [{"id": "shape-001.ply"}]}).status_code == 200
-        assert problem(httpx.post(f"{url}/api/search", json={"terms": [{"text": "a chair"}]})) == (503, "no_weights")
-        with Client(url) as client, raises_code(WeightsError, "no_weights", "nowhere"):
+        assert problem(httpx.post(f"{url}/api/search", json={"terms": [{"text": "a chair"}]})) == (
+            503,
+            "missing_checkpoint",
+        )
+        with Client(url) as client, raises_code(WeightsError, "missing_checkpoint", "nowhere"):
             client.search(Query(mesh=meshes / "shape-001.ply"))
 
 

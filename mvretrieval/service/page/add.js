@@ -1,8 +1,8 @@
 // Adds meshes to the collection; needs the token.
 
 import { request, sentence } from "./api.js";
-import { button, byId, dialogHead, field, make, select } from "./element.js";
-import { termsOf } from "./files.js";
+import { button, byId, dialogHead, field, make, upAxisSelect } from "./element.js";
+import { acceptFor, termsOf } from "./files.js";
 import { labelEditor } from "./labels.js";
 
 const dialog = byId("add");
@@ -17,23 +17,17 @@ export function openAdd(files, { formats, columns, added, open }) {
   const fileNames = make("p", { class: "hint" });
   const errorText = make("p", { class: "problem", role: "alert" });
   const result = make("div", { role: "status" });
-  const input = make("input", {
-    type: "file",
-    multiple: true,
-    accept: [...formats, ".mtl", ".bin", "image/*"].join(","),
-    onchange: () => take([...input.files]),
-  });
+  const accept = acceptFor(formats);
+  const input = make("input", { type: "file", multiple: true, accept, onchange: () => take([...input.files]) });
   const id = make("input", { maxlength: 4096, placeholder: "name of the file" });
-  const up = select([["", "by format"], ...["+y", "+z", "+x", "-y", "-z", "-x"].map((axis) => [axis, axis])], "", null);
+  const up = upAxisSelect("", null);
   const labels = labelEditor({}, columns);
   const send = make("button", { class: "main" }, "Add to the collection");
   take = async (given) => {
     const { terms } = await termsOf(given, formats);
     chosen = terms.filter((term) => term.kind === "mesh").map((term) => term.files);
     errorText.textContent = chosen.length ? "" : `Not a mesh: choose a file with one of the suffixes ${formats.join(", ")}.`;
-    fileNames.textContent = chosen
-      .map(([mesh, ...others]) => mesh.name + (others.length ? ` with ${others.length} more files` : ""))
-      .join(", ");
+    fileNames.textContent = namesOf(chosen);
     id.disabled = chosen.length > 1;
     send.disabled = !chosen.length;
   };
@@ -43,34 +37,18 @@ export function openAdd(files, { formats, columns, added, open }) {
     errorText.textContent = "";
     const done = [];
     try {
-      for (const each of chosen) {
-        result.replaceChildren(`Adding ${each[0].name}…`);
-        done.push(await post(each, !id.disabled && id.value.trim(), up.value, labels.read()));
+      for (; chosen.length; chosen = chosen.slice(1)) {
+        result.replaceChildren(`Adding ${chosen[0][0].name}…`);
+        done.push(await post(chosen[0], !id.disabled && id.value.trim(), up.value, labels.read()));
         added(done.at(-1));
       }
-      chosen = [];
-      fileNames.textContent = input.value = id.value = "";
+      input.value = id.value = "";
     } catch (error) {
       errorText.textContent = sentence(error.message);
       send.disabled = false;
     }
-    result.replaceChildren(
-      ...done.map((object) =>
-        make(
-          "p",
-          {},
-          `Added ${object.id}. `,
-          button(
-            "Open",
-            () => {
-              dialog.close();
-              open(object);
-            },
-            { class: "quiet" },
-          ),
-        ),
-      ),
-    );
+    fileNames.textContent = namesOf(chosen); // those that are left after an error
+    result.replaceChildren(...done.map((object) => addedMessage(object, open)));
   }
   dialog.replaceChildren(
     dialogHead(dialog, "Add a mesh"),
@@ -90,6 +68,20 @@ export function openAdd(files, { formats, columns, added, open }) {
   send.disabled = true;
   if (files.length) take(files);
   dialog.showModal();
+}
+
+const namesOf = (meshes) =>
+  meshes
+    .map(([mesh, ...others]) => mesh.name + (others.length ? ` with ${others.length} more files` : ""))
+    .join(", ");
+
+/** Message about an added object, with a button that opens it. */
+function addedMessage(object, open) {
+  const openObject = () => {
+    dialog.close();
+    open(object);
+  };
+  return make("p", {}, `Added ${object.id}. `, button("Open", openObject, { class: "quiet" }));
 }
 
 async function post(files, id, up, labels) {

@@ -37,29 +37,7 @@ export function openPad(done, before = []) {
     strokes.forEach((stroke) => line(context, stroke));
     undo.disabled = clear.disabled = use.disabled = strokes.length === 0;
   }
-  const at = (event) => {
-    const box = canvas.getBoundingClientRect();
-    return [((event.clientX - box.left) * SIDE) / box.width, ((event.clientY - box.top) * SIDE) / box.height];
-  };
-  let drawing = null; // id of the pointer; a second finger is ignored
-  canvas.addEventListener("pointerdown", (event) => {
-    if (drawing !== null || event.button !== 0) return;
-    event.preventDefault();
-    drawing = event.pointerId;
-    canvas.setPointerCapture(drawing);
-    strokes.push({ width: Number(pen.value), points: [at(event)] });
-    redraw();
-  });
-  canvas.addEventListener("pointermove", (event) => {
-    if (event.pointerId !== drawing) return;
-    for (const part of event.getCoalescedEvents?.() ?? [event]) strokes.at(-1).points.push(at(part));
-    redraw();
-  });
-  for (const end of ["pointerup", "pointercancel"]) {
-    canvas.addEventListener(end, (event) => {
-      if (event.pointerId === drawing) drawing = null;
-    });
-  }
+  recordStrokes(canvas, strokes, () => Number(pen.value), redraw);
   function finish() {
     canvas.toBlob((blob) => {
       dialog.close();
@@ -78,6 +56,33 @@ export function openPad(done, before = []) {
   );
   redraw();
   dialog.showModal();
+}
+
+/** Append strokes of the pointer to `strokes`; `penWidth()` is the width of the next one. */
+function recordStrokes(canvas, strokes, penWidth, redraw) {
+  const at = (event) => {
+    const box = canvas.getBoundingClientRect();
+    return [((event.clientX - box.left) * SIDE) / box.width, ((event.clientY - box.top) * SIDE) / box.height];
+  };
+  let drawing = null; // id of the pointer; a second finger is ignored
+  canvas.addEventListener("pointerdown", (event) => {
+    if (drawing !== null || event.button !== 0) return;
+    event.preventDefault();
+    drawing = event.pointerId;
+    canvas.setPointerCapture(drawing);
+    strokes.push({ width: penWidth(), points: [at(event)] });
+    redraw();
+  });
+  canvas.addEventListener("pointermove", (event) => {
+    if (event.pointerId !== drawing) return;
+    for (const part of event.getCoalescedEvents?.() ?? [event]) strokes.at(-1).points.push(at(part));
+    redraw();
+  });
+  for (const end of ["pointerup", "pointercancel"]) {
+    canvas.addEventListener(end, (event) => {
+      if (event.pointerId === drawing) drawing = null;
+    });
+  }
 }
 
 function line(context, { width, points }) {

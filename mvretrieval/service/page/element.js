@@ -37,6 +37,11 @@ export function select(choices, value, onchange, attributes = {}) {
   return made;
 }
 
+/** A choice of the up axis; the empty value means the convention of the format. */
+export function upAxisSelect(value, onchange) {
+  return select([["", "by format"], ...["+y", "+z", "+x", "-y", "-z", "-x"].map((axis) => [axis, axis])], value, onchange);
+}
+
 /** The head of a dialog: title and close button. */
 export function dialogHead(dialog, title) {
   return make(

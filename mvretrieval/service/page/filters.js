@@ -24,41 +24,6 @@ let summary = null;
 
 /** `columns` of the collection; `search()` searches again. */
 export function buildFilter(columns, search) {
-  const values = make("datalist", { id: "filter-values" });
-  const value = make("input", { list: "filter-values", "aria-label": "Value", placeholder: "value" });
-  const operator = select(
-    OPERATORS,
-    "=",
-    () => {
-      value.disabled = /null/.test(operator.value);
-    },
-    { "aria-label": "Comparison" },
-  );
-  const first = columns.includes("label") ? "label" : columns[0];
-  const column = select(
-    columns.map((name) => [name, name]),
-    first,
-    suggest,
-    { "aria-label": "Label or fact" },
-  );
-  function suggest() {
-    values.replaceChildren(
-      ...[...(known.get(column.value) ?? [])].slice(0, MAX_VALUES).map((text) => make("option", { value: text })),
-    );
-  }
-  value.addEventListener("focus", suggest);
-  value.addEventListener("keydown", (event) => {
-    if (event.key !== "Enter") return;
-    event.preventDefault();
-    add();
-  });
-  function add() {
-    if (!value.disabled && !value.value.trim()) return value.focus();
-    const condition = conditionOf(column.value, operator.value, value.value.trim());
-    expression.value = expression.value.trim() ? `${expression.value.trim()} and ${condition}` : condition;
-    value.value = "";
-    apply();
-  }
   function apply() {
     query.where = expression.value;
     search();
@@ -71,28 +36,55 @@ export function buildFilter(columns, search) {
     maxlength: 4000,
     onchange: apply,
   });
+  const append = (condition) => {
+    expression.value = expression.value.trim() ? `${expression.value.trim()} and ${condition}` : condition;
+    apply();
+  };
+  const clear = () => {
+    expression.value = "";
+    apply();
+  };
   summary = make("summary", {}, "Filter");
   place.replaceChildren(
     summary,
     make(
       "div",
       { class: "stack" },
-      make("div", { class: "row" }, column, operator, value, values, button("Add condition", add)),
+      conditionRow(columns, append),
       field("Filter expression", expression),
-      make(
-        "div",
-        { class: "row" },
-        button(
-          "Clear filter",
-          () => {
-            expression.value = "";
-            apply();
-          },
-          { class: "quiet" },
-        ),
-      ),
+      make("div", { class: "row" }, button("Clear filter", clear, { class: "quiet" })),
     ),
   );
+}
+
+/** Controls for one condition; `append(condition)` adds it to the filter. */
+function conditionRow(columns, append) {
+  const values = make("datalist", { id: "filter-values" });
+  const value = make("input", { list: "filter-values", "aria-label": "Value", placeholder: "value" });
+  const toggleValue = () => {
+    value.disabled = /null/.test(operator.value);
+  };
+  const operator = select(OPERATORS, "=", toggleValue, { "aria-label": "Comparison" });
+  const suggest = () =>
+    values.replaceChildren(
+      ...[...(known.get(column.value) ?? [])].slice(0, MAX_VALUES).map((text) => make("option", { value: text })),
+    );
+  const names = columns.map((name) => [name, name]);
+  const first = columns.includes("label") ? "label" : columns[0];
+  const column = select(names, first, suggest, { "aria-label": "Label or fact" });
+  function add() {
+    if (!value.disabled && !value.value.trim()) return value.focus();
+    const condition = conditionOf(column.value, operator.value, value.value.trim());
+    value.value = "";
+    append(condition);
+  }
+  value.addEventListener("focus", suggest);
+  value.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter") return;
+    event.preventDefault();
+    add();
+  });
+  return make("div", { class: "row" }, column, operator, value, values, button("Add condition", add));
 }
 
 /** Show the filter of the current query. */

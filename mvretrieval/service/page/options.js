@@ -1,6 +1,6 @@
 // Search options.
 
-import { byId, field, make, select } from "./element.js";
+import { byId, field, make, select, upAxisSelect } from "./element.js";
 import { DEFAULTS, query } from "./query.js";
 
 const place = byId("options");
@@ -24,11 +24,16 @@ export function buildOptions(isCalibrated, search) {
     });
     return (controls[name] = input);
   };
-  const choice = (name, choices) =>
-    (controls[name] = select(choices, query[name], (event) => {
-      query[name] = event.target.value;
-      search();
-    }));
+  const choose = (name) => (event) => {
+    query[name] = event.target.value;
+    search();
+  };
+  const backgrounds = [
+    ["auto", "white if uniform"],
+    ["keep", "keep"],
+  ];
+  controls.up = upAxisSelect(query.up, choose("up"));
+  controls.background = select(backgrounds, query.background, choose("background"));
   const confidence = field(
     "Minimum confidence in %",
     number("confidence", 0, 100),
@@ -52,17 +57,8 @@ export function buildOptions(isCalibrated, search) {
         number("expand", 0, 100),
         "Averages the query with this many nearest objects and searches again.",
       ),
-      field(
-        "Up axis of mesh files",
-        choice("up", [["", "by format"], ...["+y", "+z", "+x", "-y", "-z", "-x"].map((axis) => [axis, axis])]),
-      ),
-      field(
-        "Background of images",
-        choice("background", [
-          ["auto", "white if uniform"],
-          ["keep", "keep"],
-        ]),
-      ),
+      field("Up axis of mesh files", controls.up),
+      field("Background of images", controls.background),
       confidence,
     ),
   );

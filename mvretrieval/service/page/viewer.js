@@ -48,25 +48,7 @@ export function showViewer(place, { id, name, view, plain }) {
     }
     const url = await urlOf(modelPath(id));
     if (closed) return;
-    viewer = make("model-viewer", {
-      src: url,
-      alt: `3D model of ${name}`,
-      "camera-controls": true,
-      "touch-action": "pan-y",
-      "interaction-prompt": "none",
-      "camera-orbit": orbitOf(view),
-      "camera-target": "0m 0m 0m",
-      "field-of-view": FIELD_OF_VIEW,
-      "min-field-of-view": "5deg",
-      "max-field-of-view": "45deg",
-      "min-camera-orbit": "auto 0deg 1m",
-      "max-camera-orbit": "auto 180deg 12m",
-      "environment-image": plain ? "legacy" : "neutral",
-      exposure: plain ? "0.5" : "0.9",
-      "shadow-intensity": "0.8",
-      "tone-mapping": "neutral",
-      loading: "eager",
-    });
+    viewer = modelViewer(url, name, view, plain);
     viewer.addEventListener(
       "load",
       () => {
@@ -93,6 +75,28 @@ export function showViewer(place, { id, name, view, plain }) {
       place.replaceChildren();
     },
   };
+}
+
+function modelViewer(src, name, view, plain) {
+  return make("model-viewer", {
+    src,
+    alt: `3D model of ${name}`,
+    "camera-controls": true,
+    "touch-action": "pan-y",
+    "interaction-prompt": "none",
+    "camera-orbit": orbitOf(view),
+    "camera-target": "0m 0m 0m",
+    "field-of-view": FIELD_OF_VIEW,
+    "min-field-of-view": "5deg",
+    "max-field-of-view": "45deg",
+    "min-camera-orbit": "auto 0deg 1m",
+    "max-camera-orbit": "auto 180deg 12m",
+    "environment-image": plain ? "legacy" : "neutral",
+    exposure: plain ? "0.5" : "0.9",
+    "shadow-intensity": "0.8",
+    "tone-mapping": "neutral",
+    loading: "eager",
+  });
 }
 
 function orbitOf(view) {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated
@@ -17,6 +18,7 @@ from mvretrieval.service.auth import api_router
 from mvretrieval.service.model_cache import ModelCache
 from mvretrieval.service.problems import ProblemError, Responses, problem_responses
 from mvretrieval.service.search_service import SearchService
+from mvretrieval.store.records import ObjectRecord
 
 _WEBP: Responses = {200: {"content": {"image/webp": {}}, "description": "an image"}}
 _GLB: Responses = {200: {"content": {"model/gltf-binary": {}}, "description": "the mesh in the unit sphere, +Y up"}}
@@ -38,33 +40,15 @@ def image_routes(service: SearchService) -> APIRouter:
     ) -> Response:
         """Thumbnail of one view of an object."""
         record = collection.get(object_id)
-
-        def webp() -> bytes:
-            image = (
-                view_thumbnail(service.session, record.row_id, view)
-                if view < collection.describer.rig.n_views
-                else None
-            )
-            if image is None:
-                raise ProblemError("no_image", f"'{object_id}' has no image of view {view}")
-            out = io.BytesIO()
-            image.save(out, "WEBP", quality=80)
-            return out.getvalue()
-
-        return _cached_response(request, f"{record.content_hash[:16]}-{view}", webp, "image/webp")
+        make = partial(_thumbnail, service, record, view)
+        return _cached_response(request, f"{record.content_hash[:16]}-{view}", make, "image/webp")
 
     @router.get("/strips/{object_id:path}", response_class=Response, responses={**_WEBP, **problem_responses(404)})
     def strip(request: Request, object_id: str) -> Response:
         """Thumbnails of all views of an object, side by side."""
         record = collection.get(object_id)
-
-        def webp() -> bytes:
-            stored = service.session.store.strip_of(record.row_id)
-            if not stored:
-                raise ProblemError("no_image", f"'{object_id}' has no images")
-            return stored
-
-        return _cached_response(request, f"{record.content_hash[:16]}-strip", webp, "image/webp")
+        make = partial(_strip, service, record)
+        return _cached_response(request, f"{record.content_hash[:16]}-strip", make, "image/webp")
 
     @router.get(
         "/models/{object_id:path}",
@@ -74,21 +58,39 @@ def image_routes(service: SearchService) -> APIRouter:
     def model(request: Request, object_id: str) -> Response:
         """Mesh of an object as GLB; large meshes are decimated."""
         record = collection.get(object_id)
-
-        def glb() -> bytes:
-            cached = models.get(record.content_hash)
-            if cached is not None:
-                return cached
-            path = Path(record.path)
-            root = Path(service.session.store.root_of(record.row_id) or path.parent)
-            with service.limiter.turn():
-                converted = service.session.render_pool().convert(Job(path, root, record.facts["up"])).glb
-            models.put(record.content_hash, converted)
-            return converted
-
-        return _cached_response(request, f"{record.content_hash[:16]}-glb", glb, "model/gltf-binary")
+        make = partial(_model, service, models, record)
+        return _cached_response(request, f"{record.content_hash[:16]}-glb", make, "model/gltf-binary")
 
     return router
+
+
+def _thumbnail(service: SearchService, record: ObjectRecord, view: int) -> bytes:
+    session = service.session
+    image = view_thumbnail(session, record.row_id, view) if view < session.describer.rig.n_views else None
+    if image is None:
+        raise ProblemError("no_image", f"'{record.id}' has no image of view {view}")
+    out = io.BytesIO()
+    image.save(out, "WEBP", quality=80)
+    return out.getvalue()
+
+
+def _strip(service: SearchService, record: ObjectRecord) -> bytes:
+    strip = service.session.store.strip_of(record.row_id)
+    if not strip:
+        raise ProblemError("no_image", f"'{record.id}' has no images")
+    return strip
+
+
+def _model(service: SearchService, models: ModelCache, record: ObjectRecord) -> bytes:
+    cached = models.get(record.content_hash)
+    if cached is not None:
+        return cached
+    path = Path(record.path)
+    root = Path(service.session.store.root_of(record.row_id) or path.parent)
+    with service.limiter.turn():
+        glb = service.session.render_pool().convert(Job(path, root, record.facts["up"])).glb
+    models.put(record.content_hash, glb)
+    return glb
 
 
 def _cached_response(request: Request, tag: str, make: Callable[[], bytes], media_type: str) -> Response:
