@@ -110,7 +110,7 @@ def all_inductive() -> dict[str, float]:
 def mixed(
     cosines: NDArray[np.float32], matches: NDArray[np.float32], weight: float = MATCH_WEIGHT
 ) -> NDArray[np.float32]:
-    """Scores as `mvr search --rerank-views` gives them."""
+    """Scores of the re-ranking by late interaction in `mvr search`."""
     return np.asarray((1 - weight) * cosines + weight * matches, np.float32)
 
 

@@ -190,7 +190,7 @@ def index_command(layout: Layout, name: str, *more: str) -> str:
 def views_command(layout: Layout, name: str, views: str = "views.csv") -> str:
     """The command that indexes the prepared views."""
     folder = str(layout.folder).rstrip("/")
-    words = [
+    command = [
         "mvr",
         "index",
         f"{name}-collection/",
@@ -199,7 +199,7 @@ def views_command(layout: Layout, name: str, views: str = "views.csv") -> str:
         "--labels",
         f"{folder}/labels.csv",
     ]
-    return shlex.join(words)
+    return shlex.join(command)
 
 
 def differences(counts: Mapping[str, tuple[int, int | None]]) -> list[str]:

@@ -14,7 +14,7 @@ COMMANDS = {
     "eval": "evaluate retrieval on a labelled collection",
     "reproduce": "reproduce the rows of a published table",
     "reindex": "re-embed a collection: other pooling, whitening, adapter, styles or encoder",
-    "calibrate": "fit a confidence calibration, so that hits carry a probability",
+    "calibrate": "fit a confidence calibration, so that hits have a probability",
     "serve": "serve a collection: search page and REST API",
     "remove": "remove objects from a collection",
     "info": "show what a collection holds and which files failed",
@@ -22,7 +22,7 @@ COMMANDS = {
     "demo": "build a collection of procedural shapes and a page of searches",
 }
 
-# Second words. A collection in a folder with such a name is given as ./zero-shot.
+# Subcommands. A collection in a folder with such a name is given as ./zero-shot.
 SUBCOMMANDS = {
     "eval": {
         "zero-shot": "zero-shot classification by class names",

@@ -10,7 +10,7 @@ SHELLS = ("bash", "zsh")
 _SCRIPT = """\
 _mvr() {{
   local current=${{COMP_WORDS[COMP_CWORD]}} previous=${{COMP_WORDS[COMP_CWORD-1]}}
-  local command=${{COMP_WORDS[1]}} words="" choices=""
+  local command=${{COMP_WORDS[1]}} flags="" choices=""
   COMPREPLY=()
   if [[ $COMP_CWORD -eq 1 ]]; then
     COMPREPLY=($(compgen -W "{commands} help --help --version" -- "$current"))
@@ -32,7 +32,7 @@ _mvr() {{
   if [[ -n $choices ]]; then
     COMPREPLY=($(compgen -W "$choices" -- "$current"))
   elif [[ $current == -* ]]; then
-    COMPREPLY=($(compgen -W "$words {shared}" -- "$current"))
+    COMPREPLY=($(compgen -W "$flags {shared}" -- "$current"))
   elif [[ $COMP_CWORD -eq 2 ]]; then
     case "$command" in
 {second_words}
@@ -54,23 +54,24 @@ def completion_script(shell: str = "") -> str:
     options, choices = [], []
     for name in command_names():
         accepted = [option for option in command_options(command_module(name).Options) if option.flags]
-        options.append(f'    "{name}") words="{" ".join(flag for option in accepted for flag in option.flags)}" ;;')
+        options.append(f'    "{name}") flags="{" ".join(flag for option in accepted for flag in option.flags)}" ;;')
         for option in accepted:
             if option.choices:
                 pattern = "|".join(f'"{name} {flag}"' for flag in option.flags)
                 choices.append(f'    {pattern}) choices="{" ".join(option.choices)}" ;;')
-    second = [(name, " ".join(words)) for name, words in SUBCOMMANDS.items()]
     script = _SCRIPT.format(
         commands=" ".join(COMMANDS),
         subcommands="\n".join(
-            f'    "{name} {word}") command="{name} {word}" ;;' for name, words in SUBCOMMANDS.items() for word in words
+            f'    "{name} {second}") command="{name} {second}" ;;'
+            for name, more in SUBCOMMANDS.items()
+            for second in more
         ),
         options="\n".join(options),
         choices="\n".join(choices),
         shared=" ".join(SHARED_FLAGS),
         second_words="\n".join(
-            f'      "{name}") COMPREPLY=($(compgen -W "{words}" -- "$current") $(compgen -f -- "$current")) ;;'
-            for name, words in second
+            f'      "{name}") COMPREPLY=($(compgen -W "{" ".join(more)}" -- "$current") $(compgen -f -- "$current")) ;;'
+            for name, more in SUBCOMMANDS.items()
         ),
     )
     return (_ZSH if shell == "zsh" else "") + script

@@ -45,7 +45,7 @@ def _main(arguments: list[str]) -> int:
 
 
 def _find_command(arguments: list[str]) -> tuple[str, list[str]]:
-    """Split the arguments into the name of a command (of one word or two) and the rest."""
+    """Split the arguments into the name of a command (with its subcommand) and the rest."""
     name, rest = arguments[0], arguments[1:]
     if name not in COMMANDS:
         near = get_close_matches(name, COMMANDS, n=1)

@@ -71,10 +71,10 @@ def test_the_release_with_both_orders_of_views(tmp_path: Path, capsys: pytest.Ca
         assert (out / of_one[1]["file"]).read_bytes() == image(60 + order[1] // 15)
         assert len(table(out / file)) == 96
     assert [row["azimuth_deg"] for row in table(out / "views_text_order.csv")[:3]] == ["0", "105", "120"]
-    said = capsys.readouterr()
-    assert said.out == f"mvr index open-set-collection/ --view-manifest {out}/views.csv --labels {out}/labels.csv\n"
-    assert "2 train objects, and 98 were published" in said.err
-    assert "1 unseen classes, and 24 were published" in said.err
+    printed = capsys.readouterr()
+    assert printed.out == f"mvr index open-set-collection/ --view-manifest {out}/views.csv --labels {out}/labels.csv\n"
+    assert "2 train objects, published: 98" in printed.err
+    assert "1 unseen classes, published: 24" in printed.err
     assert not list(out.rglob("*.ply"))
 
 

@@ -74,9 +74,9 @@ def test_raw_objects_become_views_and_ply(tmp_path: Path, capsys: pytest.Capture
     points = trimesh.load(out / "points/train/chair/005_00007.ply")
     assert points.vertices.shape == (40, 3)
     assert points.colors[0].tolist() == [200, 200, 200, 255]
-    said = capsys.readouterr()
-    assert said.out.startswith("mvr index scanobjectnn-collection/ --view-manifest ")
-    assert "3 raw objects, and 2,902 were published" in said.err
+    printed = capsys.readouterr()
+    assert printed.out.startswith("mvr index scanobjectnn-collection/ --view-manifest ")
+    assert "3 raw objects, published: 2,902" in printed.err
 
 
 def test_background_can_be_removed(tmp_path: Path) -> None:

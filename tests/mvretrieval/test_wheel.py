@@ -1,4 +1,4 @@
-"""The wheel, installed outside of the checkout, indexes and searches."""
+"""Build the wheel, install it outside the checkout, index and search."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 from made_meshes import write_shapes
+
+from mvretrieval import __version__
 
 CHECKOUT = Path(__file__).parents[2]
 
@@ -29,7 +31,7 @@ def _run(*command: object, cwd: Path) -> str:
 def test_the_wheel_alone_indexes_and_searches(tmp_path: Path) -> None:
     pytest.importorskip("build")
     pytest.importorskip("hatchling")
-    # A copy, so that nothing is built into the checkout.
+    # Build from a copy: a build writes into its source folder.
     source = tmp_path / "source"
     source.mkdir()
     for name in ("pyproject.toml", "hatch_build.py", "README.md", "LICENSE"):
@@ -59,16 +61,19 @@ def test_the_wheel_alone_indexes_and_searches(tmp_path: Path) -> None:
         cwd=tmp_path,
     )
     site = next((home / "lib").glob("python*/site-packages"))
-    # Dependencies are hundreds of megabytes: they come from here. This folder's own .pth files, which make the checkout
-    # importable, count only in this folder's environment.
+    # Use the installed dependencies, which are hundreds of megabytes. Their folder also holds the .pth file that makes the
+    # checkout importable; Python reads it only in the folder's own environment.
     (site / "dependencies.pth").write_text(f"{sysconfig.get_paths()['purelib']}\n{sysconfig.get_paths()['platlib']}\n")
     where = "import mvretrieval, mvrender, sys; print(mvretrieval.__file__, mvrender.__file__, *sys.path, sep='\\n')"
     own, renderer, *paths = _run(python, "-c", where, cwd=tmp_path).splitlines()
     assert Path(own).is_relative_to(home) and Path(renderer).is_relative_to(home)
-    assert not any(Path(path).encode_query() in (CHECKOUT, CHECKOUT / "render") for path in paths if path)
+    assert not any(Path(path).resolve() in (CHECKOUT, CHECKOUT / "render") for path in paths if path)
+
+    mvr = home / "bin" / "mvr"
+    assert _run(mvr, "--version", cwd=tmp_path) == f"mvretrieval {__version__}\n"
+    assert wheel.name.startswith(f"mvretrieval-{__version__}-")
 
     write_shapes(tmp_path / "meshes", range(2))
-    mvr = home / "bin" / "mvr"
     flags = ["--encoder", "builtin:", "--rig", "ring:3@30", "--size", "64", "--workers", "1"]
     assert "2 added" in _run(mvr, "index", "c", "meshes", *flags, cwd=tmp_path)
     lines = _run(mvr, "search", "c", "--mesh", "meshes/shape-001.ply", "--json", cwd=tmp_path).splitlines()
