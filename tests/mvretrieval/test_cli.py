@@ -227,7 +227,7 @@ def test_an_empty_collection_has_no_hits(mvr: Mvr, tmp_path: Path, shapes: Path)
     code, out, _ = mvr("search", tmp_path / "c", "--mesh", shapes / "shape-000.ply")
     assert code == 0 and out == "no hits: the collection is empty\n"
     code, _, err = mvr("eval", tmp_path / "c")
-    assert code == 1 and f"{tmp_path / 'c'} is empty: index something" in err
+    assert code == 1 and f"{tmp_path / 'c'} is empty: add objects" in err
     code, out, _ = mvr("search", tmp_path / "c", "--mesh", shapes / "shape-000.ply", "--json")
     assert code == 0 and out == ""
 

@@ -126,7 +126,7 @@ def _check_reindexed(things: Path, out: Path, tmp_path: Path, capsys: pytest.Cap
     capsys.readouterr()
     assert mvr("eval", things, "--by", "kind", "--json", "--report", tmp_path / "report") == 0
     printed = capsys.readouterr()
-    assert json.loads(printed.out)["classes_learnt_from"] == ["ball", "box"]
+    assert json.loads(printed.out)["seen_classes"] == ["ball", "box"]
     assert "2 classes" in printed.err and "(ball, box)" in printed.err
     assert '"seen": true' in (tmp_path / "report" / "report.json").read_text()
     assert mvr("reindex", things, "--adapter", out / "adapter", "--device", "cpu") == 0
@@ -252,9 +252,9 @@ def test_from_a_folder_of_meshes(
     described = ["--encoder", f"tuned:{out}", "--styles", "texture,clay", *views, "--labels", meshes / "labels.csv"]
     assert mvr("index", tmp_path / "things", meshes, *described, "--workers", 1) == 0
     capsys.readouterr()
-    assert mvr("eval zero-shot", tmp_path / "things", "--by", "kind", "--views", "after", "--json") == 0
+    assert mvr("eval zero-shot", tmp_path / "things", "--by", "kind", "--view-fusion", "probabilities", "--json") == 0
     printed = capsys.readouterr()
-    assert json.loads(printed.out)["classes_learnt_from"] == ["ball", "box"]
+    assert json.loads(printed.out)["seen_classes"] == ["ball", "box"]
     assert "attend to" in printed.err and "(ball, box)" in printed.err
     assert mvr("eval zero-shot", tmp_path / "things", "--by", "kind", "--seen", "kind = 'ball'") == 0
     printed = capsys.readouterr()
