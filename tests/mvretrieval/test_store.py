@@ -18,6 +18,7 @@ import pytest
 from made_meshes import new_object
 
 from mvretrieval.errors import CollectionError, LabelsError
+from mvretrieval.store import label_columns
 from mvretrieval.store.blobs import widened
 from mvretrieval.store.store import FILE, VERSION, Store
 
@@ -181,11 +182,15 @@ def test_what_cannot_be_stored_is_refused(store: Store, values: dict[str, Any]) 
         store.set_metadata(row_id, values)
 
 
-def test_names_of_labels_come_to_an_end(store: Store) -> None:
+@pytest.mark.parametrize("most", [20, pytest.param(None, marks=pytest.mark.slow)])
+def test_names_of_labels_come_to_an_end(most: int | None, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    if most is None:
+        most = label_columns._MOST_LABELS
+    monkeypatch.setattr(label_columns, "_MOST_LABELS", most)
     (row_id,) = _put(store, "a")
     with store.transaction():
-        store.set_metadata(row_id, {f"label {i}": i for i in range(1000)})
-    with pytest.raises(LabelsError, match="at most 1000 labels, and 'one' would be one more"), store.transaction():
+        store.set_metadata(row_id, {f"label {i}": i for i in range(most)})
+    with pytest.raises(LabelsError, match=f"at most {most} labels, and 'one' would be one more"), store.transaction():
         store.set_metadata(row_id, {"label 3": 4, "one": 1, "two": 2})
     with store.transaction():
         assert store.set_metadata(row_id, {"label 3": 5})
