@@ -426,7 +426,7 @@ def test_described_anew_from_stored_vectors_or_from_the_pictures(views: Path, pi
     assert pictures.session.index.get().dim == 8
     for change, name in (({"rig": "ring:6@30"}, "rig ring:6@30"), ({"styles": ("clay",)}, "styles")):
         with pytest.raises(
-            DescriberError, match=rf"{N} objects .* came as pictures.*{name}.*index the meshes into a new"
+            DescriberError, match=rf"{N} objects .* from view images.*{name}.*index the meshes into a new"
         ):
             reembed(pictures.session, replace(CONFIG, **change))  # type: ignore[arg-type]
     (views / "views/shape-000/04.png").rename(views / "aside.png")
@@ -475,7 +475,7 @@ def test_commands(
         (["index", c, "--view-manifest", table, "--styles", "texture,clay"], "view images have one style"),
         (["index", c, "--view-manifest", table, "--rig", "ring:6@30"], "has rig ring:12@30"),
         (["index", tmp_path / "new", "--view-manifest", tmp_path / "no.csv"], "cannot be read"),
-        (["reindex", c, "--no-adapter", "--rig", "ring:6@30"], "came as pictures"),
+        (["reindex", c, "--no-adapter", "--rig", "ring:6@30"], "indexed from view images"),
     ):
         code, _, err = mvr(*wrong)
         assert code == 1 and said in err and "Traceback" not in err
