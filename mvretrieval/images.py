@@ -41,11 +41,15 @@ def load_image(path: Path, size: int, background: Background = "auto") -> NDArra
             picture.thumbnail((4 * size, 4 * size), Image.Resampling.LANCZOS, reducing_gap=3.0)
             rgba = np.asarray(picture.convert("RGBA"), np.float32)
     except FileNotFoundError:
-        raise QueryError(f"no picture at {path}") from None
+        raise QueryError(f"no picture at {path}", code="missing_file") from None
     except Image.DecompressionBombError as error:
-        raise QueryError(f"{path} is too large ({error}); scale it down to 150 megapixels or less") from None
+        raise QueryError(
+            f"{path} is too large ({error}); scale it down to 150 megapixels or less", code="too_many_pixels"
+        ) from None
     except (OSError, ValueError, SyntaxError) as error:
-        raise QueryError(f"{path} is no readable picture ({error}); PNG, JPEG and WebP are") from error
+        raise QueryError(
+            f"{path} is no readable picture ({error}); PNG, JPEG and WebP are", code="unknown_image_format"
+        ) from error
     rgb = over_white(rgba)
     if background == "auto":
         rgb = _on_white(rgb)

@@ -37,13 +37,11 @@ SERVICE_CODES: dict[str, Code] = {
     "body_timeout": Code(HTTPStatus.REQUEST_TIMEOUT, "the body of the request stopped arriving"),
     "too_large": Code(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too many bytes, or a mesh with too many faces or pixels"),
     "too_many_files": Code(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too many files in one request"),
-    "too_many_pixels": Code(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too many pixels in the images of one query"),
     "too_many_meshes": Code(HTTPStatus.UNPROCESSABLE_ENTITY, "too many meshes in one query"),
     "too_many_hits": Code(HTTPStatus.UNPROCESSABLE_ENTITY, "k is larger than the service allows"),
     "bad_file_name": Code(HTTPStatus.UNPROCESSABLE_ENTITY, "the name of an uploaded file cannot be used"),
     "duplicate_file": Code(HTTPStatus.UNPROCESSABLE_ENTITY, "two files have the same name, or a query names one twice"),
     "missing_upload": Code(HTTPStatus.UNPROCESSABLE_ENTITY, "the query names a file that was not uploaded"),
-    "unknown_image_format": Code(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "not an image of a supported format"),
     "bad_id": Code(HTTPStatus.UNPROCESSABLE_ENTITY, "the id cannot be part of a URL"),
     "no_image": Code(HTTPStatus.NOT_FOUND, "the object has no image of this view"),
     "no_such_folder": Code(HTTPStatus.NOT_FOUND, "the service has no folder of this name to index"),
@@ -61,6 +59,8 @@ SERVICE_CODES: dict[str, Code] = {
 
 LIBRARY_CODES: dict[str, Code] = {
     "no_such_object": Code(HTTPStatus.NOT_FOUND, "no object has this id"),
+    "too_many_pixels": Code(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too many pixels in the images of one query"),
+    "unknown_image_format": Code(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "not an image of a supported format"),
     "id_taken": Code(HTTPStatus.CONFLICT, "an object has this id already"),
     "missing_file": Code(HTTPStatus.NOT_FOUND, "the file of the object no longer exists"),
     "out_of_memory": Code(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "the mesh needs too much memory"),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from mvretrieval.errors import QueryError
 from mvretrieval.search.encode import EncodedTerm
 from mvretrieval.search.query import Query, Term
 from mvretrieval.search.thumbnails import data_url
@@ -37,7 +38,8 @@ def query_of(request: SearchRequest, files: Mapping[str, Path], settings: Servic
         settings: limits.
 
     Raises:
-        ProblemError: a file is missing or named twice, or a limit is exceeded.
+        ProblemError: a file is missing or named twice, or there are too many meshes.
+        QueryError: an image has an unknown format or too many pixels.
     """
     _check_files(request.terms, files, settings)
     terms = [_term_of(term, files) for term in request.terms]
@@ -69,9 +71,9 @@ def _check_files(terms: Sequence[TermModel], files: Mapping[str, Path], settings
         raise ProblemError("too_many_meshes", f"the query has {n_meshes} meshes, at most {settings.max_meshes} allowed")
     images = [_path_of(name, files) for term in terms if isinstance(term, ImagesTerm) for name in term.images]
     if sum(check_image(path, settings) for path in images) > settings.max_image_pixels:
-        raise ProblemError(
-            "too_many_pixels",
+        raise QueryError(
             f"the images have more than {settings.max_image_pixels / 1e6:g} million pixels together: make them smaller",
+            code="too_many_pixels",
         )
 
 

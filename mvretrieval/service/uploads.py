@@ -12,7 +12,7 @@ from pathlib import Path
 from fastapi import UploadFile
 from PIL import Image
 
-from mvretrieval.errors import MvrError
+from mvretrieval.errors import MvrError, QueryError
 from mvretrieval.service.problems import ProblemError
 from mvretrieval.service.settings import ServiceSettings
 
@@ -89,7 +89,7 @@ def check_image(path: Path, settings: ServiceSettings) -> int:
         Number of pixels.
 
     Raises:
-        ProblemError: it is not an image of a supported format, or has too many pixels.
+        QueryError: it is not an image of a supported format, or has too many pixels.
     """
     limit = settings.max_image_pixels
     try:
@@ -98,11 +98,11 @@ def check_image(path: Path, settings: ServiceSettings) -> int:
     except Image.DecompressionBombError:
         pixels = limit + 1
     except (OSError, ValueError, SyntaxError) as error:
-        raise ProblemError(
-            "unknown_image_format", f"{path.name} is not an image of a supported format: use PNG, JPEG or WebP"
+        raise QueryError(
+            f"{path.name} is not an image of a supported format: use PNG, JPEG or WebP", code="unknown_image_format"
         ) from error
     if pixels > limit:
-        raise ProblemError(
-            "too_many_pixels", f"{path.name} has more than {limit / 1e6:g} million pixels: make it smaller"
+        raise QueryError(
+            f"{path.name} has more than {limit / 1e6:g} million pixels: make it smaller", code="too_many_pixels"
         )
     return pixels

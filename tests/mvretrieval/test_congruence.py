@@ -21,7 +21,6 @@ from mvretrieval.errors import (
     CollectionError,
     FilterError,
     LabelsError,
-    MvrError,
     NoTextError,
     QueryError,
     UnknownObjectError,
@@ -181,8 +180,10 @@ def test_errors_have_the_same_class_and_code(things: Things, meshes: Path, tmp_p
     with raises_code(MeshError, "missing_file"):
         verbs.add(tmp_path / "missing.ply")
     (tmp_path / "text.png").write_text("not an image")
-    with pytest.raises(MvrError):
+    with raises_code(QueryError, "unknown_image_format", "text.png"):
         verbs.search(Query(images=tmp_path / "text.png"))
+    with raises_code(QueryError, "missing_file", "missing.png"):
+        verbs.search(Query(images=tmp_path / "missing.png"))
 
 
 def test_a_job_can_be_watched(meshes: Path, tmp_path: Path) -> None:
