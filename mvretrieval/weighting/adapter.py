@@ -107,12 +107,13 @@ class Adapter:
 
     # -- files --------------------------------------------------------------------------------------------------------
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: str | Path) -> None:
         """Write model.safetensors, config.json and README.md.
 
         Raises:
             AdapterError: the folder cannot be written (`adapter_not_written`).
         """
+        folder = Path(folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / MODEL).write_bytes(self.to_bytes())

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from doc_pages import PAGES, ROOT, blocks, name_of
+from doc_pages import PAGES, ROOT, blocks, name_of, prose
 
 sys.path.insert(0, str(ROOT / "docs"))
 from command_reference import command_reference
 
 from mvretrieval.cli.commands import command_module, command_names
 from mvretrieval.cli.main import main
-from mvretrieval.cli.parsing import SHARED_FLAGS
+from mvretrieval.cli.parsing import SHARED_FLAGS, command_options
 
 
 def _command_lines() -> list[tuple[str, str]]:
@@ -96,3 +96,30 @@ def test_pages_name_no_unknown_command() -> None:
             continue
         for word in re.findall(r"`mvr ([a-z][a-z-]*)", Path(page).read_text(encoding="utf-8")):
             assert word in known | {"help"}, f"{name_of(page)}: mvr {word}"
+
+
+def test_pages_name_no_unknown_option() -> None:
+    known = {
+        flag
+        for name in command_names()
+        for option in command_options(command_module(name).Options)
+        for flag in option.flags
+    }
+    known |= {"--no-" + flag[2:] for flag in known} | set(SHARED_FLAGS)
+    # Options of other programs: ruff, pip, torchrun, MkDocs, benchmarks, data_scripts, `mvr` itself.
+    known |= {
+        "--check",
+        "--print-completion",
+        "--nproc-per-node",
+        "--no-python",
+        "--full",
+        "--list",
+        "--download",
+        "--set",
+    }
+    for page in PAGES:
+        if name_of(page) == "CHANGELOG.md":  # lists old names
+            continue
+        for code in re.findall(r"`[^`\n]+`", prose(page)):
+            for flag in re.findall(r"(?<![\w-])--[a-z][a-z-]*", code):
+                assert flag in known, f"{name_of(page)}: {flag} in {code}"
