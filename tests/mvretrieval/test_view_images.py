@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from commands import runner
 from counting import counts, encoded
+from error_codes import raises_code
 from made_meshes import SMALL, write_shapes
 from PIL import Image
 from waiting import wait_for
@@ -482,7 +483,7 @@ def test_commands(
     assert not (tmp_path / "new").exists()
     from mvtrain.render_views import meshes_of_collection
 
-    with Collection.open(c) as collection, pytest.raises(TrainingError, match="tuning draws its views from meshes"):
+    with Collection.open(c) as collection, raises_code(TrainingError, "views_not_tunable"):
         meshes_of_collection(collection.session, "label", None)
 
 
