@@ -309,24 +309,3 @@ class Collection:
         given = {"k": k, "where": where, "rerank": rerank, "min_confidence": min_confidence}
         changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         return search(self.session, query, replace(options or SearchOptions(), **changes)).hits
-
-    def __getattr__(self, name: str) -> Any:  # while callers move to the session
-        if name == "pool":
-            return self.session.render_pool
-        if name == "fit_whitening":
-            from mvretrieval.ingest.repool import fit_whitening
-
-            return lambda where=None, describer=None: fit_whitening(self.session, where, describer)
-        if name == "repool":
-            from mvretrieval.ingest.repool import repool
-
-            return lambda describer: repool(self.session, describer)
-        if name == "new_objects":
-            from mvretrieval.ingest.add import new_objects
-
-            return lambda rendered, ids: new_objects(self.session, rendered, ids)
-        if name == "smooth":
-            return self.augment
-        if name.startswith("__") or name == "session":
-            raise AttributeError(name)
-        return getattr(self.session, name)

@@ -88,7 +88,7 @@ def run(options: Options) -> int:
     )
     with Collection.open(options.collection, machine, write=settings.token is not None) as collection:
         if options.encoder:
-            collection.relocate_encoder(options.encoder)
+            collection.session.relocate_encoder(options.encoder)
         serve(create_app(collection, settings), options.host, options.port, lambda address: _announce(options, address))
     return 0
 

@@ -59,15 +59,15 @@ def adapted(trained: tuple[Path, Path], tmp_path: Path) -> tuple[Path, Adapter]:
 
 def _vectors(folder: Path) -> dict[str, NDArray[np.float32]]:
     with Collection.open(folder) as collection:
-        records = collection.store.records([int(n) for n in collection.store.select(None)])
-        return {record.id: collection.store.vector_of(row_id) for row_id, record in records.items()}
+        records = collection.session.store.records([int(n) for n in collection.session.store.select(None)])
+        return {record.id: collection.session.store.vector_of(row_id) for row_id, record in records.items()}
 
 
 def _pooled(folder: Path, adapter: Adapter) -> dict[str, NDArray[np.float32]]:
     with Collection.open(folder) as collection:
         directions = collection.describer.rig.directions.astype(np.float32)
-        records = collection.store.records([int(n) for n in collection.store.select(None)])
-        views = {record.id: collection.views(row_id) for row_id, record in records.items()}
+        records = collection.session.store.records([int(n) for n in collection.session.store.select(None)])
+        views = {record.id: collection.session.views(row_id) for row_id, record in records.items()}
         return {name: adapter.pool(v[None], mask[None], directions)[0][0] for name, (v, mask) in views.items()}
 
 
@@ -170,7 +170,7 @@ def test_other_pooling_or_whitening_drops_the_adapter(
         assert mvr("reindex", tmp_path / "plain", *how) == 0
     _same(_vectors(folder), _vectors(tmp_path / "plain"))
     with Collection.open(folder) as collection:
-        assert collection.describer.adapter is None and collection.store.get_meta("adapter") is None
+        assert collection.describer.adapter is None and collection.session.store.get_meta("adapter") is None
         assert collection.describer.config.adapter == ""
 
 
@@ -180,7 +180,7 @@ def test_views_that_the_adapter_does_not_fit_are_refused_before_any_change(
     folder, adapter = adapted
     before = _vectors(folder)
     with Collection.open(folder) as collection:
-        runs = collection.store.db.all("SELECT count(*) FROM runs")
+        runs = collection.session.store.db.all("SELECT count(*) FROM runs")
     (folder / STAGING).mkdir()
     (folder / STAGING / "earlier attempt").write_text("")
     replace_it = ["--adapter", tmp_path / "other"]
@@ -199,6 +199,6 @@ def test_views_that_the_adapter_does_not_fit_are_refused_before_any_change(
     assert "no adapter at" in capsys.readouterr().err
     assert (folder / STAGING / "earlier attempt").exists()
     with Collection.open(folder) as collection:
-        assert collection.store.db.all("SELECT count(*) FROM runs") == runs
+        assert collection.session.store.db.all("SELECT count(*) FROM runs") == runs
         assert collection.describer.config.adapter == adapter.fingerprint
     _same(_vectors(folder), before)

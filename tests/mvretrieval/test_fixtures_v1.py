@@ -120,18 +120,18 @@ def _mvr(*arguments: str) -> str:
 @pytest.mark.parametrize("name", COLLECTIONS)
 def test_vectors_and_view_weights(folder: Path, expected: Expected, name: str) -> None:
     with _open(name) as collection:
-        numbers = [int(number) for number in collection.store.select(None)]
-        records = collection.store.records(numbers)
+        numbers = [int(number) for number in collection.session.store.select(None)]
+        records = collection.session.store.records(numbers)
         assert [records[number].id for number in numbers] == expected[f"{name}/ids"].tolist()
-        views = [collection.views(number) for number in numbers]
+        views = [collection.session.views(number) for number in numbers]
         raw, mask = np.stack([view for view, _ in views]), np.stack([mask for _, mask in views])
         wanted = expected.get(f"{name}/views", expected["plain/views"])
         np.testing.assert_array_equal(raw, wanted.astype(np.float32))
         np.testing.assert_array_equal(mask, expected[f"{name}/mask"])
-        stored = np.stack([collection.store.vector_of(number) for number in numbers])
+        stored = np.stack([collection.session.store.vector_of(number) for number in numbers])
         np.testing.assert_allclose(stored, expected[f"{name}/vectors"], atol=STORED)
         np.testing.assert_allclose(
-            search_vectors(collection.store, numbers)[1], expected[f"{name}/searched"], atol=STORED
+            search_vectors(collection.session.store, numbers)[1], expected[f"{name}/searched"], atol=STORED
         )
         # Pool the stored views again.
         vectors, weights = collection.describer.pool(raw, mask)

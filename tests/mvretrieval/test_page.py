@@ -586,7 +586,7 @@ def test_an_unreachable_service_is_reported(visit: Any, address: str) -> None:
 
 def test_confidence_of_hits_and_no_match(visit: Any, things: Collection, tmp_path: Path) -> None:
     pytest.importorskip("sklearn")
-    things.save_index()
+    things.session.save_index()
     shutil.copytree(things.folder, tmp_path / "calibrated")
     with Collection.open(tmp_path / "calibrated", OpenOptions(workers=1, concurrent=True)) as calibrated:
         calibrated.calibrate("label")

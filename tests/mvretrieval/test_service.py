@@ -518,11 +518,11 @@ def test_prometheus_metrics(own: Collection) -> None:
 
 def test_missing_encoder_weights_are_reported_and_ids_still_work(own: Collection, tmp_path: Path, meshes: Path) -> None:
     folder = tmp_path / "copy"
-    own.save_index()
+    own.session.save_index()
     shutil.copytree(own.folder, folder)
     with Collection.open(folder) as collection:
         moved = replace(collection.describer.config, encoder="image_only:mobilenet_v2@/nowhere.safetensors").to_json()
-        collection.store.set_meta("describer", moved)
+        collection.session.store.set_meta("describer", moved)
     with (
         Collection.open(folder, OpenOptions(workers=1, concurrent=True)) as collection,
         served(collection, ServiceSettings()) as url,
@@ -567,7 +567,7 @@ def test_every_operation_matches_the_api_description(own: Collection, meshes: Pa
 
 def test_hits_have_a_confidence_after_calibration(things: Collection, shapes: Path, tmp_path: Path) -> None:
     pytest.importorskip("sklearn")
-    things.save_index()
+    things.session.save_index()
     shutil.copytree(things.folder, tmp_path / "calibrated")
     with (
         Collection.open(tmp_path / "calibrated", OpenOptions(workers=1, concurrent=True)) as calibrated,
@@ -621,7 +621,7 @@ def test_uploads_survive_another_path_of_the_collection(
 ) -> None:
     with served(own, settings()) as url, Client(url, TOKEN) as client:
         client.add(meshes / "shape-001.ply", id="uploaded")
-    own.save_index()
+    own.session.save_index()
     (tmp_path / "sub").mkdir()
     name = own.folder.name
     folder = tmp_path / {"dots": f"sub/../{name}", "symlink": "link", "moved": "moved"}[spelling]
@@ -629,7 +629,7 @@ def test_uploads_survive_another_path_of_the_collection(
         folder.symlink_to(own.folder)
     if spelling == "moved":
         shutil.copytree(own.folder, folder)
-    own._writer.release()
+    own.session._writer.release()
     with (
         Collection.open(folder, OpenOptions(workers=1, concurrent=True), write=True) as again,
         served(again, settings()) as url,
