@@ -22,7 +22,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from mvrender.cameras import Rig
 from mvrender.pool import Failed, Opened, Rendered
 from mvrender.renderer import Views
-from mvrender.strips import strip_of
+from mvrender.strips import thumbnail_strip
 from mvretrieval.errors import DescriberError, ViewsError
 from mvretrieval.images import MAX_PIXELS, eight_bit, over_white
 from mvretrieval.ingest.jobs import IngestJob
@@ -145,7 +145,7 @@ class ViewImageReader:
             views = self._views(job, data)
         except _BadView as error:
             return Failed(job, error.code, str(error))
-        return Rendered(opened, views, strip_of(views, THUMBNAIL_SIZE))
+        return Rendered(opened, views, thumbnail_strip(views, THUMBNAIL_SIZE))
 
     def _views(self, job: ViewImagesJob, data: Sequence[bytes]) -> Views:
         images = np.full((1, self._rig.n_views, self._size, self._size, 3), 255, np.uint8)

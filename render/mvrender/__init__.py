@@ -1,4 +1,4 @@
-"""Views of 3D meshes: load any file, look at it from several sides, in several styles.
+"""Views of 3D meshes: load a file of any format and render it from several directions, in several styles.
 
 from mvrender import Job, RenderPool, RenderSpec
 
@@ -9,31 +9,62 @@ with RenderPool(RenderSpec.default()) as pool:
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-_PLACES = {
-    "Failed": "pool",
-    "Job": "pool",
+if TYPE_CHECKING:  # for type checkers and editors; at run time `__getattr__` imports on first use
+    from mvrender.cameras import Rig, parse_rig
+    from mvrender.errors import MeshError, MvrenderError
+    from mvrender.jobs import Failed, Job, Opened, Rendered, RenderSpec
+    from mvrender.loading import load
+    from mvrender.mesh import Limits, Mesh, normalize
+    from mvrender.pool import RenderPool
+    from mvrender.renderer import Renderer, Views
+
+_MODULES = {
+    "Failed": "jobs",
+    "Job": "jobs",
     "Limits": "mesh",
     "Mesh": "mesh",
     "MeshError": "errors",
     "MvrenderError": "errors",
-    "Opened": "pool",
+    "Opened": "jobs",
     "RenderPool": "pool",
-    "RenderSpec": "pool",
-    "Rendered": "pool",
+    "RenderSpec": "jobs",
+    "Rendered": "jobs",
     "Renderer": "renderer",
     "Rig": "cameras",
     "Views": "renderer",
     "load": "loading",
-    "normalise": "mesh",
+    "normalize": "mesh",
     "parse_rig": "cameras",
 }
-__all__ = sorted(_PLACES)
+__all__ = [
+    "Failed",
+    "Job",
+    "Limits",
+    "Mesh",
+    "MeshError",
+    "MvrenderError",
+    "Opened",
+    "RenderPool",
+    "RenderSpec",
+    "Rendered",
+    "Renderer",
+    "Rig",
+    "Views",
+    "load",
+    "normalize",
+    "parse_rig",
+]
 
 
 def __getattr__(name: str) -> Any:
-    """Import on first use: a program that only shows its help loads no numpy."""
-    if name not in _PLACES:
+    """Import on first use, so that programs that only print their help load no numpy."""
+    if name not in _MODULES:
         raise AttributeError(f"module 'mvrender' has no attribute '{name}'")
-    return getattr(importlib.import_module(f"mvrender.{_PLACES[name]}"), name)
+    return getattr(importlib.import_module(f"mvrender.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """Public names, for completion."""
+    return sorted(__all__)

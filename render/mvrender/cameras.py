@@ -1,4 +1,4 @@
-"""View rigs: where the cameras stand. Right-handed, +Y up, a camera looks along its own -Z."""
+"""View rigs: the cameras of the views. Right-handed, +Y up, a camera looks along its -Z axis."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ _MAX_VIEWS = 256
 
 @dataclass(frozen=True)
 class Rig:
-    """Cameras around the origin, all looking at it.
+    """Cameras around the origin that look at it.
 
     Attributes:
-        name: the text that `parse_rig` turns back into this rig.
-        directions: (V, 3) float64 unit vectors from the origin to each camera, in order of azimuth; of pictures that came
-            with an object in their own order, and NaN where nobody knows.
-        fov_y_deg: full vertical angle of view.
-        distance: of every camera from the origin.
-        fit: how the mesh is scaled before it is looked at (see `mesh.normalize`).
+        name: text that `parse_rig` turns back into this rig.
+        directions: (V, 3) float64 unit vectors from the origin to each camera, in order of azimuth. For views that are given
+            as images: in the order of the images, and NaN if unknown.
+        fov_y_deg: full vertical field of view.
+        distance: distance of every camera from the origin.
+        fit: how the mesh is scaled before rendering (see `mesh.normalize`).
     """
 
     name: str
     directions: NDArray[np.float64]
     fov_y_deg: float = 30.0
-    # 2 % of air around the unit sphere: distance = 1.02 / sin(fov / 2).
+    # A margin of 2 % around the unit sphere: distance = 1.02 / sin(fov / 2).
     distance: float = 1.02 / math.sin(math.radians(15.0))
     fit: Fit = "sphere"
 
     @property
     def fingerprint(self) -> str:
-        """Text that changes when a camera does."""
-        places = hashlib.sha256(self.directions.round(6).astype("<f8").tobytes()).hexdigest()[:8]
-        return f"{self.name} fov={self.fov_y_deg:g} distance={self.distance:.6g} fit={self.fit} cameras={places}"
+        """Text that changes with any camera."""
+        digest = hashlib.sha256(self.directions.round(6).astype("<f8").tobytes()).hexdigest()[:8]
+        return f"{self.name} fov={self.fov_y_deg:g} distance={self.distance:.6g} fit={self.fit} cameras={digest}"
 
     @property
     def n_views(self) -> int:
@@ -51,24 +51,24 @@ class Rig:
 
     @property
     def is_known(self) -> bool:
-        """Whether it is known where the cameras stand, so that a mesh can be looked at from there."""
+        """Whether the directions of all cameras are known, so that meshes can be rendered."""
         return bool(np.isfinite(self.directions).all())
 
     @property
     def short_name(self) -> str:
-        """The name for people, where directions that are listed would fill the screen."""
+        """The name for display, with long lists of directions shortened."""
         listed = self.name.split(",")
         return self.name if len(listed) <= 4 else f"{','.join(listed[:3])},... ({len(listed)} directions)"
 
     @property
     def azimuths_deg(self) -> NDArray[np.float64]:
-        """(V,) angle around +Y in [0, 360): 0 looks from +Z, 90 from +X."""
+        """(V,) angle of each camera around +Y in [0, 360): 0 at +Z, 90 at +X."""
         x, _, z = self.directions.T
         return np.asarray(np.degrees(np.arctan2(x, z)).round(6) % 360)
 
     @property
     def elevations_deg(self) -> NDArray[np.float64]:
-        """(V,) of each camera above the horizon, in -90..90."""
+        """(V,) angle of each camera above the horizon, in -90..90."""
         return np.asarray(np.degrees(np.arcsin(self.directions[:, 1].clip(-1, 1))))
 
     @property
@@ -80,7 +80,7 @@ class Rig:
 def look_at_origin(position: NDArray[np.float64]) -> NDArray[np.float64]:
     """(4, 4) camera-to-world matrix of a camera at `position` that looks at the origin with +Y up.
 
-    Straight above or below, where +Y cannot be up in the picture, -Z is (from above) or +Z (from below).
+    Straight above the origin the up direction is -Z, straight below it is +Z.
     """
     back = position / np.linalg.norm(position)
     up = np.array([0.0, 1.0, 0.0])
@@ -94,26 +94,37 @@ def look_at_origin(position: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def ring(n_views: int = 12, elevation_deg: float = 30.0) -> Rig:
-    """Cameras at one elevation, evenly around +Y, the first in front (+Z)."""
-    if not 1 <= n_views <= _MAX_VIEWS or not -90 <= elevation_deg <= 90:
-        raise RigError(f"a ring takes 1 to {_MAX_VIEWS} views at -90 to 90 degrees, not {n_views} at {elevation_deg:g}")
-    elevation_deg = round(elevation_deg, 3) + 0.0  # what the name can say; a worker gets the rig by its name
+    """Cameras at one elevation, evenly spaced around +Y, the first at +Z.
+
+    Raises:
+        RigError: the number of views or the elevation is out of range.
+    """
+    _check_n_views(n_views, f"ring:{n_views}")
+    if not -90 <= elevation_deg <= 90:
+        raise RigError(
+            f"elevation {elevation_deg:g} of rig 'ring:{n_views}' is out of range: give -90 to 90 degrees",
+            code="bad_elevation",
+        )
+    elevation_deg = round(elevation_deg, 3) + 0.0  # the precision of the name, by which workers get the rig
     return Rig(f"ring:{n_views}@{elevation_deg:g}", _ring_directions(n_views, elevation_deg))
 
 
-def benchmark_ring() -> Rig:
+def os3dor_ring() -> Rig:
     """The 24 cameras of the open-set benchmarks OS-ESB, OS-NTU, OS-MN40 and OS-ABO.
 
-    Every 15 degrees at 30 degrees of elevation, distance 3.6, field of view 25 degrees, longest side scaled to 1
+    One camera every 15 degrees, elevation 30 degrees, distance 3.6, field of view 25 degrees, longest side scaled to 1
     (https://github.com/iMoonLab/HGM2R).
     """
     return Rig("os3dor", _ring_directions(24, 30.0), fov_y_deg=25.0, distance=3.6, fit="extent")
 
 
 def sphere(n_views: int = 20) -> Rig:
-    """Cameras evenly over the sphere (Fibonacci lattice)."""
-    if not 1 <= n_views <= _MAX_VIEWS:
-        raise RigError(f"a sphere takes 1 to {_MAX_VIEWS} views, not {n_views}")
+    """Cameras evenly distributed over the sphere (Fibonacci lattice).
+
+    Raises:
+        RigError: the number of views is out of range.
+    """
+    _check_n_views(n_views, f"sphere:{n_views}")
     k = np.arange(n_views)
     y = 1 - (2 * k + 1) / n_views
     azimuth = k * math.pi * (3 - math.sqrt(5))
@@ -122,11 +133,16 @@ def sphere(n_views: int = 20) -> Rig:
 
 
 def random(n_views: int = 12, seed: int = 0) -> Rig:
-    """Cameras anywhere on the sphere, drawn by seed: what a careless photographer would take."""
-    if not 1 <= n_views <= _MAX_VIEWS:
-        raise RigError(f"a random rig takes 1 to {_MAX_VIEWS} views, not {n_views}")
+    """Cameras at random positions on the sphere.
+
+    Raises:
+        RigError: the number of views or the seed is out of range.
+    """
+    _check_n_views(n_views, f"random:{n_views}")
     if seed != int(seed) or seed < 0:
-        raise RigError(f"the seed of a random rig is a whole number from 0, not {seed:g}")
+        raise RigError(
+            f"seed {seed:g} of rig 'random:{n_views}' is invalid: give a whole number from 0", code="bad_seed"
+        )
     drawn = np.random.default_rng(int(seed)).normal(size=(n_views, 3))
     return Rig(f"random:{n_views}@{int(seed)}", _by_azimuth(drawn / np.linalg.norm(drawn, axis=1, keepdims=True)))
 
@@ -142,32 +158,39 @@ def dodecahedron() -> Rig:
 
 
 def cube() -> Rig:
-    """Cameras in front of the six faces of a cube: the sides, the top and the bottom."""
+    """Cameras in front of the six faces of a cube."""
     return Rig(
         "cube", _by_azimuth(np.array([[0, 0, 1], [1, 0, 0], [0, 0, -1], [-1, 0, 0], [0, 1, 0], [0, -1, 0]], float))
     )
 
 
 def views_of(azimuths_deg: Sequence[float], elevations_deg: Sequence[float]) -> Rig:
-    """Cameras of pictures that came with an object, in the pictures' order: `views:0@30,95.5@30,185@-10`."""
-    if not 1 <= len(azimuths_deg) <= _MAX_VIEWS:
-        raise RigError(f"an object has 1 to {_MAX_VIEWS} views, not {len(azimuths_deg)}: leave some of them out")
+    """Cameras of an object's view images, in the order of the images: `views:0@30,95.5@30,185@-10`.
+
+    Raises:
+        RigError: the number of views or an angle is out of range.
+    """
+    _check_n_views(len(azimuths_deg), "views")
     angles = []
     for azimuth, elevation in zip(azimuths_deg, elevations_deg, strict=True):
         if not (math.isfinite(azimuth) and -90 <= elevation <= 90):
             raise RigError(
-                f"a view stands at any azimuth and at -90 to 90 degrees of elevation, not at {azimuth:g}@{elevation:g}"
+                f"view direction {azimuth:g}@{elevation:g} is invalid: the azimuth must be finite, the elevation -90 to 90 degrees",
+                code="bad_direction",
             )
-        angles.append((round(azimuth, 3) % 360 + 0.0, round(elevation, 3) + 0.0))  # what the name can say
+        angles.append((round(azimuth, 3) % 360 + 0.0, round(elevation, 3) + 0.0))  # the precision of the name
     rows = [direction_of(azimuth, elevation) for azimuth, elevation in angles]
     listed = ",".join(f"{_plain(azimuth)}@{_plain(elevation)}" for azimuth, elevation in angles)
     return Rig(f"views:{listed}", np.array(rows))
 
 
 def unknown_views(n_views: int) -> Rig:
-    """Pictures that came with an object, and nobody knows from where they were taken: `views:12`."""
-    if not 1 <= n_views <= _MAX_VIEWS:
-        raise RigError(f"an object has 1 to {_MAX_VIEWS} views, not {n_views}: leave some of them out")
+    """View images from unknown directions: `views:12`.
+
+    Raises:
+        RigError: the number of views is out of range.
+    """
+    _check_n_views(n_views, "views")
     return Rig(f"views:{n_views}", np.full((n_views, 3), np.nan))
 
 
@@ -178,13 +201,18 @@ def direction_of(azimuth_deg: float, elevation_deg: float) -> NDArray[np.float64
     return np.array([flat * math.sin(azimuth), math.sin(elevation), flat * math.cos(azimuth)])
 
 
+def _check_n_views(n_views: int, name: str) -> None:
+    if not 1 <= n_views <= _MAX_VIEWS:
+        raise RigError(f"rig '{name}' has {n_views} views: give 1 to {_MAX_VIEWS}", code="bad_view_count")
+
+
 def _plain(degrees: float) -> str:
     return f"{degrees:.3f}".rstrip("0").rstrip(".")
 
 
 _RIGS: dict[str, Callable[..., Rig]] = {
     "ring": ring,
-    "os3dor": benchmark_ring,
+    "os3dor": os3dor_ring,
     "sphere": sphere,
     "random": random,
     "dodecahedron": dodecahedron,
@@ -194,37 +222,41 @@ RIG_EXAMPLES = ("ring:12@30", "os3dor", "sphere:20", "dodecahedron", "cube", "ra
 
 
 def parse_rig(text: str) -> Rig:
-    """Rig from its name: `ring:12@30`, `os3dor`, `sphere:20`, `dodecahedron`, `cube`, `random:12@0` (seed 0).
+    """Parse the name of a rig: `ring:12@30`, `os3dor`, `sphere:20`, `dodecahedron`, `cube`, `random:12@0` (seed 0).
 
-    Of views that came as pictures: `views:0@30,95.5@30` (azimuth and elevation of each), `views:12` (directions unknown).
+    For view images: `views:0@30,95.5@30` (azimuth and elevation of each view), `views:12` (unknown directions).
 
     Raises:
         RigError: the name is unknown or its numbers are out of range.
     """
-    if given := re.fullmatch(r"views:(.+)", text.strip().lower()):
-        return _parse_views(given.group(1))
+    if listed := re.fullmatch(r"views:(.+)", text.strip().lower()):
+        return _parse_views(listed.group(1))
     match = re.fullmatch(r"([a-z0-9]+?)(?::(\d+)(?:@(-?\d+(?:\.\d+)?))?)?", text.strip().lower())
     name = match.group(1) if match else text
     if match is None or name not in _RIGS:
         near = get_close_matches(name.split(":")[0], _RIGS, n=1)
         hint = f"did you mean '{near[0]}'? " if near else ""
-        raise RigError(f"unknown rig '{text}': {hint}known are {', '.join(RIG_EXAMPLES)}")
+        raise RigError(f"unknown rig '{text}': {hint}known are {', '.join(RIG_EXAMPLES)}", code="unknown_rig")
     numbers = [int(match.group(2))] if match.group(2) else []
     angles = [float(match.group(3))] if match.group(3) else []
     if (numbers and name not in ("ring", "sphere", "random")) or (angles and name not in ("ring", "random")):
-        raise RigError(f"rig '{name}' takes no such numbers ('{text}'): known are {', '.join(RIG_EXAMPLES)}")
+        raise RigError(
+            f"rig '{name}' does not take the numbers of '{text}': known are {', '.join(RIG_EXAMPLES)}",
+            code="bad_rig_numbers",
+        )
     return _RIGS[name](*numbers, *angles)
 
 
 def _parse_views(text: str) -> Rig:
-    """What stands behind `views:`."""
+    """Parse the part of a rig's name after `views:`."""
     if re.fullmatch(r"\d{1,9}", text):
         return unknown_views(int(text))
     pairs = [re.fullmatch(r"(-?\d+(?:\.\d+)?)@(-?\d+(?:\.\d+)?)", part.strip()) for part in text.split(",")]
     found = [(float(pair.group(1)), float(pair.group(2))) for pair in pairs if pair]
     if len(found) < len(pairs):
         raise RigError(
-            f"unknown rig 'views:{text[:80]}': name azimuth@elevation of each view (views:0@30,90@30), or how many"
+            f"unknown rig 'views:{text[:80]}': give azimuth@elevation of each view (views:0@30,90@30), or their number",
+            code="unknown_rig",
         )
     return views_of([azimuth for azimuth, _ in found], [elevation for _, elevation in found])
 

@@ -1,4 +1,4 @@
-"""What can go wrong with one file, as a stable code and a sentence."""
+"""Errors of this package, and the codes of files that cannot be rendered."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FailureCode = Literal[
     "missing_reference",
     "bad_label",
 ]
-"""Codes that a failure row may carry. Scripts depend on them: a code is added, never renamed."""
+"""Codes of failed files. Scripts depend on them: codes are added, never renamed."""
 
 FAILURE_CODES: tuple[str, ...] = get_args(FailureCode)
 
@@ -52,7 +52,7 @@ class MeshError(MvrenderError):
 
     Attributes:
         code: one of `FAILURE_CODES`.
-        message: what is wrong, the value, and the next step.
+        message: problem, value and next step.
     """
 
     def __init__(self, code: FailureCode, message: str) -> None:

@@ -1,4 +1,4 @@
-"""A trimesh scene as one `Mesh`: transforms applied, colours and textures of every format brought to one form."""
+"""Convert a trimesh scene to one `Mesh`: apply transforms, and unify the colours and textures of all formats."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from mvrender.errors import MeshError
 from mvrender.mesh import Limits, Mesh
 from mvrender.shading import CLAY
 
-# Views are at most 1024 pixels wide, so that texels beyond this cannot be seen.
+# Views are at most 1024 pixels wide: a larger texture adds no visible detail.
 _MAX_TEXTURE_SIDE = 2048
-# What trimesh gives a material that says nothing.
+# trimesh's default for a material without colours.
 _TRIMESH_DEFAULT_DIFFUSE = (102, 102, 102)
 
 
 @dataclass
 class _Parts:
-    """What has been gathered so far."""
+    """Arrays of the parts that have been added so far."""
 
     vertices: list[NDArray[np.float64]] = field(default_factory=list)
     faces: list[NDArray[np.int64]] = field(default_factory=list)
@@ -39,15 +39,15 @@ class _Parts:
 
 
 def flatten(scene: trimesh.Scene, limits: Limits, *, linear_light: bool = False) -> Mesh:
-    """All triangles of a scene in one mesh.
+    """Collect all triangles of a scene in one mesh.
 
     Args:
         scene: as trimesh loaded it.
-        limits: what the mesh may cost.
-        linear_light: the scene's colours, but not its textures, are linear light, as glTF's are; else sRGB.
+        limits: resources that the mesh may use.
+        linear_light: the scene's colours (but not its textures) are linear, as in glTF; else sRGB.
 
     Raises:
-        MeshError: more faces than `limits.max_faces`, or nothing that can be drawn.
+        MeshError: more faces than `limits.max_faces`, or no triangles.
     """
     parts = _Parts()
     for geometry, transform in _placed(scene):
@@ -56,9 +56,9 @@ def flatten(scene: trimesh.Scene, limits: Limits, *, linear_light: bool = False)
     if not parts.faces:
         kinds = sorted({type(g).__name__ for g in scene.geometry.values()})
         held = f" (it holds {', '.join(kinds)})" if kinds else ""
-        raise MeshError("no_faces", f"the file holds no triangles{held}; points and lines alone cannot be drawn")
+        raise MeshError("no_faces", f"the file holds no triangles{held}; points and lines alone cannot be rendered")
     vertices = np.concatenate(parts.vertices)
-    # Where the object lies does not matter to its looks, and float32 keeps the detail of a part that lies far out.
+    # Centred in float64: float32 would lose the detail of an object far from the origin.
     finite = vertices[np.isfinite(vertices).all(axis=1)]
     if len(finite):
         vertices -= finite.min(axis=0) / 2 + finite.max(axis=0) / 2
@@ -94,14 +94,14 @@ def _add(
     faces = np.asarray(geometry.faces, np.int64)
     if faces.min() < 0 or faces.max() >= len(vertices):
         raise MeshError(
-            "bad_indices", f"faces name vertices {faces.min()} to {faces.max()}, but there are {len(vertices)}"
+            "bad_indices", f"faces use vertices {faces.min()} to {faces.max()}, but there are {len(vertices)}"
         )
     if not np.array_equal(transform, np.eye(4)):
         vertices = vertices @ transform[:3, :3].T + transform[:3, 3]
     visual: Any = geometry.visual
     colors, uv, texture = np.tile(CLAY.astype(np.uint8), (len(vertices), 1)), None, -1
     if visual.kind == "face":
-        # A corner belongs to one face then, so every corner becomes a vertex of its own.
+        # With one colour per face, each corner becomes a vertex of its own.
         face_colors = _over_white(np.asarray(visual.face_colors))
         vertices, colors = vertices[faces.ravel()], np.repeat(face_colors, 3, axis=0)
         faces = np.arange(3 * len(faces)).reshape(-1, 3)
@@ -129,63 +129,63 @@ def _material(
     is_pbr = hasattr(material, "baseColorFactor")
     image = material.baseColorTexture if is_pbr else getattr(material, "image", None)
     if image is not None and image.format is None and image.size == (2, 2):
-        image = None  # trimesh's own grey, where the file has uv and no material; pictures from files have a format
-    # Where glTF says opaque, as it does by default, alpha means nothing and may hold anything.
+        image = None  # trimesh's placeholder for files with uv and no material; images from files have a format
+    # In an opaque glTF material (the default) alpha is meaningless and may have any value.
     opaque = linear_light and is_pbr and material.alphaMode in (None, "OPAQUE")
     factor = _factor(material, is_pbr, opaque, linear_light)
-    painted = _painted(visual, len(colors), linear_light)
+    vertex_colors = _vertex_colors(visual, len(colors), linear_light)
     uv = visual.uv
     if uv is not None and len(uv) == len(colors) and image is not None:
         uv = np.nan_to_num(np.asarray(uv, np.float32)[:, :2])
         texture = _texture(parts, image, (255, 255, 255) if factor is None else factor, opaque, limits)
         if texture >= 0:
             parts.has_color = True
-            return texture, np.full_like(colors, 255) if painted is None else painted, uv
-    if painted is not None:
+            return texture, np.full_like(colors, 255) if vertex_colors is None else vertex_colors, uv
+    if vertex_colors is not None:
         parts.has_color = True
         if factor is not None:
-            painted = (painted * (np.array(factor, np.float32) / 255)).astype(np.uint8)
-        return -1, painted, None
+            vertex_colors = (vertex_colors * (np.array(factor, np.float32) / 255)).astype(np.uint8)
+        return -1, vertex_colors, None
     if factor is not None:
         parts.has_color = True
         return -1, np.tile(np.array(factor, np.uint8), (len(colors), 1)), None
     return -1, colors, None
 
 
-def _painted(visual: Any, n_vertices: int, linear_light: bool) -> NDArray[np.uint8] | None:
-    """(n, 3) sRGB of vertices that have a material and colours of their own, which are multiplied; None without."""
-    painted = getattr(visual, "vertex_attributes", {}).get("color")
-    if painted is None or len(painted) != n_vertices:
+def _vertex_colors(visual: Any, n_vertices: int, linear_light: bool) -> NDArray[np.uint8] | None:
+    """(n, 3) sRGB vertex colours beside a material, which multiply it; None without."""
+    colors = getattr(visual, "vertex_attributes", {}).get("color")
+    if colors is None or len(colors) != n_vertices:
         return None
-    painted = np.asarray(painted)
-    if painted.dtype.kind == "f":
-        painted = (painted.clip(0, 1) * 255).astype(np.uint8)
-    elif painted.dtype.itemsize > 1:
-        painted = (painted >> 8 * (painted.dtype.itemsize - 1)).astype(np.uint8)
-    rgb = _over_white(painted)
+    colors = np.asarray(colors)
+    if colors.dtype.kind == "f":
+        colors = (colors.clip(0, 1) * 255).astype(np.uint8)
+    elif colors.dtype.itemsize > 1:
+        colors = (colors >> 8 * (colors.dtype.itemsize - 1)).astype(np.uint8)
+    rgb = _over_white(colors)
     return _linear_to_srgb(rgb) if linear_light else rgb
 
 
 def _factor(material: Any, is_pbr: bool, opaque: bool, linear_light: bool) -> tuple[int, int, int] | None:
-    """Base colour of a material as sRGB, or None where it says nothing."""
+    """Base colour of a material as sRGB, or None if it has none."""
     if is_pbr:
         if material.baseColorFactor is None:
             return None
-        # trimesh hands it out as bytes without conversion.
+        # trimesh returns it as bytes without conversion.
         rgba = np.asarray(material.baseColorFactor, np.uint8).reshape(1, -1)
         rgb = rgba[:, :3] if opaque else _over_white(rgba)
         r, g, b = (_linear_to_srgb(rgb) if linear_light else rgb)[0]
         return int(r), int(g), int(b)
     diffuse = getattr(material, "diffuse", None)
-    said = "kd" in getattr(material, "kwargs", {})  # an MTL file may well say what trimesh takes for granted
-    if diffuse is None or (not said and tuple(np.asarray(diffuse)[:3]) == _TRIMESH_DEFAULT_DIFFUSE):
+    explicit = "kd" in getattr(material, "kwargs", {})  # an MTL file may name trimesh's default explicitly
+    if diffuse is None or (not explicit and tuple(np.asarray(diffuse)[:3]) == _TRIMESH_DEFAULT_DIFFUSE):
         return None
     r, g, b = _over_white(np.asarray(diffuse, np.uint8).reshape(1, -1))[0]
     return int(r), int(g), int(b)
 
 
 def _texture(parts: _Parts, image: Image.Image, factor: tuple[int, int, int], opaque: bool, limits: Limits) -> int:
-    """Index of a picture, multiplied by its material's colour, among the textures; -1 where it cannot be read."""
+    """Add an image, multiplied by its material's colour, to the textures. Returns its index; -1 if it cannot be read."""
     key = (id(image), factor, opaque)
     if key in parts.texture_index:
         return parts.texture_index[key]
@@ -193,25 +193,25 @@ def _texture(parts: _Parts, image: Image.Image, factor: tuple[int, int, int], op
     width, height = image.size
     if width * height > limits.max_texture_pixels:
         parts.notes.append(
-            f"texture of {width} x {height} pixels left out: over the limit of {limits.max_texture_pixels}"
+            f"texture of {width} x {height} pixels omitted: over the limit of {limits.max_texture_pixels} pixels"
         )
     else:
         try:
-            picture = _small_rgb(image, opaque)
+            pixels = _small_rgb(image, opaque)
         except (OSError, ValueError, SyntaxError) as error:
-            parts.notes.append(f"texture unreadable, drawn without it: {error}")
+            parts.notes.append(f"texture unreadable, rendered without it: {error}")
         else:
             if factor != (255, 255, 255):
-                picture = (picture * (np.array(factor, np.float32) / 255)).astype(np.uint8)
+                pixels = (pixels * (np.array(factor, np.float32) / 255)).astype(np.uint8)
             index = len(parts.textures)
-            parts.textures.append(picture)
+            parts.textures.append(pixels)
     parts.texture_index[key] = index
     return index
 
 
 def _small_rgb(image: Image.Image, opaque: bool) -> NDArray[np.uint8]:
-    """(h, w, 3) picture of at most `_MAX_TEXTURE_SIDE`, transparent parts over white unless alpha means nothing."""
-    image.draft("RGB", (_MAX_TEXTURE_SIDE, _MAX_TEXTURE_SIDE))  # lets JPEG decode at a fraction of its size
+    """(h, w, 3) pixels of at most `_MAX_TEXTURE_SIDE`, transparent parts composited over white unless `opaque`."""
+    image.draft("RGB", (_MAX_TEXTURE_SIDE, _MAX_TEXTURE_SIDE))  # decodes JPEG at a fraction of its size
     shrink = -(-max(image.size) // _MAX_TEXTURE_SIDE)
     if shrink > 1:
         if image.mode == "P":
@@ -227,7 +227,7 @@ def _small_rgb(image: Image.Image, opaque: bool) -> NDArray[np.uint8]:
 
 
 def _over_white(rgba: NDArray[Any]) -> NDArray[np.uint8]:
-    """(N, 3) colours of (N, 3 or 4) ones, seen over a white ground."""
+    """Composite colours (N, 3 or 4) over white, to (N, 3)."""
     rgba = np.asarray(rgba, np.uint8)
     if rgba.shape[1] == 3:
         return rgba
@@ -236,7 +236,7 @@ def _over_white(rgba: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def _linear_to_srgb(colors: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Bytes of linear light as sRGB (IEC 61966-2-1)."""
+    """Convert bytes of linear colours to sRGB (IEC 61966-2-1)."""
     linear = np.arange(256) / 255
     srgb = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
     return np.asarray(np.rint(srgb * 255).astype(np.uint8)[colors])

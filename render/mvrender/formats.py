@@ -1,4 +1,4 @@
-"""Formats of mesh files. By itself: who looks for files need not import what reads them."""
+"""Formats of mesh files. A module of its own, so that scanning for files does not import the readers."""
 
 from __future__ import annotations
 
@@ -16,4 +16,4 @@ FORMATS: dict[str, UpAxis] = {
     ".step": "+z",
     ".stp": "+z",
 }
-"""Formats by suffix, and the up axis that each one's convention says (a DAE file states its own)."""
+"""Conventional up axis of each format by suffix. A DAE file states its own."""

@@ -1,4 +1,4 @@
-"""A mesh as GLB, to be turned about in a browser: made smaller where it has more triangles than one can see."""
+"""Convert a mesh to GLB for interactive viewers; large meshes are decimated."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from mvrender.mesh import Mesh, normalize
 from mvrender.shading import CLAY
 
 MAX_FACES = 200_000
-"""A phone turns that many smoothly, and at the size of a screen more cannot be told apart."""
+"""Phones render this many smoothly, and more are not visible at the size of a screen."""
 MAX_TEXTURE_SIDE = 1024
 
 
 def to_glb(mesh: Mesh, max_faces: int = MAX_FACES) -> bytes:
-    """A mesh in the unit sphere with +Y up, both sides of its faces visible.
+    """Encode a mesh as GLB: in the unit sphere, +Y up, faces visible from both sides.
 
     Args:
         mesh: with +Y up.
-        max_faces: a larger mesh is decimated; its texture then becomes colours of its vertices.
+        max_faces: larger meshes are decimated, with vertex colours instead of textures.
 
     Raises:
         MeshError: see `normalize`.
@@ -39,33 +39,33 @@ def to_glb(mesh: Mesh, max_faces: int = MAX_FACES) -> bytes:
 
 
 def decimated(mesh: Mesh, max_faces: int) -> Mesh:
-    """About `max_faces` triangles of the same shape, each vertex in the colour of the nearest one that was there."""
+    """Decimate a mesh to about `max_faces` triangles; each vertex gets the colour of the nearest original vertex."""
     import fast_simplification
     from scipy.spatial import KDTree
 
-    share = 1 - max_faces / len(mesh.faces)
-    points, faces = fast_simplification.simplify(mesh.vertices, mesh.faces, target_reduction=share)
+    reduction = 1 - max_faces / len(mesh.faces)
+    points, faces = fast_simplification.simplify(mesh.vertices, mesh.faces, target_reduction=reduction)
     colors = None
     if mesh.has_color:
         used = np.unique(mesh.faces)
         _, near = KDTree(mesh.vertices[used]).query(points)
-        colors = _painted(mesh)[used[near]]
+        colors = _textured_colors(mesh)[used[near]]
     return Mesh(points.astype(np.float32), faces.astype(np.int32), colors)
 
 
 def _part(mesh: Mesh, faces: NDArray[np.int32], texture: int) -> trimesh.Trimesh:
-    """The faces with one texture, or with none for -1."""
+    """Faces with one texture, or for -1 those without texture."""
     used, corners = np.unique(faces, return_inverse=True)
-    tint = _plain(mesh, textured=texture >= 0)[used]
+    tint = _vertex_colors(mesh, textured=texture >= 0)[used]
     material = PBRMaterial(metallicFactor=0.0, roughnessFactor=0.9, doubleSided=True)
-    is_plain = bool((tint == tint[0]).all())
+    is_uniform = bool((tint == tint[0]).all())
     if texture >= 0 and mesh.uv is not None:
-        picture = Image.fromarray(mesh.textures[texture])
-        picture.thumbnail((MAX_TEXTURE_SIDE, MAX_TEXTURE_SIDE))
-        material.baseColorTexture = picture
-        material.baseColorFactor = [*_to_linear(tint[0]), 255]  # of the first corner: viewers multiply by one colour
+        image = Image.fromarray(mesh.textures[texture])
+        image.thumbnail((MAX_TEXTURE_SIDE, MAX_TEXTURE_SIDE))
+        material.baseColorTexture = image
+        material.baseColorFactor = [*_to_linear(tint[0]), 255]  # that of the first vertex: a material has one factor
         visual = TextureVisuals(uv=mesh.uv[used], material=material)
-    elif is_plain:
+    elif is_uniform:
         material.baseColorFactor = [*_to_linear(tint[0]), 255]
         visual = TextureVisuals(material=material)
     else:
@@ -73,32 +73,33 @@ def _part(mesh: Mesh, faces: NDArray[np.int32], texture: int) -> trimesh.Trimesh
     return trimesh.Trimesh(mesh.vertices[used], corners.reshape(-1, 3), visual=visual, process=False)
 
 
-def _painted(mesh: Mesh) -> NDArray[np.uint8]:
-    """(n, 3) colour of each vertex, read from the texture of a face that it belongs to."""
-    colors = _plain(mesh, textured=False)
+def _textured_colors(mesh: Mesh) -> NDArray[np.uint8]:
+    """(n, 3) colour of each vertex, sampled from the texture of one of its faces."""
+    colors = _vertex_colors(mesh, textured=False)
     if mesh.face_texture is None or mesh.uv is None:
         return colors
     for i, texture in enumerate(mesh.textures):
         used = np.unique(mesh.faces[mesh.face_texture == i])
         height, width = texture.shape[:2]
         uv = mesh.uv[used]
-        across, up = np.where((uv >= 0) & (uv <= 1), uv, uv % 1).T  # an edge at 1 is not the one at 0
-        rows = ((1 - up) * height).astype(int).clip(0, height - 1)
-        columns = (across * width).astype(int).clip(0, width - 1)
+        u, v = np.where((uv >= 0) & (uv <= 1), uv, uv % 1).T  # the edge at 1 must not wrap to that at 0
+        rows = ((1 - v) * height).astype(int).clip(0, height - 1)
+        columns = (u * width).astype(int).clip(0, width - 1)
         texels = texture[rows, columns]
-        colors[used] = np.rint(_plain(mesh, textured=True)[used].astype(np.float32) * texels / 255).astype(np.uint8)
+        factors = _vertex_colors(mesh, textured=True)[used].astype(np.float32)
+        colors[used] = np.rint(factors * texels / 255).astype(np.uint8)
     return colors
 
 
-def _plain(mesh: Mesh, textured: bool) -> NDArray[np.uint8]:
-    """(n, 3) colour of each vertex without its texture, which multiplies it: white, or clay where there is none."""
+def _vertex_colors(mesh: Mesh, textured: bool) -> NDArray[np.uint8]:
+    """(n, 3) vertex colours without textures. Where the mesh has none: white below a texture, else clay."""
     if mesh.vertex_colors is not None:
         return mesh.vertex_colors.copy()
     return np.tile(np.full(3, 255, np.uint8) if textured else CLAY.astype(np.uint8), (len(mesh.vertices), 1))
 
 
 def _to_linear(colors: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Colours of a picture as the linear light that glTF means."""
+    """Convert sRGB bytes to the linear colours of glTF."""
     srgb = np.arange(256) / 255
     linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
     return np.asarray(np.rint(linear * 255).astype(np.uint8)[colors])

@@ -1,4 +1,4 @@
-"""What glTF files say that trimesh does not read: refused by name, or made plain on the way in."""
+"""glTF features that trimesh does not read: converted on loading, or refused by name."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ _SUPPORTED = {
     "KHR_draco_mesh_compression",
 }
 _TRANSFORM = "KHR_texture_transform"
-# Put on primitives whose attributes have to be made plain: trimesh calls `_make_plain` with what it decoded.
-_PLAIN = "MVRENDER_plain_attributes"
+# Marks primitives whose attributes need conversion: trimesh calls `_convert_attributes` with the decoded accessors.
+_CONVERT = "MVRENDER_convert_attributes"
 
 
 def prepare(data: bytes, suffix: str) -> bytes:
-    """Content of a `.glb` or `.gltf` file as trimesh can read it.
+    """Convert the content of a `.glb` or `.gltf` file to what trimesh can read.
 
     Raises:
-        MeshError: no glTF, or it requires what trimesh would load as nothing or as zeros.
+        MeshError: not a glTF file, or it requires an extension that trimesh would load as nothing or as zeros.
     """
     try:
         text, rest = data, b""
@@ -40,7 +40,7 @@ def prepare(data: bytes, suffix: str) -> bytes:
                 raise ValueError("no glTF magic")
             expected = int.from_bytes(data[8:12], "little")
             if len(data) < max(expected, 20):
-                raise ValueError(f"{max(expected, 20):,} bytes, cut off after {len(data):,}; copy it again")
+                raise ValueError(f"{max(expected, 20):,} bytes, truncated after {len(data):,}; copy it again")
             end = 20 + int.from_bytes(data[12:16], "little")
             text, rest = data[20:end], data[end:]
         tree = json.loads(text.decode("utf-8-sig"))
@@ -48,18 +48,18 @@ def prepare(data: bytes, suffix: str) -> bytes:
     except (ValueError, AttributeError, TypeError, RecursionError) as error:
         raise MeshError("unreadable", f"not a readable {suffix[1:].upper()} file: {error}") from None
     if "KHR_draco_mesh_compression" in required | used and importlib.util.find_spec("DracoPy") is None:
-        raise MeshError("needs_extra", "Draco-compressed glTF needs the extra: pip install 'mvretrieval[draco]'")
+        raise MeshError("needs_extra", "Draco-compressed glTF needs an extra: run pip install 'mvretrieval[draco]'")
     unknown = sorted(name for name in required if name not in _SUPPORTED and not name.startswith("KHR_materials_"))
     if unknown:
         raise MeshError(
             "unsupported_extension",
-            f"the file requires {', '.join(unknown)}, which cannot be decoded here; export it without",
+            f"the file requires the extension {', '.join(unknown)}, which is not supported; export it without",
         )
     try:
         if not _mark(tree):
             return data
     except (KeyError, IndexError, TypeError, AttributeError, ValueError):
-        return data  # a broken tree: trimesh says what is wrong with it
+        return data  # a malformed tree: trimesh reports the problem
     text = json.dumps(tree).encode()
     if suffix == ".gltf":
         return text
@@ -75,7 +75,7 @@ def prepare(data: bytes, suffix: str) -> bytes:
 
 
 def _mark(tree: dict[str, Any]) -> bool:
-    """Mark the primitives that `_make_plain` has to look at; tells whether there are any."""
+    """Mark the primitives that `_convert_attributes` must convert. Returns whether there are any."""
     found = False
     for mesh in tree.get("meshes", []):
         for primitive in mesh["primitives"]:
@@ -91,14 +91,18 @@ def _mark(tree: dict[str, Any]) -> bool:
             uv = f"TEXCOORD_{transform.get('texCoord', info.get('texCoord', 0))}"
             matrix = _uv_matrix(transform).tolist() if transform and uv in attributes else None
             if normalized or matrix or (uv != "TEXCOORD_0" and uv in attributes):
-                # Last, so that Draco's attributes are there.
-                primitive.setdefault("extensions", {})[_PLAIN] = {"normalized": normalized, "uv": uv, "matrix": matrix}
+                # Added last, so that Draco's attributes are decoded before.
+                primitive.setdefault("extensions", {})[_CONVERT] = {
+                    "normalized": normalized,
+                    "uv": uv,
+                    "matrix": matrix,
+                }
                 found = True
     return found
 
 
 def _uv_matrix(transform: dict[str, Any]) -> NDArray[np.float64]:
-    """(2, 3) of KHR_texture_transform: scale, then counter-clockwise turn (v points down), then offset."""
+    """(2, 3) matrix of KHR_texture_transform: scale, then counter-clockwise rotation (v points down), then offset."""
     angle = float(transform.get("rotation", 0))
     turn = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
     scale = np.array(transform.get("scale", (1, 1)), float)
@@ -106,22 +110,22 @@ def _uv_matrix(transform: dict[str, Any]) -> NDArray[np.float64]:
     return np.column_stack([turn * scale, offset])
 
 
-@register_handler(_PLAIN, scope="primitive_preprocess")  # type: ignore[untyped-decorator]  # trimesh
-def _make_plain(context: Any) -> None:
-    """Whole numbers that stand for -1 to 1 as floats, and the base colour's texture coordinates as the first ones."""
-    attributes, accessors, wanted = context["primitive"]["attributes"], context["accessors"], context["data"]
+@register_handler(_CONVERT, scope="primitive_preprocess")  # type: ignore[untyped-decorator]  # trimesh
+def _convert_attributes(context: Any) -> None:
+    """Convert normalized integers to floats, and move the base colour's texture coordinates to the first set."""
+    attributes, accessors, request = context["primitive"]["attributes"], context["accessors"], context["data"]
 
     def put(name: str, values: NDArray[Any]) -> None:
-        attributes[name] = len(accessors)  # a new one: other primitives may use the old one otherwise
+        attributes[name] = len(accessors)  # a new accessor: other primitives may use the old one differently
         accessors.append(values)
 
-    for name in wanted["normalized"]:
+    for name in request["normalized"]:
         values = accessors[attributes[name]]
         if values.dtype.kind in "iu":
             put(name, np.maximum(values.astype(np.float32) / np.iinfo(values.dtype).max, -1))
-    if wanted["uv"] in attributes:
-        uv = accessors[attributes[wanted["uv"]]]
-        if wanted["matrix"] is not None:
-            matrix = np.array(wanted["matrix"])
+    if request["uv"] in attributes:
+        uv = accessors[attributes[request["uv"]]]
+        if request["matrix"] is not None:
+            matrix = np.array(request["matrix"])
             uv = (uv @ matrix[:, :2].T + matrix[:, 2]).astype(np.float32)
         put("TEXCOORD_0", uv)

@@ -1,4 +1,4 @@
-"""From a file to a `Mesh`, and to a hash of all that its looks depend on."""
+"""Load a file as a `Mesh`, with a content hash of everything that its appearance depends on."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ from mvrender.mesh import Limits, Mesh, UpAxis, check, rotate_to_y_up
 from mvrender.references import FolderReferences, as_utf8
 
 _LINEAR_LIGHT = {".glb", ".gltf", ".step", ".stp"}
-"""Formats whose colours are linear light; STEP comes through glTF."""
+"""Formats whose colours are linear; STEP is converted to glTF."""
 
 _BAD_INDICES = re.compile(r"is out of bounds for axis|face index outside the range")
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A mesh with +Y up, and where it came from.
+    """A loaded mesh with +Y up, and its origin.
 
     Attributes:
-        mesh: not yet normalised.
-        content_hash: sha256 over the file, the files it names that were read, its suffix and its up axis.
-        references: absolute paths of those files.
-        up: the axis that was taken as up.
+        mesh: not yet normalized.
+        content_hash: sha256 over the file, the referenced files that were read, the suffix and the up axis.
+        references: absolute paths of the referenced files that were read.
+        up: up axis of the file.
         facts: `format`, `faces`, `vertices`, `textured`.
     """
 
@@ -55,24 +55,24 @@ def load(path: Path, *, root: Path | None = None, up: UpAxis | None = None, limi
 
     Args:
         path: file with a suffix in `FORMATS`.
-        root: folder that references may not leave; the file's own folder by default.
-        up: axis that is up in the file; the format's convention by default.
-        limits: what the file may cost.
+        root: folder that references may not leave; the file's folder by default.
+        up: up axis of the file; the format's convention by default.
+        limits: resources that the file may use.
 
     Raises:
-        MeshError: with the code that a failure row will carry.
+        MeshError: the file cannot be rendered; the code is that of the failure.
     """
     limits = limits or Limits()
     suffix = path.suffix.lower()
     data = _read(path, suffix, limits)
     references = FolderReferences(path.parent, root or path.parent)
-    scene = _load_scene(_repaired(data, suffix, limits), suffix, references)
+    scene = _load_scene(_prepare(data, suffix, limits), suffix, references)
     mesh = flatten(scene, limits, linear_light=suffix in _LINEAR_LIGHT)
     check(mesh)
     notes = [*mesh.notes]
-    notes += [f"names '{name}', which is not there; drawn without it" for name in references.missing]
-    notes += [f"names '{name}' outside of its folder; not read, drawn without it" for name in references.refused]
-    notes += [f"names '{name}', which is not a readable picture; drawn without it" for name in references.broken]
+    notes += [f"reference '{name}' is missing; rendered without it" for name in references.missing]
+    notes += [f"reference '{name}' is outside of the folder; rendered without it" for name in references.refused]
+    notes += [f"reference '{name}' is not a readable image; rendered without it" for name in references.broken]
     axis = up or _up_axis(suffix, data)
     digest = hashlib.sha256(data)
     for name, used in sorted((os.fsencode(file.name), sha) for file, sha in references.used.items()):
@@ -94,17 +94,17 @@ def load(path: Path, *, root: Path | None = None, up: UpAxis | None = None, limi
 
 
 def _read(path: Path, suffix: str, limits: Limits) -> bytes:
-    """Content of a file that is worth parsing."""
+    """Read a file, if its format is known and it is within the limits."""
     if suffix not in FORMATS:
         if path.is_dir():
-            raise MeshError("not_a_file", "a folder, where one mesh file is asked for")
-        raise MeshError("unknown_format", f"'{suffix}' is not a mesh format known here: {', '.join(sorted(FORMATS))}")
+            raise MeshError("not_a_file", "this is a folder; give a mesh file")
+        raise MeshError("unknown_format", f"'{suffix}' is not a mesh format; known are {', '.join(sorted(FORMATS))}")
     try:
         info = path.stat()
         if not stat.S_ISREG(info.st_mode):
-            raise MeshError("not_a_file", "not an ordinary file")
+            raise MeshError("not_a_file", "not a regular file")
         if info.st_size == 0:
-            raise MeshError("empty_file", "the file has no bytes; copy it again from where it came from")
+            raise MeshError("empty_file", "the file is empty; copy it again from its source")
         if info.st_size > limits.max_file_bytes:
             raise MeshError(
                 "too_large", f"{info.st_size / 1e9:.1f} GB, over the limit of {limits.max_file_bytes / 1e9:.1f} GB"
@@ -113,44 +113,44 @@ def _read(path: Path, suffix: str, limits: Limits) -> bytes:
     except FileNotFoundError:
         raise MeshError("missing_file", "no such file") from None
     except PermissionError:
-        raise MeshError("no_permission", "the file may not be read by this user; change its mode or owner") from None
+        raise MeshError("no_permission", "this user may not read the file; change its mode or owner") from None
     except OSError as error:
         raise MeshError("unreadable", f"cannot be read: {error.strerror or error}") from None
     except ValueError as error:
-        raise MeshError("bad_name", f"no file can be called that: {error}") from None
+        raise MeshError("bad_name", f"not a valid file name: {error}") from None
 
 
-# Of the memory: text that trimesh reads takes several times its size.
+# Share of the memory limit: trimesh needs several times the size of text.
 _UNPACKED_SHARE = 0.25
 
 
-def _repaired(data: bytes, suffix: str, limits: Limits) -> bytes:
-    """Content as trimesh can read it.
+def _prepare(data: bytes, suffix: str, limits: Limits) -> bytes:
+    """Convert the content to what trimesh can read.
 
     Raises:
-        MeshError: a glTF file that requires the unknown; a binary STL that was cut off, to be searched for text else.
+        MeshError: glTF that requires an unknown extension, a truncated binary STL, or a 3MF archive that is too large.
     """
     if suffix in (".glb", ".gltf"):
         return gltf.prepare(data, suffix)
     if suffix in (".obj", ".off"):
         return as_utf8(data)
     if suffix == ".stl":
-        # A binary header holds the number of triangles in bytes that no text has.
+        # The number of triangles in a binary header contains zero bytes, which text does not.
         if b"\0" not in data[:84]:
             return data if len(data) == _stl_size(data) else as_utf8(data)
         expected = _stl_size(data)
         if len(data) < expected:
             raise MeshError(
-                "unreadable", f"a binary STL of {expected:,} bytes, cut off after {len(data):,}; copy it again"
+                "unreadable", f"a binary STL of {expected:,} bytes, truncated after {len(data):,}; copy it again"
             )
-        return data[:expected]  # some exporters append bytes, which trimesh takes for damage
+        return data[:expected]  # some exporters append bytes, which trimesh rejects
     if suffix == ".3mf":
         _check_unpacked(data, limits)
     return data
 
 
 def _check_unpacked(data: bytes, limits: Limits) -> None:
-    """Refuse an archive that says itself that it unpacks to more than can be read; what else is wrong, parsing finds."""
+    """Refuse an archive whose unpacked size does not fit into memory. Parsing finds all other problems."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             unpacked = sum(member.file_size for member in archive.infolist())
@@ -159,20 +159,20 @@ def _check_unpacked(data: bytes, limits: Limits) -> None:
     if unpacked > limits.memory_bytes * _UNPACKED_SHARE:
         raise MeshError(
             "too_large",
-            f"unpacks to {unpacked / 1e9:.1f} GB, which cannot be read in {limits.memory_bytes / 1e9:.1f} GB of memory; "
-            "raise --max-memory-gb if it is no mistake",
+            f"unpacks to {unpacked / 1e9:.1f} GB, too much for {limits.memory_bytes / 1e9:.1f} GB of memory; "
+            "raise --max-memory-gb if the file is right",
         )
 
 
 def _stl_size(data: bytes) -> int:
-    """Bytes that a binary STL with this header has."""
+    """Size in bytes of a binary STL with this header."""
     return 84 + 50 * int.from_bytes(data[80:84], "little")
 
 
 def _load_scene(data: bytes, suffix: str, references: FolderReferences) -> trimesh.Scene:
     if suffix in (".step", ".stp") and importlib.util.find_spec("cascadio") is None:
-        raise MeshError("needs_extra", "STEP files need the extra: pip install 'mvretrieval[step]'")
-    # Our own limit on texture pixels is checked before a picture is decoded; Pillow's is lower than a 16k texture.
+        raise MeshError("needs_extra", "STEP files need an extra: run pip install 'mvretrieval[step]'")
+    # Our limit on texture pixels is checked before decoding. Pillow's limit is below a 16k texture.
     Image.MAX_IMAGE_PIXELS = None
     logging.getLogger("trimesh").setLevel(logging.CRITICAL)
     try:
@@ -186,17 +186,17 @@ def _load_scene(data: bytes, suffix: str, references: FolderReferences) -> trime
                 allow_remote=False,
             )
     except MeshError:
-        raise  # a buffer that holds geometry is missing or outside
+        raise  # a geometry buffer is missing or outside of the folder
     except (MemoryError, KeyboardInterrupt):
         raise
-    except Exception as error:  # a parser may raise anything on a broken file
+    except Exception as error:  # parsers raise anything on a damaged file
         if references.refused or references.missing:
             code: FailureCode = "outside_reference" if references.refused else "missing_reference"
             names = ", ".join(f"'{name}'" for name in (references.refused or references.missing)[:3])
-            raise MeshError(code, f"the geometry needs {names}, which cannot be read from its folder") from error
+            raise MeshError(code, f"the geometry needs {names}, which cannot be read from the folder") from error
         detail = " ".join(str(error).split())[:200] or type(error).__name__
         if _BAD_INDICES.search(detail):
-            raise MeshError("bad_indices", f"faces name vertices that are not there ({detail})") from error
+            raise MeshError("bad_indices", f"faces use vertices that do not exist ({detail})") from error
         raise MeshError(
             "unreadable",
             f"not a readable {suffix[1:].upper()} file ({type(error).__name__}: {detail}); open and save it again",

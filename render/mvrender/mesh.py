@@ -1,4 +1,4 @@
-"""A mesh as the renderers want it: triangles, colours, textures, in a unit sphere with +Y up."""
+"""Meshes for rendering: triangles, colours and textures; validation, up axis and normalization."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mvrender.errors import MeshError
 UpAxis = Literal["+x", "-x", "+y", "-y", "+z", "-z"]
 Fit = Literal["sphere", "extent"]
 
-# Rows of each matrix: where the mesh's x, y and z end up, as a proper rotation.
+# Rotation matrices that map each axis to +Y.
 _TO_Y_UP: dict[str, NDArray[np.float32]] = {
     "+y": np.eye(3, dtype=np.float32),
     "-y": np.array([[1, 0, 0], [0, -1, 0], [0, 0, -1]], np.float32),
@@ -28,13 +28,13 @@ UP_AXES = tuple(_TO_Y_UP)
 
 @dataclass(frozen=True)
 class Limits:
-    """What one file may cost before it becomes a failure row.
+    """Resources that one file may use; beyond them it fails.
 
     Attributes:
-        max_file_bytes: size of the file itself.
-        max_faces: triangles after the scene is flattened.
-        max_texture_pixels: pixels of one texture; a larger one is left out and reported.
-        seconds: loading and rendering together.
+        max_file_bytes: size of the file.
+        max_faces: triangles of the flattened scene.
+        max_texture_pixels: pixels of one texture; larger ones are omitted with a note.
+        seconds: time for loading and rendering.
         memory_bytes: memory that a worker may allocate.
     """
 
@@ -47,16 +47,16 @@ class Limits:
 
 @dataclass(frozen=True)
 class Mesh:
-    """Triangles with colour, in any frame.
+    """Triangles with colours, in any coordinate frame.
 
     Attributes:
         vertices: (n, 3) float32.
         faces: (m, 3) int32.
-        vertex_colors: (n, 3) uint8 sRGB, material colours already multiplied in; None where the file has no colour.
+        vertex_colors: (n, 3) uint8 sRGB, multiplied by the material colours; None if the file has no colours.
         uv: (n, 2) float32, v upwards, or None.
-        face_texture: (m,) int32 index into `textures`, -1 where a face has none; or None.
+        face_texture: (m,) int32 index into `textures`, -1 for faces without texture; or None.
         textures: each (h, w, 3) uint8 sRGB, transparent parts composited over white.
-        notes: what was left out while loading, one sentence each.
+        notes: what was omitted while loading, one sentence each.
     """
 
     vertices: NDArray[np.float32]
@@ -69,28 +69,28 @@ class Mesh:
 
     @property
     def has_color(self) -> bool:
-        """Whether the file said anything about colour."""
+        """Whether the file has colours or textures."""
         return self.vertex_colors is not None or bool(self.textures)
 
 
 def check(mesh: Mesh) -> None:
-    """Refuse what cannot be drawn.
+    """Check that a mesh can be rendered.
 
     Raises:
-        MeshError: no faces, indices out of range, NaN or infinite vertices, or all vertices in one point.
+        MeshError: no faces, indices out of range, or vertices that are NaN or infinite.
     """
     if len(mesh.faces) == 0:
-        raise MeshError("no_faces", "the file holds no triangles (points or lines alone cannot be drawn)")
+        raise MeshError("no_faces", "the file holds no triangles; points and lines alone cannot be rendered")
     if mesh.faces.min() < 0 or mesh.faces.max() >= len(mesh.vertices):
         raise MeshError(
             "bad_indices",
-            f"faces name vertices {mesh.faces.min()} to {mesh.faces.max()}, but there are {len(mesh.vertices)}",
+            f"faces use vertices {mesh.faces.min()} to {mesh.faces.max()}, but there are {len(mesh.vertices)}",
         )
     bad = int((~np.isfinite(mesh.vertices).all(axis=1)).sum())
     if bad:
         raise MeshError(
             "not_finite",
-            f"{bad} of {len(mesh.vertices)} vertices are NaN, infinite or beyond float32; repair it in a mesh editor",
+            f"{bad} of {len(mesh.vertices)} vertices are NaN, infinite or beyond float32; repair the mesh in an editor",
         )
 
 
@@ -105,9 +105,9 @@ def normalize(mesh: Mesh, fit: Fit = "sphere") -> Mesh:
     """Centre and scale a mesh.
 
     Args:
-        mesh: any frame.
-        fit: `sphere` puts the smallest enclosing ball at the origin with radius 1; `extent` puts the bounding box's
-            centre at the origin and makes its longest side 1, as the open-set benchmarks do.
+        mesh: mesh in any coordinate frame.
+        fit: `sphere` maps the smallest enclosing ball to the unit ball; `extent` maps the centre of the bounding box to the
+            origin and its longest side to length 1, as in the open-set benchmarks.
 
     Raises:
         MeshError: see `check`; `degenerate` where all vertices coincide.
@@ -123,19 +123,19 @@ def normalize(mesh: Mesh, fit: Fit = "sphere") -> Mesh:
         centre, size = enclosing_ball(points)
     magnitude = float(np.abs(points).max())
     if size <= 1e-7 * magnitude or size == 0.0:
-        raise MeshError("degenerate", "all vertices lie in one point, so there is nothing to see")
-    # Vertices that no face uses may lie anywhere; they are moved along and never drawn.
+        raise MeshError("degenerate", "all vertices lie in one point, so there is nothing to render")
+    # Vertices that no face uses do not count for the fit, and are not rendered.
     vertices = ((mesh.vertices - centre) / size).astype(np.float32)
     return replace(mesh, vertices=vertices)
 
 
 def enclosing_ball(points: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
-    """Smallest ball that holds all points: centre (3,) and radius.
+    """Compute the smallest enclosing ball: centre (3,) and radius.
 
-    Exact to rounding, so it turns with the mesh. Keeps at most four points that carry the ball and
-    exchanges one for the farthest point outside, until none is outside (Gärtner 1999, without move-to-front).
+    Exact up to rounding, and therefore equivariant to rotations. Keeps a support of at most four points, and exchanges one
+    for the farthest point outside until none is outside (Gärtner 1999, without move-to-front).
     """
-    carriers = points[:1]
+    support = points[:1]
     centre, radius = points[0], 0.0
     for _ in range(100):  # grows strictly each time; about ten rounds in practice
         squared = ((points - centre) ** 2).sum(axis=1)
@@ -143,7 +143,7 @@ def enclosing_ball(points: NDArray[np.float64]) -> tuple[NDArray[np.float64], fl
         distance = float(np.sqrt(squared[far]))
         if distance <= radius * (1 + 1e-9):
             break
-        carriers, centre, grown = _ball_of_few(np.vstack([carriers, points[far : far + 1]]))
+        support, centre, grown = _ball_of_few(np.vstack([support, points[far : far + 1]]))
         if grown <= radius:  # rounding: no further progress
             radius = distance
             break
@@ -154,13 +154,13 @@ def enclosing_ball(points: NDArray[np.float64]) -> tuple[NDArray[np.float64], fl
 def _ball_of_few(
     points: NDArray[np.float64],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
-    """Smallest ball around up to five points, by trying every subset that could carry it."""
+    """Smallest ball around up to five points, by trial of every possible support."""
     best: tuple[NDArray[np.float64], NDArray[np.float64], float] | None = None
     for count in range(1, min(4, len(points)) + 1):
         for chosen in combinations(range(len(points)), count):
             subset = points[list(chosen)]
             sides = subset[1:] - subset[0]
-            # Circumcentre in the subset's own plane: the least-norm solution of 2 s.c = |s|^2.
+            # Circumcentre in the affine hull of the subset: the least-norm solution of 2 s.c = |s|^2.
             offset = np.linalg.lstsq(2 * sides, (sides**2).sum(axis=1), rcond=1e-12)[0] if count > 1 else np.zeros(3)
             centre = subset[0] + offset
             radius = float(np.linalg.norm(points - centre, axis=1).max())

@@ -1,4 +1,4 @@
-"""Files that a mesh file names: read only from inside one folder, remembered, and never fetched from the network."""
+"""Files referenced by a mesh file: read only from within one folder, hashed, and never fetched from the network."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from trimesh.resolvers import Resolver
 from mvrender.errors import MeshError
 
 _MAX_REFERENCE_BYTES = 2 << 30
-_PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".tga", ".gif", ".tif", ".tiff", ".webp", ".dds"}
+_IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".tga", ".gif", ".tif", ".tiff", ".webp", ".dds"}
 
 
 def as_utf8(text: bytes) -> bytes:
-    """Text as UTF-8. Old files are not, and trimesh guesses with a package that need not be installed.
+    """Convert text to UTF-8. For other encodings trimesh needs an optional package.
 
-    Latin-1 reads any bytes, and keywords and numbers are the same in every encoding that mesh files come in.
+    Latin-1 decodes any bytes, and keywords and numbers are the same in every encoding of mesh files.
     """
     try:
         text.decode()
@@ -29,16 +29,16 @@ def as_utf8(text: bytes) -> bytes:
 
 
 class FolderReferences(Resolver):  # type: ignore[misc]  # trimesh is not typed everywhere
-    """trimesh resolver that stays inside `root`.
+    """trimesh resolver that reads only files within `root`.
 
-    A name is looked up beside the mesh. An absolute path or a Windows path (common in MTL files from other people's
-    machines) is tried by its last part beside the mesh; what leads out of `root`, also through a symlink, is refused.
+    A name is resolved relative to the mesh. Of an absolute or Windows path (common in MTL files from other machines) the last
+    part is tried beside the mesh. Paths that leave `root`, also through a symlink, are refused.
 
     Attributes:
-        used: file -> sha256 of each reference that was read.
+        used: sha256 by path of each reference that was read.
         missing: names that were not found.
-        refused: names that lead out of the folder or to a URL.
-        broken: names of pictures that cannot be opened.
+        refused: names outside of the folder, and URLs.
+        broken: names of images that cannot be opened.
     """
 
     def __init__(self, folder: Path, root: Path) -> None:
@@ -50,15 +50,15 @@ class FolderReferences(Resolver):  # type: ignore[misc]  # trimesh is not typed 
         self.broken: list[str] = []
 
     def get(self, name: str) -> bytes:
-        """Content of the file called `name`.
+        """Read the file called `name`.
 
         Raises:
-            MeshError: it is refused (`outside_reference`) or not there (`missing_reference`).
+            MeshError: it is refused (`outside_reference`) or missing (`missing_reference`).
         """
         name = str(name).strip()
         if "://" in name:
             self._note(self.refused, name)
-            raise MeshError("outside_reference", f"'{name}' is a URL; nothing is fetched")
+            raise MeshError("outside_reference", f"'{name}' is a URL, and only local files are read")
         for candidate in self._candidates(name):
             try:
                 real = candidate.resolve()
@@ -67,35 +67,39 @@ class FolderReferences(Resolver):  # type: ignore[misc]  # trimesh is not typed 
                 if real.is_file() and real.stat().st_size <= _MAX_REFERENCE_BYTES:
                     data = real.read_bytes()
                     self.used[real] = hashlib.sha256(data).hexdigest()
-                    return self._readable(name, data)
+                    return self._prepared(name, data)
             except (OSError, ValueError, RuntimeError):  # no permission, NUL in the name, symlink loop
                 continue
-        if self._leads_out(name):
+        if self._is_outside(name):
             self._note(self.refused, name)
-            raise MeshError("outside_reference", f"'{name}' lies outside of {self.root}; it was not read")
+            raise MeshError("outside_reference", f"'{name}' is outside of {self.root} and was not read")
         self._note(self.missing, name)
         raise MeshError("missing_reference", f"'{name}' is not in {self.folder}")
 
     def keys(self) -> list[str]:
-        """Names in the mesh's own folder."""
+        """List the names in the mesh's folder."""
         return [p.name for p in self.folder.iterdir()]
 
     def namespaced(self, namespace: str) -> FolderReferences:
-        """The same rules for a sub-folder; what it reads counts here too."""
+        """Resolver of a sub-folder with the same rules and shared records."""
         inner = FolderReferences(self.folder / namespace, self.root)
         inner.used, inner.missing, inner.refused, inner.broken = self.used, self.missing, self.refused, self.broken
         return inner
 
     def write(self, name: str, data: object) -> None:
-        """Never: loading writes nothing."""
-        raise PermissionError(f"loading a mesh writes nothing ('{name}')")
+        """Refuse to write.
 
-    def _readable(self, name: str, data: bytes) -> bytes:
-        """`data` as trimesh can read it; it says nothing of pictures that it cannot."""
+        Raises:
+            PermissionError: always.
+        """
+        raise PermissionError(f"loading a mesh must not write files ('{name}')")
+
+    def _prepared(self, name: str, data: bytes) -> bytes:
+        """Content as trimesh can read it. Notes unreadable images, which trimesh ignores silently."""
         suffix = PureWindowsPath(name).suffix.lower()
         if suffix == ".mtl":
             return as_utf8(data)
-        if suffix in _PICTURES:
+        if suffix in _IMAGES:
             try:
                 Image.open(io.BytesIO(data)).close()
             except (OSError, ValueError, SyntaxError):
@@ -107,7 +111,7 @@ class FolderReferences(Resolver):  # type: ignore[misc]  # trimesh is not typed 
         last = PureWindowsPath(name).name
         return [self.folder / part for part in dict.fromkeys([*parts, last]) if part]
 
-    def _leads_out(self, name: str) -> bool:
+    def _is_outside(self, name: str) -> bool:
         plain = name.replace("\\", "/")
         if PurePosixPath(plain).is_absolute() or PureWindowsPath(name).is_absolute():
             return True

@@ -1,4 +1,4 @@
-"""Reading textures at surface points without shimmer: a pyramid of halved pictures, as GPUs use."""
+"""Texture mipmaps: pyramids of images of half the size, as on GPUs, which avoid aliasing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from PIL import Image
 
 
 class TexturePyramids:
-    """All textures of a mesh at all sizes, in one flat array of texels, so that one gather reads any of them."""
+    """All textures of a mesh at all sizes, in one flat array of texels."""
 
     def __init__(self, textures: Sequence[NDArray[np.uint8]]) -> None:
         """Build the pyramids.
@@ -22,18 +22,18 @@ class TexturePyramids:
         levels: list[list[tuple[int, int, int]]] = []  # per texture and level: offset, height, width
         offset = 0
         for texture in textures:
-            picture = Image.fromarray(texture)
+            image = Image.fromarray(texture)
             own: list[tuple[int, int, int]] = []
             while True:
-                own.append((offset, picture.height, picture.width))
-                texels.append(np.asarray(picture).reshape(-1, 3))
-                offset += picture.width * picture.height
-                if max(picture.size) == 1:
+                own.append((offset, image.height, image.width))
+                texels.append(np.asarray(image).reshape(-1, 3))
+                offset += image.width * image.height
+                if max(image.size) == 1:
                     break
-                picture = picture.reduce((min(2, picture.width), min(2, picture.height)))
+                image = image.reduce((min(2, image.width), min(2, image.height)))
             levels.append(own)
         deepest = max(len(own) for own in levels)
         self.table = np.array([own + [own[-1]] * (deepest - len(own)) for own in levels], np.int64)
-        """(T, L, 3) of each texture and level: place of the first texel, height, width."""
+        """(T, L, 3) of each texture and level: index of the first texel, height, width."""
         self.texels = np.concatenate(texels)
         """(N, 3) uint8."""

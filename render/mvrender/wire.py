@@ -1,4 +1,4 @@
-"""Messages between a pool and its workers: a JSON head and raw bytes. No pickle: a worker reads hostile files."""
+"""Messages between a pool and its workers: a JSON head and raw bytes. No pickle, since a worker reads untrusted files."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def receive(stream: BinaryIO) -> tuple[dict[str, Any], bytes]:
     """Read one message.
 
     Raises:
-        EOFError: the other side is gone.
+        EOFError: the stream ended.
     """
-    head_size, body_size = _HEAD.unpack(_exactly(stream, _HEAD.size))
-    head = json.loads(_exactly(stream, head_size))
-    return head, _exactly(stream, body_size)
+    head_size, body_size = _HEAD.unpack(_read_exactly(stream, _HEAD.size))
+    head = json.loads(_read_exactly(stream, head_size))
+    return head, _read_exactly(stream, body_size)
 
 
-def _exactly(stream: BinaryIO, count: int) -> bytes:
+def _read_exactly(stream: BinaryIO, count: int) -> bytes:
     data = stream.read(count)
     if data is None or len(data) < count:
         raise EOFError

@@ -1,4 +1,4 @@
-"""An OpenGL context without a display: on Linux by EGL, of GPU drivers and of Mesa."""
+"""OpenGL contexts without a display: on Linux through EGL, from GPU drivers or Mesa."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ import moderngl
 
 from mvrender.errors import BackendError
 
-_VERSION = 400  # shaders that run for each sample
-_MEND = (
-    "On Debian, run 'apt-get install libegl1 libgl1 libgl1-mesa-dri' (an NVIDIA driver brings its own part; a container needs "
-    "NVIDIA_DRIVER_CAPABILITIES=all); or use the 'raster' backend, which needs no OpenGL"
+_VERSION = 400  # has per-sample shading
+_FIX = (
+    "On Debian, run 'apt-get install libegl1 libgl1 libgl1-mesa-dri' (NVIDIA drivers include their own; containers need "
+    "NVIDIA_DRIVER_CAPABILITIES=all). Or use the 'raster' backend, which needs no OpenGL"
 )
 _MAX_DEVICES = 32
 
 
 def open_context() -> Any:
-    """A `moderngl.Context` on the first device that can make one; GLCONTEXT_DEVICE_INDEX in the environment names another.
+    """Open a `moderngl.Context` on the first usable device, or on that of the environment variable GLCONTEXT_DEVICE_INDEX.
 
     Raises:
-        BackendError: there is none.
+        BackendError: no device is usable.
     """
-    # Mesa's software renderer starts a thread for each core. A pool has a process for each core already, and a process
-    # alone was measured to gain nothing by them.
+    # Mesa's software renderer starts one thread per core. A pool already has one process per core, and for a single process
+    # the threads gave no measurable gain.
     os.environ.setdefault("LP_NUM_THREADS", "0")
     if sys.platform != "linux":
         return _create()
     first = None
-    # GPUs come before Mesa, and devices without a driver among them cannot be opened.
+    # GPUs come before Mesa; devices without a driver cannot be opened.
     for index in range(_MAX_DEVICES):
         try:
-            # By these names: without compilers and their links, the names that are looked up by default are not found.
+            # The default names without version exist only with the development packages.
             return _create(backend="egl", device_index=index, libgl="libGL.so.1", libegl="libEGL.so.1")
         except BackendError as error:
             first = first or error
@@ -43,9 +43,9 @@ def open_context() -> Any:
     raise first
 
 
-def _create(**where: Any) -> Any:
+def _create(**options: Any) -> Any:
     try:
-        return moderngl.create_context(require=_VERSION, standalone=True, **where)
-    except Exception as error:  # neither library has classes of its own for this
+        return moderngl.create_context(require=_VERSION, standalone=True, **options)
+    except Exception as error:  # moderngl and glcontext raise plain exceptions
         detail = " ".join(str(error).split())[:200]
-        raise BackendError(f"OpenGL without a display cannot start here ({detail}). {_MEND}") from error
+        raise BackendError(f"cannot open OpenGL without a display ({detail}). {_FIX}", code="no_opengl") from error

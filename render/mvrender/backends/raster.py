@@ -1,4 +1,4 @@
-"""Triangles to pixels on the CPU: no GL, no display, the same picture on every machine."""
+"""The CPU rasterizer: no OpenGL, no display, the same image on every machine."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import numpy as np
 
 from mvrender import shading
 from mvrender.backends import triangles
-from mvrender.backends.triangles import Light, Looks, Triangles, draw, normals_of
+from mvrender.backends.compilation import disable_cache
+from mvrender.backends.triangles import Appearance, Lighting, Triangles, draw, face_normals
 from mvrender.cameras import Rig, ring
 from mvrender.mesh import Mesh
 from mvrender.renderer import BackendName, Views, check_size
@@ -26,7 +27,7 @@ _KINDS: dict[Style, int] = {
     "normal": triangles.NORMAL,
     "silhouette": triangles.SILHOUETTE,
 }
-_LIGHT = Light(
+_LIGHTING = Lighting(
     shading.TO_LIGHTS,
     shading.STRENGTHS,
     f4(shading.AMBIENT),
@@ -42,16 +43,16 @@ _NO_TABLE = np.zeros((0, 1, 3), np.int64)
 
 
 class RasterRenderer:
-    """`Renderer` of our own, compiled by numba. Eight samples a pixel, textured, deterministic."""
+    """CPU `Renderer`, compiled by numba: eight samples per pixel, textures, deterministic."""
 
     name: BackendName = "raster"
 
     def __init__(self) -> None:
-        """Compile, which takes seconds the first time on a machine and is read from disk afterwards."""
+        """Compile the kernels: seconds the first time on a machine, later they are read from disk."""
         try:
             self.render(_ONE_FACE, ring(1), ("texture",), 64)
         except OSError:
-            triangles.keep_nothing()
+            disable_cache()
             self.render(_ONE_FACE, ring(1), ("texture",), 64)
 
     def render(self, mesh: Mesh, rig: Rig, styles: Sequence[Style], size: int) -> Views:
@@ -60,18 +61,18 @@ class RasterRenderer:
         return draw_views(mesh, rig, styles, size)
 
     def close(self) -> None:
-        """Nothing is held between meshes."""
+        """Do nothing: the renderer holds no resources."""
 
 
 def draw_views(mesh: Mesh, rig: Rig, styles: Sequence[Style], size: int) -> Views:
-    """`Renderer.render`, of any size: benchmarks draw pictures by which others are judged."""
+    """`Renderer.render` without the size limits; benchmarks render large reference images."""
     cameras = rig.cam_to_world
     images = np.full((rig.n_views, len(styles), size, size, 3), BACKGROUND, np.uint8)
     vertices, faces = np.ascontiguousarray(mesh.vertices, f4), np.ascontiguousarray(mesh.faces, np.int32)
     mask = draw(
-        Triangles(vertices, faces, normals_of(vertices, faces)),
-        _looks(mesh, "texture" in styles),
-        _LIGHT,
+        Triangles(vertices, faces, face_normals(vertices, faces)),
+        _appearance(mesh, "texture" in styles),
+        _LIGHTING,
         np.ascontiguousarray(cameras, f4),
         f4(math.tan(math.radians(rig.fov_y_deg) / 2)),
         f4(rig.distance),
@@ -81,12 +82,12 @@ def draw_views(mesh: Mesh, rig: Rig, styles: Sequence[Style], size: int) -> View
     return Views(np.ascontiguousarray(images.swapaxes(0, 1)), mask, cameras)
 
 
-def _looks(mesh: Mesh, wanted: bool) -> Looks:
-    if not wanted or not mesh.has_color:
-        return Looks(False, _NO_BYTES, _NO_UV, _NO_INTS, _NO_TABLE, _NO_BYTES)
+def _appearance(mesh: Mesh, with_colors: bool) -> Appearance:
+    if not with_colors or not mesh.has_color:
+        return Appearance(False, _NO_BYTES, _NO_UV, _NO_INTS, _NO_TABLE, _NO_BYTES)
     colors = _NO_BYTES if mesh.vertex_colors is None else np.ascontiguousarray(mesh.vertex_colors, np.uint8)
     if not mesh.textures or mesh.uv is None or mesh.face_texture is None:
-        return Looks(True, colors, _NO_UV, _NO_INTS, _NO_TABLE, _NO_BYTES)
+        return Appearance(True, colors, _NO_UV, _NO_INTS, _NO_TABLE, _NO_BYTES)
     pyramids = TexturePyramids(mesh.textures)
     uv, texture = np.ascontiguousarray(mesh.uv, f4), np.ascontiguousarray(mesh.face_texture, np.int32)
-    return Looks(True, colors, uv, texture, pyramids.table, pyramids.texels)
+    return Appearance(True, colors, uv, texture, pyramids.table, pyramids.texels)

@@ -1,82 +1,41 @@
-"""Triangles to pixels: eight samples a pixel, a depth buffer, and the colours of what the samples see.
+"""The rasterizer's kernels: eight samples per pixel, a depth buffer, and shading.
 
-Compiled by numba, and kept on disk for the next process. All compiled functions stand in this file, and what decides a picture
-elsewhere comes as an argument: numba's cache notices changes of a function's own file alone.
+Compiled by numba and cached on disk. All compiled functions are in this file, and constants from elsewhere that affect the image
+are arguments: numba's cache notices only changes of a function's own file.
 """
 
 from __future__ import annotations
 
 import math
-import os
-import stat
-import tempfile
-from collections.abc import Callable
-from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
-import numba
 import numpy as np
-from numba import njit
-from numba.core.dispatcher import Dispatcher
 from numpy.typing import NDArray
+
+from mvrender.backends.compilation import compiled
 
 f4 = np.float32
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
 Bytes = NDArray[np.uint8]
-_Function = TypeVar("_Function", bound=Callable[..., object])
 
 TEXTURE, CLAY, DEPTH, NORMAL, SILHOUETTE = range(5)
 
-# Eight samples of a pixel, no two in one column or row, each opposite to another; in sixteenths of a pixel from its centre.
-# They are OpenGL's usual four, shifted by one to either side along the diagonal, so that OpenGL can draw the same in two passes.
-_N = 8
-_X = (f4(-1 / 16), f4(7 / 16), f4(3 / 16), f4(-5 / 16), f4(1 / 16), f4(-7 / 16), f4(-3 / 16), f4(5 / 16))
-_Y = (f4(-5 / 16), f4(-1 / 16), f4(7 / 16), f4(3 / 16), f4(5 / 16), f4(1 / 16), f4(-7 / 16), f4(-3 / 16))
+# Positions of the eight samples relative to the pixel's centre, in sixteenths of a pixel: no two in one column or row, point
+# symmetric. They are OpenGL's standard four samples, shifted by 1/16 to either side along the diagonal, so that OpenGL can
+# render the same in two passes.
+_N_SAMPLES = 8
+_DX = (f4(-1 / 16), f4(7 / 16), f4(3 / 16), f4(-5 / 16), f4(1 / 16), f4(-7 / 16), f4(-3 / 16), f4(5 / 16))
+_DY = (f4(-5 / 16), f4(-1 / 16), f4(7 / 16), f4(3 / 16), f4(5 / 16), f4(1 / 16), f4(-7 / 16), f4(-3 / 16))
 _REACH = f4(7 / 16)
 _ZERO, _HALF, _ONE, _WHITE, _THIRD = f4(0), f4(0.5), f4(1), f4(255), f4(1 / 3)
 _FLAT, _FAR_OFF = f4(1e-12), f4(1e30)
-_DISTANCES = 256
-_NARROW_FROM = 4  # columns: below, looking at each is faster than finding where the triangle begins
-
-
-def compiled(function: _Function) -> _Function:
-    """The same, compiled. Without fast mathematics, so that floats are rounded alike on every machine."""
-    try:
-        fast: _Function = njit(cache=True, nogil=True, error_model="numpy")(function)
-    except RuntimeError:  # neither beside this file nor in a home may anything be kept
-        own = _own_temporary_folder() if numba.config.CACHE_DIR == "" else None
-        if own is None:
-            fast = njit(nogil=True, error_model="numpy")(function)
-        else:
-            numba.config.CACHE_DIR = str(own)
-            fast = compiled(function)
-    return fast
-
-
-def _own_temporary_folder() -> Path | None:
-    """A folder for temporary files that nobody else can write to: what is kept there is run."""
-    if not hasattr(os, "getuid"):
-        return None
-    folder = Path(tempfile.gettempdir()) / f"mvrender-{os.getuid()}"
-    try:
-        folder.mkdir(mode=0o700, exist_ok=True)
-        info = folder.lstat()
-    except OSError:
-        return None
-    is_own = stat.S_ISDIR(info.st_mode) and info.st_uid == os.getuid() and not info.st_mode & 0o077
-    return folder if is_own else None
-
-
-def keep_nothing() -> None:
-    """From now on, what is compiled is not written to disk: it is full, or a quota is used up."""
-    for function in globals().values():
-        if isinstance(function, Dispatcher):
-            function._cache.disable()  # type: ignore[attr-defined]  # numba has no other way
+_DEPTH_BINS = 256
+_CLIP_FROM = 4  # columns: for narrower triangles, testing every pixel is faster than computing the span
 
 
 class Triangles(NamedTuple):
-    """A mesh in the world: vertices (n, 3), faces (m, 3), normals of the faces (m, 3), unit."""
+    """A mesh in world coordinates: vertices (n, 3), faces (m, 3), unit face normals (m, 3)."""
 
     vertices: Floats
     faces: Ints
@@ -84,7 +43,7 @@ class Triangles(NamedTuple):
 
 
 class Screen(NamedTuple):
-    """Its vertices in a picture: (n,) columns and rows in pixels, and (n,) inverse depths, which are linear there."""
+    """Projected vertices: (n,) columns and rows in pixels, and (n,) inverse depths, which are linear in the image."""
 
     x: Floats
     y: Floats
@@ -92,18 +51,18 @@ class Screen(NamedTuple):
 
 
 class Samples(NamedTuple):
-    """What has been found: (size, size, 8) largest inverse depth and its face, -1 for none; (size, size) least of the eight."""
+    """Depth buffer: (size, size, 8) largest inverse depth and its face, -1 for none; (size, size) minimum over the samples."""
 
     nearest: Floats
     face: Ints
     farthest: Floats
 
 
-class Looks(NamedTuple):
+class Appearance(NamedTuple):
     """Colours of a mesh.
 
-    `colored` says whether it has any; colors (n, 3) of vertices, uv (n, 2) and texture (m,) of faces are empty where it has
-    none; table and texels are the textures' pyramids.
+    `colored` is False for a mesh without colours. colors (n, 3) of vertices, uv (n, 2) of vertices and texture (m,) of faces are
+    empty if missing. table and texels are the mipmaps (see `textures`).
     """
 
     colored: bool
@@ -115,7 +74,7 @@ class Looks(NamedTuple):
 
 
 class Camera(NamedTuple):
-    """Pose (4, 4), width and height of a pixel at depth 1, and depths of the nearest and farthest point that could be seen."""
+    """Camera-to-world matrix (4, 4), size of a pixel at depth 1, and depth range of the unit sphere."""
 
     pose: Floats
     pixel: f4
@@ -123,11 +82,11 @@ class Camera(NamedTuple):
     far: f4
 
 
-class Light(NamedTuple):
-    """Numbers of `shading`.
+class Lighting(NamedTuple):
+    """Constants of `shading`.
 
-    Directions to the lights (L, 3), their strengths (L,), ambient light, where and how much light is squeezed below white; clay
-    (3,), greys of the nearest point, of the range to the farthest and of outlines; the background.
+    Directions to the lights (L, 3), their strengths (L,), ambient light, knee and slope of the highlight compression, clay
+    colour (3,), grey of the nearest point, grey range from there to the farthest, grey of silhouettes, background.
     """
 
     towards: Floats
@@ -143,8 +102,8 @@ class Light(NamedTuple):
 
 
 @compiled
-def normals_of(vertices: Floats, faces: Ints) -> Floats:
-    """(m, 3) unit normals; of a face without area, which no sample sees, anything."""
+def face_normals(vertices: Floats, faces: Ints) -> Floats:
+    """(m, 3) unit normals. Those of faces without area, which cover no sample, are arbitrary."""
     out = np.empty((len(faces), 3), f4)
     for f in range(len(faces)):
         a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
@@ -158,7 +117,7 @@ def normals_of(vertices: Floats, faces: Ints) -> Floats:
 
 @compiled
 def _project(vertices: Floats, camera: Floats, size: int, tan_half_fov: f4, screen: Screen) -> None:
-    """Where a camera (4, 4), which sees all vertices in front of it, sees them."""
+    """Project the vertices, which all lie in front of the camera (4, 4 camera-to-world)."""
     middle, scale = f4(size) * _HALF, f4(size) * _HALF / tan_half_fov
     for i in range(len(vertices)):
         dx, dy, dz = vertices[i, 0] - camera[0, 3], vertices[i, 1] - camera[1, 3], vertices[i, 2] - camera[2, 3]
@@ -171,17 +130,17 @@ def _project(vertices: Floats, camera: Floats, size: int, tan_half_fov: f4, scre
 
 
 @compiled
-def _near_first(inverse: Floats, faces: Ints, order: Ints) -> None:
-    """Faces (m,) roughly by distance: what lies behind is then refused by one comparison a pixel, which halves the time."""
+def _sort_front_to_back(inverse: Floats, faces: Ints, order: Ints) -> None:
+    """Sort faces (m,) roughly by distance: hidden faces then fail one comparison per pixel, which halves the time."""
     low, high = inverse.min(), inverse.max()
-    factor = f4(_DISTANCES - 1) / max(high - low, f4(1e-9))
+    factor = f4(_DEPTH_BINS - 1) / max(high - low, f4(1e-9))
     key = np.empty(len(faces), np.int32)
-    start = np.zeros(_DISTANCES + 1, np.int64)
+    start = np.zeros(_DEPTH_BINS + 1, np.int64)
     for f in range(len(faces)):
         middle = (inverse[faces[f, 0]] + inverse[faces[f, 1]] + inverse[faces[f, 2]]) * _THIRD
-        key[f] = min(_DISTANCES - 1, max(0, int((high - middle) * factor)))
+        key[f] = min(_DEPTH_BINS - 1, max(0, int((high - middle) * factor)))
         start[key[f] + 1] += 1
-    for k in range(_DISTANCES):
+    for k in range(_DEPTH_BINS):
         start[k + 1] += start[k]
     for f in range(len(faces)):
         order[start[key[f]]] = f
@@ -189,8 +148,8 @@ def _near_first(inverse: Floats, faces: Ints, order: Ints) -> None:
 
 
 @compiled
-def _narrowed(slope: f4, start: f4, reach: f4, low: f4, high: f4) -> tuple[f4, f4]:
-    """The part of a row, low to high, where start + slope * column > -reach; high below low where there is none."""
+def _clip_span(slope: f4, start: f4, reach: f4, low: f4, high: f4) -> tuple[f4, f4]:
+    """Part of a row, low to high, where start + slope * column > -reach; empty if high is below low."""
     if slope > _FLAT:
         return max(low, (-reach - start) / slope), high
     if slope < -_FLAT:
@@ -199,91 +158,97 @@ def _narrowed(slope: f4, start: f4, reach: f4, low: f4, high: f4) -> tuple[f4, f
 
 
 @compiled
-def _cover(screen: Screen, faces: Ints, order: Ints, samples: Samples) -> None:
+def _pixel_range(a: f4, b: f4, c: f4, size: int) -> tuple[int, int]:
+    """First and last pixel whose samples a triangle may cover, from its three coordinates along one axis."""
+    first = max(0, math.ceil(min(a, b, c) - _HALF - _REACH))
+    return first, min(size - 1, math.floor(max(a, b, c) - _HALF + _REACH))
+
+
+@compiled
+def _reach_of(dx: f4, dy: f4) -> f4:
+    """Largest change of a linear function from a pixel's centre to a sample, from its slopes along x and y."""
+    return _REACH * (abs(dx) + abs(dy))
+
+
+@compiled
+def _rasterize(screen: Screen, faces: Ints, order: Ints, samples: Samples) -> None:
     """Find the nearest face of every sample.
 
-    u, v and w are barycentric coordinates, and z the inverse depth, at a pixel's centre; each is linear in column and row, and
-    at the samples differs by the same numbers all over a face.
+    u, v and w are barycentric coordinates and z is the inverse depth, all at a pixel's centre. Each is linear in column and
+    row; its differences to the samples (du, dv, dw, dz) are constant over a face.
     """
     size = len(samples.farthest)
     x, y, inverse = screen.x, screen.y, screen.inverse
     nearest, face, farthest = samples.nearest, samples.face, samples.farthest
-    du, dv, dw, dz = np.empty(_N, f4), np.empty(_N, f4), np.empty(_N, f4), np.empty(_N, f4)
+    du, dv = np.empty(_N_SAMPLES, f4), np.empty(_N_SAMPLES, f4)
+    dw, dz = np.empty(_N_SAMPLES, f4), np.empty(_N_SAMPLES, f4)
     for i in range(len(order)):
         f = order[i]
         a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
         x0, y0, x1, y1, x2, y2 = x[a], y[a], x[b], y[b], x[c], y[c]
         area = (x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0)
-        left = max(0, math.ceil(min(x0, x1, x2) - _HALF - _REACH))
-        right = min(size - 1, math.floor(max(x0, x1, x2) - _HALF + _REACH))
-        top = max(0, math.ceil(min(y0, y1, y2) - _HALF - _REACH))
-        bottom = min(size - 1, math.floor(max(y0, y1, y2) - _HALF + _REACH))
+        (left, right), (top, bottom) = _pixel_range(x0, x1, x2, size), _pixel_range(y0, y1, y2, size)
         if area == _ZERO or left > right or top > bottom:
             continue
         ceiling = max(inverse[a], inverse[b], inverse[c])
-        if right - left < 2 and bottom - top < 2:  # where faces are dense, half of them end here, behind others
-            upper, lower = (
-                min(farthest[top, left], farthest[top, right]),
-                min(farthest[bottom, left], farthest[bottom, right]),
-            )
-            if ceiling <= min(upper, lower):
+        if right - left < 2 and bottom - top < 2:  # in dense meshes this skips half of the faces, those behind others
+            upper = min(farthest[top, left], farthest[top, right])
+            if ceiling <= min(upper, min(farthest[bottom, left], farthest[bottom, right])):
                 continue
         ux, uy, vx, vy = (y2 - y0) / area, (x0 - x2) / area, (y0 - y1) / area, (x1 - x0) / area
         wx, wy = -ux - vx, -uy - vy
         z0, to_b, to_c = inverse[a], inverse[b] - inverse[a], inverse[c] - inverse[a]
         zx, zy = to_b * ux + to_c * vx, to_b * uy + to_c * vy
-        for k in range(_N):
-            du[k], dv[k], dz[k] = _X[k] * ux + _Y[k] * uy, _X[k] * vx + _Y[k] * vy, _X[k] * zx + _Y[k] * zy
-            dw[k] = -du[k] - dv[k]
-        u_reach, v_reach, w_reach = (
-            _REACH * (abs(ux) + abs(uy)),
-            _REACH * (abs(vx) + abs(vy)),
-            _REACH * (abs(wx) + abs(wy)),
-        )
-        z_reach = _REACH * (abs(zx) + abs(zy))
+        for k in range(_N_SAMPLES):
+            du[k], dv[k] = _DX[k] * ux + _DY[k] * uy, _DX[k] * vx + _DY[k] * vy
+            dw[k], dz[k] = -du[k] - dv[k], _DX[k] * zx + _DY[k] * zy
+        u_reach, v_reach, w_reach, z_reach = _reach_of(ux, uy), _reach_of(vx, vy), _reach_of(wx, wy), _reach_of(zx, zy)
         dx = f4(left) + _HALF - x0
         for row in range(top, bottom + 1):
             dy = f4(row) + _HALF - y0
             u, v, z = dx * ux + dy * uy, dx * vx + dy * vy, z0 + dx * zx + dy * zy
             w = _ONE - u - v
             low, high = _ZERO, f4(right - left)
-            if right - left >= _NARROW_FROM:
-                low, high = _narrowed(ux, u, u_reach, low, high)
-                low, high = _narrowed(vx, v, v_reach, low, high)
-                low, high = _narrowed(wx, w, w_reach, low, high)
+            if right - left >= _CLIP_FROM:
+                low, high = _clip_span(ux, u, u_reach, low, high)
+                low, high = _clip_span(vx, v, v_reach, low, high)
+                low, high = _clip_span(wx, w, w_reach, low, high)
                 if low > high:
                     continue
             u_left, v_left, w_left, z_left = u, v, w, z
             for along in range(int(low), int(high) + 1):
-                # Not summed up on the way: what is rounded would differ between neighbours, and leave holes between them.
+                # Not accumulated along the row: rounding would differ between adjacent faces and leave holes.
                 column, step = left + along, f4(along)
                 u, v, w, z = u_left + step * ux, v_left + step * vx, w_left + step * wx, z_left + step * zx
-                # Nearer than something that is there, and within reach of all three edges.
+                # Nearer than one of the pixel's samples, and within reach of all three edges.
                 if min(z + z_reach, ceiling) > farthest[row, column] and u > -u_reach and v > -v_reach and w > -w_reach:
-                    whole = u >= u_reach and v >= v_reach and w >= w_reach
+                    covered = u >= u_reach and v >= v_reach and w >= w_reach
                     least = _FAR_OFF
-                    for k in range(_N):
-                        now = z + dz[k]
-                        if (whole or (u + du[k] >= 0 and v + dv[k] >= 0 and w + dw[k] >= 0)) and now > nearest[
-                            row, column, k
-                        ]:
-                            nearest[row, column, k], face[row, column, k] = now, f
+                    for k in range(_N_SAMPLES):
+                        depth = z + dz[k]
+                        inside = covered or (u + du[k] >= 0 and v + dv[k] >= 0 and w + dw[k] >= 0)
+                        if inside and depth > nearest[row, column, k]:
+                            nearest[row, column, k], face[row, column, k] = depth, f
                         least = min(least, nearest[row, column, k])
                     farthest[row, column] = least
 
 
 @compiled
-def _texel(looks: Looks, texture: int, level: f4, s: f4, t: f4) -> tuple[f4, f4, f4]:
-    """A texture's colour at uv (s, t), repeating, v upwards: bilinear, of the nearest level."""
-    k = min(looks.table.shape[1] - 1, max(0, math.floor(level + _HALF)))
-    offset, height, width = looks.table[texture, k, 0], looks.table[texture, k, 1], looks.table[texture, k, 2]
+def _texel(appearance: Appearance, texture: int, level: f4, s: f4, t: f4) -> tuple[f4, f4, f4]:
+    """Colour of a repeating texture at uv (s, t), v upwards: bilinear in the nearest mipmap level."""
+    k = min(appearance.table.shape[1] - 1, max(0, math.floor(level + _HALF)))
+    offset, height, width = (
+        appearance.table[texture, k, 0],
+        appearance.table[texture, k, 1],
+        appearance.table[texture, k, 2],
+    )
     x = (s - f4(math.floor(s))) * f4(width) - _HALF
     y = (_ONE - (t - f4(math.floor(t)))) * f4(height) - _HALF
     column, row = f4(math.floor(x)), f4(math.floor(y))
     across, down = x - column, y - row
     left, top = int(column) % width, int(row) % height
     right, bottom = (left + 1) % width, (top + 1) % height
-    texels = looks.texels
+    texels = appearance.texels
     upper, lower = offset + top * width, offset + bottom * width
     a, b, c, d = upper + left, upper + right, lower + left, lower + right
     red = _mixed(f4(texels[a, 0]), f4(texels[b, 0]), f4(texels[c, 0]), f4(texels[d, 0]), across, down)
@@ -294,19 +259,19 @@ def _texel(looks: Looks, texture: int, level: f4, s: f4, t: f4) -> tuple[f4, f4,
 
 @compiled
 def _mixed(upper_left: f4, upper_right: f4, lower_left: f4, lower_right: f4, across: f4, down: f4) -> f4:
-    """Between four numbers, `across` and `down` of the way."""
+    """Bilinear interpolation between four values."""
     upper = upper_left * (_ONE - across) + upper_right * across
     lower = lower_left * (_ONE - across) + lower_right * across
     return upper * (_ONE - down) + lower * down
 
 
 @compiled
-def _level(mesh: Triangles, looks: Looks, f: int, pixel: f4) -> f4:
-    """log2 of the texels of a face that a pixel covers, `pixel` wide where the face is."""
+def _level(mesh: Triangles, appearance: Appearance, f: int, pixel: f4) -> f4:
+    """Mipmap level of a face: log2 of the texels per pixel, where `pixel` is the size of a pixel at the face's depth."""
     a, b, c = mesh.faces[f, 0], mesh.faces[f, 1], mesh.faces[f, 2]
-    uv, p = looks.uv, mesh.vertices
+    uv, p = appearance.uv, mesh.vertices
     s1, t1, s2, t2 = uv[b, 0] - uv[a, 0], uv[b, 1] - uv[a, 1], uv[c, 0] - uv[a, 0], uv[c, 1] - uv[a, 1]
-    height, width = looks.table[looks.texture[f], 0, 1], looks.table[looks.texture[f], 0, 2]
+    height, width = appearance.table[appearance.texture[f], 0, 1], appearance.table[appearance.texture[f], 0, 2]
     texels = abs(s1 * t2 - t1 * s2) * f4(height) * f4(width)
     x1, y1, z1 = p[b, 0] - p[a, 0], p[b, 1] - p[a, 1], p[b, 2] - p[a, 2]
     x2, y2, z2 = p[c, 0] - p[a, 0], p[c, 1] - p[a, 1], p[c, 2] - p[a, 2]
@@ -316,35 +281,37 @@ def _level(mesh: Triangles, looks: Looks, f: int, pixel: f4) -> f4:
 
 
 @compiled
-def _own_color(
-    mesh: Triangles, looks: Looks, screen: Screen, f: int, column: f4, row: f4, depth: f4, pixel: f4
+def _surface_color(
+    mesh: Triangles, appearance: Appearance, screen: Screen, f: int, column: f4, row: f4, depth: f4, pixel: f4
 ) -> tuple[f4, f4, f4]:
-    """Colour of a face where a picture has (column, row) and `depth`."""
+    """Colour of a face at (column, row) of the image and `depth`."""
     a, b, c = mesh.faces[f, 0], mesh.faces[f, 1], mesh.faces[f, 2]
     x, y = screen.x, screen.y
     x1, y1, x2, y2, dx, dy = x[b] - x[a], y[b] - y[a], x[c] - x[a], y[c] - y[a], column - x[a], row - y[a]
     area = x1 * y2 - x2 * y1
-    # What is linear on the screen, divided by depth, is linear on the face.
+    # Perspective-correct barycentric coordinates.
     of_b = (dx * y2 - x2 * dy) / area * screen.inverse[b] * depth
     of_c = (x1 * dy - dx * y1) / area * screen.inverse[c] * depth
     of_a = _ONE - of_b - of_c
     red, green, blue = _WHITE, _WHITE, _WHITE
-    colors = looks.colors
+    colors = appearance.colors
     if len(colors):
         red = of_a * f4(colors[a, 0]) + of_b * f4(colors[b, 0]) + of_c * f4(colors[c, 0])
         green = of_a * f4(colors[a, 1]) + of_b * f4(colors[b, 1]) + of_c * f4(colors[c, 1])
         blue = of_a * f4(colors[a, 2]) + of_b * f4(colors[b, 2]) + of_c * f4(colors[c, 2])
-    if len(looks.texture) and looks.texture[f] >= 0:
-        s = of_a * looks.uv[a, 0] + of_b * looks.uv[b, 0] + of_c * looks.uv[c, 0]
-        t = of_a * looks.uv[a, 1] + of_b * looks.uv[b, 1] + of_c * looks.uv[c, 1]
-        over_red, over_green, over_blue = _texel(looks, looks.texture[f], _level(mesh, looks, f, pixel * depth), s, t)
+    if len(appearance.texture) and appearance.texture[f] >= 0:
+        s = of_a * appearance.uv[a, 0] + of_b * appearance.uv[b, 0] + of_c * appearance.uv[c, 0]
+        t = of_a * appearance.uv[a, 1] + of_b * appearance.uv[b, 1] + of_c * appearance.uv[c, 1]
+        over_red, over_green, over_blue = _texel(
+            appearance, appearance.texture[f], _level(mesh, appearance, f, pixel * depth), s, t
+        )
         red, green, blue = red * (over_red / _WHITE), green * (over_green / _WHITE), blue * (over_blue / _WHITE)
     return red, green, blue
 
 
 @compiled
-def _seen_normal(normals: Floats, f: int, pose: Floats, right: f4, up: f4) -> tuple[f4, f4, f4]:
-    """A face's normal in the camera's frame, turned to the side that is seen along the ray (right, up, -1)."""
+def _facing_normal(normals: Floats, f: int, pose: Floats, right: f4, up: f4) -> tuple[f4, f4, f4]:
+    """Normal of a face in the camera's frame, flipped to the side that faces the ray (right, up, -1)."""
     x = normals[f, 0] * pose[0, 0] + normals[f, 1] * pose[1, 0] + normals[f, 2] * pose[2, 0]
     y = normals[f, 0] * pose[0, 1] + normals[f, 1] * pose[1, 1] + normals[f, 2] * pose[2, 1]
     z = normals[f, 0] * pose[0, 2] + normals[f, 1] * pose[1, 2] + normals[f, 2] * pose[2, 2]
@@ -354,27 +321,27 @@ def _seen_normal(normals: Floats, f: int, pose: Floats, right: f4, up: f4) -> tu
 
 
 @compiled
-def _light_on(light: Light, x: f4, y: f4, z: f4) -> f4:
-    """How much light falls on a surface with this normal."""
-    falls = light.ambient
-    for n in range(len(light.strengths)):
-        towards = x * light.towards[n, 0] + y * light.towards[n, 1] + z * light.towards[n, 2]
-        falls += max(towards, _ZERO) * light.strengths[n]
-    return falls
+def _irradiance(lighting: Lighting, x: f4, y: f4, z: f4) -> f4:
+    """Light that a surface with this normal receives."""
+    total = lighting.ambient
+    for n in range(len(lighting.strengths)):
+        cosine = x * lighting.towards[n, 0] + y * lighting.towards[n, 1] + z * lighting.towards[n, 2]
+        total += max(cosine, _ZERO) * lighting.strengths[n]
+    return total
 
 
 @compiled
 def _is_empty(face: Ints, row: int, column: int) -> bool:
-    """Whether no sample of a pixel sees anything."""
+    """Whether no sample of a pixel is covered."""
     most = -1
-    for k in range(_N):
+    for k in range(_N_SAMPLES):
         most = max(most, face[row, column, k])
     return most < 0
 
 
 @compiled
-def _is_first(face: Ints, row: int, column: int, k: int) -> bool:
-    """Whether a pixel's sample k sees a face that no sample before it sees."""
+def _is_first_of_face(face: Ints, row: int, column: int, k: int) -> bool:
+    """Whether sample k of a pixel is the first sample of its face."""
     f = face[row, column, k]
     if f < 0:
         return False
@@ -385,108 +352,137 @@ def _is_first(face: Ints, row: int, column: int, k: int) -> bool:
 
 
 @compiled
-def _together(samples: Samples, row: int, column: int, k: int) -> tuple[f4, f4, f4, f4]:
-    """Of the samples that see what sample k, the first, sees: how many, and the means of their inverse depths, x and y."""
+def _face_coverage(samples: Samples, row: int, column: int, k: int) -> tuple[f4, f4, f4, f4]:
+    """Number of samples of the face that sample k is the first of, and the means of their inverse depths, x and y."""
     f = samples.face[row, column, k]
     count, inverse, x, y = _ZERO, _ZERO, _ZERO, _ZERO
-    for j in range(k, _N):
+    for j in range(k, _N_SAMPLES):
         if samples.face[row, column, j] == f:
             count += _ONE
             inverse += samples.nearest[row, column, j]
-            x += _X[j]
-            y += _Y[j]
+            x += _DX[j]
+            y += _DY[j]
     return count, inverse / count, x / count, y / count
 
 
 @compiled
-def _paint(
+def _add_styles(
+    total: Floats,
+    styles: Ints,
+    lighting: Lighting,
+    share: f4,
+    nx: f4,
+    ny: f4,
+    nz: f4,
+    irradiance: f4,
+    place: f4,
+    red: f4,
+    green: f4,
+    blue: f4,
+) -> None:
+    """Add one face's part of a pixel to the sums (S, 3) of all styles.
+
+    `share` is its number of samples, `place` its position in the depth range in 0..1, and (red, green, blue) its colour in the
+    texture style.
+    """
+    clay, nearest, depths, knee, slope = lighting.clay, lighting.nearest, lighting.depths, lighting.knee, lighting.slope
+    for s in range(len(styles)):
+        style = styles[s]
+        if style == NORMAL:
+            total[s, 0] += share * (nx * _HALF + _HALF) * _WHITE
+            total[s, 1] += share * (ny * _HALF + _HALF) * _WHITE
+            total[s, 2] += share * (nz * _HALF + _HALF) * _WHITE
+        elif style == SILHOUETTE:
+            for c in range(3):
+                total[s, c] += share * lighting.outline
+        elif style == DEPTH:
+            for c in range(3):
+                total[s, c] += share * _WHITE * (nearest + depths * place)
+        else:
+            lit_red, lit_green, lit_blue = clay[0] * irradiance, clay[1] * irradiance, clay[2] * irradiance
+            if style == TEXTURE:
+                lit_red, lit_green, lit_blue = red * irradiance, green * irradiance, blue * irradiance
+            total[s, 0] += share * min(lit_red, knee + slope * (lit_red - knee))
+            total[s, 1] += share * min(lit_green, knee + slope * (lit_green - knee))
+            total[s, 2] += share * min(lit_blue, knee + slope * (lit_blue - knee))
+
+
+@compiled
+def _shade(
     mesh: Triangles,
-    looks: Looks,
-    light: Light,
+    appearance: Appearance,
+    lighting: Lighting,
     screen: Screen,
     samples: Samples,
     camera: Camera,
     styles: Ints,
     images: Bytes,
 ) -> bool:
-    """Fill pictures (S, size, size, 3), which hold the background; tells whether anything is seen.
+    """Shade images (S, size, size, 3), filled with the background before. Returns whether the mesh is visible.
 
-    A face is looked at once in a pixel, in the middle of the samples that see it.
+    A face is shaded once per pixel, at the mean of the samples that it covers.
     """
-    size, seen = len(samples.farthest), False
-    # Out of their tuples once: within the loop each access would count references.
+    size, visible = len(samples.farthest), False
+    # Unpacked once: in the loop each access to a tuple would count references.
     face, farthest, normals, pose = samples.face, samples.farthest, mesh.normals, camera.pose
-    clay, nearest, depths, knee, slope = light.clay, light.nearest, light.depths, light.knee, light.slope
+    clay, background = lighting.clay, lighting.background
+    textured = appearance.colored and (styles == TEXTURE).any()
     total = np.empty((len(styles), 3), f4)
     middle, last = f4(size) * _HALF, -1
-    nx, ny, nz, falls = _ZERO, _ZERO, _ZERO, _ZERO
+    nx, ny, nz, irradiance = _ZERO, _ZERO, _ZERO, _ZERO
     for row in range(size):
         for column in range(size):
             if farthest[row, column] == _ZERO and _is_empty(face, row, column):
                 continue
-            seen = True
+            visible = True
             total[:] = _ZERO
-            empty = f4(_N)
-            for k in range(_N):
-                if not _is_first(face, row, column, k):
+            empty = f4(_N_SAMPLES)
+            for k in range(_N_SAMPLES):
+                if not _is_first_of_face(face, row, column, k):
                     continue
                 f = face[row, column, k]
-                share, inverse, x, y = _together(samples, row, column, k)
+                share, inverse, x, y = _face_coverage(samples, row, column, k)
                 empty -= share
                 at_column, at_row, depth = f4(column) + _HALF + x, f4(row) + _HALF + y, _ONE / inverse
-                if f != last:  # neighbours mostly see the same face
+                if f != last:  # adjacent pixels mostly show the same face
                     right, up = (at_column - middle) * camera.pixel, (middle - at_row) * camera.pixel
-                    nx, ny, nz = _seen_normal(normals, f, pose, right, up)
-                    falls = _light_on(light, nx, ny, nz)
+                    nx, ny, nz = _facing_normal(normals, f, pose, right, up)
+                    irradiance = _irradiance(lighting, nx, ny, nz)
                     last = f
-                for s in range(len(styles)):
-                    style = styles[s]
-                    if style == NORMAL:
-                        total[s, 0] += share * (nx * _HALF + _HALF) * _WHITE
-                        total[s, 1] += share * (ny * _HALF + _HALF) * _WHITE
-                        total[s, 2] += share * (nz * _HALF + _HALF) * _WHITE
-                    elif style == SILHOUETTE:
-                        for c in range(3):
-                            total[s, c] += share * light.outline
-                    elif style == DEPTH:
-                        place = min(_ONE, max(_ZERO, (depth - camera.near) / (camera.far - camera.near)))
-                        for c in range(3):
-                            total[s, c] += share * _WHITE * (nearest + depths * place)
-                    else:
-                        red, green, blue = clay[0], clay[1], clay[2]
-                        if style == TEXTURE and looks.colored:
-                            red, green, blue = _own_color(
-                                mesh, looks, screen, f, at_column, at_row, depth, camera.pixel
-                            )
-                        red, green, blue = red * falls, green * falls, blue * falls
-                        total[s, 0] += share * min(red, knee + slope * (red - knee))
-                        total[s, 1] += share * min(green, knee + slope * (green - knee))
-                        total[s, 2] += share * min(blue, knee + slope * (blue - knee))
-                if share == f4(_N):
+                red, green, blue = clay[0], clay[1], clay[2]
+                if textured:
+                    red, green, blue = _surface_color(
+                        mesh, appearance, screen, f, at_column, at_row, depth, camera.pixel
+                    )
+                place = min(_ONE, max(_ZERO, (depth - camera.near) / (camera.far - camera.near)))
+                _add_styles(total, styles, lighting, share, nx, ny, nz, irradiance, place, red, green, blue)
+                if share == f4(_N_SAMPLES):
                     break
             for s in range(len(styles)):
                 for c in range(3):
-                    mean = (total[s, c] + empty * light.background) * f4(1 / _N)
+                    mean = (total[s, c] + empty * background) * f4(1 / _N_SAMPLES)
                     images[s, row, column, c] = np.uint8(min(_WHITE, max(_ZERO, mean)) + _HALF)
-    return seen
+    return visible
 
 
 @compiled
 def draw(
     mesh: Triangles,
-    looks: Looks,
-    light: Light,
+    appearance: Appearance,
+    lighting: Lighting,
     cameras: Floats,
     tan_half_fov: f4,
     distance: f4,
     styles: Ints,
     images: Bytes,
 ) -> NDArray[np.bool_]:
-    """Draw every view into images (V, S, size, size, 3), which hold the background; (V,) whether anything is seen."""
+    """Render every view into images (V, S, size, size, 3), filled with the background before; (V,) whether it shows anything."""
     n, size = len(mesh.vertices), images.shape[2]
     screen = Screen(np.empty(n, f4), np.empty(n, f4), np.empty(n, f4))
     order = np.empty(len(mesh.faces), np.int32)
-    samples = Samples(np.empty((size, size, _N), f4), np.empty((size, size, _N), np.int32), np.empty((size, size), f4))
+    samples = Samples(
+        np.empty((size, size, _N_SAMPLES), f4), np.empty((size, size, _N_SAMPLES), np.int32), np.empty((size, size), f4)
+    )
     mask = np.zeros(len(cameras), np.bool_)
     pixel = f4(2) * tan_half_fov / f4(size)
     for v in range(len(cameras)):
@@ -494,8 +490,8 @@ def draw(
         samples.face[:] = -1
         samples.farthest[:] = f4(0)
         _project(mesh.vertices, cameras[v], size, tan_half_fov, screen)
-        _near_first(screen.inverse, mesh.faces, order)
-        _cover(screen, mesh.faces, order, samples)
+        _sort_front_to_back(screen.inverse, mesh.faces, order)
+        _rasterize(screen, mesh.faces, order, samples)
         camera = Camera(cameras[v], pixel, distance - f4(1), distance + f4(1))
-        mask[v] = _paint(mesh, looks, light, screen, samples, camera, styles, images[v])
+        mask[v] = _shade(mesh, appearance, lighting, screen, samples, camera, styles, images[v])
     return mask

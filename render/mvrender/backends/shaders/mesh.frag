@@ -1,10 +1,10 @@
-// What `mvrender.shading` says, for one sample. Every MVR_ number comes from there: none is written here.
-// MVR_AT is `sample`, by which this runs for each of a pixel's four samples, where the style varies within a face: run once for a
-// pixel, it carries a face on to the pixel's centre even where the face does not reach it, and fine textures shimmer.
+// Shading of one sample. All MVR_ constants come from `mvrender.shading`.
+// MVR_AT is `sample` for styles that vary within a face: the shader then runs for each of the four samples of a pixel. Run once per
+// pixel, it would extrapolate a face to the pixel's centre, and fine textures would alias.
 MVR_AT in vec3 point;  // in the camera's frame
 #ifdef MVR_TEXTURED
 MVR_AT in vec2 uv;
-uniform sampler2D picture;
+uniform sampler2D image;
 uniform float pixel_at_unit_depth;
 #endif
 #ifdef MVR_COLORED
@@ -16,22 +16,22 @@ uniform vec2 depth_range;
 
 out vec4 pixel;
 
-vec3 turned_normal() {
-    // Across the pixel the point moves within its face, so that the face's own normal needs no vertex data.
+vec3 facing_normal() {
+    // Screen-space derivatives of the point give the face normal without vertex data.
     vec3 normal = normalize(cross(dFdx(point), dFdy(point)));
     return faceforward(normal, point, normal);
 }
 
 #ifdef MVR_TEXTURED
 vec3 texture_color() {
-    // Texels per pixel as if the face were seen straight on: the usual choice, by the longer side of the pixel's
-    // footprint, blurs faces seen at a slant, and here each of a pixel's four samples is textured by itself.
-    vec2 texel = uv * vec2(textureSize(picture, 0));
+    // Texels per pixel as if the face were seen frontally. The usual choice, by the longer side of the pixel's footprint, blurs
+    // slanted faces; here each of the four samples of a pixel is textured by itself.
+    vec2 texel = uv * vec2(textureSize(image, 0));
     vec2 right = dFdx(texel), up = dFdy(texel);
     float texels = abs(right.x * up.y - right.y * up.x);
     float area = length(cross(dFdx(point), dFdy(point)));
     float level = 0.5 * log2(max(texels, 1e-30) / max(area, 1e-30)) + log2(-point.z * pixel_at_unit_depth);
-    return textureLod(picture, uv, level).rgb;
+    return textureLod(image, uv, level).rgb;
 }
 #endif
 
@@ -65,17 +65,17 @@ void main() {
     vec3 rgb = vec3(MVR_SILHOUETTE_GREY);
 #endif
 #ifdef MVR_STYLE_NORMAL
-    vec3 rgb = turned_normal() * 0.5 + 0.5;
+    vec3 rgb = facing_normal() * 0.5 + 0.5;
 #endif
 #ifdef MVR_STYLE_DEPTH
-    float share = clamp((-point.z - depth_range.x) / (depth_range.y - depth_range.x), 0.0, 1.0);
-    vec3 rgb = vec3(mix(MVR_GREY_NEAR, MVR_GREY_FAR, share));
+    float place = clamp((-point.z - depth_range.x) / (depth_range.y - depth_range.x), 0.0, 1.0);
+    vec3 rgb = vec3(mix(MVR_GREY_NEAR, MVR_GREY_FAR, place));
 #endif
 #ifdef MVR_STYLE_CLAY
-    vec3 rgb = lit(base_color(), turned_normal());
+    vec3 rgb = lit(base_color(), facing_normal());
 #endif
 #ifdef MVR_STYLE_TEXTURE
-    vec3 rgb = lit(base_color(), turned_normal());
+    vec3 rgb = lit(base_color(), facing_normal());
 #endif
     pixel = vec4(rgb, 1.0);
 }
