@@ -1,4 +1,4 @@
-"""Both backends draw the same picture: our rasteriser and OpenGL share the styles' numbers, and nothing else."""
+"""Both backends render the same images: the rasterizer and OpenGL share only the shading constants."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import trimesh
+from error_codes import raises_code
 from numpy.typing import NDArray
 from waiting import PATIENCE_S
 
@@ -20,16 +21,17 @@ from mvrender.backends.raster import RasterRenderer
 from mvrender.backends.selection import open_renderer
 from mvrender.cameras import parse_rig
 from mvrender.errors import BackendError
+from mvrender.jobs import Job, RenderSpec
 from mvrender.mesh import Mesh, normalize
-from mvrender.pool import Job, RenderPool, RenderSpec
+from mvrender.pool import RenderPool
 from mvrender.renderer import Renderer
 from mvrender.shading import LIGHTS, STYLES, Style
 
 RIG = parse_rig("ring:6@30")
 SIZE = 224
-# Of 255, over the whole picture. Measured with Mesa: at most 0.08, silhouettes 0.003. Drivers may place a pixel's samples
-# otherwise; with the pattern mirrored, the same meshes differ by up to 0.4. A texture differs by 0.48: OpenGL reads it at each
-# sample, the rasteriser once for a pixel and face.
+# Mean absolute difference of 255. Measured with Mesa: at most 0.08, silhouettes 0.003. Other drivers may have other sample
+# positions: with the pattern mirrored, the same meshes differ by up to 0.4. Textures differ by 0.48: OpenGL reads them at each
+# sample, the rasterizer once per pixel and face.
 MEAN_DIFFERENCE, OF_TEXTURES = 0.25, 0.6
 
 
@@ -48,12 +50,12 @@ def gl() -> Iterator[Renderer]:
     renderer.close()
 
 
-def _mesh(parts: trimesh.Trimesh, **looks: Any) -> Mesh:
-    return normalize(Mesh(parts.vertices.astype(np.float32), parts.faces.astype(np.int32), **looks))
+def _mesh(parts: trimesh.Trimesh, **attributes: Any) -> Mesh:
+    return normalize(Mesh(parts.vertices.astype(np.float32), parts.faces.astype(np.int32), **attributes))
 
 
 def colored_scene() -> Mesh:
-    """A ball that a box cuts into, every vertex in a colour of its own."""
+    """A ball and a box that intersect, with vertex colours."""
     box = trimesh.creation.box((1.2, 0.3, 0.8))
     box.apply_translation((0.3, -0.5, 0.1))
     parts = trimesh.creation.icosphere(3, 0.5) + box
@@ -62,7 +64,7 @@ def colored_scene() -> Mesh:
 
 
 def textured_cube() -> Mesh:
-    """Faces with one of two repeating textures (one of odd width) or with none; vertex colours over them all."""
+    """Faces with one of two repeating textures (one of odd width) or with none, and vertex colours."""
     box = trimesh.creation.box((1, 1, 1))
     corners = box.vertices[box.faces].reshape(-1, 3)
     axis = np.abs(np.repeat(box.face_normals, 3, axis=0)).argmax(axis=1)
@@ -84,7 +86,7 @@ def thin_plate() -> Mesh:
 
 
 def torus(flip_every: int | None = None) -> Mesh:
-    """A torus; every n-th face wound the wrong way round."""
+    """A torus, with the winding of every n-th face flipped."""
     mesh = _mesh(trimesh.creation.torus(0.6, 0.25))
     faces = mesh.faces.copy()
     if flip_every:
@@ -105,7 +107,7 @@ def square(texture: NDArray[np.uint8]) -> Mesh:
 
 
 def _checks(height: int, width: int, seed: int) -> NDArray[np.uint8]:
-    """An 8 x 8 board of random colours."""
+    """An 8 x 8 checkerboard of random colours."""
     board = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     return board[(np.arange(height) * 8 // height)[:, None], np.arange(width) * 8 // width]
 
@@ -119,8 +121,8 @@ MESHES: dict[str, Callable[[], Mesh]] = {
 
 
 @pytest.mark.parametrize("name", MESHES)
-@pytest.mark.parametrize("size", [SIZE, 225])  # rows of odd length are where GL's alignment bites
-def test_both_backends_draw_the_same(name: str, size: int, raster: Renderer, gl: Renderer) -> None:
+@pytest.mark.parametrize("size", [SIZE, 225])  # odd row lengths reveal wrong alignment in OpenGL
+def test_both_backends_render_the_same_images(name: str, size: int, raster: Renderer, gl: Renderer) -> None:
     mesh = MESHES[name]()
     ours, theirs = raster.render(mesh, RIG, STYLES, size), gl.render(mesh, RIG, STYLES, size)
     assert ours.images.shape == theirs.images.shape
@@ -142,12 +144,12 @@ def test_winding_changes_nothing(backend: str, request: pytest.FixtureRequest) -
     right = renderer.render(torus(), RIG, styles, SIZE).images.astype(int)
     for every in (1, 2):
         wrong = renderer.render(torus(flip_every=every), RIG, styles, SIZE).images
-        assert np.abs(right - wrong).mean() < 0.02  # a last bit of rounding may decide who is seen on an edge
-    assert wrong[1, ..., 2].min() >= 127  # every normal looks towards the camera
+        assert np.abs(right - wrong).mean() < 0.02  # rounding may decide which face is visible at an edge
+    assert wrong[1, ..., 2].min() >= 127  # every normal points towards the camera
 
 
 @pytest.mark.parametrize("backend", ["raster", "gl"])
-def test_textures_stand_upright_and_repeat(backend: str, request: pytest.FixtureRequest) -> None:
+def test_textures_are_upright_and_repeat(backend: str, request: pytest.FixtureRequest) -> None:
     renderer: Renderer = request.getfixturevalue(backend)
     texture = np.zeros((16, 15, 3), np.uint8)
     texture[:8, ..., 0], texture[8:, ..., 2], texture[:, 8:, 1] = 255, 255, 255  # red above blue, green at the right
@@ -163,7 +165,7 @@ def test_textures_stand_upright_and_repeat(backend: str, request: pytest.Fixture
 
 
 @pytest.mark.parametrize("backend", ["raster", "gl"])
-def test_mask_tells_views_that_show_nothing(backend: str, request: pytest.FixtureRequest) -> None:
+def test_the_mask_is_false_for_empty_views(backend: str, request: pytest.FixtureRequest) -> None:
     renderer: Renderer = request.getfixturevalue(backend)
     white = square(np.full((4, 4, 3), 255, np.uint8))
     rig = parse_rig("cube")
@@ -174,7 +176,7 @@ def test_mask_tells_views_that_show_nothing(backend: str, request: pytest.Fixtur
 
 
 @pytest.mark.parametrize("backend", ["raster", "gl"])
-def test_white_in_full_light_is_still_seen(backend: str, request: pytest.FixtureRequest) -> None:
+def test_a_white_object_in_full_light_differs_from_the_background(backend: str, request: pytest.FixtureRequest) -> None:
     renderer: Renderer = request.getfixturevalue(backend)
     mesh = square(np.full((4, 4, 3), 255, np.uint8))
     towards_key = trimesh.geometry.align_vectors([0, 0, 1], LIGHTS[0][0])[:3, :3].astype(np.float32)  # type: ignore[no-untyped-call]
@@ -183,7 +185,7 @@ def test_white_in_full_light_is_still_seen(backend: str, request: pytest.Fixture
     assert 225 < views.images.min() < 250 and views.mask.all()
 
 
-def test_nothing_stays_behind(gl: Renderer) -> None:
+def test_renderings_do_not_affect_later_ones(gl: Renderer) -> None:
     scene, cube = colored_scene(), textured_cube()
     first = gl.render(scene, RIG, STYLES, SIZE).images
     gl.render(cube, parse_rig("os3dor"), ["texture"], 301)
@@ -191,12 +193,12 @@ def test_nothing_stays_behind(gl: Renderer) -> None:
     other = open_renderer("gl")
     np.testing.assert_array_equal(first, other.render(scene, RIG, STYLES, SIZE).images)
     other.close()
-    with pytest.raises(BackendError, match="closed"):
+    with raises_code(BackendError, "renderer_closed"):
         other.render(scene, RIG, STYLES, SIZE)
     np.testing.assert_array_equal(first, gl.render(scene, RIG, STYLES, SIZE).images)
 
 
-def test_worker_draws_the_same(gl: Renderer, tmp_path: Path) -> None:
+def test_a_worker_renders_the_same_images(gl: Renderer, tmp_path: Path) -> None:
     path = tmp_path / "torus.ply"
     mesh = torus()
     trimesh.Trimesh(mesh.vertices, mesh.faces).export(path)
@@ -210,16 +212,16 @@ def test_worker_draws_the_same(gl: Renderer, tmp_path: Path) -> None:
     np.testing.assert_array_equal(views.images, again.images)
 
 
-def test_a_rig_of_more_pictures_than_a_frame_buffer_holds(
+def test_a_rig_with_more_images_than_fit_into_the_framebuffer(
     raster: Renderer, gl: Renderer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from mvrender.backends import gl as module
 
     mesh, rig = colored_scene(), parse_rig("ring:7@30")
     at_once = gl.render(mesh, rig, STYLES, 100)
-    monkeypatch.setattr(module, "_MAX_PIXELS", 100 * 100 * 4)  # 35 pictures: eight full frames and a part
+    monkeypatch.setattr(module, "_MAX_PIXELS", 100 * 100 * 4)  # 35 images: eight full frames and a part
     in_parts = gl.render(mesh, rig, STYLES, 100)
-    # Not to the last bit: what is interpolated is rounded by where in the frame it stands.
+    # Not bit by bit: interpolation is rounded depending on the position in the framebuffer.
     assert np.abs(at_once.images.astype(int) - in_parts.images).mean() < 0.002
     np.testing.assert_array_equal(at_once.mask, in_parts.mask)
 
@@ -232,13 +234,13 @@ def test_textures_too_large_for_the_device_are_halved(gl: Renderer) -> None:
     assert image[SIZE // 2, SIZE // 4].max() == 0 and image[SIZE // 2, 3 * SIZE // 4].min() > 200
 
 
-def _open_elsewhere(**environment: str) -> str:
-    """What opening the backend says in a fresh process: drivers are loaded once for each process."""
+def _open_in_new_process(**environment: str) -> str:
+    """Output of opening the backend in a new process, since drivers are loaded once per process."""
     script = (
         "from mvrender.errors import BackendError\n"
         "from mvrender.backends.selection import open_renderer\n"
         "try:\n    open_renderer('gl').close()\n"
-        "except BackendError as error:\n    print(error)\n"
+        "except BackendError as error:\n    print(f'{error.code}: {error}')\n"
         "else:\n    print('opened')"
     )
     kept = {key: value for key, value in os.environ.items() if key != "GLCONTEXT_DEVICE_INDEX"}
@@ -249,12 +251,12 @@ def _open_elsewhere(**environment: str) -> str:
     return done.stdout.strip()
 
 
-def test_a_machine_without_drivers_is_told_what_to_install() -> None:
+def test_the_error_without_drivers_names_what_to_install() -> None:
     pytest.importorskip("moderngl")
-    said = _open_elsewhere(__EGL_VENDOR_LIBRARY_FILENAMES="/nonexistent")
-    assert "cannot start here" in said and "apt-get install libegl1" in said and "'raster'" in said
+    output = _open_in_new_process(__EGL_VENDOR_LIBRARY_FILENAMES="/nonexistent")
+    assert output.startswith("no_opengl: ") and "apt-get install libegl1" in output and "'raster'" in output
 
 
-def test_the_users_device_is_respected(gl: Renderer) -> None:
-    assert "device index 31" in _open_elsewhere(GLCONTEXT_DEVICE_INDEX="31")
-    assert _open_elsewhere() == "opened"
+def test_the_device_of_the_environment_variable_is_used(gl: Renderer) -> None:
+    assert "device index 31" in _open_in_new_process(GLCONTEXT_DEVICE_INDEX="31")
+    assert _open_in_new_process() == "opened"

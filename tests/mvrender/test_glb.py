@@ -1,4 +1,4 @@
-"""Meshes as a browser gets them: the same shape and colours, in the unit sphere, made smaller where they are large."""
+"""GLB export: same shape and colours, in the unit sphere, large meshes decimated."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ from mvrender.backends.selection import open_renderer
 from mvrender.cameras import parse_rig
 from mvrender.errors import MeshError
 from mvrender.glb import decimated, to_glb
+from mvrender.jobs import Job, RenderSpec
 from mvrender.loading import load
 from mvrender.mesh import Mesh, normalize
-from mvrender.pool import Job, RenderPool, RenderSpec
+from mvrender.pool import RenderPool
 
 RIG = parse_rig("ring:4@20")
 
 
-def seen(mesh: Mesh) -> NDArray[np.float32]:
+def rendered(mesh: Mesh) -> NDArray[np.float32]:
     renderer = open_renderer("raster")
     return renderer.render(normalize(mesh), RIG, ("texture",), 96).images.astype(np.float32)
 
 
-def again(mesh: Mesh, folder: Path) -> Mesh:
-    """What a viewer reads."""
+def round_trip(mesh: Mesh, folder: Path) -> Mesh:
+    """The mesh that a viewer reads."""
     (folder / "a.glb").write_bytes(to_glb(mesh))
     return load(folder / "a.glb").mesh
 
@@ -39,15 +40,15 @@ def coloured_ball(subdivisions: int = 3) -> Mesh:
 
 
 def textured_quad() -> Mesh:
-    picture = np.zeros((64, 64, 3), np.uint8)
-    picture[:32] = (250, 200, 0)
-    picture[32:, 32:] = (0, 90, 200)
+    image = np.zeros((64, 64, 3), np.uint8)
+    image[:32] = (250, 200, 0)
+    image[32:, 32:] = (0, 90, 200)
     vertices = np.float32([[-1, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0]])
     return Mesh(
         vertices,
         np.int32([[0, 1, 2], [0, 2, 3]]),
         uv=np.float32([[0, 0], [1, 0], [1, 1], [0, 1]]),
-        textures=(picture,),
+        textures=(image,),
         face_texture=np.zeros(2, np.int32),
     )
 
@@ -55,11 +56,11 @@ def textured_quad() -> Mesh:
 @pytest.mark.parametrize(
     "make", [coloured_ball, textured_quad, lambda: Mesh(coloured_ball().vertices, coloured_ball().faces)]
 )
-def test_a_viewer_sees_what_is_searched(make: object, tmp_path: Path) -> None:
+def test_the_glb_looks_like_the_mesh(make: object, tmp_path: Path) -> None:
     mesh = make()  # type: ignore[operator]
-    there = again(mesh, tmp_path)
-    assert np.abs(there.vertices).max() <= 1 + 1e-6 and len(there.faces) == len(mesh.faces)
-    assert np.abs(seen(there) - seen(mesh)).mean() < 1.0
+    found = round_trip(mesh, tmp_path)
+    assert np.abs(found.vertices).max() <= 1 + 1e-6 and len(found.faces) == len(mesh.faces)
+    assert np.abs(rendered(found) - rendered(mesh)).mean() < 1.0
 
 
 def test_both_sides_of_a_face_are_visible(tmp_path: Path) -> None:
@@ -72,7 +73,7 @@ def test_a_large_mesh_is_decimated_and_looks_the_same() -> None:
     mesh = coloured_ball(6)
     small = decimated(mesh, 4000)
     assert len(mesh.faces) == 81_920 and 3000 < len(small.faces) <= 4400
-    assert np.abs(seen(small) - seen(mesh)).mean() < 3.0
+    assert np.abs(rendered(small) - rendered(mesh)).mean() < 3.0
     assert len(to_glb(mesh)) > 5 * len(to_glb(mesh, max_faces=4000))
 
 
@@ -98,8 +99,8 @@ def test_large_textures_shrink(tmp_path: Path) -> None:
     quad = textured_quad()
     large = np.asarray(Image.fromarray(quad.textures[0]).resize((3000, 1500), Image.Resampling.NEAREST))
     mesh = Mesh(quad.vertices, quad.faces, uv=quad.uv, textures=(large,), face_texture=quad.face_texture)
-    there = again(mesh, tmp_path)
-    assert there.textures[0].shape[:2] == (512, 1024)
+    found = round_trip(mesh, tmp_path)
+    assert found.textures[0].shape[:2] == (512, 1024)
 
 
 def test_a_worker_converts_in_its_sandbox(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Meshes: the enclosing ball, the up axis, both fits, and what is refused."""
+"""Meshes: enclosing ball, up axis, both fits, and validation."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import trimesh
+from error_codes import raises_code
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from mvrender.errors import MeshError
 from mvrender.mesh import UP_AXES, Mesh, check, enclosing_ball, normalize, rotate_to_y_up
 
-# Whole numbers make ties, doubles, lines and planes likely.
+# Integers make ties, duplicates, lines and planes likely.
 CLOUDS = st.one_of(
     arrays(np.float64, st.tuples(st.integers(1, 9), st.just(3)), elements=st.integers(-3, 3).map(float)),
     arrays(np.float64, st.tuples(st.integers(1, 9), st.just(3)), elements=st.floats(-100, 100, allow_subnormal=False)),
@@ -24,7 +25,7 @@ CLOUDS = st.one_of(
 
 
 def slow_ball(points: NDArray[np.float64]) -> float:
-    """Radius of the smallest ball, by trying the ball of every 1 to 4 points: the readable twin."""
+    """Radius of the smallest enclosing ball, by trial of every subset of 1 to 4 points."""
     best = np.inf
     for count in range(1, min(4, len(points)) + 1):
         for chosen in combinations(points, count):
@@ -39,8 +40,8 @@ def random_rotation(seed: int) -> NDArray[np.float64]:
     return np.asarray(q * np.sign(np.linalg.det(q)))
 
 
-def mesh_of(parts: trimesh.Trimesh, **looks: Any) -> Mesh:
-    return Mesh(parts.vertices.astype(np.float32), parts.faces.astype(np.int32), **looks)
+def mesh_of(parts: trimesh.Trimesh, **attributes: Any) -> Mesh:
+    return Mesh(parts.vertices.astype(np.float32), parts.faces.astype(np.int32), **attributes)
 
 
 @settings(max_examples=150)
@@ -52,7 +53,7 @@ def test_enclosing_ball_is_the_smallest(points: NDArray[np.float64]) -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_enclosing_ball_turns_with_the_points(seed: int) -> None:
+def test_enclosing_ball_is_equivariant_to_rotations(seed: int) -> None:
     points = np.random.default_rng(seed).normal(size=(5000, 3)) * [1, 2, 0.1]
     rotation, shift = random_rotation(seed), np.array([5.0, -2, 1])
     centre, radius = enclosing_ball(points)
@@ -62,7 +63,7 @@ def test_enclosing_ball_turns_with_the_points(seed: int) -> None:
 
 
 def test_enclosing_ball_with_all_points_on_it() -> None:
-    # Thousands of points at rounding distance from the sphere: the exchange must still end, and be right.
+    # Thousands of points within rounding of the sphere: the algorithm must still terminate with the right ball.
     points = np.asarray(trimesh.creation.icosphere(5, 3.0).vertices) + np.array([1, 2, 3])
     centre, radius = enclosing_ball(points)
     np.testing.assert_allclose(centre, [1, 2, 3], atol=1e-6)
@@ -70,18 +71,18 @@ def test_enclosing_ball_with_all_points_on_it() -> None:
 
 
 @pytest.mark.parametrize("up", UP_AXES)
-def test_turning_up_is_a_rotation_that_brings_the_axis_to_y(up: Any) -> None:
+def test_rotate_to_y_up_rotates_the_axis_to_y(up: Any) -> None:
     axis = np.eye(3)["xyz".index(up[1])] * (1 if up[0] == "+" else -1)
     points = np.vstack([np.eye(3), axis]).astype(np.float32)
     turned = rotate_to_y_up(Mesh(points, np.array([(0, 1, 2)], np.int32)), up).vertices
     np.testing.assert_array_equal(turned[3], [0, 1, 0])
     assert np.linalg.det(turned[:3].T) == pytest.approx(1)
-    # Exactly: no rounding may creep into models that are not turned.
+    # Exact, without rounding.
     assert set(np.unique(turned)) <= {-1.0, 0.0, 1.0}
 
 
 def test_z_up_keeps_the_front_in_front() -> None:
-    # A model that stands on the XY plane and looks towards -Y, as CAD programs have it, looks towards +Z here.
+    # A model that faces -Y with +Z up, as in CAD programs, faces +Z after the rotation.
     turned = rotate_to_y_up(
         Mesh(np.array([(0, -1, 0), (1, 0, 0), (0, 0, 1)], np.float32), np.array([(0, 1, 2)], np.int32)), "+z"
     )
@@ -95,7 +96,7 @@ def test_z_up_keeps_the_front_in_front() -> None:
     st.tuples(*[st.floats(-100, 100)] * 3),
     st.sampled_from(["sphere", "extent"]),
 )
-def test_normalised_meshes_forget_place_and_scale(seed: int, power: float, place: Any, fit: Any) -> None:
+def test_normalization_removes_position_and_scale(seed: int, power: float, place: Any, fit: Any) -> None:
     rng = np.random.default_rng(seed)
     points = rng.normal(size=(30, 3))
     faces = rng.integers(0, 30, (40, 3)).astype(np.int32)
@@ -114,13 +115,13 @@ def test_normalised_meshes_forget_place_and_scale(seed: int, power: float, place
 
 
 @pytest.mark.parametrize("fit", ["sphere", "extent"])
-def test_vertices_that_no_face_uses_count_for_nothing(fit: Any) -> None:
+def test_unused_vertices_do_not_affect_normalization(fit: Any) -> None:
     box = mesh_of(trimesh.creation.box((1, 2, 3)))
     stray = Mesh(np.vstack([box.vertices, [(1e6, 0, 0)]]).astype(np.float32), box.faces)
     np.testing.assert_array_equal(normalize(stray, fit).vertices[:-1], normalize(box, fit).vertices)
 
 
-def test_normalise_keeps_the_looks() -> None:
+def test_normalize_keeps_colours_and_notes() -> None:
     box = trimesh.creation.box((1, 2, 3))
     colors = np.arange(24, dtype=np.uint8).reshape(8, 3)
     mesh = normalize(mesh_of(box, vertex_colors=colors, notes=("a note",)))
@@ -147,19 +148,18 @@ CORNERS = np.array([(0, 0, 0), (1, 0, 0), (0, 1, 0)], np.float32)
 )
 @pytest.mark.parametrize("fit", ["sphere", "extent"])
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-def test_refused_meshes(vertices: Any, faces: Any, code: str, fit: Any) -> None:
-    with pytest.raises(MeshError) as error:
+def test_invalid_meshes_are_refused(vertices: Any, faces: Any, code: str, fit: Any) -> None:
+    with raises_code(MeshError, code):
         normalize(Mesh(vertices, faces), fit)
-    assert error.value.code == code
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e30])
-def test_tiny_and_huge_meshes_are_drawn(scale: float) -> None:
+def test_tiny_and_huge_meshes_are_normalized(scale: float) -> None:
     box = mesh_of(trimesh.creation.box((1, 2, 3)))
     scaled = normalize(Mesh(box.vertices * np.float32(scale), box.faces))
     np.testing.assert_allclose(scaled.vertices, normalize(box).vertices, atol=1e-6)
 
 
-def test_a_flat_mesh_is_no_point() -> None:
+def test_a_flat_mesh_is_not_degenerate() -> None:
     check(Mesh(CORNERS, TRIANGLE))
     assert np.ptp(normalize(Mesh(CORNERS, TRIANGLE)).vertices[:, 2]) == 0

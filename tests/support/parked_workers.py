@@ -13,7 +13,8 @@ import threading
 from dataclasses import dataclass, replace
 from typing import IO, Any
 
-from mvrender.pool import RenderPool, _WorkerProcess
+from mvrender.pool import RenderPool
+from mvrender.worker_process import WorkerProcess
 
 _MOST = 4
 """Parked processes; each holds some hundred megabytes."""
@@ -34,12 +35,12 @@ class ParkedWorkers:
         self.is_on = False
         self._parked: list[_Parked] = []
         self._lock = threading.Lock()  # several threads of a pool start their workers at once
-        self._start, self._close = _WorkerProcess._start, RenderPool.close
+        self._start, self._close = WorkerProcess._start, RenderPool.close
 
     def install(self) -> None:
         parking = self
 
-        def start(worker: _WorkerProcess) -> None:
+        def start(worker: WorkerProcess) -> None:
             if parking.is_on and worker._process is None:
                 parking._take(worker)
             parking._start(worker)
@@ -50,35 +51,35 @@ class ParkedWorkers:
                     parking._park(worker)
             parking._close(pool)
 
-        _WorkerProcess._start = start  # type: ignore[method-assign]
+        WorkerProcess._start = start  # type: ignore[method-assign]
         RenderPool.close = close  # type: ignore[method-assign]
 
     def uninstall(self) -> None:
-        _WorkerProcess._start, RenderPool.close = self._start, self._close  # type: ignore[method-assign]
+        WorkerProcess._start, RenderPool.close = self._start, self._close  # type: ignore[method-assign]
         while self._parked:
             self._end(self._parked.pop())
 
-    def _take(self, worker: _WorkerProcess) -> None:
+    def _take(self, worker: WorkerProcess) -> None:
         key = _key(worker)
         with self._lock:
             found = next((each for each in self._parked if each.key == key and each.process.poll() is None), None)
             if found is not None:
                 self._parked.remove(found)
-                worker._process, worker._errors, worker._ready = found.process, found.errors, found.is_ready
+                worker._process, worker._stderr, worker._ready = found.process, found.errors, found.is_ready
 
-    def _park(self, worker: _WorkerProcess) -> None:
-        if not worker._talking.acquire(blocking=False):
+    def _park(self, worker: WorkerProcess) -> None:
+        if not worker._lock.acquire(blocking=False):
             return
         try:
             process = worker._process
             if process is None or process.poll() is not None:
                 return
             with self._lock:
-                self._parked.append(_Parked(_key(worker), process, worker._errors, worker._ready))
+                self._parked.append(_Parked(_key(worker), process, worker._stderr, worker._ready))
                 surplus = [self._parked.pop(0) for _ in range(len(self._parked) - _MOST)]
-            worker._process = worker._errors = None
+            worker._process = worker._stderr = None
         finally:
-            worker._talking.release()
+            worker._lock.release()
         for parked in surplus:
             self._end(parked)
 
@@ -91,7 +92,7 @@ class ParkedWorkers:
                 file.close()
 
 
-def _key(worker: _WorkerProcess) -> Any:
+def _key(worker: WorkerProcess) -> Any:
     spec = worker._spec
     environment = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
     return replace(spec, rig=spec.rig.name), environment  # type: ignore[arg-type]  # arrays are not compared
