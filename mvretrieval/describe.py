@@ -1,4 +1,4 @@
-"""How a mesh becomes one vector: rig + styles + encoder + statistics and pooling or an adapter, and the fingerprint of all."""
+"""The describer: rig, styles, encoder, and whitening and pooling or an adapter turn a mesh into one vector; and its fingerprint."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from mvretrieval.weighting.adapter import Adapter
 
 PoolingChoice = Literal["mean", "max"]
-# Styles in which a photo or a drawing may be compared with renders; depth and normal maps look like nothing else.
+# Styles that are comparable with photos and drawings; depth and normal maps are not.
 IMAGE_STYLES: tuple[Style, ...] = ("texture", "clay")
 _COMMON_NAMES = (
     "airplane apple bag basket bed bench bicycle bird boat book bottle bowl box bridge building bus cabinet camera candle "
@@ -38,17 +38,17 @@ _COMMON_NAMES = (
 
 @dataclass(frozen=True)
 class DescriberConfig:
-    """What decides how objects are described. A collection remembers it.
+    """Configuration of a describer, stored in the collection.
 
     Attributes:
         encoder: id of the view encoder (see `encoders.registry`).
-        rig: where the cameras stand (see `mvrender.cameras`).
-        styles: what the views look like; each style is pooled by itself.
-        size: pixels of a view.
-        pooling: how views become one vector, without an adapter.
-        center: take away the mean view vector of each style.
-        whiten: dimensions left by PCA whitening of each style (includes centring); 0 for none.
-        adapter: fingerprint of the adapter that does all of the last three instead; none if empty.
+        rig: the cameras (see `mvrender.cameras`).
+        styles: render styles of the views; each style is pooled separately.
+        size: side of a view in pixels.
+        pooling: how views are pooled into one vector without an adapter.
+        center: subtract the mean view vector of each style.
+        whiten: dimensions after PCA whitening of each style, which includes centring; 0 for none.
+        adapter: fingerprint of the adapter that replaces the last three; empty for none.
     """
 
     encoder: str = DEFAULT_ENCODER
@@ -61,25 +61,31 @@ class DescriberConfig:
     adapter: str = ""
 
     def __post_init__(self) -> None:
-        # A collection must find its checkpoint from any folder.
+        # The collection must find its checkpoint from any working directory.
         object.__setattr__(self, "encoder", absolute_encoder(self.encoder))
         parse_rig(self.rig)
         check_size(self.size)
         if not self.styles:
-            raise DescriberError("a describer needs at least one style")
+            raise DescriberError("a describer needs at least one style", code="no_styles")
         for style in self.styles:
             check_style(style)
         if len(set(self.styles)) < len(self.styles):
-            raise DescriberError(f"a style is named twice: {', '.join(self.styles)}")
+            raise DescriberError(f"a style is named twice: {', '.join(self.styles)}", code="duplicate_style")
         if self.pooling not in ("mean", "max"):
             raise DescriberError(
                 f"unknown pooling '{self.pooling}': {did_you_mean(self.pooling, ('mean', 'max'))}known are mean and max; "
-                "learnt weights come with an adapter"
+                "learned weights need an adapter",
+                code="unknown_pooling",
             )
         if self.whiten < 0:
-            raise DescriberError(f"whiten takes a number of dimensions, not {self.whiten}")
+            raise DescriberError(
+                f"whiten is a number of dimensions of at least 0, not {self.whiten}", code="bad_whitening"
+            )
         if self.adapter and (self.center or self.whiten or self.pooling != "mean"):
-            raise DescriberError("an adapter brings its own whitening and pooling: name one or the other")
+            raise DescriberError(
+                "an adapter has its own whitening and pooling: give an adapter, or whitening and pooling",
+                code="adapter_and_pooling",
+            )
 
     @property
     def wants_whitening(self) -> bool:
@@ -87,12 +93,12 @@ class DescriberConfig:
         return self.center or self.whiten > 0
 
     def to_json(self) -> str:
-        """As JSON text."""
+        """The configuration as JSON text."""
         return json.dumps(asdict(self), sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> DescriberConfig:
-        """Back from `to_json`."""
+        """Read the result of `to_json`."""
         values: dict[str, Any] = json.loads(text)
         return cls(**values | {"styles": tuple(values["styles"])})
 
@@ -104,8 +110,8 @@ class Describer:
     Attributes:
         config: rig, styles, view size, encoder and pooling.
         encoder_handle: opens the encoder on first use.
-        whitening: centres or whitens view vectors before pooling; the adapter's own where there is one. Without it raw view vectors
-            are pooled, whatever `config` names.
+        whitening: centres or whitens view vectors before pooling; with an adapter, the adapter's own. Without it raw view vectors
+            are pooled, even if `config` names a whitening.
         adapter: learned weighting that replaces the configured pooling.
         backend: name of the render backend; the best one of this machine by default.
     """
@@ -129,9 +135,9 @@ class Describer:
         """A describer whose encoder is opened on first use.
 
         Args:
-            config: see there.
+            config: rig, styles, view size, encoder and pooling.
             whitening: fitted on view vectors of `config`.
-            device: where networks run.
+            device: of the encoder and the adapter.
             precision: of the encoder.
             backend: name of the render backend.
             concurrent: several threads will encode at the same time.
@@ -143,7 +149,7 @@ class Describer:
         """The view encoder, opened.
 
         Raises:
-            EncoderError: it is unknown, or its weights cannot be loaded.
+            EncoderError: the encoder is unknown, or its weights cannot be loaded.
         """
         return self.encoder_handle.encoder
 
@@ -159,7 +165,7 @@ class Describer:
 
     @property
     def view_fingerprint(self) -> str:
-        """Everything that changes the meaning of a raw view vector, as text."""
+        """Text that changes with everything a raw view vector depends on."""
         config = self.config
         return (
             f"views={VIEWS_VERSION} rig={self.rig.fingerprint} styles={','.join(config.styles)} size={config.size} "
@@ -168,7 +174,7 @@ class Describer:
 
     @property
     def fingerprint(self) -> str:
-        """16 hex digits that change with the meaning of an object vector."""
+        """16 hex digits that change with everything an object vector depends on."""
         if self.adapter is not None:
             text = f"{self.view_fingerprint} adapter={self.adapter.fingerprint}"
         else:
@@ -177,11 +183,11 @@ class Describer:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def with_whitening(self, whitening: Whitening | None) -> Describer:
-        """The same with another whitening and without an adapter; shares the encoder."""
+        """A copy with another whitening and without an adapter; shares the encoder."""
         return replace(self, whitening=whitening, adapter=None)
 
     def with_adapter(self, adapter: Adapter) -> Describer:
-        """The same with an adapter instead of whitening and pooling; shares the encoder.
+        """A copy with an adapter instead of whitening and pooling; shares the encoder.
 
         Raises:
             AdapterError: the adapter was trained on other views.
@@ -191,7 +197,7 @@ class Describer:
         return replace(self, config=config, whitening=adapter.whitening, adapter=adapter)
 
     def with_config(self, **changes: Any) -> Describer:
-        """The same with changes to the configuration that leave raw view vectors as they are; shares the encoder."""
+        """A copy with changes to the configuration that do not affect raw view vectors; shares the encoder."""
         return replace(self, config=replace(self.config, **changes))
 
     # -- from views to vectors ----------------------------------------------------------------------------------------
@@ -206,12 +212,12 @@ class Describer:
             (S, V, D), unit norm.
         """
         flat = images.reshape(-1, *images.shape[2:])
-        return self._encode_together(flat, images.shape[1]).reshape(*images.shape[:2], -1)
+        return self._encode_groups(flat, images.shape[1]).reshape(*images.shape[:2], -1)
 
-    def _encode_together(self, images: NDArray[np.uint8], n_views: int) -> NDArray[np.float32]:
-        """Vectors of pictures (N, H, W, 3), of which `n_views` in a row show one object in one style.
+    def _encode_groups(self, images: NDArray[np.uint8], n_views: int) -> NDArray[np.float32]:
+        """Encode images (N, H, W, 3), of which each `n_views` in a row show one object in one style.
 
-        Most encoders see each picture by itself; some let the views of an object attend to one another.
+        Most encoders process each image separately; with cross-view attention the views of an object attend to one another.
         """
         if not self.encoder.cross_view:
             return self.encoder.encode_views(images)
@@ -220,15 +226,15 @@ class Describer:
     def pool(
         self, view_vectors: NDArray[np.float32], view_mask: NDArray[np.bool_], known_directions: bool = True
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Object vectors of view vectors.
+        """Pool view vectors into object vectors.
 
         Args:
             view_vectors: (B, S, V, D) raw.
             view_mask: (B, V).
-            known_directions: whether the views are the rig's; False for photos.
+            known_directions: whether the views are those of the rig; False for photos.
 
         Returns:
-            (B, S * K) unit norm, the styles' vectors behind one another, and weights (B, S, V).
+            Object vectors (B, S * K), unit norm, the styles concatenated, and view weights (B, S, V).
         """
         if self.adapter is not None:
             directions = self.rig.directions.astype(np.float32) if known_directions else None
@@ -252,30 +258,30 @@ class Describer:
         return joined.astype(np.float32), np.stack(weights, axis=1).astype(np.float32)
 
     def view_weights(self, view_vectors: NDArray[np.float32], view_mask: NDArray[np.bool_]) -> NDArray[np.float32]:
-        """Weights (B, S, V) that `pool` gives the rig's views (B, S, V, D), masked ones (B, V) left out."""
-        if self.adapter is None and self.config.pooling == "mean":  # said without pooling anything, and without torch
+        """Weights (B, S, V) that `pool` gives the views (B, S, V, D) of the rig; 0 where masked by (B, V)."""
+        if self.adapter is None and self.config.pooling == "mean":  # known without pooling, and without loading torch
             shares = (view_mask / view_mask.sum(axis=1, keepdims=True)).astype(np.float32)
             return np.repeat(shares[:, None], self.n_styles, axis=1)
         return self.pool(view_vectors, view_mask)[1]
 
     def adapted_views(self, views: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(B, S, V, D) raw view vectors as views are compared one by one: centred, whitened, adapted; (B, S, V, K) unit norm."""
+        """Raw view vectors (B, S, V, D), centred, whitened or adapted for late interaction: (B, S, V, K), unit norm."""
         return whiten_and_normalize(views, self.whitening) if self.adapter is None else self.adapter.adapt_views(views)
 
     def embed_images(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Object vector (S * K,) of pictures (N, H, W, 3) that show one object from unknown directions.
+        """Object vector (S * K,) of images (N, H, W, 3) that show one object from unknown directions.
 
-        Pictures are compared with the styles that look like pictures (texture, clay), if the describer has any.
+        Images are compared only with styles that resemble them (texture, clay), if the describer has any.
         """
-        raw = self._encode_together(images, len(images))
+        raw = self._encode_groups(images, len(images))
         vector: NDArray[np.float32] = self.pool_images(raw[None], np.ones((1, len(raw)), bool))[0]
         return vector
 
     def pool_images(self, raw: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
-        """Object vectors (B, S * K) of raw view vectors (B, n, D) of pictures, those in the mask (B, n)."""
+        """Object vectors (B, S * K) of raw view vectors (B, n, D) of images; the mask (B, n) is True for those that count."""
         views = np.repeat(raw[:, None], self.n_styles, axis=1)
         vectors, _ = self.pool(views, mask, known_directions=False)
-        return np.stack([self._in_picture_styles(vector) for vector in vectors])
+        return np.stack([self._in_image_styles(vector) for vector in vectors])
 
     @property
     def has_text(self) -> bool:
@@ -283,27 +289,27 @@ class Describer:
         return self.encoder.has_text or (self.adapter is not None and self.adapter.text_embeddings is not None)
 
     def embed_text(self, text: str) -> NDArray[np.float32]:
-        """Object vector (S * K,) of words.
+        """Object vector (S * K,) of a text.
 
-        Where views are centred, words are centred by the mean of common names: text and pictures lie apart in CLIP's
-        space, and each has its own middle. An adapter may bring words to an encoder that reads none.
+        If views are centred, text is centred by the mean of common names: text and images are apart in CLIP's space (the modality
+        gap), and each has its own mean. An adapter may have text embeddings for an encoder without a text tower.
 
         Raises:
-            NoTextError: the encoder reads no words, or the adapter knows others.
+            NoTextError: the encoder has no text tower, or the adapter's text embeddings lack the text.
         """
         if self.adapter is not None and self.adapter.text_embeddings is not None:
             return self.adapter.text_embeddings.object_vector(text)
-        return self._in_picture_styles(self.text_vectors(self.encoder.encode_text([text]))[0])
+        return self._in_image_styles(self.text_vectors(self.encoder.encode_text([text]))[0])
 
     def text_vectors(self, raw: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(N, D) vectors of the text encoder as (N, S * K) unit vectors in the space of object vectors."""
+        """Vectors (N, D) of the text tower as object vectors (N, S * K), unit norm."""
         if self.whitening is None:
             parts = [raw] * self.n_styles
         else:
             parts = [self.whitening.apply(raw, s, mean=self._text_mean) for s in range(self.n_styles)]
         units = [l2_normalize(part) for part in parts]
         if self.adapter is not None and self.adapter.config.text == "adapted":
-            # A text is a view of unknown direction.
+            # A text is treated as a view of unknown direction.
             one = np.stack(units, axis=1)[:, :, None].astype(np.float32)
             return self.adapter.pool_whitened(one, np.ones((len(one), 1), bool), None)[0]
         return np.asarray(np.concatenate(units, axis=1) / np.sqrt(self.n_styles), np.float32)
@@ -312,7 +318,7 @@ class Describer:
     def _text_mean(self) -> NDArray[np.float32]:
         return np.asarray(self.encoder.encode_text([f"a {name}" for name in _COMMON_NAMES]).mean(axis=0), np.float32)
 
-    def _in_picture_styles(self, vector: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _in_image_styles(self, vector: NDArray[np.float32]) -> NDArray[np.float32]:
         kept = [style in IMAGE_STYLES for style in self.config.styles]
         if not any(kept):
             return vector
@@ -320,11 +326,13 @@ class Describer:
         return np.asarray(parts.ravel() / max(float(np.linalg.norm(parts)), 1e-12), np.float32)
 
 
-def check_same(stored: str, asked: str, name: str, how_to_mend: str) -> None:
-    """Refuse to compare vectors of different meaning.
+def check_same_fingerprint(stored: str, current: str, name: str, fix: str) -> None:
+    """Refuse to compare vectors of different describers.
 
     Raises:
-        DescriberError: with both, and the command that mends it.
+        DescriberError: the fingerprints differ; the message has both, and the fix.
     """
-    if stored != asked:
-        raise DescriberError(f"{name} was described with\n  {stored}\nand this asks with\n  {asked}\n{how_to_mend}")
+    if stored != current:
+        raise DescriberError(
+            f"{name} was embedded with\n  {stored}\nand this encoder is\n  {current}\n{fix}", code="other_encoder"
+        )

@@ -1,4 +1,4 @@
-"""Photos, renders and drawings as an encoder wants them: one object, on white, filling a square as renders do."""
+"""Query images for the encoder: one object on a white background, filling a square like a render."""
 
 from __future__ import annotations
 
@@ -14,85 +14,86 @@ from mvretrieval.errors import QueryError
 Background = Literal["auto", "keep"]
 
 MAX_PIXELS = 150_000_000
-# How much border pixels may differ (of 255) and still be one plain background.
-_PLAIN = 24.0
-# Renders leave some air around the object; a cropped photo gets about as much.
+# Border pixels that differ by at most this (of 255) are one plain background.
+_PLAIN_TOLERANCE = 24.0
+# Renders have a margin around the object; cropped photos get about the same.
 _MARGIN = 0.08
 
 
 def load_image(path: Path, size: int, background: Background = "auto") -> NDArray[np.uint8]:
-    """One picture as (size, size, 3) uint8.
+    """Read one image as (size, size, 3) uint8.
 
     Args:
-        path: any format that Pillow reads; the camera's orientation is honoured.
+        path: any format that Pillow reads; the EXIF orientation is applied.
         size: of the result.
-        background: `auto` puts transparent pictures on white, and where the border is one plain colour, makes that
-            white and crops to what is left; a picture with a busy background is kept whole. `keep` only resizes.
+        background: `auto` puts transparent images on white. If the border has one plain colour, that becomes white and the image is
+            cropped to the rest; an image with another background is not cropped. `keep` only resizes.
 
     Raises:
-        QueryError: the file is missing or not a picture.
+        QueryError: the file is missing (code `missing_file`), too large (`too_many_pixels`) or not an image
+            (`unknown_image_format`).
     """
     try:
         with Image.open(path) as opened:
             if opened.width * opened.height > MAX_PIXELS:
                 raise Image.DecompressionBombError(f"{opened.width} x {opened.height} pixels")
             opened.draft("RGB", (4 * size, 4 * size))
-            picture = eight_bit(ImageOps.exif_transpose(opened))
-            picture.thumbnail((4 * size, 4 * size), Image.Resampling.LANCZOS, reducing_gap=3.0)
-            rgba = np.asarray(picture.convert("RGBA"), np.float32)
+            image = to_8_bit(ImageOps.exif_transpose(opened))
+            image.thumbnail((4 * size, 4 * size), Image.Resampling.LANCZOS, reducing_gap=3.0)
+            rgba = np.asarray(image.convert("RGBA"), np.float32)
     except FileNotFoundError:
-        raise QueryError(f"no picture at {path}", code="missing_file") from None
+        raise QueryError(f"there is no image {path}: check the path", code="missing_file") from None
     except Image.DecompressionBombError as error:
         raise QueryError(
-            f"{path} is too large ({error}); scale it down to 150 megapixels or less", code="too_many_pixels"
+            f"{path} is too large ({error}): scale it down to 150 megapixels or fewer", code="too_many_pixels"
         ) from None
     except (OSError, ValueError, SyntaxError) as error:
         raise QueryError(
-            f"{path} is no readable picture ({error}); PNG, JPEG and WebP are", code="unknown_image_format"
+            f"{path} is not a readable image ({error}): give a PNG, JPEG or WebP", code="unknown_image_format"
         ) from error
     rgb = over_white(rgba)
     if background == "auto":
-        rgb = _on_white(rgb)
+        rgb = _crop_plain_background(rgb)
     return _square(rgb, size)
 
 
-def eight_bit(picture: Image.Image) -> Image.Image:
-    """Grey of 16 or 32 bits scaled to 8: Pillow would clip all but the darkest 1/256 to white."""
-    if not picture.mode.startswith(("I", "F")):
-        return picture
-    values = np.asarray(picture, np.float32)
+def to_8_bit(image: Image.Image) -> Image.Image:
+    """Scale grey values of 16 or 32 bits to 8: Pillow would clip all but the darkest 1/256 to white."""
+    if not image.mode.startswith(("I", "F")):
+        return image
+    values = np.asarray(image, np.float32)
     top = float(values.max(initial=0))
-    full = next((full for full in (1, 255, 65535) if top <= full), top) if picture.mode == "F" else max(65535.0, top)
+    full = next((full for full in (1, 255, 65535) if top <= full), top) if image.mode == "F" else max(65535.0, top)
     return Image.fromarray((values * (255 / full)).clip(0, 255).astype(np.uint8))
 
 
 def over_white(rgba: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(H, W, 3) of (H, W, 4): what is transparent shows a white ground."""
+    """Composite (H, W, 4) over white to (H, W, 3)."""
     alpha = rgba[..., 3:] / 255
     return np.asarray(rgba[..., :3] * alpha + 255 * (1 - alpha), np.float32)
 
 
-def _on_white(rgb: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The object on white and cropped, where the background is plain; otherwise the picture as it is."""
+def _crop_plain_background(rgb: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Replace a plain background by white and crop to the object; return other images unchanged."""
     border = np.concatenate([rgb[0], rgb[-1], rgb[:, 0], rgb[:, -1]])
     colour = np.median(border, axis=0)
-    if np.percentile(np.abs(border - colour).max(axis=1), 90) > _PLAIN:
+    if np.percentile(np.abs(border - colour).max(axis=1), 90) > _PLAIN_TOLERANCE:
         return rgb
     difference = np.abs(rgb - colour).max(axis=2)
-    kept = difference > _PLAIN
+    kept = difference > _PLAIN_TOLERANCE
     if not kept.any():
         return rgb
     rows, columns = np.flatnonzero(kept.any(axis=1)), np.flatnonzero(kept.any(axis=0))
     box = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
-    # What differs little from the background fades to white, so that no rim stays.
-    share = np.clip(difference[box] / _PLAIN, 0, 1)[..., None]
-    return np.asarray(rgb[box] * share + 255 * (1 - share), np.float32)
+    # Pixels close to the background fade to white, so that no rim is left.
+    opacity = np.clip(difference[box] / _PLAIN_TOLERANCE, 0, 1)[..., None]
+    return np.asarray(rgb[box] * opacity + 255 * (1 - opacity), np.float32)
 
 
 def _square(rgb: NDArray[np.float32], size: int) -> NDArray[np.uint8]:
-    """Padded with white to a square with a margin, and resized."""
-    picture = Image.fromarray(np.rint(rgb).clip(0, 255).astype(np.uint8))
-    side = max(1, round(max(picture.size) * (1 + 2 * _MARGIN)))
+    """Pad with white to a square with a margin, and resize."""
+    image = Image.fromarray(np.rint(rgb).clip(0, 255).astype(np.uint8))
+    side = max(1, round(max(image.size) * (1 + 2 * _MARGIN)))
     canvas = Image.new("RGB", (side, side), (255, 255, 255))
-    canvas.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
+    canvas.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
     return np.asarray(canvas.resize((size, size), Image.Resampling.BICUBIC))

@@ -29,7 +29,7 @@ from mvretrieval.evaluation.transductive import Method, check_count, transductiv
 from mvretrieval.evaluation.trec import affordable_depth, write_qrels, write_run
 from mvretrieval.search.options import RerankOptions
 from mvretrieval.session.session import Session
-from mvretrieval.store.filters import column_in_words
+from mvretrieval.store.filters import quote_column
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,7 @@ def _evaluate(options: Options, session: Session) -> _Run:
 def _task(options: Options, evaluation_set: EvaluationSet) -> tuple[Task, OpenSetQueries | None]:
     n_unlabeled = evaluation_set.n_unlabeled
     if n_unlabeled and n_unlabeled < len(evaluation_set.ids):
-        filter_text = shlex.quote(f"{column_in_words(options.by)} is not null")
+        filter_text = shlex.quote(f"{quote_column(options.by)} is not null")
         say(
             f"{counted(n_unlabeled, 'object')} of {len(evaluation_set.ids)} without a '{options.by}' are in the gallery as not "
             f"relevant; to leave them out: --where {filter_text}"

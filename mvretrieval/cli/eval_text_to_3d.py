@@ -27,7 +27,7 @@ from mvretrieval.evaluation.zero_shot.templates import DEFAULT, load_templates
 from mvretrieval.evaluation.zero_shot.text_queries import encode_text_queries
 from mvretrieval.session.session import Session
 from mvretrieval.store.augmented import search_vectors
-from mvretrieval.store.filters import column_in_words
+from mvretrieval.store.filters import quote_column
 from mvretrieval.weighting.text_embeddings import class_name
 
 
@@ -71,7 +71,7 @@ def run(options: Options) -> int:
         say(f"left out: {counted(result['without_relevant_object'], 'text')} without a relevant object")
     if result["unlabeled"]:
         by = options.by or "label"
-        filter_text = shlex.quote(f"{column_in_words(by)} is not null")
+        filter_text = shlex.quote(f"{quote_column(by)} is not null")
         say(
             f"{counted(result['unlabeled'], 'object')} of {result['objects']} without a usable '{by}' are in the gallery as not "
             f"relevant; to leave out those without a label: --where {filter_text}"

@@ -1,4 +1,4 @@
-"""What a run of indexing is asked for, and what it tells."""
+"""Options and report of an indexing run."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from mvrender.mesh import Limits, UpAxis
 
 @dataclass(frozen=True)
 class IndexOptions:
-    """How folders are indexed.
+    """Options of an indexing run.
 
     Attributes:
-        labels: CSV with a `file` column; its other columns become metadata, `up` an up axis.
-        up: axis that is up in every file without one in the labels; each format's convention by default.
-        prune: remove objects whose files are gone.
-        retry: try files again that failed before and have not changed.
-        fit_where: objects that whitening is learnt from, when it is learnt.
-        limits: what one file may cost; those of the collection's `OpenOptions` by default.
-        progress: called with (done, total) now and then.
+        labels: CSV with a `file` column; `up` is the up axis of a file, all other columns become metadata.
+        up: up axis of every file without one in the labels; each format's convention by default.
+        prune: remove objects whose files no longer exist.
+        retry: try again files that failed before and have not changed.
+        fit_where: filter of the objects that whitening is fitted on.
+        limits: time and memory for one file; those of the collection's `OpenOptions` by default.
+        progress: called with (done, total) from time to time.
     """
 
     labels: Path | None = None
@@ -35,23 +35,24 @@ class IndexOptions:
 
 @dataclass
 class IndexReport:
-    """What a run did.
+    """Counts and failures of an indexing run.
 
     Attributes:
-        found: files that were looked at, or objects of a CSV of views.
-        added: objects that are new.
+        found: files found, or objects of a view manifest.
+        added: new objects.
         replaced: objects whose file changed.
-        unchanged: files that were there already.
-        identical: new objects (counted in `added`) whose content was known, so that nothing was encoded.
-        moved: objects whose file was found at another place.
-        gone: objects whose file is no longer there; `removed` of them if pruned.
-        failed: failures by code, those of earlier runs that were not tried again too.
+        unchanged: files that were indexed before and have not changed.
+        identical: new objects (counted in `added`) with the content of another object; they were not encoded.
+        moved: objects whose file has a new path.
+        gone: objects whose file no longer exists.
+        removed: objects removed by pruning.
+        failed: number of failures by code, with those of earlier runs that were not tried again.
         failures: (path, code, message) of this run.
-        notes: (path, sentence) of what was left out while loading.
+        notes: (path, note) about parts of a file that were left out.
         labelled: objects whose metadata changed.
-        unmatched_labels: rows of the labels whose file is no object.
-        whitening: what was fitted, or why not.
-        augmented: objects whose augmented vector changed because their neighbours did.
+        unmatched_labels: rows of the labels without an object.
+        whitening: sentence about the fit, or the reason that there was none.
+        augmented: objects whose augmented vector changed with their neighbours.
         seconds: wall time.
     """
 

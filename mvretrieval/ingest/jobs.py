@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from mvrender.pool import Job, Opened
-from mvretrieval.ingest.scan import stat_text, still_the_same
+from mvretrieval.ingest.scan import stat_text, is_unchanged
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class MeshJob(IngestJob):
 
     def is_unchanged(self, stored: str) -> bool:
         """See `IngestJob.is_unchanged`."""
-        return still_the_same(self.path, stored)
+        return is_unchanged(self.path, stored)
 
     def failure_stat(self) -> str:
         """See `IngestJob.failure_stat`."""
@@ -69,7 +69,7 @@ class MeshJob(IngestJob):
 
     def still_fails(self, stored: str) -> bool:
         """See `IngestJob.still_fails`."""
-        return still_the_same(self.path, stored)
+        return is_unchanged(self.path, stored)
 
 
 def job_of(opened: Opened) -> IngestJob:

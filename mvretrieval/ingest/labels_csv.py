@@ -1,4 +1,4 @@
-"""Labels from a CSV: a `file` column with paths relative to the CSV, and any others."""
+"""Labels from a CSV: a `file` column with paths relative to the CSV, and one column per label."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from mvrender.mesh import UP_AXES, UpAxis
 from mvretrieval.errors import LabelsError
 
 _MISSING = {"", "nan", "null", "none", "n/a"}
-# '007' is a part number, not seven; '1_000' is a number in Python alone.
+# '007' is a part number, not seven; '1_000' is a number only in Python.
 _INTEGER = re.compile(r"[+-]?(0|[1-9][0-9]{0,18})")
 _DECIMAL = re.compile(r"[+-]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
-_MAX_COLUMNS = 1000  # SQLite takes 2000
+_MAX_COLUMNS = 1000  # SQLite allows 2,000
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class Labels:
     """Labels by absolute path of the file.
 
     Attributes:
-        rows: typed values; empty cells are left out as None.
-        up: up axis of the files for which the CSV states one.
+        rows: typed values by name; None for an empty cell.
+        up: up axis of the files whose cell `up` is not empty.
         columns: names of the labels.
     """
 
@@ -37,10 +37,10 @@ class Labels:
 
 
 def read_labels(path: Path) -> Labels:
-    """Read a CSV. A column is a number where all of its cells are, and text otherwise.
+    """Read a CSV. A column has numbers if all of its cells are numbers, and text otherwise.
 
     Raises:
-        LabelsError: the file cannot be read, has no `file` column, or says two things about one file.
+        LabelsError: the file cannot be read, has no `file` column, or has contradictory rows for one file.
     """
     names, rows = _read(path)
     casts = {name: _type_of([row.get(name) for _, row in rows]) for name in names if name not in ("file", "up")}
@@ -48,18 +48,23 @@ def read_labels(path: Path) -> Labels:
     up: dict[str, UpAxis] = {}
     for line, row in rows:
         if not row.get("file"):
-            raise LabelsError(f"labels {path}, line {line}: the cell 'file' is empty")
+            raise LabelsError(
+                f"labels {path}, line {line}: the cell 'file' is empty: fill it, or remove the row", code="empty_cell"
+            )
         file = os.path.abspath(path.parent / row["file"])  # noqa: PTH100 - the scan does not resolve links either
         values = {name: _value(row.get(name), cast) for name, cast in casts.items()}
         if found.get(file, values) != values:
             raise LabelsError(
-                f"labels {path}, line {line}: {row['file']} has other labels in another row; keep one of them"
+                f"labels {path}, line {line}: {row['file']} has other labels in another row: keep one of them",
+                code="contradictory_rows",
             )
         found[file] = values
         axis = (row.get("up") or "").strip().lower()
         if axis:
             if axis not in UP_AXES:
-                raise LabelsError(f"labels {path}, line {line}: up is one of {', '.join(UP_AXES)}, not '{axis}'")
+                raise LabelsError(
+                    f"labels {path}, line {line}: up is one of {', '.join(UP_AXES)}, not '{axis}'", code="bad_up_axis"
+                )
             up[file] = axis  # type: ignore[assignment]
     return Labels(found, up, tuple(casts))
 
@@ -69,28 +74,33 @@ def _read(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
     try:
         text = path.read_bytes().decode("utf-8-sig")
         if "\0" in text:
-            raise LabelsError(f"labels {path} hold NUL characters: save them as UTF-8 text")
+            raise LabelsError(f"labels {path} contain NUL characters: save them as UTF-8 text", code="not_text")
         reader = csv.DictReader(io.StringIO(text, newline=""))
         reader.fieldnames = [name.strip() for name in reader.fieldnames or []]
         rows = [(reader.line_num, row) for row in reader]
     except UnicodeDecodeError as error:
-        raise LabelsError(f"labels {path} cannot be read: {error}; save them as UTF-8") from error
+        raise LabelsError(f"labels {path} are not UTF-8 ({error}): save them as UTF-8", code="not_utf8") from error
     except (OSError, csv.Error) as error:
-        raise LabelsError(f"labels {path} cannot be read: {error}") from error
+        raise LabelsError(
+            f"labels {path} cannot be read ({error}): give a CSV with a column 'file'", code="csv_unreadable"
+        ) from error
     names = [name for name in reader.fieldnames if name]
     if "file" not in names:
         separated = len(names) == 1 and re.search(r"[;\t|]", names[0])
-        way_out = "separate the columns with commas" if separated else "name the mesh files there"
+        fix = "separate the columns with commas" if separated else "add a column 'file' with the mesh files"
         raise LabelsError(
-            f"labels {path} have no column 'file' (they have {', '.join(names[:20]) or 'none'}): {way_out}"
+            f"labels {path} have no column 'file' (they have {', '.join(names[:20]) or 'none'}): {fix}", code="no_file_column"
         )
     if len(names) > _MAX_COLUMNS:
-        raise LabelsError(f"labels {path} have {len(names)} columns: leave {_MAX_COLUMNS} or fewer")
+        raise LabelsError(
+            f"labels {path} have {len(names)} columns, {_MAX_COLUMNS} are allowed: remove some", code="too_many_columns"
+        )
     known: dict[str, str] = {}
     for name in names:
         if name.casefold() in known:
             raise LabelsError(
-                f"labels {path}: the columns '{known[name.casefold()]}' and '{name}' cannot be told apart; rename one of them"
+                f"labels {path}: the columns '{known[name.casefold()]}' and '{name}' have the same name: rename one of them",
+                code="duplicate_column",
             )
         known[name.casefold()] = name
     return names, rows
@@ -110,7 +120,7 @@ def _type_of(cells: list[str | None]) -> type:
 
 
 def _is_long_integer(value: str) -> bool:
-    """Whether a value is a number by its digits, such as an article's, that a float would round."""
+    """Whether a value is an integer with more digits than a float holds, such as an article number."""
     return value.lstrip("+-").isdigit() and len(value.lstrip("+-")) > 15
 
 

@@ -1,4 +1,4 @@
-"""Finding mesh files in folders."""
+"""Find mesh files in folders."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from mvrender.formats import FORMATS
 
 @dataclass(frozen=True)
 class FoundFile:
-    """A file that looks like a mesh, or a place that cannot be looked into.
+    """A file with the suffix of a mesh format, or a path that cannot be read.
 
     Attributes:
         path: absolute.
-        root: the folder that was asked for; references may not leave it.
-        problem: why it cannot be used, as (code, message), or None.
+        root: the folder that is indexed; references may not leave it.
+        problem: code and message of the reason that it cannot be used, or None.
     """
 
     path: Path
@@ -27,10 +27,10 @@ class FoundFile:
 
 
 def find_meshes(folders: Iterable[Path]) -> Iterator[FoundFile]:
-    """Mesh files in folders and their sub-folders, in a stable order; single files are taken as they are.
+    """Find mesh files in folders and their sub-folders, in a stable order; single files are returned whatever their suffix.
 
-    Links are followed, each folder once, so that a loop of links ends. Inside of a folder, names that begin with a dot are
-    passed over: version control, waste baskets, and the twin `._chair.glb` that macOS leaves beside every file.
+    Links are followed, each folder once, so that a loop of links ends. Names inside a folder that begin with a dot are skipped:
+    version control, trash folders, and the `._chair.glb` that macOS writes beside every file.
     """
     seen_folders: set[tuple[int, int]] = set()
     seen_files: set[str] = set()
@@ -38,7 +38,7 @@ def find_meshes(folders: Iterable[Path]) -> Iterator[FoundFile]:
         given = absolute(folder)
         if is_gone(given):
             yield _problem(given, given.parent, "missing_file", "no such file or folder")
-        elif os.path.isfile(given):  # noqa: PTH113 - Path.is_file() raises where a folder above may not be entered
+        elif os.path.isfile(given):  # noqa: PTH113 - Path.is_file() raises if a parent folder may not be entered
             if str(given) not in seen_files:
                 seen_files.add(str(given))
                 yield _named(given, given.parent)
@@ -59,7 +59,7 @@ def _walk(folder: Path, root: Path, seen: set[tuple[int, int]]) -> Iterator[Foun
             entries = sorted((e for e in listing if not e.name.startswith(".")), key=lambda entry: entry.name)
     except PermissionError:
         yield _problem(
-            folder, root, "no_permission", "the folder may not be read by this user; change its mode or owner"
+            folder, root, "no_permission", "this user may not read the folder: change its mode or owner"
         )
         return
     except OSError as error:
@@ -78,11 +78,11 @@ def _walk(folder: Path, root: Path, seen: set[tuple[int, int]]) -> Iterator[Foun
 
 
 def _named(path: Path, root: Path) -> FoundFile:
-    """A file, if a database and a worker can be told its name."""
+    """A file, or a problem if its name is not UTF-8: SQLite and the workers need that."""
     try:
         str(path).encode()
     except UnicodeEncodeError:
-        return _problem(path, root, "bad_name", "the name is not valid UTF-8; rename the file")
+        return _problem(path, root, "bad_name", "the name is not valid UTF-8: rename the file")
     return FoundFile(path, root)
 
 
@@ -91,12 +91,12 @@ def _problem(path: Path, root: Path, code: str, message: str) -> FoundFile:
 
 
 def absolute(path: Path) -> Path:
-    """Without `..`, and with links as they are: resolve() would replace those that the user means."""
+    """Absolute path without `..`. Links stay: resolve() would replace those that the user means."""
     return Path(os.path.abspath(path))  # noqa: PTH100
 
 
 def is_gone(path: Path | str) -> bool:
-    """Whether there is certainly no such file. One that may not be looked at is not gone."""
+    """Whether the file certainly does not exist. One without read permission is not gone."""
     try:
         Path(path).stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -107,12 +107,12 @@ def is_gone(path: Path | str) -> bool:
 
 
 def stat_text(path: Path, references: Iterable[str] = ()) -> str:
-    """Size and time of a file and of those it names, as text that changes when one of them does."""
+    """Sizes and times of a file and of the files it references, as text that changes with any of them."""
     return json.dumps([size_and_time(path), *([name, size_and_time(Path(name))] for name in sorted(references))])
 
 
-def still_the_same(path: Path, stored: str) -> bool:
-    """Whether a file and those it names look as they did when `stored` was made."""
+def is_unchanged(path: Path, stored: str) -> bool:
+    """Whether a file and its references have the sizes and times in `stored`, a result of `stat_text`."""
     try:
         own, *references = json.loads(stored)
     except ValueError:
@@ -123,7 +123,7 @@ def still_the_same(path: Path, stored: str) -> bool:
 
 
 def size_and_time(path: Path) -> list[int] | None:
-    """Bytes and time of change in nanoseconds; None where there is no such file."""
+    """Size in bytes and modification time in nanoseconds; None if the file does not exist."""
     try:
         info = path.stat()
     except OSError:

@@ -1,4 +1,4 @@
-"""Objects whose views come as pictures: read, checked and put where renders of a mesh would be."""
+"""Objects whose views are given as images, which take the place of renders of a mesh: reading and checking them."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from mvrender.pool import Failed, Opened, Rendered
 from mvrender.renderer import Views
 from mvrender.strips import thumbnail_strip
 from mvretrieval.errors import DescriberError, ViewsError
-from mvretrieval.images import MAX_PIXELS, eight_bit, over_white
+from mvretrieval.images import MAX_PIXELS, to_8_bit, over_white
 from mvretrieval.ingest.jobs import IngestJob
 from mvretrieval.ingest.scan import is_gone, size_and_time
-from mvretrieval.ingest.view_manifest import Slots, ViewManifest
+from mvretrieval.ingest.view_manifest import ViewManifest, ViewSlots
 from mvretrieval.session.render_pools import THUMBNAIL_SIZE
 from mvretrieval.session.session import Session
 from mvretrieval.store.records import ObjectRecord
 
 FORMAT = "views"
-"""What stands for the file format in the facts of an object whose views came as pictures."""
+"""Format in the facts of an object whose views are given as images."""
 
-# What Pillow's plugins raise on damaged files, beside OSError.
+# Pillow's plugins raise any of these on damaged files.
 _DAMAGED = (
     OSError,
     ValueError,
@@ -96,7 +96,7 @@ class ViewImagesJob(IngestJob):
 
 
 class _BadView(Exception):
-    """A picture that cannot be used: code and message."""
+    """An image that cannot be used: code and message."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -119,7 +119,7 @@ class ViewImageReader:
         self._cameras = rig.cam_to_world
 
     def run(self, jobs: Iterable[IngestJob], needs_views: Callable[[Opened], bool]) -> Iterator[Rendered | Failed]:
-        """Read objects in order; `needs_views` is asked with an object's content hash before its pictures are decoded."""
+        """Read objects in order; `needs_views` decides by content hash, before images are decoded."""
         threads = ThreadPoolExecutor(self._workers, thread_name_prefix="views")
         waiting: deque[Future[Rendered | Failed]] = deque()
         try:
@@ -154,100 +154,101 @@ class ViewImageReader:
         for own, (slot, name) in zip(data, job.images, strict=True):
             image = _decoded(own, name, self._size / side, self._size)
             images[0, slot] = image
-            mask[slot] = bool((image != image[0, 0]).any())  # of one colour: nothing is seen from there, as in a render
+            mask[slot] = bool((image != image[0, 0]).any())  # of one colour: nothing is visible, as in a render
         if not mask.any():
-            raise _BadView("nothing_visible", "its pictures are of one colour; render the object anew")
+            raise _BadView("nothing_visible", "each of its images has a single colour: render the object again")
         return Views(images, mask, self._cameras)
 
 
 class ViewImages:
-    """The objects of a CSV as what a collection is filled from (see `sources.Source`)."""
+    """The objects of a view manifest as a source of an indexing run (see `sources.Source`)."""
 
-    def __init__(self, session: Session, views: ViewManifest, in_rig_order: bool = False) -> None:
-        """Check that the collection has a place for them.
+    def __init__(self, session: Session, manifest: ViewManifest, in_rig_order: bool = False) -> None:
+        """Check that the manifest fits the collection.
 
         Args:
             session: open for writing.
-            views: the CSV.
-            in_rig_order: pictures without directions are the rig's views in order.
+            manifest: of the view images.
+            in_rig_order: images without directions are in the order of the rig's views.
 
         Raises:
-            DescriberError: the collection's objects are looked at in several styles.
-            ViewsError: the CSV says no directions, and the collection's views have some.
+            DescriberError: the collection has several styles.
+            ViewsError: the manifest has no directions, and the collection's rig has.
         """
         describer = session.describer
         if describer.n_styles > 1:
             raise DescriberError(
-                f"{session.folder} looks at objects in {', '.join(describer.config.styles)}, and pictures are of one style: "
-                "index them into a collection of their own"
+                f"{session.folder} has the styles {', '.join(describer.config.styles)}, view images have one: index them into "
+                "their own collection",
+                code="several_styles",
             )
         rig = describer.rig
-        if rig.is_known and not views.has_directions and not in_rig_order:
+        if rig.is_known and not manifest.has_directions and not in_rig_order:
             raise ViewsError(
-                f"views {views.path} do not say from where objects were seen, and {session.folder} has the views "
-                f"{rig.short_name}: add the columns azimuth_deg and elevation_deg, or give --rig {rig.name[:80]} if each "
-                "object's rows are in that order"
+                f"the view manifest {manifest.path} has no directions, and {session.folder} has the rig {rig.short_name}: add the "
+                f"columns azimuth_deg and elevation_deg, or give --rig {rig.name[:80]} if each object's rows are in that order",
+                code="no_directions",
             )
         self._store = session.store
-        self._views = views
-        self._slots = Slots(rig, in_rig_order)
+        self._manifest = manifest
+        self._slots = ViewSlots(rig, in_rig_order)
         self._reader = ViewImageReader(rig, describer.config.size, session.options.workers)
 
     def find(self) -> Iterator[tuple[IngestJob, tuple[str, str] | None]]:
-        """Every object of the CSV, and why it cannot be used."""
-        for given in self._views.objects:
-            slots = self._slots.of(given)
-            job = partial(ViewImagesJob, Path(given.path), self._views.path, None, given.id)
+        """Every object of the manifest, with code and message if it cannot be used."""
+        for entry in self._manifest.objects:
+            slots = self._slots.of(entry)
+            job = partial(ViewImagesJob, Path(entry.path), self._manifest.path, None, entry.id)
             if isinstance(slots, str):
-                yield job(tuple(enumerate(given.images))), ("other_views", slots)
+                yield job(tuple(enumerate(entry.images))), ("other_views", slots)
             else:
-                yield job(tuple(zip(slots, given.images, strict=True))), None
+                yield job(tuple(zip(slots, entry.images, strict=True))), None
 
     def run(self, jobs: Iterable[IngestJob], needs_views: Callable[[Opened], bool]) -> Iterator[Rendered | Failed]:
         """See `ViewImageReader.run`."""
         return self._reader.run(jobs, needs_views)
 
     def rebind_paths(self) -> set[str]:
-        """Objects that the CSV has at another path than before keep their ids. Returns the new paths."""
-        listed = {given.path for given in self._views.objects}
-        csv = str(self._views.path)
-        adopted: set[str] = set()
+        """Give objects that the manifest lists at another path than before the new path. Returns the new paths."""
+        listed = {entry.path for entry in self._manifest.objects}
+        manifest = str(self._manifest.path)
+        rebound: set[str] = set()
         with self._store.transaction():
-            for given in self._views.objects:
-                row_id = None if self._store.by_path(given.path) else self._store.row_id_of(given.id)
+            for entry in self._manifest.objects:
+                row_id = None if self._store.by_path(entry.path) else self._store.row_id_of(entry.id)
                 if row_id is None:
                     continue
                 known = self._store.records([row_id])[row_id]
-                of_this = self._store.root_of(row_id) == csv or is_gone(known.path)
+                of_this = self._store.root_of(row_id) == manifest or is_gone(known.path)
                 if known.facts["format"] == FORMAT and known.path not in listed and of_this:
-                    self._store.move(row_id, given.path, "[]", csv)
-                    adopted.add(given.path)
-        return adopted
+                    self._store.move(row_id, entry.path, "[]", manifest)
+                    rebound.add(entry.path)
+        return rebound
 
     def earlier_failures(self) -> list[str]:
-        """Paths of the objects of this CSV that could not be read before."""
-        return self._store.failed_paths_by_stat(f"[{json.dumps(str(self._views.path))}, ")
+        """Paths of the objects of this manifest that failed in an earlier run."""
+        return self._store.failed_paths_by_stat(f"[{json.dumps(str(self._manifest.path))}, ")
 
     def missing(self) -> tuple[set[str], set[str]]:
-        """Ids of objects that the CSV no longer has, all of which may be removed."""
-        listed = {given.path for given in self._views.objects}
-        gone = {id for id, path in self._store.paths_of_root(str(self._views.path)) if path not in listed}
+        """Ids of objects that the manifest no longer lists; all of them may be removed."""
+        listed = {entry.path for entry in self._manifest.objects}
+        gone = {id for id, path in self._store.paths_of_root(str(self._manifest.path)) if path not in listed}
         return gone, gone
 
 
-def _bytes_of(path: Path, csv: Path | None) -> bytes:
+def _bytes_of(path: Path, manifest: Path | None) -> bytes:
     try:
         return path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
-        raise _BadView("missing_view", f"no picture at {path}: bring it back, or take its row out of {csv}") from None
+        raise _BadView("missing_view", f"there is no image {path}: restore it, or remove its row from {manifest}") from None
     except PermissionError:
-        raise _BadView("no_permission", f"{path} may not be read by this user; change its mode or owner") from None
+        raise _BadView("no_permission", f"this user may not read {path}: change its mode or owner") from None
     except OSError as error:
         raise _BadView("unreadable_view", f"{path} cannot be read: {error.strerror or error}") from None
 
 
 def _longest_side(data: bytes, name: str) -> int:
-    """Pixels of a picture's longer side, by its header."""
+    """Longer side of an image in pixels, from its header."""
     try:
         with Image.open(io.BytesIO(data)) as opened:
             width, height = opened.size
@@ -255,24 +256,24 @@ def _longest_side(data: bytes, name: str) -> int:
         raise _unreadable(name, error) from None
     if width * height > MAX_PIXELS:
         raise _BadView(
-            "unreadable_view", f"{name} has {width} x {height} pixels; scale it down to 150 megapixels or less"
+            "unreadable_view", f"{name} has {width} x {height} pixels: scale it down to 150 megapixels or fewer"
         )
     return max(width, height)
 
 
 def _decoded(data: bytes, name: str, scale: float, size: int) -> NDArray[np.uint8]:
-    """A picture as (size, size, 3) uint8, scaled and in the middle of a white square: its frame is kept, nothing is cropped."""
+    """An image as (size, size, 3) uint8: scaled and centred on a white square, not cropped."""
     try:
         with Image.open(io.BytesIO(data)) as opened:
             width, height = opened.size
             opened.draft("RGB", (max(1, int(2 * width * scale)), max(1, int(2 * height * scale))))
-            picture = ImageOps.exif_transpose(opened)
-            wide = (picture.width > picture.height) == (width > height)
+            image = ImageOps.exif_transpose(opened)
+            wide = (image.width > image.height) == (width > height)
             across = (width, height) if wide else (height, width)
-            needs_views = (max(1, round(across[0] * scale)), max(1, round(across[1] * scale)))
-            rgba = eight_bit(picture).convert("RGBA")
-            if rgba.size != needs_views:
-                rgba = rgba.resize(needs_views, Image.Resampling.BICUBIC, reducing_gap=3.0)
+            scaled_size = (max(1, round(across[0] * scale)), max(1, round(across[1] * scale)))
+            rgba = to_8_bit(image).convert("RGBA")
+            if rgba.size != scaled_size:
+                rgba = rgba.resize(scaled_size, Image.Resampling.BICUBIC, reducing_gap=3.0)
             pixels = np.rint(over_white(np.asarray(rgba, np.float32))).clip(0, 255).astype(np.uint8)
     except _DAMAGED as error:
         raise _unreadable(name, error) from None
@@ -283,5 +284,5 @@ def _decoded(data: bytes, name: str, scale: float, size: int) -> NDArray[np.uint
 
 
 def _unreadable(name: str, error: BaseException) -> _BadView:
-    what = "" if isinstance(error, UnidentifiedImageError) else f" ({error})"
-    return _BadView("unreadable_view", f"{name} is no readable picture{what}: PNG, JPEG and WebP are; render it anew")
+    reason = "" if isinstance(error, UnidentifiedImageError) else f" ({error})"
+    return _BadView("unreadable_view", f"{name} is not a readable image{reason}: render it again as PNG, JPEG or WebP")

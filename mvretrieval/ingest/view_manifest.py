@@ -1,4 +1,4 @@
-"""Views that come as pictures: a CSV with a row for each, and the rig that its directions make."""
+"""The view manifest: a CSV with one row per view image, and the rig of its directions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mvretrieval.ingest.scan import absolute
 
 _NEEDED = ("id", "file")
 _DIRECTIONS = ("azimuth_deg", "elevation_deg")
-# Cameras that are nearer than this are one camera: CSVs round their angles.
+# Cameras closer than this are the same camera: manifests round their angles.
 _SAME_DIRECTION = math.cos(math.radians(0.1))
 
 Angles = tuple[tuple[float, float], ...]
@@ -27,13 +27,13 @@ Angles = tuple[tuple[float, float], ...]
 
 @dataclass(frozen=True)
 class ManifestObject:
-    """An object of the CSV.
+    """An object of the manifest.
 
     Attributes:
-        id: as the CSV says.
-        path: the folder of its views if it has one of its own, its first picture otherwise; absolute.
+        id: as in the manifest.
+        path: the folder of its views if no other object uses it, otherwise its first image; absolute.
         images: absolute, in the order of the rows.
-        angles: of each picture; none where the CSV has no directions.
+        angles: of each image; empty if the manifest has no directions.
     """
 
     id: str
@@ -44,12 +44,12 @@ class ManifestObject:
 
 @dataclass(frozen=True)
 class ViewManifest:
-    """What a CSV of views says.
+    """The content of a view manifest.
 
     Attributes:
-        path: of the CSV, absolute.
+        path: of the CSV file, absolute.
         objects: in the order of their first rows.
-        has_directions: whether it says where the cameras stood.
+        has_directions: whether it has the directions of the views.
     """
 
     path: Path
@@ -60,54 +60,58 @@ class ViewManifest:
 def read_view_manifest(path: str | Path) -> ViewManifest:
     """Read a CSV with the columns `id`, `file` (relative to the CSV), `azimuth_deg` and `elevation_deg`.
 
-    Azimuth 0 looks at the object from the front (+Z), 90 from +X; elevation is above the horizon. Both columns may be left
-    out: the directions are unknown then.
+    A camera at azimuth 0 is in front of the object (+Z), at 90 on its +X side; elevation is above the horizon. Without both columns,
+    the directions are unknown.
 
     Raises:
-        ViewsError: the CSV cannot be read, a column is missing, or a row says nothing useful.
+        ViewsError: the manifest cannot be read, a column is missing, or a cell is empty or not a number.
     """
     path = absolute(Path(path))
     names, rows = _rows(path)
     missing = [name for name in _NEEDED if name not in names]
     if missing:
         raise ViewsError(
-            f"views {path} have no column '{missing[0]}' (they have {', '.join(names[:20]) or 'none'}): give a row for each "
-            "picture with the columns id, file, azimuth_deg, elevation_deg, and commas between them"
+            f"the view manifest {path} has no column '{missing[0]}' (it has {', '.join(names[:20]) or 'none'}): give one row per "
+            "image with the columns id, file, azimuth_deg, elevation_deg, separated by commas",
+            code="no_such_column",
         )
     stated = [name for name in _DIRECTIONS if name in names]
     if len(stated) == 1:
         raise ViewsError(
-            f"views {path} have the column '{stated[0]}' alone: give {' and '.join(_DIRECTIONS)}, or neither where the "
-            "directions are unknown"
+            f"the view manifest {path} has only one of the columns {' and '.join(_DIRECTIONS)}, '{stated[0]}': give both, or "
+            "neither if the directions are unknown",
+            code="half_of_directions",
         )
-    pictures: dict[str, list[str]] = {}
+    images: dict[str, list[str]] = {}
     angles: dict[str, list[tuple[float, float]]] = {}
     for line, row in rows:
-        where = f"views {path}, line {line}"
+        where = f"view manifest {path}, line {line}"
         id, file = ((row.get(name) or "").strip() for name in _NEEDED)
         if not id or not file:
-            raise ViewsError(f"{where}: the cell '{'file' if id else 'id'}' is empty; fill it, or take the row out")
-        pictures.setdefault(id, []).append(str(absolute(path.parent / file)))
+            raise ViewsError(
+                f"{where}: the cell '{'file' if id else 'id'}' is empty: fill it, or remove the row", code="empty_cell"
+            )
+        images.setdefault(id, []).append(str(absolute(path.parent / file)))
         if stated:
             angles.setdefault(id, []).append((_angle(row, "azimuth_deg", where), _angle(row, "elevation_deg", where)))
-    if not pictures:
-        raise ViewsError(f"views {path} have no rows: give one for each picture")
-    paths = _paths(path, pictures)
+    if not images:
+        raise ViewsError(f"the view manifest {path} has no rows: give one per image", code="no_rows")
+    paths = _paths(path, images)
     objects = tuple(
-        ManifestObject(id, paths[id], tuple(own), tuple(angles.get(id, ()))) for id, own in pictures.items()
+        ManifestObject(id, paths[id], tuple(own), tuple(angles.get(id, ()))) for id, own in images.items()
     )
     return ViewManifest(path, objects, bool(stated))
 
 
-def rig_of(views: ViewManifest) -> Rig:
-    """The cameras that most objects of a CSV were seen from: a known rig where they are one, their list otherwise.
+def rig_of(manifest: ViewManifest) -> Rig:
+    """The cameras of most objects in a manifest: a named rig if they match one, otherwise their list.
 
     Raises:
         RigError: there are too many views.
     """
-    if not views.has_directions:
-        return unknown_views(max(len(given.images) for given in views.objects))
-    counts = Counter(given.angles for given in views.objects)
+    if not manifest.has_directions:
+        return unknown_views(max(len(entry.images) for entry in manifest.objects))
+    counts = Counter(entry.angles for entry in manifest.objects)
     angles = max(counts, key=lambda angles: (counts[angles], len(angles)))
     listed = views_of([azimuth for azimuth, _ in angles], [elevation for _, elevation in angles])
     elevations = [elevation for _, elevation in angles]
@@ -115,36 +119,38 @@ def rig_of(views: ViewManifest) -> Rig:
     return next((rig for rig in known if _is_same(rig, listed)), listed)
 
 
-class Slots:
-    """Which of a rig's views an object's pictures are."""
+class ViewSlots:
+    """Assigns the images of an object to views of a rig."""
 
     def __init__(self, rig: Rig, in_rig_order: bool = False) -> None:
-        """For objects of one collection.
+        """Prepare for the objects of one collection.
 
         Args:
             rig: of the collection.
-            in_rig_order: pictures without directions are the rig's views in order.
+            in_rig_order: images without directions are in the order of the rig's views.
         """
         self._rig = rig
         self._in_rig_order = in_rig_order
         self._found: dict[Angles, tuple[int, ...] | str] = {}
 
-    def of(self, given: ManifestObject) -> tuple[int, ...] | str:
-        """Index of each picture's view in the rig, or what is wrong with them."""
-        n = len(given.images)
+    def of(self, entry: ManifestObject) -> tuple[int, ...] | str:
+        """Index of each image's view in the rig, or a message if they do not fit."""
+        n = len(entry.images)
         if n > self._rig.n_views:
-            return f"it has {n} views and the collection's objects {self._rig.n_views}; take some out, or index it elsewhere"
+            return (
+                f"it has {n} views, the collection's rig {self._rig.n_views}: remove some, or index it into another collection"
+            )
         if not self._rig.is_known:
             return tuple(range(n))
-        if not given.angles:
+        if not entry.angles:
             if self._in_rig_order and n == self._rig.n_views:
                 return tuple(range(n))
             return (
-                f"it has {n} views of unknown direction, {self._rig.short_name} {self._rig.n_views}; say which they are"
+                f"it has {n} views without directions, {self._rig.short_name} has {self._rig.n_views}: add the columns of angles"
             )
-        if given.angles not in self._found:
-            self._found[given.angles] = self._match(given.angles)
-        return self._found[given.angles]
+        if entry.angles not in self._found:
+            self._found[entry.angles] = self._match(entry.angles)
+        return self._found[entry.angles]
 
     def _match(self, angles: Angles) -> tuple[int, ...] | str:
         near = np.array([direction_of(*own) for own in angles]) @ self._rig.directions.T
@@ -156,11 +162,11 @@ class Slots:
                 there = (
                     "no camera"
                     if row.max() > -np.inf and not (near[len(slots)] == -np.inf).any()
-                    else "no further camera"
+                    else "no other camera"
                 )
                 return (
-                    f"{there} of {self._rig.short_name} stands at azimuth {azimuth:g}, elevation {elevation:g}; take the view out, "
-                    "or name the rig of all objects with --rig in a new collection"
+                    f"{there} of {self._rig.short_name} is at azimuth {azimuth:g}, elevation {elevation:g}: remove the view, or "
+                    "give the rig of all objects with --rig in a new collection"
                 )
             slots.append(best)
         return tuple(slots)
@@ -177,15 +183,18 @@ def _rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
     try:
         text = path.read_bytes().decode("utf-8-sig")
         if "\0" in text:
-            raise ViewsError(f"views {path} hold NUL characters: save them as UTF-8 text")
+            raise ViewsError(f"the view manifest {path} contains NUL characters: save it as UTF-8 text", code="not_text")
         reader = csv.DictReader(io.StringIO(text, newline=""))
         names = [name.strip() for name in reader.fieldnames or []]
         reader.fieldnames = names
         return names, [(reader.line_num, row) for row in reader]
     except UnicodeDecodeError as error:
-        raise ViewsError(f"views {path} cannot be read: {error}; save them as UTF-8") from error
+        raise ViewsError(f"the view manifest {path} is not UTF-8 ({error}): save it as UTF-8", code="not_utf8") from error
     except (OSError, csv.Error) as error:
-        raise ViewsError(f"views {path} cannot be read: {error}; name a CSV with the columns id and file") from error
+        raise ViewsError(
+            f"the view manifest {path} cannot be read ({error}): give a CSV with the columns id and file",
+            code="csv_unreadable",
+        ) from error
 
 
 def _angle(row: dict[str, str], name: str, where: str) -> float:
@@ -195,34 +204,36 @@ def _angle(row: dict[str, str], name: str, where: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value) or (name == "elevation_deg" and not -90 <= value <= 90):
-        needs_views = "degrees from -90 to 90" if name == "elevation_deg" else "degrees"
+        expected = "degrees from -90 to 90" if name == "elevation_deg" else "degrees"
         raise ViewsError(
-            f"{where}: {name} is a number of {needs_views}, not '{cell}'; mend it, or leave both columns of angles out"
+            f"{where}: {name} is a number of {expected}, not '{cell}': fix it, or remove both columns of angles",
+            code="bad_angle",
         )
     return value
 
 
-def _paths(views: Path, pictures: dict[str, list[str]]) -> dict[str, str]:
-    """Path of each object, by what the CSV says alone, so that it stays when files come and go."""
-    users = Counter(folder for own in pictures.values() for folder in {str(Path(picture).parent) for picture in own})
+def _paths(manifest: Path, images: dict[str, list[str]]) -> dict[str, str]:
+    """Path of each object. It depends on the manifest alone, so that it does not change with the files."""
+    users = Counter(folder for own in images.values() for folder in {str(Path(image).parent) for image in own})
     found: dict[str, str] = {}
     taken: dict[str, str] = {}
-    for id, own in pictures.items():
-        path = _path(str(absolute(views.parent / id)), own, users)
+    for id, own in images.items():
+        path = _path(str(absolute(manifest.parent / id)), own, users)
         other = taken.setdefault(path, id)
         if other != id:
             raise ViewsError(
-                f"views {views}: the objects '{other}' and '{id}' both begin with {path}: give each pictures of its own, or both "
-                "one id"
+                f"view manifest {manifest}: the objects '{other}' and '{id}' both begin with {path}: give each its own images, or "
+                "both the same id",
+                code="shared_image",
             )
         found[id] = path
     return found
 
 
-def _path(folder: str, pictures: Sequence[str], users: Counter[str]) -> str:
-    if all(picture.startswith(f"{folder}/") for picture in pictures):
+def _path(folder: str, images: Sequence[str], users: Counter[str]) -> str:
+    if all(image.startswith(f"{folder}/") for image in images):
         return folder
-    parents = {str(Path(picture).parent) for picture in pictures}
+    parents = {str(Path(image).parent) for image in images}
     if len(parents) == 1 and users[next(iter(parents))] == 1:
         return parents.pop()
-    return pictures[0]
+    return images[0]

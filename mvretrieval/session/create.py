@@ -1,4 +1,4 @@
-"""Making a collection: a free folder, an encoder that opens, the right to write; then the store, whole or not at all."""
+"""Creation of a collection: check the folder, open the encoder, take the writer lock, create the store."""
 
 from __future__ import annotations
 
@@ -18,21 +18,23 @@ if TYPE_CHECKING:
     from mvretrieval.weighting.adapter import Adapter
 
 
-def make_collection(
+def create_collection(
     folder: Path, config: DescriberConfig, options: OpenOptions, index: IndexKind, adapter: Adapter | None
 ) -> tuple[Store, WriterLock, Describer]:
-    """See `Collection.create`.
+    """Create an empty collection (see `Collection.create`).
 
     Returns:
-        The empty store, the right to write, and the describer, its encoder opened.
+        The empty store, the writer lock, and the describer with its encoder opened.
     """
     _check_free(folder)
-    # Before anything is written: an encoder without weights should leave no half-made folder behind.
+    # Before anything is written: a failure to load the encoder must not leave a folder behind.
     describer = _open_new(config, options, adapter)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise CollectionError(f"{folder} cannot be made: {error.strerror}") from error
+        raise CollectionError(
+            f"{folder} cannot be created ({error.strerror}): give another folder", code="folder_not_created"
+        ) from error
     writer = WriterLock(folder)
     writer.take()
     try:
@@ -44,28 +46,34 @@ def make_collection(
 
 
 def _check_free(folder: Path) -> None:
-    """Refuse to make a collection where something is. What a killed process left of making one may stay."""
+    """Refuse a folder with other content. Files left by a killed creation are allowed."""
     if not folder.exists():
         return
     if not folder.is_dir():
-        raise CollectionError(f"{folder} is a file: name a folder")
+        raise CollectionError(f"{folder} is a file: give a folder", code="not_a_folder")
     names = sorted(path.name for path in folder.iterdir() if path.name != LOCK and not path.name.startswith(PART))
     if FILE in names:
-        raise CollectionError(f"{folder} has a collection already: open it, or name a new folder")
+        raise CollectionError(
+            f"{folder} already holds a collection: open it, or give a new folder", code="collection_exists"
+        )
     if any(name.startswith("index-") for name in names):
         raise database_lost(folder, names)
     if names:
-        raise CollectionError(f"{folder} is no collection and not empty ({', '.join(names[:3])}): name a new folder")
+        raise CollectionError(
+            f"{folder} is not a collection and not empty ({', '.join(names[:3])}): give a new folder", code="folder_not_empty"
+        )
 
 
 def _open_new(config: DescriberConfig, options: OpenOptions, adapter: Adapter | None) -> Describer:
-    """The describer, its encoder opened."""
+    """The describer, with its encoder opened."""
     describer = open_describer(config, options)
     describer.encoder  # noqa: B018
     if config.adapter and (adapter is None or adapter.fingerprint != config.adapter):
-        raise DescriberError(f"the configuration names adapter {config.adapter}: give that adapter too")
+        raise DescriberError(f"the configuration names adapter {config.adapter}: give that adapter too", code="needs_adapter")
     if adapter is None:
         return describer
     if config.wants_whitening or config.pooling != "mean":
-        raise DescriberError("an adapter brings its own whitening and pooling: name one or the other")
+        raise DescriberError(
+            "an adapter has its own whitening and pooling: give an adapter, or whitening and pooling", code="adapter_and_pooling"
+        )
     return describer.with_adapter(adapter)

@@ -1,4 +1,4 @@
-"""Render workers of an open collection, started when they are first needed and kept until it is closed."""
+"""Render workers of an open collection: started on first use, kept until the collection is closed."""
 
 from __future__ import annotations
 
@@ -15,27 +15,28 @@ THUMBNAIL_SIZE = 112
 
 
 class RenderPools:
-    """One pool of workers for each way in which views have been asked for."""
+    """One pool of render workers per combination of rig, styles, size, backend, worker count and limits."""
 
     def __init__(self) -> None:
         self._pools: dict[tuple[Any, ...], RenderPool] = {}
         self._lock = threading.Lock()
 
     def get(self, describer: Describer, workers: int | None, limits: Limits) -> RenderPool:
-        """Workers that render what `describer` looks at.
+        """Render workers for the views of a describer.
 
         Args:
-            describer: its rig, styles, size and backend count.
+            describer: gives rig, styles, size and backend.
             workers: processes; one per core by default.
-            limits: what one file may cost.
+            limits: time and memory for one file.
 
         Raises:
-            DescriberError: nobody knows where its cameras stand.
+            DescriberError: its rig has unknown directions (code `unknown_directions`).
         """
         if not describer.rig.is_known:
             raise DescriberError(
-                f"no mesh can be seen as these objects were: they came as {describer.rig.n_views} pictures from unknown "
-                "directions. Ask with pictures, words or an object's id, and index meshes into a collection of their own"
+                f"meshes cannot be rendered for this collection: its objects are {describer.rig.n_views} images from unknown "
+                "directions. Query with images, text or the id of an object, and index meshes into their own collection",
+                code="unknown_directions",
             )
         backend, _ = choose_backend(describer.backend)
         config = describer.config

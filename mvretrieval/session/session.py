@@ -19,7 +19,7 @@ from mvretrieval.errors import CollectionError, UnknownObjectError, did_you_mean
 from mvretrieval.index.augmenter import ORIGINAL_INDEX, Augmenter
 from mvretrieval.index.current import CurrentIndex
 from mvretrieval.index.vector_index import IndexKind, VectorIndex
-from mvretrieval.session.create import make_collection
+from mvretrieval.session.create import create_collection
 from mvretrieval.session.options import OpenOptions
 from mvretrieval.session.render_pools import RenderPools
 from mvretrieval.session.stored_describer import StoredDescriber, open_describer
@@ -70,7 +70,7 @@ class Session:
             on_failure.callback(pools.close)
             if options.start_workers:
                 pools.get(open_describer(config, options), options.workers, options.limits).warm_up()
-            store, writer, describer = make_collection(folder, config, options, index, adapter)
+            store, writer, describer = create_collection(folder, config, options, index, adapter)
             on_failure.pop_all()
         session = cls(folder, store, options)
         session._pools, session._writer = pools, writer

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mvrender.backends.selection import choose_backend
-from mvretrieval.describe import Describer, DescriberConfig, check_same
+from mvretrieval.describe import Describer, DescriberConfig, check_same_fingerprint
 from mvretrieval.session.options import OpenOptions
 from mvretrieval.store.store import Store
 from mvretrieval.weighting.whitening import Whitening
@@ -69,7 +69,7 @@ class StoredDescriber:
         Raises:
             DescriberError: its weights or its preprocessing differ.
         """
-        check_same(
+        check_same_fingerprint(
             self._store.get_meta("view_fingerprint"),
             self.describer.view_fingerprint,
             str(self._folder),
@@ -99,7 +99,7 @@ class StoredDescriber:
         config = replace(current.config, encoder=encoder_id)
         moved = open_describer(config, self._options)
         moved = replace(moved, whitening=current.whitening, adapter=current.adapter)
-        check_same(
+        check_same_fingerprint(
             self._store.get_meta("view_fingerprint"),
             moved.view_fingerprint,
             str(self._folder),

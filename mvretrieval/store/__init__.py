@@ -1,1 +1,1 @@
-"""The store: one SQLite file that holds every object, and the queries over it."""
+"""The store: one SQLite file with all objects of a collection, and the SQL over it."""

@@ -1,10 +1,10 @@
-"""Smoothed vectors in the store, beside the originals: each object's averaged with its nearest neighbours'.
+"""Augmented vectors in the store, beside the originals: each object's vector averaged with those of its nearest neighbours.
 
-Where smoothing is on, the index holds the augmented vectors; neighbours are looked for among the originals, so that
-averages are never averaged again. The table `augmented` is made anew whenever smoothing is turned on. A row counts while it is as
-new as its object: one that was described anew without being augmented is searched by its original vector.
+With database-side augmentation (DBA), the index holds the augmented vectors. Neighbours are searched among the original vectors, so
+that averages are never averaged again. The table `augmented` is created whenever DBA is turned on. A row is valid while its
+sequence is at least that of its object: a re-embedded object that was not augmented is searched by its original vector.
 
-`index.augmenter` keeps the table right.
+`index.augmenter` keeps the table up to date.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ CREATE TABLE augmented (
     row_id INTEGER PRIMARY KEY REFERENCES objects ON DELETE CASCADE,
     sequence INTEGER NOT NULL,
     edge REAL,     -- cosine of the furthest neighbour, where there are k
-    nearest BLOB,  -- numbers of the neighbours; NULL until all objects have been there to be neighbours
+    nearest BLOB,  -- row ids of the neighbours; NULL until a refresh with all objects
     vector BLOB NOT NULL
 )"""
 _SEARCHED = (
@@ -43,7 +43,7 @@ class AugmentationConfig:
 
     Attributes:
         k: neighbours.
-        alpha: power of the cosine that weighs them.
+        alpha: power of the cosine that weights them.
     """
 
     k: int
@@ -62,7 +62,7 @@ class AugmentationConfig:
 
     @classmethod
     def of(cls, k: int, alpha: float | None = None) -> AugmentationConfig | None:
-        """Smoothing with k neighbours; None for 0."""
+        """Augmentation with k neighbours; None for 0."""
         return None if k == 0 else cls(k, ALPHA if alpha is None else alpha)
 
     def __str__(self) -> str:
@@ -70,7 +70,7 @@ class AugmentationConfig:
 
 
 def augmentation_of(store: Store) -> AugmentationConfig | None:
-    """How the collection is augmented; None where it is not."""
+    """Augmentation of the collection; None if it has none."""
     text = store.get_meta("augmentation")
     return None if text is None else AugmentationConfig(**json.loads(text))
 
@@ -80,14 +80,14 @@ def is_up_to_date(store: Store) -> bool:
     return bool(store.get_meta("augmented_at") == store.get_meta("sequence", 0))
 
 
-# -- what is searched --------------------------------------------------------------------------------------------------
+# -- searched vectors --------------------------------------------------------------------------------------------------
 
 
 def search_vectors(store: Store, row_ids: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """The vectors (n, D) that are searched, augmented where the collection is, in the order of `row_ids`.
+    """Vectors (n, D) that searches use, in the order of `row_ids`: augmented ones in an augmented collection.
 
     Returns:
-        The numbers (n,) of those that are there, and their vectors.
+        Row ids (n,) of the objects found, and their vectors.
     """
     if augmentation_of(store) is None:
         return original_vectors(store, row_ids)
@@ -95,16 +95,16 @@ def search_vectors(store: Store, row_ids: Sequence[int]) -> tuple[NDArray[np.int
 
 
 def augmented_vector(store: Store, row_id: int) -> NDArray[np.float32] | None:
-    """(D,) augmented vector of an object; None where the collection is not augmented."""
+    """(D,) augmented vector of an object; None if the collection is not augmented."""
     return None if augmentation_of(store) is None else search_vectors(store, [row_id])[1][0]
 
 
 def search_vectors_since(store: Store, sequence: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-    """Numbers (n,) and searched vectors (n, D) of the objects whose vector changed after `sequence`, in parts."""
+    """Row ids (n,) and searched vectors (n, D) of the objects whose vector changed after `sequence`, in batches."""
     if augmentation_of(store) is None:
         yield from store.vectors_since(sequence)
         return
-    # Each row_id once, and by the indices on `change`: a scan of a large collection for one change takes too long.
+    # Each row id once, by the indices on `sequence`: scanning a large collection for one change takes too long.
     rows = store.db.all(
         "SELECT row_id FROM objects WHERE sequence > ? UNION SELECT row_id FROM augmented WHERE sequence > ? ORDER BY row_id",
         (sequence, sequence),
@@ -113,21 +113,21 @@ def search_vectors_since(store: Store, sequence: int) -> Iterator[tuple[NDArray[
         yield search_vectors(store, [row[0] for row in rows[start : start + _PAGE]])
 
 
-# -- the table, in transactions of the caller's ------------------------------------------------------------------------
+# -- the table, inside the caller's transaction ------------------------------------------------------------------------
 
 
-def reset_augmentation(store: Store, setting: AugmentationConfig | None) -> None:
-    """Remember the setting, and forget what was augmented by another."""
+def reset_augmentation(store: Store, config: AugmentationConfig | None) -> None:
+    """Store the configuration, and delete all augmented vectors."""
     store.db.run("DROP TABLE IF EXISTS augmented")
     store.db.run(_TABLE)
     store.db.run("CREATE INDEX augmented_by_sequence ON augmented (sequence)")
-    store.set_meta("augmentation", json.dumps(asdict(setting)) if setting else None)
+    store.set_meta("augmentation", json.dumps(asdict(config)) if config else None)
 
 
 def put_augmented(
     store: Store, row_id: int, sequence: int, vector: NDArray[np.float32], nearest: NDArray[np.int64], edge: float
 ) -> None:
-    """Set an object's augmented vector (D,), its neighbours' numbers (k,), and the cosine of the last of them."""
+    """Set an object's augmented vector (D,), the row ids (k,) of its neighbours, and the cosine of the last of them."""
     store.db.run(
         "INSERT OR REPLACE INTO augmented VALUES (?, ?, ?, ?, ?)",
         (row_id, sequence, edge, nearest.astype("<i8").tobytes(), vector.astype("<f4").tobytes()),
@@ -135,11 +135,11 @@ def put_augmented(
 
 
 def neighbourhoods(store: Store, row_ids: NDArray[np.int64], k: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Neighbours of objects when all were last augmented.
+    """Neighbours of objects at the last refresh.
 
     Returns:
-        Numbers (n, k), -1 where there were fewer, and cosines (n,) that another object has to reach to be one of them: -inf
-        where there were fewer, or where an object has not been augmented with all others since it came or changed.
+        Row ids (n, k), -1 where an object had fewer neighbours, and cosines (n,) that another object must reach to become one of
+        them: -inf where there were fewer, or where an object has not been refreshed since it was added or changed.
     """
     select = (
         "SELECT s.row_id, s.edge, s.nearest FROM augmented s JOIN objects o USING (row_id)"

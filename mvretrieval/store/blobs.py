@@ -11,13 +11,13 @@ from mvretrieval.errors import CollectionError
 from mvretrieval.store.database import Database
 
 _PAGE = 8192
-_FLOAT16_BIAS = np.float32(2.0**112)  # what exponents of float32 begin lower by
+_FLOAT16_BIAS = np.float32(2.0**112)  # difference of the exponent biases of float32 and float16
 
 
-def widened(halves: bytes) -> NDArray[np.float32]:
-    """Stored float16 numbers, which are finite, as float32.
+def float16_to_float32(halves: bytes) -> NDArray[np.float32]:
+    """Convert stored float16 values, which are finite, to float32.
 
-    Without branches: numpy converts element by element and mispredicts where zeros are mixed in, up to eight times slower.
+    Branch-free: numpy converts element by element and mispredicts where zeros are mixed in, up to eight times slower.
     """
     bits = np.frombuffer(halves, "<u2").astype(np.uint32)
     signs = bits & 0x8000
@@ -25,7 +25,7 @@ def widened(halves: bytes) -> NDArray[np.float32]:
     bits &= 0x7FFF
     bits <<= 13
     values: NDArray[np.float32] = bits.view(np.float32)
-    values *= _FLOAT16_BIAS  # right for the smallest numbers too, which have no leading bit
+    values *= _FLOAT16_BIAS  # also right for subnormal numbers
     bits |= signs
     return values
 
@@ -36,7 +36,7 @@ def put_vector(db: Database, row_id: int, vector: NDArray[np.float32]) -> None:
 
 
 def put_augmented_vector(db: Database, row_id: int, sequence: int, vector: NDArray[np.float32]) -> None:
-    """Set the augmented vector (D,) of an object that is new or changed; others' neighbours are found later."""
+    """Set the augmented vector (D,) of a new or changed object; its neighbours are stored by the next refresh."""
     db.run(
         "INSERT OR REPLACE INTO augmented (row_id, sequence, vector) VALUES (?, ?, ?)",
         (row_id, sequence, np.asarray(vector, "<f4").tobytes()),
@@ -60,7 +60,7 @@ def vector_of(db: Database, row_id: int) -> NDArray[np.float32]:
     """(D,) vector of one object."""
     row = db.one("SELECT vector FROM vectors WHERE row_id = ?", (row_id,))
     if row is None:
-        raise CollectionError(f"object {row_id} has no vector; index its file again")
+        raise CollectionError(f"object {row_id} has no stored vector: index its file again", code="no_stored_vector")
     return np.frombuffer(row[0], "<f4")
 
 
@@ -68,8 +68,8 @@ def views_of(db: Database, row_id: int) -> tuple[NDArray[np.float32], NDArray[np
     """Raw view vectors (S * V * D,) flat and mask (V,) of one object."""
     row = db.one("SELECT vectors, mask FROM views WHERE row_id = ?", (row_id,))
     if row is None:
-        raise CollectionError(f"object {row_id} has no views; index its file again")
-    return widened(row[0]), np.frombuffer(row[1], np.uint8).astype(bool)
+        raise CollectionError(f"object {row_id} has no stored views: index its file again", code="no_stored_views")
+    return float16_to_float32(row[0]), np.frombuffer(row[1], np.uint8).astype(bool)
 
 
 def strip_of(db: Database, row_id: int) -> bytes | None:
@@ -79,7 +79,7 @@ def strip_of(db: Database, row_id: int) -> bytes | None:
 
 
 def vectors_since(db: Database, sequence: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-    """Numbers (n,) and vectors (n, D) of the objects changed after `sequence`, in parts; of all objects for -1."""
+    """Row ids (n,) and vectors (n, D) of the objects changed after `sequence`, in batches; of all objects for -1."""
     if sequence < 0:
         last = -1
         while rows := db.all(
@@ -88,7 +88,7 @@ def vectors_since(db: Database, sequence: int) -> Iterator[tuple[NDArray[np.int6
             last = rows[-1][0]
             yield _joined(rows)
         return
-    # First the numbers alone, from the index on `change`: asked for a page of vectors in order, SQLite goes through all objects.
+    # First the row ids alone, from the index on `sequence`: for a page of vectors in order, SQLite would scan all objects.
     row_ids = sorted(row[0] for row in db.all("SELECT row_id FROM objects WHERE sequence > ?", (sequence,)))
     for start in range(0, len(row_ids), _PAGE):
         some = ", ".join(map(str, row_ids[start : start + _PAGE]))

@@ -1,4 +1,4 @@
-"""One SQLite file, for several threads: statements, transactions, snapshots, and errors that say what to do."""
+"""One SQLite file for several threads: statements, transactions, snapshots, and SQLite's errors translated to ours."""
 
 from __future__ import annotations
 
@@ -15,27 +15,26 @@ from mvretrieval.errors import CollectionError
 class Database:
     """An open file in WAL mode. One instance may be used from several threads; calls are serialised."""
 
-    def __init__(self, path: Path, connection: sqlite3.Connection, unwatched: bool = False) -> None:
-        """Take over a connection.
+    def __init__(self, path: Path, connection: sqlite3.Connection, immutable: bool = False) -> None:
+        """Configure a connection and own it from now on.
 
         Args:
-            path: of the file; its folder is what messages name.
+            path: of the file; error messages name its folder.
             connection: opened for any thread, without implicit transactions.
-            unwatched: SQLite takes it that nobody changes the file; so this looks whether somebody did.
+            immutable: the file was opened with SQLite's `immutable=1`, which does not detect changes; `snapshot` checks for them.
         """
         self.path = path
         self._folder = path.parent
-        self._seen = _state_of(path) if unwatched else None
+        self._state_when_opened = _state_of(path) if immutable else None
         self._connection = connection
         self._lock = threading.RLock()
-        # What was answered in the snapshot that is open, which holds until it ends.
+        # Results of `cached_one` in the open snapshot; valid until it ends.
         self._cached: dict[tuple[str, Sequence[Any]], Any] | None = None
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA busy_timeout = 10000")
-        connection.execute(
-            "PRAGMA cache_size = -32768"
-        )  # KiB: the 2 MiB by default lose the inner pages of large tables
+        # In KiB. The default of 2 MiB evicts the inner pages of large tables.
+        connection.execute("PRAGMA cache_size = -32768")
 
     def close(self) -> None:
         """Close the file."""
@@ -44,7 +43,7 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """All or nothing. A full disk or a kill leaves what was there before."""
+        """Commit everything inside or nothing. A full disk or a kill leaves the earlier state."""
         with self._lock, translated_errors(self._folder):
             self._connection.execute("BEGIN IMMEDIATE")
             try:
@@ -57,14 +56,15 @@ class Database:
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
-        """What is read inside is one state, whatever other processes write meanwhile."""
+        """Read one state inside, whatever other processes write meanwhile."""
         with self._lock, translated_errors(self._folder):
             if self._connection.in_transaction:
                 yield
                 return
-            if self._seen is not None and self._seen != _state_of(self.path):
+            if self._state_when_opened is not None and self._state_when_opened != _state_of(self.path):
                 raise CollectionError(
-                    f"{self._folder} was changed or removed by another program, and may only be read here: open it again"
+                    f"{self._folder} is read-only here, and another process has changed or removed it: open it again",
+                    code="changed_elsewhere",
                 )
             self._connection.execute("BEGIN")
             self._cached = {}
@@ -76,22 +76,22 @@ class Database:
                     self._connection.execute("ROLLBACK")
 
     def run(self, sql: str, parameters: Sequence[Any] = ()) -> sqlite3.Cursor:
-        """Execute a statement that answers nothing."""
+        """Execute a statement without rows."""
         with self._lock, translated_errors(self._folder):
             return self._connection.execute(sql, parameters)
 
     def all(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
-        """All rows that a statement answers."""
+        """All rows of a statement."""
         with self._lock, translated_errors(self._folder):
             return self._connection.execute(sql, parameters).fetchall()
 
     def one(self, sql: str, parameters: Sequence[Any] = ()) -> Any:
-        """The first row that a statement answers; None without one."""
+        """The first row of a statement; None without one."""
         with self._lock, translated_errors(self._folder):
             return self._connection.execute(sql, parameters).fetchone()
 
     def cached_one(self, sql: str, *parameters: Any) -> Any:
-        """As `one`; what is asked again in a snapshot is remembered: right after a search every statement finds cold caches."""
+        """Like `one`, but cached within a snapshot: right after a search, every statement finds cold CPU caches."""
         with self._lock:
             if self._cached is None:
                 return self.one(sql, parameters)
@@ -110,32 +110,44 @@ def _state_of(path: Path) -> tuple[int, int, bool]:
 
 @contextmanager
 def translated_errors(folder: Path) -> Iterator[None]:
-    """SQLite's errors as ours, with the next step."""
+    """Raise SQLite's errors as `CollectionError`, with a code and the next step."""
     try:
         yield
     except sqlite3.OperationalError as error:
         text = str(error)
         if "disk is full" in text or "disk I/O" in text:
             raise CollectionError(
-                f"the disk of {folder} is full or failing ({text}). All objects reported as added are safe; "
-                "free some space and run the same command again"
+                f"the disk of {folder} is full or failing ({text}). All objects reported as added are stored; "
+                "free some space and run the same command again",
+                code="disk_full",
             ) from error
         if "readonly" in text or "unable to open" in text:
-            raise CollectionError(f"{folder} cannot be written ({text}): check its owner and mode") from error
+            raise CollectionError(
+                f"{folder} cannot be written ({text}): check its owner and mode", code="read_only"
+            ) from error
         if "locked" in text:
             raise CollectionError(
-                f"{folder} is locked by another program ({text}); try again when it is done"
+                f"another process holds the database of {folder} ({text}): try again when it has finished",
+                code="database_locked",
             ) from error
-        raise CollectionError(f"{folder} cannot be used ({text}); it may be damaged or half deleted") from error
+        raise CollectionError(
+            f"{folder} cannot be read ({text}): it is damaged or half deleted; restore it from a backup",
+            code="collection_damaged",
+        ) from error
     except UnicodeEncodeError as error:
-        raise CollectionError(f"{error.object!r} is not valid UTF-8, and no object of {folder} is called so") from error
+        raise CollectionError(
+            f"{error.object!r} is not valid UTF-8: give an id or path that is", code="not_utf8"
+        ) from error
     except sqlite3.ProgrammingError as error:
         if "closed" not in str(error):
             raise
-        raise CollectionError(f"{folder} was closed: open it again with Collection.open") from error
+        raise CollectionError(
+            f"{folder} was closed: open it again with Collection.open", code="collection_closed"
+        ) from error
     except sqlite3.DatabaseError as error:
         if isinstance(error, sqlite3.IntegrityError):
             raise
         raise CollectionError(
-            f"{folder} is damaged ({error}): restore it from a copy, or delete it and index the meshes again"
+            f"{folder} is damaged ({error}): restore it from a backup, or delete it and index the meshes again",
+            code="collection_damaged",
         ) from error

@@ -1,10 +1,10 @@
-"""`--where` expressions: parsed into SQL with parameters, never pasted into it.
+"""`--where` expressions, parsed into SQL with parameters. User text never becomes SQL.
 
     label = 'chair' and faces < 5000
     split in ('train', 'val') or not (label like 'air%')
     "price (EUR)" between 3 and 5 and maker is not null
 
-Text stands in single quotes, a column's name in double quotes where it has more than letters, digits and underscores.
+Text is in single quotes. A column name with other characters than letters, digits and underscores is in double quotes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from lark.exceptions import VisitError
 
 from mvretrieval.errors import FilterError, did_you_mean
 
-# SQLite refuses expressions a thousand levels deep and patterns of 50,000 bytes.
+# SQLite's limits: an expression depth of 1,000, and LIKE patterns of 50,000 bytes.
 _MAX_LENGTH = 40_000
 _MAX_CONDITIONS = 200
 _INT64 = 1 << 63
@@ -81,7 +81,7 @@ def parse_where(text: str, columns: Mapping[str, str]) -> Condition:
 
     Args:
         text: the expression.
-        columns: name that a user may write -> SQL that stands for it.
+        columns: SQL by the name that a user may write.
 
     Raises:
         FilterError: it cannot be parsed, is too long, or names an unknown column.
@@ -89,23 +89,26 @@ def parse_where(text: str, columns: Mapping[str, str]) -> Condition:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise FilterError(f"the filter {text!r} is not valid UTF-8") from None
+        raise FilterError(f"the filter {text!r} is not valid UTF-8", code="not_utf8") from None
     if len(text) > _MAX_LENGTH:
         raise FilterError(
-            f"the filter has {len(text)} characters: give it {_MAX_LENGTH} or fewer, or add a label to filter by"
+            f"the filter has {len(text)} characters, {_MAX_LENGTH} are allowed: shorten it, or add a label to filter by",
+            code="filter_too_long",
         )
     try:
         tree = _parser().parse(text)
     except UnexpectedInput as error:
         shown = text if len(text) < 200 else text[:200] + "..."
         raise FilterError(
-            f"cannot read the filter at {_place(text, error)}: {shown}. "
-            "Write for example: label = 'chair' and faces < 5000 (text in single quotes)"
+            f"cannot parse the filter at {_place(text, error)}: {shown}. "
+            "Write for example: label = 'chair' and faces < 5000 (text in single quotes)",
+            code="filter_syntax",
         ) from None
     n_conditions = sum(1 for part in tree.iter_subtrees() if part.data not in _LEAVES)
     if n_conditions > _MAX_CONDITIONS:
         raise FilterError(
-            f"the filter has {n_conditions} conditions: give it {_MAX_CONDITIONS} or fewer, such as label in ('a', 'b', 'c')"
+            f"the filter has {n_conditions} conditions, {_MAX_CONDITIONS} are allowed: use for example label in ('a', 'b', 'c')",
+            code="filter_too_long",
         )
     try:
         result: Condition = _ToSql(columns).transform(tree)
@@ -116,8 +119,8 @@ def parse_where(text: str, columns: Mapping[str, str]) -> Condition:
     return result
 
 
-def column_in_words(name: str) -> str:
-    """A column's name as a filter takes it: in double quotes unless it is a plain word."""
+def quote_column(name: str) -> str:
+    """A column name as a filter takes it: in double quotes unless it is an identifier."""
     plain = name.isidentifier() and name.casefold() not in _KEYWORDS
     return name if plain else '"' + name.replace('"', '""') + '"'
 
@@ -151,7 +154,8 @@ class _ToSql(Transformer):  # type: ignore[type-arg]
             return self._columns[folded[name.casefold()]]
         raise FilterError(
             f"no column '{name[:100]}': {did_you_mean(name, self._columns)}"
-            f"this collection has {', '.join(sorted(self._columns))}"
+            f"this collection has {', '.join(sorted(self._columns))}",
+            code="no_such_column",
         )
 
     def string(self, items: list[Token]) -> str:
@@ -161,7 +165,7 @@ class _ToSql(Transformer):  # type: ignore[type-arg]
         text = str(items[0])
         if not text.lstrip("+-").isdigit() or len(text) > 20:
             return float(text)
-        # SQLite's integers have 64 bits.
+        # SQLite integers have 64 bits.
         return int(text) if -_INT64 <= int(text) < _INT64 else float(text)
 
     def boolean(self, items: list[Token]) -> int:
@@ -169,7 +173,7 @@ class _ToSql(Transformer):  # type: ignore[type-arg]
 
     def compare(self, items: list[Any]) -> Condition:
         column, operator, value = items
-        # In SQL nothing is different from a missing value; a user who writes != means those too.
+        # In SQL, NULL != 'x' is not true; a user who writes != means objects without a value too.
         if operator in ("!=", "<>"):
             return Condition(f"{column} IS NOT ?", (value,))
         return Condition(f"{column} {operator} ?", (value,))

@@ -1,4 +1,4 @@
-"""Labels in the store: one typed column of the table `metadata` each, made when a label is first set."""
+"""Labels in the store: each is a typed column of the table `metadata`, created when the label is first set."""
 
 from __future__ import annotations
 
@@ -14,33 +14,34 @@ from mvretrieval.store.database import Database
 from mvretrieval.store.filters import Condition, parse_where
 
 _PREFIX = "label:"
-_MOST_LABELS = 1000  # SQLite has 2,000 columns at most, and indices for each
+_MAX_LABELS = 1000  # SQLite allows 2,000 columns
 _FACTS = ("id", "path", "format", "faces", "vertices", "textured", "up")
 
 
 def set_labels(db: Database, row_id: int, values: Mapping[str, Any]) -> bool:
-    """Set labels of an object; columns are made as needed. Tells whether anything changed.
+    """Set labels of an object; columns are created as needed. Returns whether anything changed.
 
     Raises:
-        LabelsError: a value is neither text nor a row_id, or two names differ in case alone, or there are too many.
+        LabelsError: a value is neither text nor a number, two names differ in case alone, or there are too many labels.
     """
     if not values:
         return False
     plain = {name: _plain(name, value) for name, value in values.items()}
     if len({_lower(name) for name in plain}) < len(plain):
         raise LabelsError(
-            f"two of the labels {', '.join(plain)} are called the same: upper and lower case count as one"
+            f"two of the labels {', '.join(plain)} differ in case alone: rename one of them", code="duplicate_label"
         )
     known = {_lower(name) for name in label_names(db)}
     new = [name for name in plain if _lower(name) not in known]
-    if new and len(known) + len(new) > _MOST_LABELS:
+    if new and len(known) + len(new) > _MAX_LABELS:
         raise LabelsError(
-            f"a collection has at most {_MOST_LABELS} labels, and '{new[0]}' would be one more: use the values of a label for what "
-            "differs from object to object, not its name"
+            f"a collection has at most {_MAX_LABELS} labels, '{new[0]}' would be one more: store what differs between objects "
+            "in the values of a label, not in its name",
+            code="too_many_labels",
         )
     for name in new:
         db.run(f"ALTER TABLE metadata ADD COLUMN {quoted(name)}")
-        # A filter that keeps few of a million objects must not look at all of them. Objects without the label take no room.
+        # A selective filter must not scan a million objects. The partial index holds only the objects with this label.
         db.run(f"CREATE INDEX {quoted(f'by {name}')} ON metadata ({quoted(name)}) WHERE {quoted(name)} IS NOT NULL")
     row = db.one(f"SELECT {', '.join(map(quoted, plain))} FROM metadata WHERE row_id = ?", (row_id,))
     if row is not None and [(type(v), v) for v in row] == [(type(v), v) for v in plain.values()]:
@@ -56,26 +57,27 @@ def label_names(db: Database) -> list[str]:
 
 
 def quoted(name: str) -> str:
-    """Column of a label, quoted. The prefix keeps a label called `row_id` from meaning the key."""
+    """Column of a label, quoted. The prefix distinguishes a label `row_id` from the key."""
     return '"' + (_PREFIX + name).replace('"', '""') + '"'
 
 
 def columns(db: Database) -> dict[str, str]:
-    """What `--where` may name, as SQL: labels, and the objects' own facts where no label hides them."""
+    """SQL of each column that `--where` may name: labels, and facts of the objects that no label shadows."""
     facts = {name: f"o.{name}" for name in _FACTS}
     return facts | {name: f"m.{quoted(name)}" for name in label_names(db)}
 
 
 def check_column(db: Database, name: str) -> None:
-    """Refuse a label or fact that no object has.
+    """Check that a label or fact exists.
 
     Raises:
-        FilterError: there is none of that name.
+        FilterError: no column has this name.
     """
     known = columns(db)
     if name not in known:
         raise FilterError(
-            f"no label '{name}': {did_you_mean(name, known)}this collection has {', '.join(sorted(known))}"
+            f"no column '{name}': {did_you_mean(name, known)}this collection has {', '.join(sorted(known))}",
+            code="no_such_column",
         )
 
 
@@ -87,21 +89,21 @@ def column_values(db: Database, column: str, row_ids: Sequence[int]) -> list[Any
 
 
 def select(db: Database, where: str | None) -> NDArray[np.int64]:
-    """Numbers (n,) of the objects that an expression keeps, in order; all without one.
+    """Row ids (n,) of the objects that match a filter, in rising order; all without a filter.
 
     Raises:
-        FilterError: the expression cannot be understood.
+        FilterError: the filter cannot be parsed.
     """
     condition = Condition("1", ()) if not where else parse_where(where, columns(db))
-    # Labels alone are answered by their indices; each row that is joined costs more than finding it. (A label's own name may
-    # hold "o.", and then the join is done for nothing.)
+    # A filter on labels alone uses their indices; joining a row costs more than finding it. (A label name that contains "o."
+    # causes a needless join.)
     tables = "objects o JOIN metadata m USING (row_id)" if "o." in condition.sql else "metadata m"
     rows = db.all(f"SELECT row_id FROM {tables} WHERE {condition.sql}", condition.parameters)
     return np.sort(np.fromiter((row[0] for row in rows), np.int64, len(rows)))
 
 
 def _lower(name: str) -> str:
-    """As SQLite compares the names of columns."""
+    """Lower case of ASCII letters only, as SQLite compares column names."""
     return "".join(c.lower() if c.isascii() else c for c in name)
 
 
@@ -112,10 +114,11 @@ def _plain(name: str, value: Any) -> str | int | float | None:
     if isinstance(value, bool):
         return int(value)
     fits = not isinstance(value, int) or -(1 << 63) <= value < 1 << 63
-    # Half of a pair of surrogates cannot be written.
+    # A lone surrogate cannot be encoded.
     fits = fits and not any("\ud800" <= c <= "\udfff" for c in f"{name}{value if isinstance(value, str) else ''}")
     if not (value is None or isinstance(value, str | int | float)) or not fits or not name or "\0" in name:
         raise LabelsError(
-            f"label {name!r} cannot be {ascii(value)[:50]} ({type(value).__name__}): text and numbers can be stored"
+            f"label {name!r} cannot have the value {ascii(value)[:50]} ({type(value).__name__}): give text or a number",
+            code="bad_label_value",
         )
     return None if isinstance(value, float) and math.isnan(value) else value

@@ -1,7 +1,7 @@
 """Format versions of the database, and how one is migrated to the next.
 
 `PRAGMA user_version` holds the version. A migration is a list of SQL statements that runs in one transaction, after the database
-was copied beside itself (`collection.sqlite.v1` for version 1); the copy is kept. A later version is refused by name.
+was copied beside itself (`collection.sqlite.v1` for version 1); the copy is kept. A later version is refused.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _SECONDS_TO_WAIT = 60.0  # for another process that migrates the same collection
 
 
 def migrate(folder: Path, path: Path, version: int, writable: bool) -> None:
-    """Bring the database at `path` to the current version.
+    """Migrate the database at `path` to the current version.
 
     Raises:
-        CollectionError: it may not be written here, another process is writing, or a statement failed; nothing has changed then.
+        CollectionError: the folder is read-only, another process is writing, or a statement failed. The database is unchanged then.
     """
     if not writable:
         raise CollectionError(
@@ -37,6 +37,8 @@ def migrate(folder: Path, path: Path, version: int, writable: bool) -> None:
         return
     try:
         with closing(sqlite3.connect(path, isolation_level=None)) as db:
+            if _version_of(db) == VERSION:  # another process migrated it and released the lock since `version` was read
+                return
             _copy(db, path, version)
             db.execute("PRAGMA foreign_keys = OFF")
             db.execute("BEGIN IMMEDIATE")

@@ -1,4 +1,4 @@
-"""One object of a collection: what is written for it, and what is read back."""
+"""One object of a collection: the records that are written and read."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mvretrieval.store.database import Database
 from mvretrieval.store.label_columns import label_names, quoted
 
 _FACTS = ("format", "faces", "vertices", "textured", "up")
-_AT_ONCE = 500
+_BATCH = 500
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class ObjectRecord:
         row_id: internal, never reused.
         id: stable name.
         path: its file.
-        content_hash: of all that its looks depend on.
+        content_hash: of everything that its rendered views depend on.
         facts: format, faces, vertices, textured, up.
         notes: what was left out while loading.
         metadata: labels.
@@ -43,7 +43,7 @@ class ObjectRecord:
 
 @dataclass(frozen=True)
 class NewObject:
-    """What is written for one object."""
+    """An object to be stored."""
 
     id: str
     path: str
@@ -56,11 +56,11 @@ class NewObject:
     view_mask: NDArray[np.bool_]  # (V,)
     strip: bytes = b""
     root: str = ""
-    augmented: NDArray[np.float32] | None = None  # (D,) where the collection is (see `store.augmented`)
+    augmented: NDArray[np.float32] | None = None  # (D,) in an augmented collection (see `store.augmented`)
 
 
 def put_object(db: Database, new: NewObject, sequence: int) -> int:
-    """Add an object, or replace the one at its path, whose id and row_id then stay. Returns the row_id."""
+    """Add an object, or replace the one at its path, which keeps its id and row id. Returns the row id."""
     row_id = _put_row(db, new, sequence)
     blobs.put_vector(db, row_id, new.vector)
     if new.augmented is not None:
@@ -96,12 +96,12 @@ def _put_row(db: Database, new: NewObject, sequence: int) -> int:
 
 
 def read_records(db: Database, row_ids: Sequence[int]) -> dict[int, ObjectRecord]:
-    """Objects by row_id, without those that are not there."""
+    """Objects by row id; unknown row ids are left out."""
     labels = label_names(db)
     chosen = "".join(f", m.{quoted(name)}" for name in labels)
     found = {}
-    for start in range(0, len(row_ids), _AT_ONCE):
-        some = [int(n) for n in row_ids[start : start + _AT_ONCE]]
+    for start in range(0, len(row_ids), _BATCH):
+        some = [int(n) for n in row_ids[start : start + _BATCH]]
         for row in db.all(
             "SELECT o.row_id, o.id, o.path, o.content_hash, o.format, o.faces, o.vertices, o.textured, o.up, o.notes"
             f"{chosen} FROM objects o JOIN metadata m USING (row_id) WHERE o.row_id IN ({','.join('?' * len(some))})",
@@ -109,13 +109,13 @@ def read_records(db: Database, row_ids: Sequence[int]) -> dict[int, ObjectRecord
         ):
             facts = dict(zip(_FACTS, row[4:9], strict=True))
             metadata = {k: v for k, v in zip(labels, row[10:], strict=True) if v is not None}
-            notes = tuple(json.loads(row[9])) if row[9] != "[]" else ()  # few objects have any
+            notes = tuple(json.loads(row[9])) if row[9] != "[]" else ()  # few objects have notes
             found[row[0]] = ObjectRecord(row[0], row[1], row[2], row[3], facts, notes, metadata)
     return found
 
 
 def read_whole(db: Database, row_id: int, view_shape: tuple[int, ...]) -> NewObject:
-    """Everything about one object, ready to be put into another store; `view_shape` is (S, V, D)."""
+    """Everything stored for one object, ready for another store; `view_shape` is (S, V, D)."""
     record = read_records(db, [row_id])[row_id]
     views, mask = blobs.views_of(db, row_id)
     stat, root = db.one("SELECT stat, root FROM objects WHERE row_id = ?", (row_id,))

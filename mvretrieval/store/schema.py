@@ -1,4 +1,4 @@
-"""The database file of a collection: its tables, and how it is made and opened.
+"""The database file of a collection: its tables, and how it is created and opened.
 
 Tables: objects (ids, paths, facts), metadata (one typed column `label:NAME` per label), vectors (object vectors, float32), views
 (raw view vectors, float16), thumbnails, failures, deleted, runs, meta; with database-side augmentation also augmented (see
@@ -20,13 +20,13 @@ from mvretrieval.store.migrations import VERSION, migrate
 
 FILE = "collection.sqlite"
 PART = f"{FILE}.part"
-_UNCHANGING = "mode=ro&immutable=1"
+_IMMUTABLE = "mode=ro&immutable=1"
 _APPLICATION_ID = 0x6D767231  # "mvr1"
 
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE objects (
-    row_id INTEGER PRIMARY KEY AUTOINCREMENT,  -- never used twice, so that an index can refer to it
+    row_id INTEGER PRIMARY KEY AUTOINCREMENT,  -- never reused, so that an index can refer to it
     id TEXT NOT NULL UNIQUE,
     path TEXT NOT NULL UNIQUE,
     content_hash TEXT NOT NULL,
@@ -52,7 +52,7 @@ CREATE TABLE runs (started TEXT NOT NULL, configuration TEXT NOT NULL);
 
 
 def make_file(folder: Path, meta: Mapping[str, Any]) -> None:
-    """Make the database of a new collection: with all of `meta` in it or, after a kill, not at all.
+    """Create the database of a new collection, with all of `meta`; a kill in between leaves no file of that name.
 
     Raises:
         CollectionError: there is one already, or the folder cannot be written.
@@ -95,7 +95,7 @@ def open_file(folder: Path) -> Database:
                 connection.close()
                 migrate(folder, path, version, writable=how is None)
                 connection = _connect(path, how)
-            return Database(path, connection, unwatched=how == _UNCHANGING)
+            return Database(path, connection, immutable=how == _IMMUTABLE)
         except BaseException:
             connection.close()
             raise
@@ -114,7 +114,7 @@ def _read_only(path: Path) -> str | None:
     """
     if os.access(path, os.W_OK) and os.access(path.parent, os.W_OK):
         return None
-    return "mode=ro" if path.with_name(f"{path.name}-shm").exists() else _UNCHANGING
+    return "mode=ro" if path.with_name(f"{path.name}-shm").exists() else _IMMUTABLE
 
 
 def database_lost(folder: Path, left: Sequence[str]) -> CollectionError:

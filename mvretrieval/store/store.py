@@ -33,38 +33,38 @@ class Store:
 
     @classmethod
     def create(cls, folder: Path, meta: Mapping[str, Any] | None = None) -> Store:
-        """Make the file of a new collection, with all of `meta` in it or, after a kill, not at all.
+        """Create the database of a new collection, with all of `meta`; a kill in between leaves no file of that name.
 
         Raises:
-            CollectionError: there is one, or the folder cannot be written.
+            CollectionError: the folder holds a collection already, or cannot be written.
         """
         make_file(folder, meta or {})
         return cls.open(folder)
 
     @classmethod
     def open(cls, folder: Path) -> Store:
-        """Open the file of a collection.
+        """Open the database of a collection.
 
         Raises:
-            CollectionError: there is none, it is damaged, or of another version.
+            CollectionError: it is missing, damaged, or of another version.
         """
         return cls(open_file(folder))
 
     @property
     def path(self) -> Path:
-        """The file."""
+        """The database file."""
         return self.db.path
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the database."""
         self.db.close()
 
     def transaction(self) -> AbstractContextManager[None]:
-        """All or nothing. A full disk or a kill leaves what was there before."""
+        """Commit everything inside or nothing. A full disk or a kill leaves the earlier state."""
         return self.db.transaction()
 
     def snapshot(self) -> AbstractContextManager[None]:
-        """What is read inside is one state, whatever other processes write meanwhile."""
+        """Read one state inside, whatever other processes write meanwhile."""
         return self.db.snapshot()
 
     # -- meta ---------------------------------------------------------------------------------------------------------
@@ -75,12 +75,12 @@ class Store:
         return default if row is None else row[0]
 
     def set_meta(self, key: str, value: Any) -> None:
-        """Set a value (text, row_id or bytes)."""
+        """Set a value (text, number or bytes)."""
         self.db.run("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
 
     @property
     def generation(self) -> int:
-        """Version of the vector space: object vectors of two generations cannot be compared."""
+        """Version of the vector space: object vectors of different generations are not comparable."""
         return int(self.get_meta("generation", 0))
 
     def next_generation(self) -> int:
@@ -101,13 +101,13 @@ class Store:
         return sequence
 
     def add_run(self, started: str, configuration: Mapping[str, Any]) -> None:
-        """Remember what a command was asked for, and with which versions."""
+        """Record the configuration and package versions of a command."""
         self.db.run("INSERT INTO runs VALUES (?, ?)", (started, json.dumps(configuration, default=str)))
 
     # -- objects ------------------------------------------------------------------------------------------------------
 
     def put(self, new: NewObject, sequence: int) -> int:
-        """Add an object, or replace the one at its path, whose id and row_id then stay. Returns the row_id."""
+        """Add an object, or replace the one at its path, which keeps its id and row id. Returns the row id."""
         return put_object(self.db, new, sequence)
 
     def put_vector(self, row_id: int, vector: NDArray[np.float32]) -> None:
@@ -124,11 +124,11 @@ class Store:
         self.drop_failures([path])
 
     def set_stat(self, row_id: int, stat: str) -> None:
-        """Remember size and time of an object's files."""
+        """Record size and time of an object's files."""
         self.db.run("UPDATE objects SET stat = ? WHERE row_id = ?", (stat, row_id))
 
     def delete(self, ids: Sequence[str], sequence: int) -> int:
-        """Remove objects; returns how many there were."""
+        """Remove objects; returns how many existed."""
         count = 0
         for object_id in ids:
             row_id = self.row_id_of(object_id)
@@ -139,7 +139,7 @@ class Store:
         return count
 
     def deleted_since(self, sequence: int) -> list[int]:
-        """Numbers of the objects removed after `sequence`."""
+        """Row ids of the objects removed after `sequence`."""
         return [row[0] for row in self.db.all("SELECT row_id FROM deleted WHERE sequence > ?", (sequence,))]
 
     def count(self) -> int:
@@ -151,15 +151,15 @@ class Store:
         return int(self.db.one("SELECT count(*) FROM objects WHERE format = ?", (name,))[0])
 
     def stat_of(self, row_id: int) -> str:
-        """What `set_stat` remembered of an object."""
+        """Size and time of an object's files, as `set_stat` recorded them."""
         return str(self.db.one("SELECT stat FROM objects WHERE row_id = ?", (row_id,))[0])
 
     def records(self, row_ids: Sequence[int]) -> dict[int, ObjectRecord]:
-        """Objects by row_id, without those that are not there."""
+        """Objects by row id; unknown row ids are left out."""
         return read_records(self.db, row_ids)
 
     def whole(self, row_id: int, view_shape: tuple[int, ...]) -> NewObject:
-        """Everything about one object, ready to be put into another store; `view_shape` is (S, V, D)."""
+        """Everything stored for one object, ready for another store; `view_shape` is (S, V, D)."""
         return read_whole(self.db, row_id, view_shape)
 
     def by_path(self, path: str) -> tuple[int, str, str, str] | None:
@@ -174,16 +174,16 @@ class Store:
         return self.db.all("SELECT row_id, path FROM objects WHERE content_hash = ? ORDER BY row_id", (content_hash,))
 
     def paths_under(self, folder: str) -> Iterator[tuple[str, str]]:
-        """(id, path) of the objects whose files lie in `folder`."""
+        """(id, path) of the objects whose files are in `folder` or below."""
         prefix = folder.rstrip("/") + "/"
         yield from self.db.all("SELECT id, path FROM objects WHERE substr(path, 1, ?) = ?", (len(prefix), prefix))
 
     def paths_with(self, part: str) -> list[tuple[int, str]]:
-        """(row_id, path) of the objects whose path holds a text."""
+        """(row_id, path) of the objects whose path contains `part`."""
         return self.db.all("SELECT row_id, path FROM objects WHERE instr(path, ?) > 0", (part,))
 
     def paths_of_root(self, root: str) -> Iterator[tuple[str, str]]:
-        """(id, path) of the objects that were found from `root`."""
+        """(id, path) of the objects that were indexed from `root`."""
         yield from self.db.all("SELECT id, path FROM objects WHERE root = ?", (root,))
 
     def root_of(self, row_id: int) -> str:
@@ -192,12 +192,12 @@ class Store:
         return "" if row is None else str(row[0])
 
     def row_id_of(self, object_id: str) -> int | None:
-        """Number of the object called `object_id`."""
+        """Row id of an object; None if no object has this id."""
         row = self.db.one("SELECT row_id FROM objects WHERE id = ?", (object_id,))
         return None if row is None else int(row[0])
 
     def free_id(self, wanted: str) -> str:
-        """`wanted`, or with ~2, ~3, ... where another object has it."""
+        """`wanted`, or `wanted~2`, `wanted~3`, ... if it is taken."""
         candidate, n = wanted, 1
         while self.row_id_of(candidate) is not None:
             n += 1
@@ -215,7 +215,7 @@ class Store:
         return blobs.vector_of(self.db, row_id)
 
     def vectors_since(self, sequence: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-        """Numbers (n,) and vectors (n, D) of the objects changed after `sequence`, in parts."""
+        """Row ids (n,) and vectors (n, D) of the objects changed after `sequence`, in batches."""
         return blobs.vectors_since(self.db, sequence)
 
     def views_of(self, row_id: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
@@ -229,10 +229,10 @@ class Store:
     # -- labels -------------------------------------------------------------------------------------------------------
 
     def set_metadata(self, row_id: int, values: Mapping[str, Any]) -> bool:
-        """Set labels of an object; columns are made as needed. Tells whether anything changed.
+        """Set labels of an object; columns are created as needed. Returns whether anything changed.
 
         Raises:
-            LabelsError: a value is neither text nor a row_id.
+            LabelsError: a value is neither text nor a number.
         """
         return label_columns.set_labels(self.db, row_id, values)
 
@@ -241,14 +241,14 @@ class Store:
         return label_columns.label_names(self.db)
 
     def columns(self) -> dict[str, str]:
-        """What `--where` may name: labels, and the objects' own facts where no label hides them."""
+        """SQL of each column that `--where` may name: labels, and facts of the objects that no label shadows."""
         return label_columns.columns(self.db)
 
     def check_column(self, name: str) -> None:
-        """Refuse a label or fact that no object has.
+        """Check that a label or fact exists.
 
         Raises:
-            FilterError: there is none of that name.
+            FilterError: no column has this name.
         """
         label_columns.check_column(self.db, name)
 
@@ -257,21 +257,21 @@ class Store:
         return label_columns.column_values(self.db, column, row_ids)
 
     def select(self, where: str | None) -> NDArray[np.int64]:
-        """Numbers of the objects that an expression keeps, in order; all without one.
+        """Row ids (n,) of the objects that match a filter, in rising order; all without a filter.
 
         Raises:
-            FilterError: the expression cannot be understood.
+            FilterError: the filter cannot be parsed.
         """
         return label_columns.select(self.db, where)
 
     # -- failures -----------------------------------------------------------------------------------------------------
 
     def put_failure(self, path: str, code: str, message: str, stat: str) -> None:
-        """Remember that a file could not be indexed."""
+        """Record that a file could not be indexed."""
         self.db.run("INSERT OR REPLACE INTO failures VALUES (?, ?, ?, ?)", (path, code, message, stat))
 
     def drop_failures(self, paths: Iterable[str]) -> None:
-        """Forget failures of files that are gone."""
+        """Delete the failures of these files."""
         for path in paths:
             self.db.run("DELETE FROM failures WHERE path = ?", (path,))
 
@@ -285,7 +285,7 @@ class Store:
         return self.db.all("SELECT path, code, message FROM failures ORDER BY code, path")
 
     def failed_paths_under(self, folder: str) -> list[str]:
-        """Paths of failures in `folder`, and of itself; not of objects that a CSV named, whose texts begin with its path."""
+        """Paths of failures at or below `folder`; without objects from a view manifest, whose `stat` begins with its path."""
         prefix = folder.rstrip("/") + "/"
         rows = self.db.all(
             "SELECT path FROM failures WHERE (substr(path, 1, ?) = ? OR path = ?) AND substr(stat, 1, 2) <> '[\"'",
@@ -294,6 +294,6 @@ class Store:
         return [row[0] for row in rows]
 
     def failed_paths_by_stat(self, start: str) -> list[str]:
-        """Paths of failures whose text of sizes and times begins with `start`."""
+        """Paths of failures whose `stat` begins with `start`."""
         rows = self.db.all("SELECT path FROM failures WHERE substr(stat, 1, ?) = ?", (len(start), start))
         return [row[0] for row in rows]

@@ -1,4 +1,4 @@
-"""Who may write to a collection: one process at a time, by a lock on a file in its folder."""
+"""The writer lock: one process at a time may write to a collection. It is an flock on a file in the folder."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ LOCK = "writer.lock"
 
 
 class WriterLock:
-    """The right to write, from `take` until `release` or the end of the process."""
+    """The writer lock of a collection, held from `take` until `release` or the end of the process."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._file: IO[bytes] | None = None
-        self._lock = threading.Lock()  # the file's lock would hold up a second thread like a second process
+        self._lock = threading.Lock()  # an flock excludes a second thread of this process too
 
     @property
     def held(self) -> bool:
-        """Whether this has the right to write."""
+        """Whether this instance holds the lock."""
         return self._file is not None
 
     def take(self) -> None:
-        """Take the right to write, if it is not held already.
+        """Take the lock; does nothing if it is held already.
 
         Raises:
-            CollectionError: another process has it, or the folder cannot be written.
+            CollectionError: another process holds it (code `collection_locked`), or the folder is not writable (`read_only`).
         """
         with self._lock:
             if self._file is None:
                 self._file = _locked(self._folder)
 
     def release(self) -> None:
-        """Let another process write."""
+        """Release the lock."""
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -47,7 +47,9 @@ def _locked(folder: Path) -> IO[bytes]:
     try:
         file = (folder / LOCK).open("a+b")
     except OSError as error:
-        raise CollectionError(f"{folder} cannot be written ({error.strerror}): check its owner and mode") from error
+        raise CollectionError(
+            f"{folder} cannot be written ({error.strerror}): check its owner and mode", code="read_only"
+        ) from error
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -55,12 +57,13 @@ def _locked(folder: Path) -> IO[bytes]:
         holder = file.read(20).decode(errors="replace").strip() or "unknown"
         file.close()
         raise CollectionError(
-            f"another program is writing to {folder} (process {holder}): wait until it is done; searching works meanwhile"
+            f"another process ({holder}) is writing to {folder}: wait until it has finished; searching works meanwhile",
+            code="collection_locked",
         ) from None
     try:
         file.truncate(0)
         file.write(str(os.getpid()).encode())
         file.flush()
-    except OSError:  # a full disk: the lock holds without a name on it
+    except OSError:  # full disk: the lock holds without a process id in the file
         pass
     return file
