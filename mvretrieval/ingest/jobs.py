@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from mvrender.pool import Job, Opened
-from mvretrieval.ingest.scan import stat_text, is_unchanged
+from mvretrieval.ingest.scan import is_unchanged, stat_text
 
 
 @dataclass(frozen=True)

@@ -89,7 +89,8 @@ def _read(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
         separated = len(names) == 1 and re.search(r"[;\t|]", names[0])
         fix = "separate the columns with commas" if separated else "add a column 'file' with the mesh files"
         raise LabelsError(
-            f"labels {path} have no column 'file' (they have {', '.join(names[:20]) or 'none'}): {fix}", code="no_file_column"
+            f"labels {path} have no column 'file' (they have {', '.join(names[:20]) or 'none'}): {fix}",
+            code="no_file_column",
         )
     if len(names) > _MAX_COLUMNS:
         raise LabelsError(

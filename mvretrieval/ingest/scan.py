@@ -58,9 +58,7 @@ def _walk(folder: Path, root: Path, seen: set[tuple[int, int]]) -> Iterator[Foun
         with os.scandir(folder) as listing:
             entries = sorted((e for e in listing if not e.name.startswith(".")), key=lambda entry: entry.name)
     except PermissionError:
-        yield _problem(
-            folder, root, "no_permission", "this user may not read the folder: change its mode or owner"
-        )
+        yield _problem(folder, root, "no_permission", "this user may not read the folder: change its mode or owner")
         return
     except OSError as error:
         yield _problem(folder, root, "unreadable", f"the folder cannot be read: {error.strerror or error}")

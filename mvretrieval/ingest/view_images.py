@@ -24,7 +24,7 @@ from mvrender.pool import Failed, Opened, Rendered
 from mvrender.renderer import Views
 from mvrender.strips import thumbnail_strip
 from mvretrieval.errors import DescriberError, ViewsError
-from mvretrieval.images import MAX_PIXELS, to_8_bit, over_white
+from mvretrieval.images import MAX_PIXELS, over_white, to_8_bit
 from mvretrieval.ingest.jobs import IngestJob
 from mvretrieval.ingest.scan import is_gone, size_and_time
 from mvretrieval.ingest.view_manifest import ViewManifest, ViewSlots
@@ -240,7 +240,9 @@ def _bytes_of(path: Path, manifest: Path | None) -> bytes:
     try:
         return path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
-        raise _BadView("missing_view", f"there is no image {path}: restore it, or remove its row from {manifest}") from None
+        raise _BadView(
+            "missing_view", f"there is no image {path}: restore it, or remove its row from {manifest}"
+        ) from None
     except PermissionError:
         raise _BadView("no_permission", f"this user may not read {path}: change its mode or owner") from None
     except OSError as error:

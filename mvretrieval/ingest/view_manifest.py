@@ -60,8 +60,8 @@ class ViewManifest:
 def read_view_manifest(path: str | Path) -> ViewManifest:
     """Read a CSV with the columns `id`, `file` (relative to the CSV), `azimuth_deg` and `elevation_deg`.
 
-    A camera at azimuth 0 is in front of the object (+Z), at 90 on its +X side; elevation is above the horizon. Without both columns,
-    the directions are unknown.
+    A camera at azimuth 0 is in front of the object (+Z), at 90 on its +X side; elevation is above the horizon. Without
+    both columns the directions are unknown.
 
     Raises:
         ViewsError: the manifest cannot be read, a column is missing, or a cell is empty or not a number.
@@ -97,9 +97,7 @@ def read_view_manifest(path: str | Path) -> ViewManifest:
     if not images:
         raise ViewsError(f"the view manifest {path} has no rows: give one per image", code="no_rows")
     paths = _paths(path, images)
-    objects = tuple(
-        ManifestObject(id, paths[id], tuple(own), tuple(angles.get(id, ()))) for id, own in images.items()
-    )
+    objects = tuple(ManifestObject(id, paths[id], tuple(own), tuple(angles.get(id, ()))) for id, own in images.items())
     return ViewManifest(path, objects, bool(stated))
 
 
@@ -137,17 +135,13 @@ class ViewSlots:
         """Index of each image's view in the rig, or a message if they do not fit."""
         n = len(entry.images)
         if n > self._rig.n_views:
-            return (
-                f"it has {n} views, the collection's rig {self._rig.n_views}: remove some, or index it into another collection"
-            )
+            return f"it has {n} views, the collection's rig {self._rig.n_views}: remove some, or index it into another collection"
         if not self._rig.is_known:
             return tuple(range(n))
         if not entry.angles:
             if self._in_rig_order and n == self._rig.n_views:
                 return tuple(range(n))
-            return (
-                f"it has {n} views without directions, {self._rig.short_name} has {self._rig.n_views}: add the columns of angles"
-            )
+            return f"it has {n} views without directions, {self._rig.short_name} has {self._rig.n_views}: add the columns of angles"
         if entry.angles not in self._found:
             self._found[entry.angles] = self._match(entry.angles)
         return self._found[entry.angles]
@@ -183,13 +177,17 @@ def _rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
     try:
         text = path.read_bytes().decode("utf-8-sig")
         if "\0" in text:
-            raise ViewsError(f"the view manifest {path} contains NUL characters: save it as UTF-8 text", code="not_text")
+            raise ViewsError(
+                f"the view manifest {path} contains NUL characters: save it as UTF-8 text", code="not_text"
+            )
         reader = csv.DictReader(io.StringIO(text, newline=""))
         names = [name.strip() for name in reader.fieldnames or []]
         reader.fieldnames = names
         return names, [(reader.line_num, row) for row in reader]
     except UnicodeDecodeError as error:
-        raise ViewsError(f"the view manifest {path} is not UTF-8 ({error}): save it as UTF-8", code="not_utf8") from error
+        raise ViewsError(
+            f"the view manifest {path} is not UTF-8 ({error}): save it as UTF-8", code="not_utf8"
+        ) from error
     except (OSError, csv.Error) as error:
         raise ViewsError(
             f"the view manifest {path} cannot be read ({error}): give a CSV with the columns id and file",

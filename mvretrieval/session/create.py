@@ -60,7 +60,8 @@ def _check_free(folder: Path) -> None:
         raise database_lost(folder, names)
     if names:
         raise CollectionError(
-            f"{folder} is not a collection and not empty ({', '.join(names[:3])}): give a new folder", code="folder_not_empty"
+            f"{folder} is not a collection and not empty ({', '.join(names[:3])}): give a new folder",
+            code="folder_not_empty",
         )
 
 
@@ -69,11 +70,14 @@ def _open_new(config: DescriberConfig, options: OpenOptions, adapter: Adapter | 
     describer = open_describer(config, options)
     describer.encoder  # noqa: B018
     if config.adapter and (adapter is None or adapter.fingerprint != config.adapter):
-        raise DescriberError(f"the configuration names adapter {config.adapter}: give that adapter too", code="needs_adapter")
+        raise DescriberError(
+            f"the configuration names adapter {config.adapter}: give that adapter too", code="needs_adapter"
+        )
     if adapter is None:
         return describer
     if config.wants_whitening or config.pooling != "mean":
         raise DescriberError(
-            "an adapter has its own whitening and pooling: give an adapter, or whitening and pooling", code="adapter_and_pooling"
+            "an adapter has its own whitening and pooling: give an adapter, or whitening and pooling",
+            code="adapter_and_pooling",
         )
     return describer.with_adapter(adapter)
