@@ -1,1 +1,1 @@
-"""Questions and answers."""
+"""Queries and their hits, in named stages."""

@@ -1,4 +1,4 @@
-"""Runs the application on a socket until the process is asked to stop."""
+"""Runs the application on a socket until the process receives a stop signal."""
 
 from __future__ import annotations
 
