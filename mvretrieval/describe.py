@@ -103,7 +103,7 @@ class DescriberConfig:
         return cls(**values | {"styles": tuple(values["styles"])})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays do not compare to one truth value
 class Describer:
     """Turns views into object vectors.
 
