@@ -58,4 +58,4 @@ def new_object(name: str, vector: Iterable[float] = (1.0, 0.0), faces: int | Non
 
 
 def unit(rows: NDArray[np.floating]) -> NDArray[np.float32]:
-    return (rows / np.linalg.norm(rows, axis=-1, keepdims=True)).astype(np.float32)
+    return np.asarray(rows / np.linalg.norm(rows, axis=-1, keepdims=True), np.float32)

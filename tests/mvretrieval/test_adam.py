@@ -158,5 +158,7 @@ def test_an_untrained_module_has_gradients_despite_its_zeros() -> None:
     pooling = AdamPooling(AdamConfig(D))
     pooled, _ = pooling(vectors, mask, directions)
     (pooled @ torch.randn(D)).sum().backward()
-    for parameter in (pooling.instance[2].weight, pooling.dataset, pooling.adapter.weight):
+    last = pooling.instance[2]
+    assert isinstance(last, torch.nn.Linear)
+    for parameter in (last.weight, pooling.dataset, pooling.adapter.weight):
         assert parameter.grad is not None and parameter.grad.abs().max() > 1e-7

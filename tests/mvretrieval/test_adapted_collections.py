@@ -12,6 +12,7 @@ import pytest
 from made_meshes import SMALL, write_shapes
 from numpy.typing import NDArray
 
+from mvrender.shading import Style
 from mvretrieval.api import Collection, OpenOptions
 from mvretrieval.cli.main import run_command
 from mvretrieval.describe import Describer
@@ -23,7 +24,7 @@ from mvretrieval.weighting.config import AdapterConfig
 
 def _other_adapter() -> Adapter:
     """An adapter for views of two styles."""
-    styles = ("texture", "clay")
+    styles: tuple[Style, ...] = ("texture", "clay")
     views = Describer.from_config(replace(SMALL, styles=styles)).view_fingerprint
     return Adapter.untrained(AdapterConfig(views, "builtin:", SMALL.rig, styles, SMALL.size, 4, 6), None)
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
+from mvrender.shading import Style
 from mvretrieval.describe import Describer
 from mvretrieval.errors import AdapterError, ShapeError
 from mvretrieval.weighting.adapter import Adapter
@@ -27,7 +28,7 @@ from mvretrieval.weighting.text_embeddings import TextEmbeddings
 from mvretrieval.weighting.whitening import Whitening, WhiteningFit, whiten_and_normalize
 
 S, V, D, K = 2, 4, 10, 6
-STYLES = ("texture", "clay")
+STYLES: tuple[Style, ...] = ("texture", "clay")
 
 
 def _views(n: int = 5, seed: int = 0) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.float32]]:
@@ -124,7 +125,7 @@ def test_the_fingerprint_covers_all_that_changes_a_vector_and_nothing_else() -> 
     ):
         prints.append(Adapter(base.config, whitening, base.network).fingerprint)
     assert len(set(prints)) == len(prints) and base.fingerprint == prints[0]
-    records = {"metrics": {"mAP": 1.0}, "classes": ("x",), "training": {"seed": 9}}
+    records: dict[str, Any] = {"metrics": {"mAP": 1.0}, "classes": ("x",), "training": {"seed": 9}}
     assert _adapter(**records).fingerprint == base.fingerprint
 
 

@@ -310,7 +310,7 @@ def test_search_repeats_a_query_that_was_encoded_before_a_reembedding(
     assert len(encoded) == 2
     assert found == mvr("search", c, "--id", "shape-001.ply", "--json")
     assert found != mvr("search", things.folder, "--id", "shape-001.ply", "--json")
-    assert demo.search is pipeline.search  # `mvr demo` holds the writer lock: nothing can come in between
+    assert vars(demo)["search"] is pipeline.search  # `mvr demo` holds the writer lock: nothing can come in between
 
 
 def test_render_writes_views_and_a_sheet(mvr: Mvr, tmp_path: Path) -> None:

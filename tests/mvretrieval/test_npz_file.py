@@ -16,7 +16,7 @@ ARRAYS = {"names": np.array(list("abcd")), "vectors": np.random.default_rng(0).r
 
 def test_only_the_named_arrays_are_read(tmp_path: Path) -> None:
     file = tmp_path / "f.npz"
-    np.savez(file, things=np.array([{}]), **ARRAYS)
+    np.savez(file, things=np.array([{}]), **ARRAYS)  # type: ignore[arg-type]
     names, vectors = read_arrays(file, ["names", "vectors"])
     assert names.tolist() == list("abcd") and np.array_equal(vectors, ARRAYS["vectors"])
     for name, message in (

@@ -120,6 +120,7 @@ def test_clip_adapter_equals_its_formula() -> None:
     baseline = randomize(ClipAdapterPooling(D, 0.3))
     pooled, _ = baseline(vectors, mask)
     first, _, last = baseline.bottleneck
+    assert isinstance(first, nn.Linear) and isinstance(last, nn.Linear)
     for b in range(B):
         g = vectors[b, mask[b]].mean(dim=0)
         h = 0.7 * g + 0.3 * last.weight @ nn.functional.gelu(first.weight @ (4 * g)) / 4  # 4 = sqrt(D)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from mvrender.cameras import parse_rig
 from mvretrieval.api import Collection, OpenOptions
+from mvretrieval.describe import PoolingChoice
 from mvretrieval.evaluation.protocols import leave_one_out_task
 from mvretrieval.evaluation.ranking import cosines
 from mvretrieval.evaluation.report import view_weights
@@ -142,7 +143,7 @@ def test_best_and_worst_are_disjoint_and_diverse(pairs: list[tuple[float, int]])
 
 @contextmanager
 def _with_views(
-    folder: Path, views: NDArray[np.float32], masks: NDArray[np.bool_], pooling: str
+    folder: Path, views: NDArray[np.float32], masks: NDArray[np.bool_], pooling: PoolingChoice
 ) -> Iterator[Collection]:
     collection = Collection.create(folder, replace(SMALL, pooling=pooling), OpenOptions(workers=1))
     with collection.session.store.transaction():
@@ -155,7 +156,7 @@ def _with_views(
 
 @pytest.mark.parametrize("pooling", ["mean", "max"])
 def test_weights_are_relative_to_the_unmasked_views(
-    tmp_path: Path, pooling: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, pooling: PoolingChoice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(view_weights, "_BATCH", 7)
     rng = np.random.default_rng(0)

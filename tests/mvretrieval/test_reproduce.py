@@ -240,8 +240,8 @@ def test_remaining_commands_are_complete_and_in_order(mvr: Mvr, tmp_path: Path) 
     assert make("psb-mobilenet-whitened") == [script, copy, whiten]  # which creates the row's list of classes
     (tmp_path / "psb-mobilenet-whitened").mkdir()
     assert make("psb-mobilenet-whitened", "--row", "psb-whitened") == [script]
-    output = mvr("psb", "--collections", tmp_path, "--row", "psb-whitened")
-    assert output[0] == 0 and f"missing: {tmp_path}/data/psb/unseen-classes.txt; to make it:\n  {script}\n" in output[1]
+    code, out, err = mvr("psb", "--collections", tmp_path, "--row", "psb-whitened")
+    assert code == 0 and f"missing: {tmp_path}/data/psb/unseen-classes.txt; to make it:\n  {script}\n" in out
     (tmp_path / "data/psb/unseen-classes.txt").touch()
     assert make("psb-mobilenet-adam")[0].startswith("mvr train")
     code, out, err = mvr("psb", "--collections", tmp_path, "--row", "psb-whitened", "--json")

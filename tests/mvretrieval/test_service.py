@@ -168,7 +168,7 @@ def test_objects_are_added_replaced_labelled_and_removed(own: Collection, meshes
 def test_referenced_files_are_uploaded_with_a_mesh(own: Collection, tmp_path: Path) -> None:
     home = tmp_path / "textured"
     (home / "textures").mkdir(parents=True)
-    Image.fromarray(np.tile(np.uint8([[[255, 0, 0]]]), (8, 8, 1))).save(home / "textures" / "red.png")
+    Image.fromarray(np.full((8, 8, 3), (255, 0, 0), np.uint8)).save(home / "textures" / "red.png")
     (home / "a.mtl").write_text("newmtl m\nmap_Kd textures/red.png\n")
     (home / "a.obj").write_text(
         "mtllib a.mtl\nusemtl m\nv 0 0 0\nv 1 0 0\nv 0 1 0\nvt 0 0\nvt 1 0\nvt 0 1\nf 1/1 2/2 3/3\n"
@@ -404,7 +404,8 @@ def test_what_was_acknowledged_survives_a_stop(tmp_path: Path, meshes: Path) -> 
     found = re.search(r"at (http://\S+)", process.stderr.readline())
     assert found, process.stderr.read()
     new = write_shapes(tmp_path / "new", range(10, 40))
-    added, refused = [], []
+    added: list[Any] = []
+    refused: list[Any] = []
     with Client(found[1], TOKEN) as client:
         for file in new:
             if len(added) == 5:
@@ -471,7 +472,7 @@ def test_a_stalled_body_times_out(own: Collection, monkeypatch: pytest.MonkeyPat
         with socket.create_connection(address, timeout=PATIENCE_S) as raw:
             raw.sendall(request % sum(map(len, body)))
             for n, part in enumerate(body, 1):
-                wait_for(lambda n=n: len(limits) == n)  # the service waits for this part, by a limit of its own
+                wait_for(lambda n=n: len(limits) == n)  # type: ignore[misc]  # the service waits for this part, by a limit of its own
                 raw.sendall(part)
             assert raw.makefile("rb").readline().startswith(b"HTTP/1.1 200")
         assert limits == [PATIENCE_S] * len(body)
@@ -483,10 +484,10 @@ def test_a_stalled_body_times_out(own: Collection, monkeypatch: pytest.MonkeyPat
 
 
 def test_cross_site_requests_are_refused(reading: str) -> None:
-    query = {"json": {"terms": [{"id": "shape-001.ply"}]}}
+    query = {"terms": [{"id": "shape-001.ply"}]}
 
     def search_from(site: str) -> httpx.Response:
-        return httpx.post(f"{reading}/api/search", headers={"Sec-Fetch-Site": site}, **query)
+        return httpx.post(f"{reading}/api/search", headers={"Sec-Fetch-Site": site}, json=query)
 
     assert problem(search_from("cross-site")) == (403, "cross_site")
     assert [search_from(site).status_code for site in ("same-origin", "same-site", "none")] == [200] * 3

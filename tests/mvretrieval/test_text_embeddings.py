@@ -93,7 +93,7 @@ def _embeddings() -> TextEmbeddings:
         vectors,
         rng.standard_normal((5, 6)).astype(np.float32),
         rng.standard_normal(6).astype(np.float32),
-        rng.standard_normal(5).astype(np.float32) / 10,
+        np.asarray(rng.standard_normal(5) / 10, np.float32),
     )
 
 
@@ -102,10 +102,11 @@ def test_object_vectors_and_scores_equal_their_formulas() -> None:
     objects = unit(np.random.default_rng(1).standard_normal((9, 6)))
     direction = embeddings.direction_of("furniture/Sofa")
     assert direction is not None and embeddings.origin is not None
+    assert embeddings.projection is not None and embeddings.mean is not None
     np.testing.assert_allclose(direction, unit(embeddings.directions[1] + embeddings.directions[2]), atol=1e-6)
     query = embeddings.object_vector("a sofa")
     assert np.linalg.norm(query) == pytest.approx(1, abs=1e-6)
-    mapped = [float((embeddings.projection @ h) @ (direction - embeddings.origin)) for h in objects]  # type: ignore[operator]
+    mapped = [float((embeddings.projection @ h) @ (direction - embeddings.origin)) for h in objects]
     assert list(np.argsort(objects @ query)) == list(np.argsort(mapped))
     # Scores are cosines of centred object vectors.
     np.testing.assert_allclose(embeddings.name_scores(query[None] * 3 + embeddings.mean, ["a sofa"]), [[1]], atol=1e-5)
@@ -120,7 +121,8 @@ def test_an_unknown_name_suggests_the_nearest_known_one() -> None:
         _embeddings().object_vector("")
     assert _embeddings().direction_of("xyz") is None
     assert _embeddings().known_name("furniture/Sofas") == "sofa" and _embeddings().known_name("xyzs") is None
-    assert np.array_equal(_embeddings().direction_of("Sofas"), _embeddings().direction_of("sofa"))
+    plural, singular = _embeddings().direction_of("Sofas"), _embeddings().direction_of("sofa")
+    assert plural is not None and singular is not None and np.array_equal(plural, singular)
 
 
 @pytest.mark.parametrize(

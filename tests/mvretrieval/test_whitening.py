@@ -17,7 +17,7 @@ def _views(seed: int = 0) -> NDArray[np.float32]:
     rng = np.random.default_rng(seed)
     spread = rng.standard_normal((S, N, D)) * np.linspace(2, 0.1, D)
     rotated = spread @ np.linalg.qr(rng.standard_normal((D, D)))[0]
-    return (rotated + rng.standard_normal((S, 1, D))).astype(np.float32)
+    return np.asarray(rotated + rng.standard_normal((S, 1, D)), np.float32)
 
 
 def _fit(views: NDArray[np.float32], whiten: int | None) -> Whitening:

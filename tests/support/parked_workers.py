@@ -51,8 +51,8 @@ class ParkedWorkers:
                     parking._park(worker)
             parking._close(pool)
 
-        WorkerProcess._start = start  # type: ignore[method-assign]
-        RenderPool.close = close  # type: ignore[method-assign]
+        WorkerProcess._start = start  # type: ignore[assignment, method-assign]
+        RenderPool.close = close  # type: ignore[assignment, method-assign]
 
     def uninstall(self) -> None:
         WorkerProcess._start, RenderPool.close = self._start, self._close  # type: ignore[method-assign]

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvrender.cameras import parse_rig
+from mvrender.shading import Style
 from mvretrieval.weighting.adapter import Adapter
 from mvretrieval.weighting.config import AdapterConfig
 from mvretrieval.weighting.network import NetworkConfig
@@ -19,7 +20,7 @@ INFORMATIVE = 8
 
 def unit(rows: NDArray[np.floating]) -> NDArray[np.float32]:
     """Scale rows to unit norm."""
-    return (rows / np.linalg.norm(rows, axis=-1, keepdims=True)).astype(np.float32)
+    return np.asarray(rows / np.linalg.norm(rows, axis=-1, keepdims=True), np.float32)
 
 
 def synthetic_features(
@@ -57,7 +58,8 @@ def adapter_of(
 ) -> Adapter:
     """A trained adapter, or an untrained one with its own whitening."""
     whitening = features.whitening(whiten) if trained is None else trained.whitening
-    styles = ("texture", "clay", "depth")[: features.views.shape[1]]
+    every: tuple[Style, ...] = ("texture", "clay", "depth")
+    styles = every[: features.views.shape[1]]
     config = AdapterConfig(
         views="views=1 rig=ring styles=texture size=64 encoder=[synthetic]",
         encoder="builtin:",
