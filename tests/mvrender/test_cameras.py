@@ -69,7 +69,7 @@ def test_a_camera_anywhere_looks_at_the_origin(position: tuple[float, float, flo
     assert np.linalg.det(rotation) == pytest.approx(1)
     np.testing.assert_array_equal(matrix[:3, 3], at)
     # Seen from the camera, the origin lies on -Z at the camera's distance.
-    np.testing.assert_allclose(rotation.T @ -at, [0, 0, -np.linalg.norm(at)], atol=1e-9)
+    np.testing.assert_allclose(rotation.T @ -at, [0, 0, -float(np.linalg.norm(at))], atol=1e-9)
 
 
 def test_straight_above_and_below() -> None:

@@ -35,7 +35,7 @@ def round_trip(mesh: Mesh, folder: Path) -> Mesh:
 
 def coloured_ball(subdivisions: int = 3) -> Mesh:
     ball = trimesh.creation.icosphere(subdivisions=subdivisions)
-    colors = np.where(ball.vertices[:, [0]] > 0, np.uint8([[200, 30, 30]]), np.uint8([[20, 60, 220]]))
+    colors = np.where(ball.vertices[:, [0]] > 0, [[200, 30, 30]], [[20, 60, 220]])
     return Mesh(ball.vertices.astype(np.float32) * 3 + 5, ball.faces.astype(np.int32), colors.astype(np.uint8))
 
 
@@ -43,11 +43,11 @@ def textured_quad() -> Mesh:
     image = np.zeros((64, 64, 3), np.uint8)
     image[:32] = (250, 200, 0)
     image[32:, 32:] = (0, 90, 200)
-    vertices = np.float32([[-1, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0]])
+    vertices = np.array([[-1, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0]], np.float32)
     return Mesh(
         vertices,
-        np.int32([[0, 1, 2], [0, 2, 3]]),
-        uv=np.float32([[0, 0], [1, 0], [1, 1], [0, 1]]),
+        np.array([[0, 1, 2], [0, 2, 3]], np.int32),
+        uv=np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.float32),
         textures=(image,),
         face_texture=np.zeros(2, np.int32),
     )

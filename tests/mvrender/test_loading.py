@@ -106,7 +106,8 @@ def binary_stl(triangles: Any, header: bytes = b"") -> bytes:
 
 def glb_json(data: bytes) -> dict[str, Any]:
     (length,) = struct.unpack_from("<I", data, 12)
-    return json.loads(data[20 : 20 + length])
+    document: dict[str, Any] = json.loads(data[20 : 20 + length])
+    return document
 
 
 def with_json(data: bytes, tree: dict[str, Any]) -> bytes:

@@ -79,7 +79,7 @@ def suspend(pool: RenderPool, path: Path, done: threading.Event | None = None) -
 
 def is_running(pid: int) -> bool:
     try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
 
@@ -281,7 +281,7 @@ def test_leaving_early_ends_all_workers(box: Path) -> None:
     with RenderPool(SPEC, n_workers=2) as pool:
         results = pool.run(Job(box) for _ in n_taken)  # endless
         assert [images_of(result).shape for result in itertools.islice(results, 3)] == [(1, 2, 64, 64, 3)] * 3
-        results.close()
+        results.close()  # type: ignore[attr-defined]
         assert set(workers()) == known
         assert threading.active_count() == n_threads
         assert next(n_taken) < 20  # files are not taken long before they are rendered
@@ -302,7 +302,7 @@ def test_leaving_early_does_not_wait_for_slow_files(box: Path, tmp_path: Path) -
     with RenderPool(replace(SPEC, limits=limits), n_workers=2) as pool:
         results = pool.run(jobs(), suspend(pool, stuck, is_suspended))
         assert images_of(next(results)).any()  # the box: the other file never ends
-        results.close()
+        results.close()  # type: ignore[attr-defined]
 
 
 def test_errors_of_a_renderer_become_a_failure_code(box: Path) -> None:

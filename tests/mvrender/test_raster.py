@@ -64,9 +64,8 @@ def lopsided() -> Mesh:
 
 def plate(color: tuple[int, int, int] | None = None, z: float = 0.0, side: float = 1.2) -> Mesh:
     """A square across the Z axis."""
-    corners = np.array([(-1, -1, 0), (1, -1, 0), (1, 1, 0), (-1, 1, 0)], np.float32) * (side / 2) + np.float32(
-        [0, 0, z]
-    )
+    corners = np.array([(-1, -1, 0), (1, -1, 0), (1, 1, 0), (-1, 1, 0)], np.float32) * (side / 2)
+    corners[:, 2] += z
     colors = None if color is None else np.tile(np.array(color, np.uint8), (4, 1))
     return Mesh(corners.astype(np.float32), np.array([(0, 1, 2), (0, 2, 3)], np.int32), vertex_colors=colors)
 
@@ -137,7 +136,7 @@ def test_the_silhouette_of_a_ball_is_the_circle_of_perspective_projection(name: 
     areas = (255.0 - views.images[0, ..., 0]).sum(axis=(1, 2)) / 255
     np.testing.assert_allclose(areas, math.pi * (tan * size / 2) ** 2, rtol=0.005)
     # Centred, and not cropped.
-    rows = (views.images[0, ..., 0] < 255).any(axis=2)
+    rows = np.asarray((views.images[0, ..., 0] < 255).any(axis=2))
     np.testing.assert_array_equal(rows, rows[:, ::-1])
     assert not rows[:, 0].any()
 

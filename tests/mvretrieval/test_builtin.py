@@ -1,5 +1,7 @@
 """The builtin encoder, which has no weights."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from error_codes import raises_code
@@ -9,7 +11,7 @@ from PIL import Image, ImageDraw
 from mvretrieval.encoders.builtin import BuiltinEncoder
 from mvretrieval.errors import EncoderError
 
-SHAPES = {
+SHAPES: dict[str, Callable[[ImageDraw.ImageDraw, "Box"], object]] = {
     "disc": lambda draw, box: draw.ellipse(box(-1, -1, 1, 1), fill=box.colour),
     "bar": lambda draw, box: draw.rectangle(box(-1, -0.25, 1, 0.25), fill=box.colour),
     "table": lambda draw, box: [

@@ -79,7 +79,7 @@ def _images(n: int = 3, size: int = 224) -> NDArray[np.uint8]:
 
 
 def _cosines(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.floating]:
-    return (a * b).sum(axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+    return np.asarray((a * b).sum(axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1))
 
 
 # -- CLIP --------------------------------------------------------------------------------------------------------------
@@ -114,11 +114,11 @@ def test_bfloat16_agrees_with_float32(clip: ViewEncoder, clip_file: Path) -> Non
 def test_vectors_do_not_depend_on_the_batch(clip: ViewEncoder) -> None:
     images = _images(7)
     whole = clip.encode_views(images)
-    clip.batch_size, before = 3, clip.batch_size  # type: ignore[attr-defined]
+    clip.batch_size, before = 3, clip.batch_size  # type: ignore[misc]
     try:
         np.testing.assert_allclose(clip.encode_views(images), whole, atol=1e-5)
     finally:
-        clip.batch_size = before  # type: ignore[attr-defined]
+        clip.batch_size = before  # type: ignore[misc]
     assert clip.encode_views(images[:0]).shape == (0, 256)
 
 
@@ -216,7 +216,7 @@ def test_fused_convolutions_use_current_weights_and_are_not_used_in_training() -
     with torch.inference_mode():
         before = network(pixels)
     with torch.no_grad():
-        network.features.get_submodule("4.conv.1.1").weight.mul_(1.5)  # a batch norm that stays unfolded
+        network.features.get_submodule("4.conv.1.1").weight.mul_(1.5)  # type: ignore[operator]  # a batch norm that stays unfolded
         after = network(pixels)
     assert (after - before).abs().max() > 1e-4
     trained = network.requires_grad_(True)(pixels)
