@@ -1,4 +1,4 @@
-"""What an indexing run did, in numbers."""
+"""Counts of indexing runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def counts(report: IndexReport) -> dict[str, int]:
 
 
 def encoded(collection: Collection, run: Callable[[], IndexReport]) -> tuple[IndexReport, int]:
-    """The report of `run`, and how many pictures it encoded."""
+    """The report of `run`, and the number of images it encoded."""
     encoder = collection.describer.encoder
     count = 0
     real = encoder.encode_views

@@ -1,4 +1,4 @@
-"""Meshes made in code, objects without meshes, and the describer that all of these tests can afford."""
+"""Meshes made in code, objects without meshes, and the configuration of a fast describer."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def box(*extents: float) -> trimesh.Trimesh:
 
 
 def shape(n: int) -> trimesh.Trimesh:
-    """Shape number n: boxes, balls, cones and rings of many proportions, no two alike."""
+    """Shape n: boxes, balls, cones and rings of many proportions, all different."""
     size = 1 + n // 4 * 0.37
     makers = (
         lambda: box(1, size, 0.4),
@@ -31,17 +31,17 @@ def shape(n: int) -> trimesh.Trimesh:
     return makers[n % 4]()
 
 
-def write_shapes(folder: Path, row_ids: Iterable[int], suffix: str = "ply") -> list[Path]:
-    """One file for each number, `shape-003.ply`."""
+def write_shapes(folder: Path, numbers: Iterable[int], suffix: str = "ply") -> list[Path]:
+    """Write one file per number: `shape-003.ply`."""
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"shape-{n:03d}.{suffix}" for n in row_ids]
-    for n, path in zip(row_ids, paths, strict=True):
+    paths = [folder / f"shape-{n:03d}.{suffix}" for n in numbers]
+    for n, path in zip(numbers, paths, strict=True):
         shape(n).export(path)
     return paths
 
 
 def new_object(name: str, vector: Iterable[float] = (1.0, 0.0), faces: int | None = 12) -> NewObject:
-    """What a renderer and an encoder would have made of a file called `name`."""
+    """An object to be stored, as if a file `name` had been rendered and encoded."""
     values: NDArray[np.float32] = np.array(list(vector), np.float32)
     return NewObject(
         id=name,

@@ -1,4 +1,4 @@
-"""Matching views with views, and searching with it: against loops over pairs of views."""
+"""Late interaction, re-ranking and query expansion, against loops over pairs of views."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from error_codes import raises_code
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_meshes import SMALL, new_object, unit, write_shapes
@@ -18,6 +19,7 @@ from PIL import Image
 from mvretrieval.api import Collection
 from mvretrieval.augmentation import average_neighbours
 from mvretrieval.errors import QueryError, ShapeError
+from mvretrieval.ingest.repool import fit_whitening
 from mvretrieval.search.encode import encode_query
 from mvretrieval.search.hits import Hit
 from mvretrieval.search.late_interaction import late_interaction
@@ -29,7 +31,7 @@ Array = NDArray[Any]
 ALL = RerankOptions(rerank_views=1000, rerank_weight=1.0)
 
 
-def _plain_match(q: Array, q_mask: Array, o: Array, o_mask: Array, one_way: bool = False) -> float:
+def _plain_maxsim(q: Array, q_mask: Array, o: Array, o_mask: Array, one_way: bool = False) -> float:
     """(S, n, D) with (S, V, D), one pair of views after the other."""
     per_style = []
     for s in range(len(q)):
@@ -56,15 +58,15 @@ sizes = st.tuples(st.integers(0, 99), st.integers(1, 3), st.integers(1, 5), st.i
 
 @settings(max_examples=60)
 @given(size=sizes, one_way=st.booleans())
-def test_matching_equals_its_twin(size: tuple[int, int, int, int, int], one_way: bool) -> None:
+def test_late_interaction_equals_loops(size: tuple[int, int, int, int, int], one_way: bool) -> None:
     query, mask, gallery, masks = _some(*size)
-    expected = [_plain_match(query, mask, *pair, one_way) for pair in zip(gallery, masks, strict=True)]
+    expected = [_plain_maxsim(query, mask, *pair, one_way) for pair in zip(gallery, masks, strict=True)]
     np.testing.assert_allclose(late_interaction(query, mask, gallery, masks, one_way), expected, atol=1e-6)
 
 
 @settings(max_examples=30)
 @given(size=sizes, one_way=st.booleans(), left=st.sampled_from([0.0, 9.0, np.nan, np.inf]))
-def test_order_and_masked_views_make_no_difference(
+def test_late_interaction_ignores_order_and_masked_views(
     size: tuple[int, int, int, int, int], one_way: bool, left: float
 ) -> None:
     query, mask, gallery, masks = _some(*size)
@@ -80,7 +82,7 @@ def test_order_and_masked_views_make_no_difference(
     np.testing.assert_allclose(no_more, expected, atol=1e-6)
 
 
-def test_an_object_matches_itself_and_both_ways_agree() -> None:
+def test_late_interaction_is_symmetric_and_one_for_the_object_itself() -> None:
     _, _, gallery, masks = _some(0, 2, 3, 6, 4)
     scores = np.stack(
         [late_interaction(views, mask, gallery, masks) for views, mask in zip(gallery, masks, strict=True)]
@@ -90,15 +92,15 @@ def test_an_object_matches_itself_and_both_ways_agree() -> None:
     assert scores.max() <= 1 + 1e-6
 
 
-def test_one_way_asks_nothing_of_the_other_sides() -> None:
-    """A picture of one side matches an object fully, whatever the object looks like from behind."""
+def test_one_way_ignores_other_views_of_the_object() -> None:
+    """An image of one side scores 1, whatever the object's other views."""
     _, _, gallery, masks = _some(0, 1, 3, 6, 4)
     masks[:] = True
     one = np.ones(1, bool)
     for i in range(6):
-        picture = gallery[i][:, 2:3]
-        assert late_interaction(picture, one, gallery, masks, one_way=True)[i] == pytest.approx(1, abs=1e-6)
-        assert late_interaction(picture, one, gallery, masks)[i] < 0.99
+        image = gallery[i][:, 2:3]
+        assert late_interaction(image, one, gallery, masks, one_way=True)[i] == pytest.approx(1, abs=1e-6)
+        assert late_interaction(image, one, gallery, masks)[i] < 0.99
 
 
 @pytest.mark.parametrize(
@@ -109,7 +111,7 @@ def test_one_way_asks_nothing_of_the_other_sides() -> None:
         (((1, 3, 5), 3, (4, 1, 2, 5), (4, 3)), "views are"),
     ],
 )
-def test_shapes_that_disagree_are_refused(shapes: tuple[Any, int, Any, Any], said: str) -> None:
+def test_shapes_that_disagree_are_errors(shapes: tuple[Any, int, Any, Any], said: str) -> None:
     query, mask, gallery, masks = shapes
     with pytest.raises(ShapeError, match=said):
         late_interaction(
@@ -117,7 +119,7 @@ def test_shapes_that_disagree_are_refused(shapes: tuple[Any, int, Any, Any], sai
         )
 
 
-def test_nothing_is_matched_without_a_view() -> None:
+def test_object_without_a_view_is_an_error() -> None:
     query, mask, gallery, masks = _some(0, 1, 3, 4, 2)
     with pytest.raises(ShapeError, match="without a view"):
         late_interaction(query, np.zeros(3, bool), gallery, masks)
@@ -126,12 +128,12 @@ def test_nothing_is_matched_without_a_view() -> None:
         late_interaction(query, mask, gallery, masks)
 
 
-# -- searching ---------------------------------------------------------------------------------------------------------
+# -- re-ranking ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def two_styles(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collection]:
-    """Twenty objects without meshes, seen in two styles, whitened; some views are masked."""
+    """Twenty objects without meshes, in two styles, whitened; some views are masked."""
     config = replace(SMALL, styles=("clay", "depth"), rig="ring:4@30", whiten=6)
     collection = Collection.create(tmp_path_factory.mktemp("two") / "c", config)
     rng = np.random.default_rng(0)
@@ -139,19 +141,19 @@ def two_styles(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collection]
     masks = rng.random((20, 4)) < 0.7
     masks[:, 1] = True
     vectors, _ = collection.describer.pool(views.astype(np.float32), masks)
-    with collection.store.transaction():
-        change = collection.store.next_sequence()
+    with collection.session.store.transaction():
+        sequence = collection.session.store.next_sequence()
         for i in range(20):
             new = replace(new_object(f"o{i:02}", vectors[i]), view_vectors=views[i], view_mask=masks[i])
-            collection.store.set_metadata(collection.store.put(new, change), {"n": i})
-    collection.fit_whitening()
+            collection.session.store.set_metadata(collection.session.store.put(new, sequence), {"n": i})
+    fit_whitening(collection.session)
     yield collection
     collection.session.release()
 
 
 def _prepared(collection: Collection, object_id: str) -> tuple[Array, Array]:
     """(S, V, K) views of an object, whitened and of unit norm, and their mask."""
-    views, mask = collection.views(collection.row_id_of(object_id))
+    views, mask = collection.session.views(collection.session.row_id_of(object_id))
     whitening = collection.describer.whitening
     if whitening is not None:
         views = np.stack([whitening.apply(own, s) for s, own in enumerate(views)])
@@ -159,12 +161,15 @@ def _prepared(collection: Collection, object_id: str) -> tuple[Array, Array]:
 
 
 def _ids(collection: Collection) -> list[str]:
-    return [record.id for record in collection.store.records(collection.store.select(None).tolist()).values()]
+    return [
+        record.id
+        for record in collection.session.store.records(collection.session.store.select(None).tolist()).values()
+    ]
 
 
-def _matches(collection: Collection, asked: str) -> dict[str, float]:
-    own = _prepared(collection, asked)
-    return {i: _plain_match(*own, *_prepared(collection, i)) for i in _ids(collection) if i != asked}
+def _matches(collection: Collection, query_id: str) -> dict[str, float]:
+    own = _prepared(collection, query_id)
+    return {i: _plain_maxsim(*own, *_prepared(collection, i)) for i in _ids(collection) if i != query_id}
 
 
 def _scores(hits: list[Hit]) -> dict[str, float]:
@@ -174,17 +179,17 @@ def _scores(hits: list[Hit]) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("name", ["things", "two_styles"])
-def test_matching_all_of_them_is_brute_force(name: str, request: pytest.FixtureRequest) -> None:
+def test_reranking_all_objects_equals_brute_force(name: str, request: pytest.FixtureRequest) -> None:
     collection = request.getfixturevalue(name)
-    asked = _ids(collection)[3]
-    expected = _matches(collection, asked)
-    hits = collection.search(Query(id=asked), k=100, rerank=ALL)
+    query_id = _ids(collection)[3]
+    expected = _matches(collection, query_id)
+    hits = collection.search(Query(id=query_id), k=100, rerank=ALL)
     assert [hit.id for hit in hits] == sorted(expected, key=lambda i: -expected[i])
     assert _scores(hits) == pytest.approx(expected, abs=1e-5)
     assert {hit.id: hit.matches[0] for hit in hits} == pytest.approx(expected, abs=1e-5)
 
 
-def test_the_score_is_a_share_of_each(two_styles: Collection) -> None:
+def test_rerank_weight_blends_both_scores(two_styles: Collection) -> None:
     cosines = _scores(two_styles.search(Query(id="o03"), k=100))
     matches = _matches(two_styles, "o03")
     for weight in (0.0, 0.3, 1.0):
@@ -193,7 +198,7 @@ def test_the_score_is_a_share_of_each(two_styles: Collection) -> None:
         assert _scores(hits) == pytest.approx(expected, abs=1e-5)
 
 
-def test_only_the_best_are_matched_and_every_answer_is(two_styles: Collection) -> None:
+def test_only_the_top_n_are_reranked(two_styles: Collection) -> None:
     plain = [hit.id for hit in two_styles.search(Query(id="o03"), k=100)]
     matches = _matches(two_styles, "o03")
     for n, k in ((7, 3), (3, 7), (7, 7), (100, 5), (1, 1)):
@@ -202,19 +207,19 @@ def test_only_the_best_are_matched_and_every_answer_is(two_styles: Collection) -
         assert [hit.id for hit in hits] == sorted(among, key=lambda i: -matches[i])[:k]
 
 
-def test_a_filter_holds_before_matching(two_styles: Collection) -> None:
+def test_filter_applies_before_reranking(two_styles: Collection) -> None:
     hits = two_styles.search(Query(id="o03"), k=3, where="n > 15", rerank=ALL)
     matches = {i: m for i, m in _matches(two_styles, "o03").items() if int(i[1:]) > 15}
     assert [hit.id for hit in hits] == sorted(matches, key=lambda i: -matches[i])[:3]
     assert two_styles.search(Query(id="o03"), where="n > 99", rerank=ALL) == []
 
 
-def test_in_a_mixture_each_plus_term_with_views_adds_its_match(two_styles: Collection) -> None:
-    vector = unit(np.random.default_rng(5).standard_normal(two_styles.dim))
+def test_mixture_reranks_each_positive_term_with_views(two_styles: Collection) -> None:
+    vector = unit(np.random.default_rng(5).standard_normal(two_styles.session.dim))
     terms = [Term("id", "o03"), Term("id", "o08", 0.7), Term("vector", vector, 0.4), Term("id", "o12", -0.6)]
     hits = two_styles.search(Query(terms=terms), k=100, rerank=RerankOptions(rerank_views=100, rerank_weight=0.4))
     ids = _ids(two_styles)
-    gallery = np.stack([two_styles.store.vector_of(two_styles.row_id_of(i)) for i in ids]).astype(float)
+    gallery = np.stack([two_styles.session.store.vector_of(two_styles.session.row_id_of(i)) for i in ids]).astype(float)
     expected = np.zeros(len(ids))
     for t, term in enumerate(terms):
         own = vector if term.kind == "vector" else gallery[ids.index(term.value)]
@@ -232,7 +237,7 @@ def test_in_a_mixture_each_plus_term_with_views_adds_its_match(two_styles: Colle
     assert hits[0].to_json()["matches"][2:] == [None, None]
 
 
-def test_pictures_are_looked_for_in_styles_that_look_like_pictures(two_styles: Collection, tmp_path: Path) -> None:
+def test_images_are_reranked_in_image_styles(two_styles: Collection, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for i in range(2):
         Image.fromarray(rng.integers(0, 256, (70, 70, 3), np.uint8)).save(tmp_path / f"{i}.png")
@@ -244,14 +249,14 @@ def test_pictures_are_looked_for_in_styles_that_look_like_pictures(two_styles: C
     expected = {}
     for i in _ids(two_styles):
         views, mask = _prepared(two_styles, i)
-        # One of two styles looks like pictures: a picture's cosine goes up to the root of a half, and so does its match.
-        expected[i] = 0.5**0.5 * _plain_match(own, np.ones(2, bool), views[:1], mask, one_way=True)
+        # One of two styles is an image style, so cosine and late interaction of an image are at most sqrt(1/2).
+        expected[i] = 0.5**0.5 * _plain_maxsim(own, np.ones(2, bool), views[:1], mask, one_way=True)
     hits = two_styles.search(query, k=100, rerank=ALL)
     assert _scores(hits) == pytest.approx(expected, abs=1e-5)
     assert {hit.best_view["style"] for hit in hits} == {"clay"}
 
 
-def test_the_best_view_is_the_one_that_was_matched_best(two_styles: Collection) -> None:
+def test_best_view_is_the_pair_of_highest_similarity(two_styles: Collection) -> None:
     own, own_mask = _prepared(two_styles, "o03")
     own = own[:, own_mask]
     for hit in two_styles.search(Query(id="o03"), k=100, rerank=ALL):
@@ -264,34 +269,34 @@ def test_the_best_view_is_the_one_that_was_matched_best(two_styles: Collection) 
         assert best["similarity"] == pytest.approx(float(similarity.max()), abs=1e-5)
 
 
-def test_a_mesh_is_matched_like_its_object(things: Collection, shapes: Path) -> None:
+def test_mesh_is_reranked_like_its_object(things: Collection, shapes: Path) -> None:
     expected = {**_matches(things, "shape-004.ply"), "shape-004.ply": 1.0}
     hits = things.search(Query(mesh=shapes / "shape-004.ply"), k=100, rerank=ALL)
     assert hits[0].id == "shape-004.ply"
     assert _scores(hits) == pytest.approx(expected, abs=2e-3)
 
 
-def test_what_has_no_views_cannot_be_matched(two_styles: Collection) -> None:
-    vector = Term("vector", np.ones(two_styles.dim))
+def test_reranking_a_query_without_views_is_an_error(two_styles: Collection) -> None:
+    vector = Term("vector", np.ones(two_styles.session.dim))
     for terms in ([vector], [vector, Term("id", "o01", -1.0)]):
-        with pytest.raises(QueryError, match="views can be matched where a mesh, a picture or an object's id"):
+        with raises_code(QueryError, "no_views_to_rerank"):
             two_styles.search(Query(terms=terms), rerank=ALL)
     assert two_styles.search(Query(terms=[vector]), rerank=RerankOptions(expand=2)) != []
 
 
-def test_matching_in_an_empty_collection(collection: Collection, shapes: Path) -> None:
+def test_reranking_in_an_empty_collection(collection: Collection, shapes: Path) -> None:
     assert collection.search(Query(mesh=shapes / "shape-000.ply"), rerank=RerankOptions(expand=3, rerank_views=5)) == []
 
 
-# -- expanding ---------------------------------------------------------------------------------------------------------
+# -- query expansion ---------------------------------------------------------------------------------------------------------
 
 
 def _vector_of(collection: Collection, object_id: str) -> Array:
-    return collection.store.vector_of(collection.row_id_of(object_id))
+    return collection.session.store.vector_of(collection.session.row_id_of(object_id))
 
 
 @pytest.mark.parametrize(("expand", "alpha"), [(1, 3.0), (4, 0.0), (4, 2.0), (100, 1.0)])
-def test_an_expanded_question_is_the_mean_with_what_it_finds(two_styles: Collection, expand: int, alpha: float) -> None:
+def test_expanded_query_is_the_mean_with_its_neighbours(two_styles: Collection, expand: int, alpha: float) -> None:
     plain = [hit.id for hit in two_styles.search(Query(id="o03"), k=100)][:expand]
     neighbours = np.stack([_vector_of(two_styles, i) for i in plain])
     query = average_neighbours(_vector_of(two_styles, "o03"), neighbours, alpha)
@@ -300,10 +305,10 @@ def test_an_expanded_question_is_the_mean_with_what_it_finds(two_styles: Collect
     assert _scores(two_styles.search(Query(id="o03"), k=100, rerank=rerank)) == pytest.approx(expected, abs=1e-5)
     kept = {i: score for i, score in expected.items() if int(i[1:]) > 12}
     found = two_styles.search(Query(id="o03"), k=100, where="n > 12", rerank=rerank)
-    assert _scores(found) == pytest.approx(kept, abs=1e-5), "neighbours are looked for beyond the filter"
+    assert _scores(found) == pytest.approx(kept, abs=1e-5), "the filter does not apply to the neighbours"
 
 
-def test_each_plus_term_is_expanded_by_itself_and_no_minus_term(two_styles: Collection) -> None:
+def test_only_positive_terms_are_expanded(two_styles: Collection) -> None:
     terms = [Term("id", "o03"), Term("id", "o08", -0.5)]
     hits = two_styles.search(Query(terms=terms), k=100, rerank=RerankOptions(expand=3))
     near = [hit.id for hit in two_styles.search(Query(id="o03"), k=100) if hit.id != "o08"][:3]
@@ -319,47 +324,48 @@ def test_each_plus_term_is_expanded_by_itself_and_no_minus_term(two_styles: Coll
         assert hit.score == pytest.approx(z[0] - 0.5 * z[1], abs=1e-3)
 
 
-def test_in_a_smoothed_collection_what_is_found_is_smoothed(tmp_path: Path, collection: Collection) -> None:
+def test_expansion_in_an_augmented_collection_uses_augmented_vectors(tmp_path: Path, collection: Collection) -> None:
     paths = write_shapes(tmp_path, range(8))
     collection.add_folder(tmp_path)
-    collection.smooth(2)
+    collection.augment(2)
     from mvretrieval.store.augmented import search_vectors
 
     own = _vector_of(collection, paths[1].name)
-    row_ids = [collection.row_id_of(hit.id) for hit in collection.search(Query(id=paths[1].name), k=3)]
-    query = average_neighbours(own, search_vectors(collection.store, row_ids)[1])
+    row_ids = [collection.session.row_id_of(hit.id) for hit in collection.search(Query(id=paths[1].name), k=3)]
+    query = average_neighbours(own, search_vectors(collection.session.store, row_ids)[1])
     hits = collection.search(Query(id=paths[1].name), k=100, rerank=RerankOptions(expand=3))
     for hit in hits:
         assert hit.score == pytest.approx(
-            float(search_vectors(collection.store, [collection.row_id_of(hit.id)])[1][0] @ query), abs=1e-5
+            float(search_vectors(collection.session.store, [collection.session.row_id_of(hit.id)])[1][0] @ query),
+            abs=1e-5,
         )
 
 
-def test_refinements_with_impossible_numbers_are_refused() -> None:
-    for wrong, said in (
-        ({"expand": -1}, "expanding takes a number of objects from 0, not -1"),
-        ({"match_views": -5}, "matching views takes a number of objects from 0, not -5"),
-        ({"match_weight": 1.5}, "between 0 and 1, not 1.5"),
-        ({"match_weight": float("nan")}, "between 0 and 1, not nan"),
-        ({"expand_alpha": -1.0}, "a number from 0, not -1"),
+def test_bad_rerank_options_are_errors() -> None:
+    for wrong, value in (
+        ({"expand": -1}, "-1"),
+        ({"rerank_views": -5}, "-5"),
+        ({"rerank_weight": 1.5}, "1.5"),
+        ({"rerank_weight": float("nan")}, "nan"),
+        ({"expand_alpha": -1.0}, "-1"),
     ):
-        with pytest.raises(QueryError, match=said):
+        with raises_code(QueryError, "bad_rerank_options", value):
             RerankOptions(**wrong)  # type: ignore[arg-type]
 
 
-# -- reading many at once ----------------------------------------------------------------------------------------------
+# -- batches ----------------------------------------------------------------------------------------------
 
 
-def test_views_and_vectors_of_many_come_in_the_order_asked_for(two_styles: Collection) -> None:
+def test_batches_keep_the_order_of_row_ids(two_styles: Collection) -> None:
     row_ids = [7, 999, 3, 20, 1]
-    there, views, masks = view_vectors(two_styles.store, row_ids, 2)
+    there, views, masks = view_vectors(two_styles.session.store, row_ids, 2)
     assert there.tolist() == [7, 3, 20, 1] and views.shape == (4, 2, 4, 1024)
-    found, vectors = original_vectors(two_styles.store, row_ids)
+    found, vectors = original_vectors(two_styles.session.store, row_ids)
     assert found.tolist() == there.tolist()
     for i, row_id in enumerate(there.tolist()):
-        one, mask = two_styles.views(row_id)
+        one, mask = two_styles.session.views(row_id)
         np.testing.assert_array_equal(views[i], one)
         np.testing.assert_array_equal(masks[i], mask)
-        np.testing.assert_array_equal(vectors[i], two_styles.store.vector_of(row_id))
-    assert [part.size for part in view_vectors(two_styles.store, [999], 2)] == [0, 0, 0]
-    assert [part.size for part in original_vectors(two_styles.store, [])] == [0, 0]
+        np.testing.assert_array_equal(vectors[i], two_styles.session.store.vector_of(row_id))
+    assert [part.size for part in view_vectors(two_styles.session.store, [999], 2)] == [0, 0, 0]
+    assert [part.size for part in original_vectors(two_styles.session.store, [])] == [0, 0]

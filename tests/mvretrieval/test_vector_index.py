@@ -1,4 +1,4 @@
-"""The index finds what scoring every vector finds, whatever was put, replaced and dropped before."""
+"""The vector index equals brute force after any sequence of puts, replacements and drops."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mvretrieval.index.rows import Rows
 from mvretrieval.index.vector_index import EXACT_UP_TO, IndexKind, VectorIndex, resolve_kind
 
 DIM = 8
-MANY = 4000  # enough that codes are searched
+MANY = 4000  # enough for the approximate index
 
 
 def _vectors(n: int, seed: int = 0, dim: int = DIM) -> NDArray[np.float32]:
@@ -43,7 +43,7 @@ def _brute_force(
     return sorted(kept, key=lambda n: (-float(truth[n] @ query), n))[:k]
 
 
-def _assert_equal(
+def _assert_equals_brute_force(
     index: VectorIndex, truth: dict[int, NDArray[np.float32]], allowed: Sequence[int] | None = None
 ) -> None:
     queries = _vectors(3, seed=99)
@@ -63,13 +63,13 @@ changes = st.lists(st.one_of(puts, drops, saves), max_size=12)
 def _changed(
     index: VectorIndex, truth: dict[int, NDArray[np.float32]], steps: list[tuple[str, list[int]]], folder: Path
 ) -> VectorIndex:
-    """The index after some steps, which are taken in `truth` too."""
-    for i, (what, row_ids) in enumerate(steps):
-        if what == "put":
+    """Apply steps to the index and to `truth`."""
+    for i, (step, row_ids) in enumerate(steps):
+        if step == "put":
             vectors = _vectors(len(row_ids), seed=1000 + i)
             index.put(np.array(row_ids), vectors)
             truth |= dict(zip(row_ids, vectors, strict=True))
-        elif what == "drop":
+        elif step == "drop":
             index.drop(np.array(row_ids, np.int64))
             for row_id in row_ids:
                 truth.pop(row_id, None)
@@ -85,31 +85,31 @@ def _changed(
 
 @settings(max_examples=60)
 @given(steps=changes, allowed=st.lists(st.integers(0, 80), max_size=30, unique=True))
-def test_any_sequence_of_changes_finds_what_brute_force_finds(
+def test_exact_index_equals_brute_force_after_any_changes(
     steps: list[tuple[str, list[int]]], allowed: list[int], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     truth: dict[int, NDArray[np.float32]] = {}
     index = _changed(_empty(), truth, steps, tmp_path_factory.mktemp("index"))
-    _assert_equal(index, truth)
-    _assert_equal(index, truth, allowed)
+    _assert_equals_brute_force(index, truth)
+    _assert_equals_brute_force(index, truth, allowed)
 
 
 @settings(max_examples=15)
 @given(steps=changes, allowed=st.lists(st.integers(0, 80), max_size=30, unique=True))
-def test_codes_know_what_is_there_after_any_sequence_of_changes(
+def test_approximate_index_is_up_to_date_after_any_changes(
     steps: list[tuple[str, list[int]]], allowed: list[int], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     index, truth = _full("approximate", MANY), dict(enumerate(_vectors(MANY), start=1))
     index = _changed(index, truth, steps, tmp_path_factory.mktemp("index"))
     assert index.kind == "approximate"
-    _assert_equal(index, truth, allowed)
-    asked = sorted(truth)[:60]
-    for row_id, (scores, row_ids) in zip(asked, index.search(np.stack([truth[n] for n in asked]), 5), strict=True):
+    _assert_equals_brute_force(index, truth, allowed)
+    queries = sorted(truth)[:60]
+    for row_id, (scores, row_ids) in zip(queries, index.search(np.stack([truth[n] for n in queries]), 5), strict=True):
         assert row_ids[0] == row_id and len(row_ids) == 5
         np.testing.assert_allclose(scores, [truth[int(n)] @ truth[row_id] for n in row_ids], atol=1e-5)
 
 
-def test_codes_find_nearly_all_that_brute_force_finds() -> None:
+def test_recall_of_the_approximate_index() -> None:
     rng = np.random.default_rng(0)
     centres = _vectors(200, dim=64)
     gallery = unit(centres[rng.integers(0, 200, 8000)] + 0.1 * rng.standard_normal((8000, 64)))
@@ -121,8 +121,8 @@ def test_codes_find_nearly_all_that_brute_force_finds() -> None:
     assert index.kind == "approximate" and recall > 0.95
 
 
-def test_where_the_lists_around_a_question_hold_too_few_all_are_scored() -> None:
-    """Half of the vectors lie at one place, and are one list; the question is far from there and asks for more than the rest."""
+def test_all_vectors_are_scored_if_the_probed_lists_are_too_small() -> None:
+    """Nearly all vectors are equal and form one list; a query far from them wants more hits than all other lists have."""
     n = 40_000
     vectors = np.concatenate([np.tile(_vectors(1, seed=7), (n - 400, 1)), -_vectors(400, seed=8)])
     index = VectorIndex.build("approximate", DIM, 0, 1, [(np.arange(n), vectors)], n)
@@ -134,15 +134,15 @@ def test_where_the_lists_around_a_question_hold_too_few_all_are_scored() -> None
 
 @pytest.mark.parametrize("n", [300, MANY])
 @pytest.mark.parametrize("kind", ["exact", "approximate"])
-def test_every_filter_is_exact(kind: IndexKind, n: int) -> None:
+def test_filtered_search_is_exact(kind: IndexKind, n: int) -> None:
     index, truth = _full(kind, n), dict(enumerate(_vectors(n), start=1))
     assert index.kind == (kind if n == MANY else "exact") and len(index) == n
     for allowed in ([], [7], list(range(1, 20)), list(range(1, 290)), [5000, 3]):
-        _assert_equal(index, truth, allowed)
+        _assert_equals_brute_force(index, truth, allowed)
 
 
 @pytest.mark.parametrize(("kind", "n"), [("exact", 300), ("approximate", MANY)])
-def test_saved_and_loaded_is_the_same_and_goes_on(kind: IndexKind, n: int, tmp_path: Path) -> None:
+def test_loaded_index_equals_the_saved_one_and_can_change(kind: IndexKind, n: int, tmp_path: Path) -> None:
     index, truth = _full(kind, n), dict(enumerate(_vectors(n), start=1))
     index.drop([3, 4])
     index.sequence = 17
@@ -152,17 +152,17 @@ def test_saved_and_loaded_is_the_same_and_goes_on(kind: IndexKind, n: int, tmp_p
     assert (loaded.kind, loaded.dim, loaded.sequence, loaded.generation, len(loaded)) == (kind, DIM, 17, 1, n - 2)
     del truth[3], truth[4]
     some = [*range(200, 280), *range(1, 12)]
-    _assert_equal(loaded, truth, some)
+    _assert_equals_brute_force(loaded, truth, some)
     fresh = _vectors(3, seed=5)
-    for one in (index, loaded):  # the one that was saved reads the file too
+    for one in (index, loaded):  # after `save`, the saved index reads its file too
         one.put(np.array([3, 10, n + 600]), fresh)
     truth |= dict(zip((3, 10, n + 600), fresh, strict=True))
     for one in (index, loaded):
-        _assert_equal(one, truth, [*some, n + 600])
+        _assert_equals_brute_force(one, truth, [*some, n + 600])
         assert one.search(fresh, 1)[2][1].tolist() == [n + 600]
 
 
-def test_only_the_newest_save_stays(tmp_path: Path) -> None:
+def test_save_removes_older_files(tmp_path: Path) -> None:
     index = _full("approximate", MANY)
     for sequence in (9, 10, 100):
         index.put(np.arange(50), _vectors(50, seed=sequence))
@@ -171,7 +171,7 @@ def test_only_the_newest_save_stays(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == [f"index-1-100.{s}" for s in ("codes", "npz", "vectors")]
 
 
-def test_what_is_saved_may_lag_behind_by_little(tmp_path: Path) -> None:
+def test_save_skips_few_changes(tmp_path: Path) -> None:
     index = _full("exact", 1000)
     index.save(tmp_path)
     index.sequence = 1
@@ -186,14 +186,14 @@ def test_what_is_saved_may_lag_behind_by_little(tmp_path: Path) -> None:
     assert loaded is not None and (loaded.sequence, len(loaded)) == (1, 980)
 
 
-def test_a_reader_goes_on_while_the_files_are_replaced(tmp_path: Path) -> None:
+def test_open_index_works_after_its_files_are_replaced(tmp_path: Path) -> None:
     _full("exact").save(tmp_path)
     reader, truth = VectorIndex.load(tmp_path, 1), dict(enumerate(_vectors(300), start=1))
     assert reader is not None
     other = VectorIndex.build("exact", DIM, 7, 1, [(np.arange(5), _vectors(5, seed=3))], 5)
     other.save(tmp_path)
     assert not (tmp_path / "index-1-0.vectors").exists()
-    _assert_equal(reader, truth)
+    _assert_equals_brute_force(reader, truth)
 
 
 def _cut(path: Path) -> None:
@@ -216,7 +216,7 @@ def test_damaged_files_are_not_loaded(suffix: str, harm: Callable[[Path], object
 
 
 @pytest.mark.parametrize("suffix", ["vectors", "codes"])
-def test_files_that_do_not_go_together_are_not_loaded(suffix: str, tmp_path: Path) -> None:
+def test_files_of_different_saves_are_not_loaded(suffix: str, tmp_path: Path) -> None:
     _full("approximate", MANY).save(tmp_path)
     (tmp_path / "other").mkdir()
     _full("approximate", MANY + 1).save(tmp_path / "other")
@@ -224,7 +224,7 @@ def test_files_that_do_not_go_together_are_not_loaded(suffix: str, tmp_path: Pat
     assert VectorIndex.load(tmp_path, 1) is None
 
 
-def test_an_older_pair_is_loaded_where_the_newest_is_damaged(tmp_path: Path) -> None:
+def test_older_files_are_loaded_if_the_newest_are_damaged(tmp_path: Path) -> None:
     index = _full("exact")
     index.save(tmp_path)
     shutil.copytree(tmp_path, tmp_path / "aside")
@@ -238,7 +238,7 @@ def test_an_older_pair_is_loaded_where_the_newest_is_damaged(tmp_path: Path) -> 
     assert loaded is not None and loaded.sequence == 0
 
 
-def test_files_of_another_epoch_or_with_strange_names_are_left_alone(tmp_path: Path) -> None:
+def test_files_of_another_generation_or_name_are_ignored(tmp_path: Path) -> None:
     _full("exact").save(tmp_path)
     (tmp_path / "index-2-copy.npz").write_bytes(b"not ours")
     assert VectorIndex.load(tmp_path, 2) is None
@@ -248,7 +248,7 @@ def test_files_of_another_epoch_or_with_strange_names_are_left_alone(tmp_path: P
     assert VectorIndex.load(tmp_path, 2) is None
 
 
-def test_an_empty_index_answers_nothing(tmp_path: Path) -> None:
+def test_empty_index_has_no_hits(tmp_path: Path) -> None:
     for kind in ("exact", "approximate"):
         index = _empty(kind)  # type: ignore[arg-type]
         assert [len(row_ids) for _, row_ids in index.search(_vectors(2), 5)] == [0, 0]
@@ -264,7 +264,7 @@ def test_an_empty_index_answers_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["exact", "approximate"])
-def test_a_sample_holds_living_vectors_alone(kind: IndexKind) -> None:
+def test_sample_has_no_dropped_vectors(kind: IndexKind) -> None:
     index = _full(kind, MANY)
     index.drop(list(range(1, 2000)))
     sample = index.sample(10_000)
@@ -272,14 +272,14 @@ def test_a_sample_holds_living_vectors_alone(kind: IndexKind) -> None:
     assert index.sample(10).shape == (10, DIM)
 
 
-def test_an_index_of_mostly_dead_slots_is_worn() -> None:
+def test_index_with_many_dropped_slots_needs_rebuild() -> None:
     index = VectorIndex.build("exact", DIM, 0, 1, [(np.arange(2000), _vectors(2000))], 2000)
     assert not index.needs_rebuild("auto")
     index.drop(list(range(700)))
     assert index.needs_rebuild("auto") and len(index) == 1300
 
 
-def test_an_index_of_another_size_than_it_was_built_for_is_worn() -> None:
+def test_index_of_another_size_than_at_build_needs_rebuild() -> None:
     exact = _full("exact", 1000)
     assert not exact.needs_rebuild("approximate")
     exact.put(np.array([5000]), _vectors(1))
@@ -287,18 +287,18 @@ def test_an_index_of_another_size_than_it_was_built_for_is_worn() -> None:
     codes = _full("approximate", 1001)
     assert codes.needs_rebuild("exact") and codes.needs_rebuild("auto")
     codes.drop(list(range(1, 201)))
-    assert not codes.needs_rebuild("approximate"), "it does not change to and fro at the border"
+    assert not codes.needs_rebuild("approximate"), "hysteresis at the threshold"
     codes.put(np.arange(2000, 6000), _vectors(4000))
-    assert codes.needs_rebuild("approximate"), "its lists have become long"
+    assert codes.needs_rebuild("approximate"), "its lists are too long"
 
 
-def test_auto_follows_the_size() -> None:
+def test_auto_kind_depends_on_the_size() -> None:
     sizes = [0, EXACT_UP_TO, EXACT_UP_TO + 1]
     assert [resolve_kind("auto", n) for n in sizes] == ["exact", "exact", "approximate"]
     assert resolve_kind("approximate", 0) == "exact" and resolve_kind("exact", 10**9) == "exact"
 
 
-# -- scoring all of them -----------------------------------------------------------------------------------------------
+# -- exact search -----------------------------------------------------------------------------------------------
 
 
 @settings(max_examples=60)
@@ -309,11 +309,11 @@ def test_auto_follows_the_size() -> None:
     k=st.integers(1, 60),
     size=st.integers(1, 200),
 )
-def test_blocks_of_any_size_give_the_best_with_ties_by_number(
+def test_nearest_is_independent_of_blocks_and_breaks_ties_by_row_id(
     seed: int, n: int, n_queries: int, k: int, size: int
 ) -> None:
     rng = np.random.default_rng(seed)
-    # Few different scores, so that ties lie across blocks and at the edge.
+    # Few distinct scores, so that ties occur across blocks and at rank k.
     vectors, queries = (
         rng.integers(-1, 2, (n, 3)).astype(np.float32),
         rng.integers(-1, 2, (n_queries, 3)).astype(np.float32),
@@ -328,7 +328,7 @@ def test_blocks_of_any_size_give_the_best_with_ties_by_number(
         assert scores.tolist() == (vectors[wanted] @ query).tolist()
 
 
-def test_rows_in_a_file_and_behind_it_are_one(tmp_path: Path) -> None:
+def test_rows_in_a_file_and_appended_rows_are_one_sequence(tmp_path: Path) -> None:
     vectors = _vectors(50)
     rows = Rows(DIM)
     rows.append(vectors[:20])
