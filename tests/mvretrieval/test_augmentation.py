@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ def _weight(cosine: float, alpha: float) -> float:
 def _plain_expand(x: Vectors, gallery: Vectors, k: int, alpha: float) -> Vectors:
     order = sorted(range(len(gallery)), key=lambda j: (-float(np.float32(x @ gallery[j])), j))[:k]
     total = x.astype(float) + sum(_weight(float(x @ gallery[j]), alpha) * gallery[j].astype(float) for j in order)
-    return total / np.linalg.norm(total)
+    return np.asarray(total / np.linalg.norm(total))
 
 
 def _plain_augment(vectors: Vectors, k: int, alpha: float) -> Vectors:
@@ -141,11 +142,12 @@ def test_ties_are_broken_by_index() -> None:
 
 def test_negative_number_of_neighbours_is_an_error() -> None:
     vectors = _vectors(3)
-    for call in (
+    calls: tuple[Callable[[], object], ...] = (
         lambda: augment_database(vectors, -1),
         lambda: expand_queries(vectors, vectors, -1),
         lambda: scores_without_query(vectors, 1, expand_k=-1),
-    ):
+    )
+    for call in calls:
         with raises_code(ShapeError, "bad_neighbours", "-1"):
             call()
 

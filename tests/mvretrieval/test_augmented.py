@@ -8,6 +8,7 @@ import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -221,9 +222,12 @@ def test_refresh_after_few_changes_searches_few_objects(
     searched: list[int] = []
     index = collection.session.augmenter._originals()
     real = type(index).search
-    monkeypatch.setattr(
-        type(index), "search", lambda self, q, *more: (searched.append(len(q)), real(self, q, *more))[1]
-    )
+
+    def search(self: Any, queries: Any, *more: Any) -> Any:
+        searched.append(len(queries))
+        return real(self, queries, *more)
+
+    monkeypatch.setattr(type(index), "search", search)
     changes = (
         lambda: _add(collection, "a", "b", seed=3),
         lambda: collection.remove("o03"),
@@ -253,7 +257,7 @@ def test_reader_sees_the_old_or_the_new_state(collection: Collection) -> None:
         seen.append(_found(reader, query))
         return result
 
-    collection.session.augmenter._write = observed  # type: ignore[method-assign]
+    collection.session.augmenter._write = observed  # type: ignore[assignment, method-assign]
     collection.augment(4)
     assert seen == [plain, plain]
     _assert_augmented(reader, 4)

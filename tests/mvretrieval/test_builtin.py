@@ -1,6 +1,7 @@
 """The builtin encoder, which has no weights."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from PIL import Image, ImageDraw
 from mvretrieval.encoders.builtin import BuiltinEncoder
 from mvretrieval.errors import EncoderError
 
-SHAPES: dict[str, Callable[[ImageDraw.ImageDraw, "Box"], object]] = {
+SHAPES: dict[str, Callable[[Any, Any], object]] = {
     "disc": lambda draw, box: draw.ellipse(box(-1, -1, 1, 1), fill=box.colour),
     "bar": lambda draw, box: draw.rectangle(box(-1, -0.25, 1, 0.25), fill=box.colour),
     "table": lambda draw, box: [
@@ -32,7 +33,8 @@ class Box:
     """Shape coordinates in -1..1 to pixels."""
 
     def __init__(self, centre: tuple[float, float], radius: float, colour: tuple[int, int, int]) -> None:
-        self.centre, self.radius, self.colour = centre, radius, colour
+        self.centre, self.radius = centre, radius
+        self.colour: tuple[int, int, int] = colour
 
     def __call__(self, *corners: float) -> list[float]:
         return [self.centre[i % 2] + self.radius * corner for i, corner in enumerate(corners)]

@@ -14,6 +14,7 @@ from made_meshes import SMALL, unit, write_shapes
 
 import mvretrieval.describe
 from mvrender.errors import RigError
+from mvrender.shading import Style
 from mvretrieval.api import Collection, OpenOptions
 from mvretrieval.describe import Describer, DescriberConfig
 from mvretrieval.errors import DescriberError
@@ -30,7 +31,7 @@ def _whitening(seed: int = 0, whiten: int | None = None) -> Whitening:
 
 def _with_encoder(fingerprint: str) -> Describer:
     describer = Describer.from_config(SMALL)
-    describer.encoder.fingerprint = fingerprint
+    describer.encoder.fingerprint = fingerprint  # type: ignore[misc]
     return describer
 
 
@@ -95,7 +96,7 @@ def test_bad_configuration_is_an_error(
 def test_repooling_equals_indexing_with_the_new_pooling(pooling: str, whiten: int, tmp_path: Path) -> None:
     """Stored views make rendering needless for another pooling."""
     write_shapes(tmp_path / "m", range(4))
-    styles = ("texture", "depth")
+    styles: tuple[Style, ...] = ("texture", "depth")
     config = replace(SMALL, styles=styles, pooling=pooling, whiten=whiten)  # type: ignore[arg-type]
     options = OpenOptions(workers=1)
     with Collection.create(tmp_path / "plain", replace(SMALL, styles=styles), options) as plain:

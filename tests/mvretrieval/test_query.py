@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -131,7 +130,7 @@ def test_vector_query_equals_the_query_by_its_object(things: Collection) -> None
 @pytest.mark.parametrize("length", [1e-30, 1e30])
 def test_norm_of_a_query_vector_does_not_matter(length: float, things: Collection) -> None:
     own = things.session.store.vector_of(things.session.row_id_of("shape-003.ply")).astype(float)
-    (hit,) = things.search(Query(vector=own * length), k=1)
+    (hit,) = things.search(Query(vector=np.asarray(own * length)), k=1)
     assert hit.id == "shape-003.ply" and hit.score == pytest.approx(1, abs=1e-5)
 
 
@@ -238,10 +237,10 @@ def test_other_errors_of_queries(things: Collection) -> None:
 
 @pytest.mark.parametrize("name", ["terms", "images"])
 def test_generators_can_be_read_twice(name: str) -> None:
-    def values() -> Iterator[Any]:
-        yield from {"terms": [Term("id", "a"), Term("id", "b")], "images": ["a.png", "b.png"]}[name]
-
-    query, from_list = Query(**{name: values()}), Query(**{name: list(values())})
+    given: dict[str, list[Any]] = {"terms": [Term("id", "a"), Term("id", "b")], "images": ["a.png", "b.png"]}
+    of_generator: dict[str, Any] = {name: (value for value in given[name])}
+    of_list: dict[str, Any] = {name: given[name]}
+    query, from_list = Query(**of_generator), Query(**of_list)
     for _ in range(2):
         assert query.all_terms() == from_list.all_terms() and query.all_terms()
     assert query == from_list

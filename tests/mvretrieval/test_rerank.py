@@ -247,10 +247,10 @@ def test_images_are_reranked_in_image_styles(two_styles: Collection, tmp_path: P
     assert whitening is not None
     own = unit(whitening.apply(source.views[0], 0))[None]
     expected = {}
-    for i in _ids(two_styles):
-        views, mask = _prepared(two_styles, i)
+    for object_id in _ids(two_styles):
+        views, mask = _prepared(two_styles, object_id)
         # One of two styles is an image style, so cosine and late interaction of an image are at most sqrt(1/2).
-        expected[i] = 0.5**0.5 * _plain_maxsim(own, np.ones(2, bool), views[:1], mask, one_way=True)
+        expected[object_id] = 0.5**0.5 * _plain_maxsim(own, np.ones(2, bool), views[:1], mask, one_way=True)
     hits = two_styles.search(query, k=100, rerank=ALL)
     assert _scores(hits) == pytest.approx(expected, abs=1e-5)
     assert {hit.best_view["style"] for hit in hits} == {"clay"}
@@ -263,7 +263,7 @@ def test_best_view_is_the_pair_of_highest_similarity(two_styles: Collection) -> 
         views, mask = _prepared(two_styles, hit.id)
         similarity = np.einsum("svd,snd->svn", views, own)
         similarity[:, ~mask] = -np.inf
-        s, v, n = np.unravel_index(int(similarity.argmax()), similarity.shape)
+        s, v, n = map(int, np.unravel_index(int(similarity.argmax()), similarity.shape))
         best = hit.best_view
         assert (two_styles.describer.config.styles.index(best["style"]), best["view"], best["query_view"]) == (s, v, n)
         assert best["similarity"] == pytest.approx(float(similarity.max()), abs=1e-5)
@@ -350,7 +350,7 @@ def test_bad_rerank_options_are_errors() -> None:
         ({"expand_alpha": -1.0}, "-1"),
     ):
         with raises_code(QueryError, "bad_rerank_options", value):
-            RerankOptions(**wrong)  # type: ignore[arg-type]
+            RerankOptions(**wrong)
 
 
 # -- batches ----------------------------------------------------------------------------------------------

@@ -56,7 +56,7 @@ def _assert_equals_brute_force(
 
 puts = st.tuples(st.just("put"), st.lists(st.integers(0, 40), min_size=1, max_size=12, unique=True))
 drops = st.tuples(st.just("drop"), st.lists(st.integers(0, 60), max_size=12, unique=True))
-saves = st.tuples(st.just("save"), st.just([]))
+saves: st.SearchStrategy[tuple[str, list[int]]] = st.tuples(st.just("save"), st.just([]))
 changes = st.lists(st.one_of(puts, drops, saves), max_size=12)
 
 
@@ -250,7 +250,7 @@ def test_files_of_another_generation_or_name_are_ignored(tmp_path: Path) -> None
 
 def test_empty_index_has_no_hits(tmp_path: Path) -> None:
     for kind in ("exact", "approximate"):
-        index = _empty(kind)  # type: ignore[arg-type]
+        index = _empty(kind)
         assert [len(row_ids) for _, row_ids in index.search(_vectors(2), 5)] == [0, 0]
         assert index.search(_vectors(0), 5) == []
         assert index.sample(10).shape == (0, DIM)

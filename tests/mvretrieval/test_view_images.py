@@ -436,7 +436,7 @@ def test_reembed_from_stored_vectors_or_from_the_images(views: Path, gallery: Co
     assert gallery.session.index.get().dim == 8
     for change, name in (({"rig": "ring:6@30"}, "rig ring:6@30"), ({"styles": ("clay",)}, "styles")):
         with raises_code(DescriberError, "views_cannot_be_rendered", str(N), name):
-            reembed(gallery.session, replace(CONFIG, **change))  # type: ignore[arg-type]
+            reembed(gallery.session, replace(CONFIG, **change))
     (views / "views/shape-000/04.png").rename(views / "aside.png")
     failed = reembed(gallery.session, replace(CONFIG, size=96), drop_missing=True)
     assert [(object_id, code) for object_id, code, _ in failed] == [("views/shape-000", "missing_view")]
