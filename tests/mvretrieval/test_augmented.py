@@ -312,9 +312,10 @@ _KILLS = {  # program, and the state after it is killed
 }
 _KILLER = """
 import os, sys
-sys.path.insert(0, {tests!r})
+sys.path[:0] = {folders!r}
 from mvretrieval.index import augmenter
 from mvretrieval.api import Collection
+from mvretrieval.ingest.repool import repool
 import test_augmented as t
 die = lambda *a, **k: os.kill(os.getpid(), 9)
 for folder, program in {todo!r}:
@@ -339,7 +340,8 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Path], d
     for copy in folders.values():
         shutil.copytree(folder / "c", copy)
     todo = [(str(copy), program) for program, copy in folders.items()]
-    source = _KILLER.format(tests=str(Path(__file__).parent), todo=todo)
+    here = Path(__file__).parent
+    source = _KILLER.format(folders=[str(here), str(here.parent / "support")], todo=todo)
     subprocess.run([sys.executable, "-c", source], check=True)
     return folders, before
 

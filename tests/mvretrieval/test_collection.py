@@ -11,6 +11,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -151,16 +152,22 @@ def test_searches_in_threads_during_writes(collection: Collection) -> None:
     reader.close()
 
 
-def test_object_removed_between_index_and_store_is_not_a_hit(
+def test_object_removed_during_a_search_is_a_hit_of_that_search(
     collection: Collection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _put(collection, "a", "b", "c")
     reader = Collection.open(collection.folder)
-    index = reader.session.index.get()
-    monkeypatch.setattr(reader.session.index, "get", lambda: index)  # the moment before the reader sees the change
-    collection.remove("b")
-    hits = reader.search(Query(terms=[Term("vector", np.ones(DIM))]))
-    assert {hit.id for hit in hits} == {"a", "c"} and [hit.rank for hit in hits] == [1, 2]
+    search_vector = reader.session.search_vector
+
+    def search_then_remove(*arguments: Any) -> Any:
+        found = search_vector(*arguments)
+        collection.remove("b")
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(reader.session, "search_vector", search_then_remove)
+        assert _found(reader) == {"a", "b", "c"}  # one snapshot for the index and the store
+    assert _found(reader) == {"a", "c"}
     reader.close()
 
 
@@ -389,7 +396,6 @@ def test_collection_can_be_created_after_a_kill_during_creation(tmp_path: Path) 
     program = f"""
 import os, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
-from error_codes import raises_code
 from made_meshes import SMALL
 from mvretrieval.api import Collection
 os.replace = lambda *names: os.kill(os.getpid(), 9)

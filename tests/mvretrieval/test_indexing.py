@@ -328,7 +328,7 @@ def test_file_without_permission_is_a_failure_and_not_gone() -> None:
         with small_collection(base / "c") as collection:
             collection.add_folder(meshes)
         command = [sys.executable, "-c", AS_UNPRIVILEGED, str(base / "c"), str(meshes)]
-        # Nothing is rendered, and nobody may not keep what numba compiles.
+        # Nothing is rendered, and the other user cannot write the cache of numba.
         environment = {**os.environ, "NUMBA_DISABLE_JIT": "1"}
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
         assert done.returncode == 0, done.stderr

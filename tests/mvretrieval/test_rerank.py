@@ -104,16 +104,16 @@ def test_one_way_ignores_other_views_of_the_object() -> None:
 
 
 @pytest.mark.parametrize(
-    ("shapes", "said"),
+    "shapes",
     [
-        (((2, 3, 5), 3, (4, 1, 2, 5), (4, 2)), "views are"),
-        (((1, 3, 5), 2, (4, 1, 2, 5), (4, 2)), "views are"),
-        (((1, 3, 5), 3, (4, 1, 2, 5), (4, 3)), "views are"),
+        ((2, 3, 5), 3, (4, 1, 2, 5), (4, 2)),
+        ((1, 3, 5), 2, (4, 1, 2, 5), (4, 2)),
+        ((1, 3, 5), 3, (4, 1, 2, 5), (4, 3)),
     ],
 )
-def test_shapes_that_disagree_are_errors(shapes: tuple[Any, int, Any, Any], said: str) -> None:
+def test_shapes_that_disagree_are_errors(shapes: tuple[Any, int, Any, Any]) -> None:
     query, mask, gallery, masks = shapes
-    with pytest.raises(ShapeError, match=said):
+    with raises_code(ShapeError, "bad_shape", str(shapes[0])):
         late_interaction(
             np.ones(query, np.float32), np.ones(mask, bool), np.ones(gallery, np.float32), np.ones(masks, bool)
         )
@@ -121,10 +121,10 @@ def test_shapes_that_disagree_are_errors(shapes: tuple[Any, int, Any, Any], said
 
 def test_object_without_a_view_is_an_error() -> None:
     query, mask, gallery, masks = _some(0, 1, 3, 4, 2)
-    with pytest.raises(ShapeError, match="without a view"):
+    with raises_code(ShapeError, "no_views"):
         late_interaction(query, np.zeros(3, bool), gallery, masks)
     masks[2] = False
-    with pytest.raises(ShapeError, match="without a view"):
+    with raises_code(ShapeError, "no_views"):
         late_interaction(query, mask, gallery, masks)
 
 
