@@ -242,7 +242,7 @@ def test_each_limit_has_its_own_status_and_code(own: Collection, tmp_path: Path)
         assert post(terms=[known], k=21) == (422, "too_many_hits")
         assert post(terms=[]) == (422, "bad_request")
         assert post(terms=[{"id": "missing"}]) == (404, "no_such_object")
-        assert post(terms=[known], where="colour = 'red'") == (422, "bad_filter")
+        assert post(terms=[known], where="colour = 'red'") == (422, "no_such_column")
         assert post(terms=[{"text": "a chair"}]) == (422, "no_text_tower")
         assert post(terms=[{"id": "shape-001.ply", "weight": 0}]) == (422, "bad_request")
         assert post(terms=[{"id": "shape-001.ply", "weight": -1}]) == (422, "only_negative_terms")
@@ -679,7 +679,7 @@ def test_invalid_ids_and_labels_are_refused(own: Collection, meshes: Path) -> No
             assert problem(http.post("/api/objects", data={"id": name}, files=file)) == (422, "bad_id")
         assert problem(http.patch("/api/objects/shape-001.ply", json={"metadata": {"Q": 1, "q": 2}})) == (
             422,
-            "bad_labels",
+            "duplicate_label",
         )
         given = {"metadata": '{"x": 1e999}'}
         assert problem(http.post("/api/objects", data=given, files=file)) == (422, "bad_request")
@@ -690,9 +690,9 @@ def test_filters_and_errors_reveal_no_paths(own: Collection, tmp_path: Path) -> 
     gltf = json.dumps({"asset": {"version": "2.0"}, "buffers": [{"uri": "x.bin", "byteLength": 4}], "meshes": [],
                        "bufferViews": [{"buffer": 0, "byteLength": 4}]})  # fmt: skip
     with served(own, settings()) as url:
-        assert problem(httpx.get(f"{url}/api/objects", params={"where": "path like '/%'"})) == (422, "bad_filter")
+        assert problem(httpx.get(f"{url}/api/objects", params={"where": "path like '/%'"})) == (422, "no_such_column")
         request = {"terms": [{"id": "shape-001.ply"}], "where": "not path like '/a%'"}
-        assert problem(httpx.post(f"{url}/api/search", json=request)) == (422, "bad_filter")
+        assert problem(httpx.post(f"{url}/api/search", json=request)) == (422, "no_such_column")
         query = {"query": json.dumps({"terms": [{"mesh": "a.gltf"}]})}
         response = httpx.post(f"{url}/api/search/upload", data=query, files={"files": ("a.gltf", gltf.encode())})
         assert response.status_code == 422 and "/tmp" not in response.text and str(tmp_path) not in response.text
