@@ -278,7 +278,7 @@ class Describer:
         return vector
 
     def pool_images(self, raw: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
-        """Object vectors (B, S * K) of raw view vectors (B, n, D) of images; the mask (B, n) is True for those that count."""
+        """Object vectors (B, S * K) of raw view vectors (B, n, D) of images; the mask (B, n) is False for padding."""
         views = np.repeat(raw[:, None], self.n_styles, axis=1)
         vectors, _ = self.pool(views, mask, known_directions=False)
         return np.stack([self._in_image_styles(vector) for vector in vectors])

@@ -35,15 +35,15 @@ def find_meshes(folders: Iterable[Path]) -> Iterator[FoundFile]:
     seen_folders: set[tuple[int, int]] = set()
     seen_files: set[str] = set()
     for folder in folders:
-        given = absolute(folder)
-        if is_gone(given):
-            yield _problem(given, given.parent, "missing_file", "no such file or folder")
-        elif os.path.isfile(given):  # noqa: PTH113 - Path.is_file() raises if a parent folder may not be entered
-            if str(given) not in seen_files:
-                seen_files.add(str(given))
-                yield _named(given, given.parent)
+        start = absolute(folder)
+        if is_gone(start):
+            yield _problem(start, start.parent, "missing_file", "no such file or folder")
+        elif os.path.isfile(start):  # noqa: PTH113 - Path.is_file() raises if a parent folder may not be entered
+            if str(start) not in seen_files:
+                seen_files.add(str(start))
+                yield _named(start, start.parent)
         else:
-            for found in _walk(given, given, seen_folders):
+            for found in _walk(start, start, seen_folders):
                 if str(found.path) not in seen_files:
                     seen_files.add(str(found.path))
                     yield found
@@ -89,7 +89,7 @@ def _problem(path: Path, root: Path, code: str, message: str) -> FoundFile:
 
 
 def absolute(path: Path) -> Path:
-    """Absolute path without `..`. Links stay: resolve() would replace those that the user means."""
+    """Absolute path without `..`. Links stay: resolve() would replace links that the user gave on purpose."""
     return Path(os.path.abspath(path))  # noqa: PTH100
 
 

@@ -1,4 +1,4 @@
-"""Objects whose views are given as images, which take the place of renders of a mesh: reading and checking them."""
+"""Read and check objects whose views are given as images instead of renders of a mesh."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ _TABLE = """
 CREATE TABLE augmented (
     row_id INTEGER PRIMARY KEY REFERENCES objects ON DELETE CASCADE,
     sequence INTEGER NOT NULL,
-    edge REAL,     -- cosine of the furthest neighbour, where there are k
+    edge REAL,     -- cosine of the furthest neighbour, if there are k
     nearest BLOB,  -- row ids of the neighbours; NULL until a refresh with all objects
     vector BLOB NOT NULL
 )"""

@@ -28,7 +28,7 @@ class ObjectRecord:
         path: its file.
         content_hash: of everything that its rendered views depend on.
         facts: format, faces, vertices, textured, up.
-        notes: what was left out while loading.
+        notes: about parts of the file that were left out.
         metadata: labels.
     """
 

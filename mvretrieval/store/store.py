@@ -1,6 +1,6 @@
 """The truth of a collection: one SQLite file in WAL mode. Everything else is derived from it.
 
-What stands where: the file and its tables in `schema`, one object in `records`, its arrays in `blobs`, labels and filters in
+Other modules: the file and its tables in `schema`, one object in `records`, its arrays in `blobs`, labels and filters in
 `label_columns`, transactions and errors in `database`.
 """
 
