@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from mvretrieval.search.query import Query, Term
     from mvretrieval.session.options import OpenOptions
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 # After each matrix product, the threads of numpy's OpenBLAS spin for 0.1 s, on cores that the encoder and the renderer need:
 # a mesh query took 140 ms instead of 115 ms. The variable must be set before numpy is imported.
