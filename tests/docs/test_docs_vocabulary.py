@@ -21,7 +21,6 @@ _EXCEPTIONS: dict[str, tuple[frozenset[str], str]] = {
     "tests/mvretrieval/test_fixtures_v1.py": (frozenset({"questions", "learnt"}), "keys of JSON output of version 0.1"),
     "mvretrieval/confidence/curve.py": (frozenset({"questions"}), "a key of calibrations of version 0.1"),
     "tests/mvretrieval/test_curve.py": (frozenset({"questions"}), "a key of calibrations of version 0.1"),
-    "tests/mvretrieval/test_indexing.py": (frozenset({"nobody"}), "the Unix user"),
 }
 
 
