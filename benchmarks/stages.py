@@ -12,7 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from mvrender.pool import Job, Rendered
+from mvrender.jobs import Rendered, RenderJob
 from mvretrieval.api import Collection
 from mvretrieval.describe import DescriberConfig
 from mvretrieval.ingest.add import new_objects
@@ -22,7 +22,7 @@ from mvretrieval.session.options import OpenOptions
 def main() -> None:
     """Run each stage once over all meshes of a folder."""
     folder, encoder = Path(sys.argv[1]), sys.argv[2]
-    jobs = [Job(file) for file in sorted(folder.iterdir())]
+    jobs = [RenderJob(file) for file in sorted(folder.iterdir())]
     with (
         tempfile.TemporaryDirectory() as place,
         Collection.create(place, DescriberConfig(encoder), OpenOptions(workers=1)) as collection,
@@ -33,7 +33,7 @@ def main() -> None:
         rendered = [result for result in pool.run(jobs) if isinstance(result, Rendered)]
         render = time.monotonic() - started
 
-        batch_size = getattr(collection.describer.encoder, "batch_size", 48) // collection.describer.rig.n_views
+        batch_size = collection.describer.encoder.batch_size // collection.describer.rig.n_views
         batches = [rendered[start : start + batch_size] for start in range(0, len(rendered), batch_size)]
         new_objects(collection.session, batches[0], [""] * len(batches[0]))
         started = time.monotonic()

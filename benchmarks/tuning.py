@@ -30,7 +30,7 @@ from benchmarks.learning import TRAIN, adapters, chosen
 from benchmarks.psb import SEEDS, Psb, folder, psb, spread
 from mvrender.backends.selection import choose_backend
 from mvrender.cameras import parse_rig
-from mvrender.pool import RenderSpec
+from mvrender.jobs import RenderSpec
 from mvretrieval.api import Collection
 from mvretrieval.encoders.network import Architecture, NetworkEncoder, Preprocessing
 from mvretrieval.encoders.open_clip import untrained_model

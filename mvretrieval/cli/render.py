@@ -17,8 +17,9 @@ from mvrender.backends.selection import choose_backend
 from mvrender.cameras import parse_rig
 from mvrender.errors import MvrenderError
 from mvrender.formats import FORMATS
+from mvrender.jobs import Failed, Rendered, RenderJob, RenderSpec
 from mvrender.mesh import UpAxis
-from mvrender.pool import Failed, Job, Rendered, RenderPool, RenderSpec
+from mvrender.pool import RenderPool
 from mvrender.renderer import BackendName
 from mvrender.shading import parse_styles
 from mvretrieval.cli.render_output import ContactSheet, StyleManifest, write_views
@@ -90,7 +91,7 @@ def run(options: Options) -> int:
     return 0
 
 
-def _jobs(options: Options) -> tuple[list[Job], list[tuple[Path, str, str]]]:
+def _jobs(options: Options) -> tuple[list[RenderJob], list[tuple[Path, str, str]]]:
     """Render jobs, and (path, code, message) of files that cannot be rendered.
 
     Raises:
@@ -102,11 +103,11 @@ def _jobs(options: Options) -> tuple[list[Job], list[tuple[Path, str, str]]]:
             f"no mesh found in {', '.join(map(str, options.files))}; the formats are {' '.join(sorted(FORMATS))}",
             code="no_meshes",
         )
-    jobs = [Job(item.path, item.root, options.up) for item in found if item.problem is None]
+    jobs = [RenderJob(item.path, item.root, options.up) for item in found if item.problem is None]
     return jobs, [(item.path, *item.problem) for item in found if item.problem is not None]
 
 
-def _render(spec: RenderSpec, jobs: list[Job]) -> Iterator[Rendered]:
+def _render(spec: RenderSpec, jobs: list[RenderJob]) -> Iterator[Rendered]:
     """Rendered meshes; a failure is printed."""
     with RenderPool(spec) as pool:
         for result in pool.run(jobs):
@@ -118,7 +119,7 @@ def _render(spec: RenderSpec, jobs: list[Job]) -> Iterator[Rendered]:
             yield result
 
 
-def _ids(jobs: list[Job]) -> dict[Path, str]:
+def _ids(jobs: list[RenderJob]) -> dict[Path, str]:
     """An id for each file: its path relative to its folder, with ~2, ~3, ... for duplicates, as in a collection."""
     taken: set[str] = set()
     found: dict[Path, str] = {}

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from mvrender.errors import MvrenderError
-from mvrender.pool import Rendered, RenderSpec
+from mvrender.jobs import Rendered, RenderSpec
 from mvrender.shading import Style
 from mvretrieval.ingest.view_manifest import read_view_manifest
 

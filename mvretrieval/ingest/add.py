@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from mvrender.jobs import Rendered
 from mvrender.mesh import UpAxis
-from mvrender.pool import Rendered
 from mvretrieval.embed import embed
 from mvretrieval.errors import CollectionError
 from mvretrieval.ingest.jobs import MeshJob, job_of

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from mvrender.jobs import Failed, Opened, Rendered
 from mvrender.mesh import UpAxis
-from mvrender.pool import Failed, Opened, Rendered
 from mvretrieval.errors import DescriberError, FilterError
 from mvretrieval.ingest.add import new_objects
 from mvretrieval.ingest.classify import Action, FileState, classify
@@ -91,9 +91,7 @@ class _Run:
         self._batch: list[Rendered] = []
         self._known_content: list[Opened] = []
         describer = session.describer
-        self._batch_size = max(
-            1, getattr(describer.encoder, "batch_size", 48) // (describer.n_styles * describer.rig.n_views)
-        )
+        self._batch_size = max(1, describer.encoder.batch_size // (describer.n_styles * describer.rig.n_views))
 
     def run(self) -> IndexReport:
         """Index everything and report."""

@@ -6,12 +6,12 @@ from abc import abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from mvrender.pool import Job, Opened
+from mvrender.jobs import Opened, RenderJob
 from mvretrieval.ingest.scan import is_unchanged, stat_text
 
 
 @dataclass(frozen=True)
-class IngestJob(Job):
+class IngestJob(RenderJob):
     """A job of a render pool or of the view image reader that can be compared with the store."""
 
     @property

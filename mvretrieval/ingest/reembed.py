@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mvrender.pool import Failed, Rendered, always
+from mvrender.jobs import Failed, Rendered, always
 from mvretrieval.describe import DescriberConfig
 from mvretrieval.errors import CollectionError, DescriberError
 from mvretrieval.ingest.add import new_objects

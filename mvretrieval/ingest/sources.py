@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
 
+from mvrender.jobs import Failed, Opened, Rendered
 from mvrender.mesh import Limits
-from mvrender.pool import Failed, Opened, Rendered
 from mvretrieval.ingest.jobs import IngestJob, MeshJob
 from mvretrieval.ingest.scan import absolute, find_meshes, is_gone
 from mvretrieval.session.session import Session

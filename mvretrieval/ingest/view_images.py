@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from mvrender.cameras import Rig
-from mvrender.pool import Failed, Opened, Rendered
+from mvrender.jobs import Failed, Opened, Rendered
 from mvrender.renderer import Views
 from mvrender.strips import thumbnail_strip
 from mvretrieval.errors import DescriberError, ViewsError

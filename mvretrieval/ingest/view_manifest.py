@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mvrender.cameras import Rig, cube, direction_of, dodecahedron, ring, sphere, unknown_views, views_of
+from mvrender.cameras import Rig, cube, direction_of, dodecahedron, rig_from_angles, rig_of_unknown_views, ring, sphere
 from mvretrieval.errors import ViewsError
 from mvretrieval.ingest.scan import absolute
 
@@ -108,10 +108,10 @@ def rig_of(manifest: ViewManifest) -> Rig:
         RigError: there are too many views.
     """
     if not manifest.has_directions:
-        return unknown_views(max(len(entry.images) for entry in manifest.objects))
+        return rig_of_unknown_views(max(len(entry.images) for entry in manifest.objects))
     counts = Counter(entry.angles for entry in manifest.objects)
     angles = max(counts, key=lambda angles: (counts[angles], len(angles)))
-    listed = views_of([azimuth for azimuth, _ in angles], [elevation for _, elevation in angles])
+    listed = rig_from_angles([azimuth for azimuth, _ in angles], [elevation for _, elevation in angles])
     elevations = [elevation for _, elevation in angles]
     known = [ring(len(angles), sum(elevations) / len(elevations)), sphere(len(angles)), dodecahedron(), cube()]
     return next((rig for rig in known if _is_same(rig, listed)), listed)

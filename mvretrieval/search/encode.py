@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvrender.errors import MeshError
-from mvrender.pool import Job
+from mvrender.jobs import RenderJob
 from mvretrieval.embed import embed
 from mvretrieval.errors import QueryError
 from mvretrieval.images import load_image
@@ -91,7 +91,7 @@ def _encode_images(session: Session, query: Query, term: Term) -> EncodedTerm:
 def _encode_mesh(session: Session, query: Query, term: Term) -> EncodedTerm:
     path = Path(term.value).absolute()
     try:
-        rendered = session.render_pool().render(Job(path, path.parent, query.up))
+        rendered = session.render_pool().render(RenderJob(path, path.parent, query.up))
     except MeshError as error:
         raise QueryError(
             f"the mesh {term.label} cannot be rendered: {error.message} ({error.code})", code=error.code

@@ -6,8 +6,9 @@ import threading
 from typing import Any
 
 from mvrender.backends.selection import choose_backend
+from mvrender.jobs import RenderSpec
 from mvrender.mesh import Limits
-from mvrender.pool import RenderPool, RenderSpec
+from mvrender.pool import RenderPool
 from mvretrieval.describe import Describer
 from mvretrieval.errors import DescriberError
 

@@ -1,9 +1,9 @@
 """Views of 3D meshes: load a file of any format and render it from several directions, in several styles.
 
-from mvrender import Job, RenderPool, RenderSpec
+from mvrender import RenderJob, RenderPool, RenderSpec
 
 with RenderPool(RenderSpec.default()) as pool:
-    images = pool.render(Job(Path("chair.glb"))).views.images   # (styles, views, height, width, 3) uint8
+    images = pool.render(RenderJob(Path("chair.glb"))).views.images   # (styles, views, height, width, 3) uint8
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # for type checkers and editors; at run time `__getattr__` imports on first use
     from mvrender.cameras import Rig, parse_rig
     from mvrender.errors import MeshError, MvrenderError
-    from mvrender.jobs import Failed, Job, Opened, Rendered, RenderSpec
+    from mvrender.jobs import Failed, Opened, Rendered, RenderJob, RenderSpec
     from mvrender.loading import load
     from mvrender.mesh import Limits, Mesh, normalize
     from mvrender.pool import RenderPool
@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time `__getattr__` im
 
 _MODULES = {
     "Failed": "jobs",
-    "Job": "jobs",
+    "RenderJob": "jobs",
     "Limits": "mesh",
     "Mesh": "mesh",
     "MeshError": "errors",
@@ -40,12 +40,12 @@ _MODULES = {
 }
 __all__ = [
     "Failed",
-    "Job",
     "Limits",
     "Mesh",
     "MeshError",
     "MvrenderError",
     "Opened",
+    "RenderJob",
     "RenderPool",
     "RenderSpec",
     "Rendered",

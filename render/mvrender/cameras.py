@@ -164,7 +164,7 @@ def cube() -> Rig:
     )
 
 
-def views_of(azimuths_deg: Sequence[float], elevations_deg: Sequence[float]) -> Rig:
+def rig_from_angles(azimuths_deg: Sequence[float], elevations_deg: Sequence[float]) -> Rig:
     """Cameras of an object's view images, in the order of the images: `views:0@30,95.5@30,185@-10`.
 
     Raises:
@@ -184,7 +184,7 @@ def views_of(azimuths_deg: Sequence[float], elevations_deg: Sequence[float]) -> 
     return Rig(f"views:{listed}", np.array(rows))
 
 
-def unknown_views(n_views: int) -> Rig:
+def rig_of_unknown_views(n_views: int) -> Rig:
     """View images from unknown directions: `views:12`.
 
     Raises:
@@ -250,7 +250,7 @@ def parse_rig(text: str) -> Rig:
 def _parse_views(text: str) -> Rig:
     """Parse the part of a rig's name after `views:`."""
     if re.fullmatch(r"\d{1,9}", text):
-        return unknown_views(int(text))
+        return rig_of_unknown_views(int(text))
     pairs = [re.fullmatch(r"(-?\d+(?:\.\d+)?)@(-?\d+(?:\.\d+)?)", part.strip()) for part in text.split(",")]
     found = [(float(pair.group(1)), float(pair.group(2))) for pair in pairs if pair]
     if len(found) < len(pairs):
@@ -258,7 +258,7 @@ def _parse_views(text: str) -> Rig:
             f"unknown rig 'views:{text[:80]}': give azimuth@elevation of each view (views:0@30,90@30), or their number",
             code="unknown_rig",
         )
-    return views_of([azimuth for azimuth, _ in found], [elevation for _, elevation in found])
+    return rig_from_angles([azimuth for azimuth, _ in found], [elevation for _, elevation in found])
 
 
 def _ring_directions(n_views: int, elevation_deg: float) -> NDArray[np.float64]:

@@ -27,7 +27,7 @@ _TRANSFORM = "KHR_texture_transform"
 _CONVERT = "MVRENDER_convert_attributes"
 
 
-def prepare(data: bytes, suffix: str) -> bytes:
+def prepare_gltf(data: bytes, suffix: str) -> bytes:
     """Convert the content of a `.glb` or `.gltf` file to what trimesh can read.
 
     Raises:

@@ -43,7 +43,7 @@ class RenderSpec:
 
 
 @dataclass(frozen=True)
-class Job:
+class RenderJob:
     """One file to render.
 
     Attributes:
@@ -61,7 +61,7 @@ class Job:
 class Opened:
     """A loaded file (see `loading.Loaded`)."""
 
-    job: Job
+    job: RenderJob
     content_hash: str
     references: tuple[str, ...]
     up: UpAxis
@@ -102,7 +102,7 @@ class Failed:
         message: problem, value and next step.
     """
 
-    job: Job
+    job: RenderJob
     code: str
     message: str
 

@@ -18,10 +18,10 @@ from typing import Any
 import trimesh
 from PIL import Image
 
-from mvrender import gltf
 from mvrender.errors import FailureCode, MeshError
 from mvrender.flatten import flatten
 from mvrender.formats import FORMATS
+from mvrender.gltf import prepare_gltf
 from mvrender.mesh import Limits, Mesh, UpAxis, check, rotate_to_y_up
 from mvrender.references import FolderReferences, as_utf8
 
@@ -131,7 +131,7 @@ def _prepare(data: bytes, suffix: str, limits: Limits) -> bytes:
         MeshError: glTF that requires an unknown extension, a truncated binary STL, or a 3MF archive that is too large.
     """
     if suffix in (".glb", ".gltf"):
-        return gltf.prepare(data, suffix)
+        return prepare_gltf(data, suffix)
     if suffix in (".obj", ".off"):
         return as_utf8(data)
     if suffix == ".stl":

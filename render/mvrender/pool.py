@@ -12,11 +12,9 @@ import numpy as np
 
 from mvrender.cameras import parse_rig
 from mvrender.errors import MeshError, RigError
-from mvrender.jobs import Converted, Failed, Job, Opened, Operation, Rendered, RenderSpec, always
+from mvrender.jobs import Converted, Failed, Opened, Operation, Rendered, RenderJob, RenderSpec, always
 from mvrender.renderer import check_size
 from mvrender.worker_process import WorkerProcess
-
-__all__ = ["Converted", "Failed", "Job", "Opened", "RenderPool", "RenderSpec", "Rendered", "always"]
 
 
 class RenderPool:
@@ -48,7 +46,9 @@ class RenderPool:
         for worker in reversed(self._workers):
             self._free.put(worker)
 
-    def run(self, jobs: Iterable[Job], needs_views: Callable[[Opened], bool] = always) -> Iterator[Rendered | Failed]:
+    def run(
+        self, jobs: Iterable[RenderJob], needs_views: Callable[[Opened], bool] = always
+    ) -> Iterator[Rendered | Failed]:
         """Load and render files; results come in order of completion.
 
         Args:
@@ -113,7 +113,7 @@ class RenderPool:
         if kill:
             self.close()  # a thread may have started another worker meanwhile
 
-    def render(self, job: Job) -> Rendered:
+    def render(self, job: RenderJob) -> Rendered:
         """Load and render one file. Thread-safe: each call uses a free worker.
 
         Raises:
@@ -124,7 +124,7 @@ class RenderPool:
         assert isinstance(result, Rendered)
         return result
 
-    def convert(self, job: Job) -> Converted:
+    def convert(self, job: RenderJob) -> Converted:
         """Load one file and convert it to GLB. Thread-safe.
 
         Raises:
@@ -135,7 +135,7 @@ class RenderPool:
         assert isinstance(result, Converted)
         return result
 
-    def _process(self, job: Job, op: Operation) -> Rendered | Converted:
+    def _process(self, job: RenderJob, op: Operation) -> Rendered | Converted:
         free = self._free
         worker = free.get()
         try:

@@ -16,7 +16,7 @@ from typing import IO, Any
 import numpy as np
 
 from mvrender.errors import BackendError
-from mvrender.jobs import Converted, Failed, Job, Opened, Operation, Rendered, RenderSpec
+from mvrender.jobs import Converted, Failed, Opened, Operation, Rendered, RenderJob, RenderSpec
 from mvrender.renderer import Views
 from mvrender.wire import receive, send
 
@@ -55,7 +55,9 @@ class WorkerProcess:
             finally:
                 self._lock.release()
 
-    def process(self, job: Job, needs_views: Callable[[Opened], bool], op: Operation) -> Rendered | Converted | Failed:
+    def process(
+        self, job: RenderJob, needs_views: Callable[[Opened], bool], op: Operation
+    ) -> Rendered | Converted | Failed:
         """Load one file, and render or convert it.
 
         Raises:
@@ -151,7 +153,7 @@ class WorkerProcess:
         )
 
     def _process_with_timeout(
-        self, job: Job, needs_views: Callable[[Opened], bool], op: Operation
+        self, job: RenderJob, needs_views: Callable[[Opened], bool], op: Operation
     ) -> Rendered | Converted | Failed:
         process = self._process
         assert process is not None
@@ -180,7 +182,7 @@ class WorkerProcess:
             if timed_out.is_set():
                 self.stop()  # even if the reply came first: the next file needs a living worker
 
-    def _failure(self, job: Job, timed_out: bool, exit_code: int, tail: str) -> Failed:
+    def _failure(self, job: RenderJob, timed_out: bool, exit_code: int, tail: str) -> Failed:
         if timed_out:
             limit = f"{self._spec.limits.seconds:g} s"
             return Failed(job, "timeout", f"took longer than {limit}; raise --max-seconds and give --retry")
@@ -188,7 +190,7 @@ class WorkerProcess:
         return Failed(job, "renderer_crash", f"the worker crashed ({cause}){tail}; the file is probably damaged")
 
     def _process_file(
-        self, process: subprocess.Popen[bytes], job: Job, needs_views: Callable[[Opened], bool], op: Operation
+        self, process: subprocess.Popen[bytes], job: RenderJob, needs_views: Callable[[Opened], bool], op: Operation
     ) -> Rendered | Converted | Failed:
         # Absolute paths: the worker has its own working folder.
         root = str(job.root.absolute()) if job.root else None
@@ -210,7 +212,7 @@ class WorkerProcess:
         views = Views(images, np.array(head["mask"], bool), self._spec.rig.cam_to_world)
         return Rendered(opened, views, body[:strip_length])
 
-    def _failed(self, job: Job, head: dict[str, Any]) -> Failed:
+    def _failed(self, job: RenderJob, head: dict[str, Any]) -> Failed:
         if head["code"] == "out_of_memory":
             self.stop()  # not all of its memory was freed, and the next file would have less
         return Failed(job, head["code"], head["message"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from mvrender.backends.raster import RasterRenderer
 from mvrender.backends.selection import open_renderer
 from mvrender.cameras import parse_rig
 from mvrender.errors import BackendError
-from mvrender.jobs import Job, RenderSpec
+from mvrender.jobs import RenderJob, RenderSpec
 from mvrender.mesh import Mesh, normalize
 from mvrender.pool import RenderPool
 from mvrender.renderer import Renderer
@@ -42,6 +43,9 @@ def raster() -> RasterRenderer:
 
 @pytest.fixture(scope="module")
 def gl() -> Iterator[Renderer]:
+    # Importing triton after Mesa crashes the process (two versions of LLVM), and torch imports it in later tests.
+    with contextlib.suppress(ImportError):
+        import triton  # noqa: F401
     try:
         renderer = open_renderer("gl")
     except BackendError as error:
@@ -203,9 +207,9 @@ def test_a_worker_renders_the_same_images(gl: Renderer, tmp_path: Path) -> None:
     mesh = torus()
     trimesh.Trimesh(mesh.vertices, mesh.faces).export(path)
     with RenderPool(RenderSpec(rig=RIG, styles=("clay", "depth"), backend="gl"), n_workers=1) as pool:
-        views = pool.render(Job(path)).views
+        views = pool.render(RenderJob(path)).views
         assert views is not None
-        again = pool.render(Job(path)).views
+        again = pool.render(RenderJob(path)).views
     here = gl.render(mesh, RIG, ["clay", "depth"], SIZE)
     assert np.abs(views.images.astype(int) - here.images).mean() < 0.02
     assert again is not None

@@ -10,7 +10,17 @@ from error_codes import raises_code
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mvrender.cameras import RIG_EXAMPLES, Rig, cube, dodecahedron, look_at_origin, parse_rig, ring, sphere, views_of
+from mvrender.cameras import (
+    RIG_EXAMPLES,
+    Rig,
+    cube,
+    dodecahedron,
+    look_at_origin,
+    parse_rig,
+    rig_from_angles,
+    ring,
+    sphere,
+)
 from mvrender.errors import RigError
 
 NAMES = [
@@ -54,7 +64,7 @@ def test_cameras_look_at_the_origin_in_order_of_azimuth(name: str) -> None:
         flat = np.hypot(rig.directions[:, 0], rig.directions[:, 2])
         expected = np.stack([np.sin(np.radians(azimuths)), np.cos(np.radians(azimuths))], axis=1) * flat[:, None]
         np.testing.assert_allclose(rig.directions[:, [0, 2]], expected, atol=1e-6)
-    again = views_of(rig.azimuths_deg.tolist(), rig.elevations_deg.tolist())
+    again = rig_from_angles(rig.azimuths_deg.tolist(), rig.elevations_deg.tolist())
     np.testing.assert_allclose(again.directions, rig.directions, atol=2e-5)
 
 

@@ -14,7 +14,7 @@ from mvrender.backends.selection import open_renderer
 from mvrender.cameras import parse_rig
 from mvrender.errors import MeshError
 from mvrender.glb import decimated, to_glb
-from mvrender.jobs import Job, RenderSpec
+from mvrender.jobs import RenderJob, RenderSpec
 from mvrender.loading import load
 from mvrender.mesh import Mesh, normalize
 from mvrender.pool import RenderPool
@@ -109,8 +109,8 @@ def test_a_worker_converts_in_its_sandbox(tmp_path: Path) -> None:
     (tmp_path / "bad.stl").write_text("solid")
     with RenderPool(RenderSpec(rig=RIG, size=64), n_workers=1) as pool:
         with pytest.raises(MeshError):
-            pool.convert(Job(tmp_path / "bad.stl"))
-        converted = pool.convert(Job(tmp_path / "ball.stl"))
-        assert pool.render(Job(tmp_path / "ball.stl")).views is not None
+            pool.convert(RenderJob(tmp_path / "bad.stl"))
+        converted = pool.convert(RenderJob(tmp_path / "ball.stl"))
+        assert pool.render(RenderJob(tmp_path / "ball.stl")).views is not None
     scene = trimesh.load(trimesh.util.wrap_as_stream(converted.glb), file_type="glb", force="mesh")
     assert len(scene.faces) == len(ball.faces) and converted.opened.facts["faces"] == len(ball.faces)

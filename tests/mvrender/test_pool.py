@@ -26,7 +26,7 @@ import mvrender
 from mvrender.backends.raster import RasterRenderer
 from mvrender.cameras import Rig, parse_rig
 from mvrender.errors import FAILURE_CODES, BackendError, MeshError, RigError
-from mvrender.jobs import Failed, Job, Opened, Rendered, RenderSpec
+from mvrender.jobs import Failed, Opened, Rendered, RenderJob, RenderSpec
 from mvrender.loading import load
 from mvrender.mesh import Limits, normalize
 from mvrender.pool import RenderPool
@@ -108,7 +108,7 @@ def images_of(result: Rendered | Failed) -> Any:
 
 
 def test_a_worker_renders_the_same_images_as_this_process(one: RenderPool, box: Path) -> None:
-    result = one.render(Job(box))
+    result = one.render(RenderJob(box))
     loaded = load(box)
     here = RasterRenderer().render(normalize(loaded.mesh), RIG, ["clay"], 64)
     assert result.views is not None
@@ -117,7 +117,7 @@ def test_a_worker_renders_the_same_images_as_this_process(one: RenderPool, box: 
     np.testing.assert_array_equal(result.views.cameras, here.cameras)
     opened = result.opened
     assert (opened.content_hash, opened.references, opened.up) == (loaded.content_hash, loaded.references, loaded.up)
-    assert (opened.facts, opened.notes, opened.job) == (loaded.facts, loaded.mesh.notes, Job(box))
+    assert (opened.facts, opened.notes, opened.job) == (loaded.facts, loaded.mesh.notes, RenderJob(box))
 
 
 def test_results_do_not_depend_on_the_order_of_files_or_the_number_of_workers(tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_results_do_not_depend_on_the_order_of_files_or_the_number_of_workers(tm
 
     def run(n_workers: int, order: list[Path]) -> dict[Path, Any]:
         with RenderPool(SPEC, n_workers) as pool:
-            results = list(pool.run(Job(path) for path in order))
+            results = list(pool.run(RenderJob(path) for path in order))
         assert len(results) == len(order)
         return {
             r.job.path if isinstance(r, Failed) else r.opened.job.path: r.code
@@ -146,7 +146,7 @@ def test_results_do_not_depend_on_the_order_of_files_or_the_number_of_workers(tm
 
 def test_views_that_are_not_needed_are_not_rendered(one: RenderPool, tmp_path: Path) -> None:
     paths = [box_at(tmp_path / f"{i}.stl", 1, 1, 1 + i) for i in range(4)]
-    results = list(one.run((Job(path) for path in paths), lambda opened: opened.job.path in paths[::2]))
+    results = list(one.run((RenderJob(path) for path in paths), lambda opened: opened.job.path in paths[::2]))
     rendered = {r.opened.job.path: r.views is not None for r in results if isinstance(r, Rendered)}
     assert rendered == {path: path in paths[::2] for path in paths}
 
@@ -156,9 +156,9 @@ def test_a_job_sets_the_up_axis_and_the_root_of_references(one: RenderPool, tmp_
     folder.mkdir()
     (folder / "a.obj").write_text("mtllib ../m.mtl\nv 0 0 0\nv 1 0 0\nv 0 1 0\nusemtl paint\nf 1 2 3\n")
     (tmp_path / "m.mtl").write_text("newmtl paint\nKd 1 0 0\n")
-    inside = one.render(Job(folder / "a.obj", up="+z")).opened
+    inside = one.render(RenderJob(folder / "a.obj", up="+z")).opened
     assert inside.up == "+z" and inside.references == () and "outside" in inside.notes[0]
-    wider = one.render(Job(folder / "a.obj", root=tmp_path)).opened
+    wider = one.render(RenderJob(folder / "a.obj", root=tmp_path)).opened
     assert wider.up == "+y" and wider.references == (str(tmp_path / "m.mtl"),) and wider.notes == ()
 
 
@@ -166,12 +166,12 @@ def test_relative_paths_refer_to_the_callers_folder(
     one: RenderPool, box: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(box.parent)
-    assert one.render(Job(Path("box.stl"), root=Path())).opened.job.path == Path("box.stl")
+    assert one.render(RenderJob(Path("box.stl"), root=Path())).opened.job.path == Path("box.stl")
 
 
 @pytest.mark.parametrize("moment", ["while it works", "between two files"])
 def test_a_killed_worker_fails_at_most_one_file(moment: str, one: RenderPool, box: Path) -> None:
-    one.render(Job(box))
+    one.render(RenderJob(box))
     others = set(workers()) - {worker_of(one)}  # of other tests' collections
 
     def kill(_: Opened) -> bool:
@@ -179,18 +179,18 @@ def test_a_killed_worker_fails_at_most_one_file(moment: str, one: RenderPool, bo
         return True
 
     if moment == "while it works":
-        (result,) = one.run([Job(box)], kill)
+        (result,) = one.run([RenderJob(box)], kill)
         assert isinstance(result, Failed) and result.code == "renderer_crash" and "signal 9" in result.message
     else:
         kill_me = worker_of(one)
         kill_me.kill()
         kill_me.wait(PATIENCE_S)
-    assert images_of(one.render(Job(box))).any()
+    assert images_of(one.render(RenderJob(box))).any()
     assert len(set(workers()) - others) == 1
 
 
 def test_every_failure_leaves_the_worker_usable(one: RenderPool, box: Path, tmp_path: Path) -> None:
-    one.render(Job(box))
+    one.render(RenderJob(box))
     before = worker_of(one)
     (tmp_path / "line.obj").write_text("v 0 0 0\nv 1 0 0\nv 2 0 0\nf 1 2 3\n")
     (tmp_path / "nan.obj").write_text("v nan 0 0\nv 1 0 0\nv 2 0 0\nf 1 2 3\n")
@@ -203,9 +203,9 @@ def test_every_failure_leaves_the_worker_usable(one: RenderPool, box: Path, tmp_
     }
     for name, code in expected.items():
         with pytest.raises(MeshError) as error:
-            one.render(Job(tmp_path / name))
+            one.render(RenderJob(tmp_path / name))
         assert error.value.code == code in FAILURE_CODES
-        assert images_of(one.render(Job(box))).any()
+        assert images_of(one.render(RenderJob(box))).any()
     assert worker_of(one) == before
 
 
@@ -221,8 +221,10 @@ def test_a_file_that_exceeds_the_time_limit_fails_alone(
     real_timer, is_stuck = threading.Timer, iter([False, True, False, True, False])
     with RenderPool(replace(SPEC, limits=Limits(seconds=0.4)), n_workers=1) as pool:
         monkeypatch.setattr(threading, "Timer", timer)
-        images = images_of(pool.render(Job(box)))
-        results = list(pool.run([Job(stuck), Job(box), Job(stuck), Job(box)], suspend(pool, stuck)))
+        images = images_of(pool.render(RenderJob(box)))
+        results = list(
+            pool.run([RenderJob(stuck), RenderJob(box), RenderJob(stuck), RenderJob(box)], suspend(pool, stuck))
+        )
     assert [r.code if isinstance(r, Failed) else "rendered" for r in results] == [
         "timeout",
         "rendered",
@@ -237,7 +239,7 @@ def test_a_file_that_exceeds_the_time_limit_fails_alone(
 def test_a_file_that_exceeds_the_memory_limit_fails_alone(box: Path, tmp_path: Path) -> None:
     large = large_file(tmp_path, 1_000_000)
     with RenderPool(RenderSpec(rig=RIG, size=64, limits=Limits(memory_bytes=96 << 20)), n_workers=1) as pool:
-        results = list(pool.run([Job(box), Job(large), Job(box)]))
+        results = list(pool.run([RenderJob(box), RenderJob(large), RenderJob(box)]))
     codes = [r.code if isinstance(r, Failed) else "rendered" for r in results]
     assert codes[::2] == ["rendered", "rendered"] and codes[1] in ("out_of_memory", "renderer_crash")
     assert isinstance(results[1], Failed) and (codes[1] != "out_of_memory" or "--max-memory" in results[1].message)
@@ -246,12 +248,12 @@ def test_a_file_that_exceeds_the_memory_limit_fails_alone(box: Path, tmp_path: P
 def test_the_reply_to_an_interrupted_request_is_dropped(
     one: RenderPool, box: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = images_of(one.render(Job(box)))
+    expected = images_of(one.render(RenderJob(box)))
     # Interrupted while waiting for a reply, which must not be taken for the reply to the next file.
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr("mvrender.worker_process.receive", raise_keyboard_interrupt)
-        one.render(Job(box_at(tmp_path / "other.stl", 3, 1, 1)))
-    np.testing.assert_array_equal(images_of(one.render(Job(box))), expected)
+        one.render(RenderJob(box_at(tmp_path / "other.stl", 3, 1, 1)))
+    np.testing.assert_array_equal(images_of(one.render(RenderJob(box))), expected)
 
 
 def raise_keyboard_interrupt(*_: object) -> None:
@@ -263,15 +265,15 @@ def test_errors_of_the_callers_functions_are_raised(error: Exception, one: Rende
     def needs_views(_: Opened) -> bool:
         raise error
 
-    def jobs() -> Iterator[Job]:
-        yield Job(box)
+    def jobs() -> Iterator[RenderJob]:
+        yield RenderJob(box)
         raise error
 
     with pytest.raises(type(error), match=str(error)):
-        list(one.run([Job(box)], needs_views))
+        list(one.run([RenderJob(box)], needs_views))
     with pytest.raises(type(error), match=str(error)):
         list(one.run(jobs()))
-    assert images_of(one.render(Job(box))).any()
+    assert images_of(one.render(RenderJob(box))).any()
 
 
 def test_leaving_early_ends_all_workers(box: Path) -> None:
@@ -279,13 +281,13 @@ def test_leaving_early_ends_all_workers(box: Path) -> None:
     n_threads = threading.active_count()
     known = set(workers())
     with RenderPool(SPEC, n_workers=2) as pool:
-        results = pool.run(Job(box) for _ in n_taken)  # endless
+        results = pool.run(RenderJob(box) for _ in n_taken)  # endless
         assert [images_of(result).shape for result in itertools.islice(results, 3)] == [(1, 2, 64, 64, 3)] * 3
         results.close()  # type: ignore[attr-defined]
         assert set(workers()) == known
         assert threading.active_count() == n_threads
         assert next(n_taken) < 20  # files are not taken long before they are rendered
-        assert images_of(pool.render(Job(box))).any()
+        assert images_of(pool.render(RenderJob(box))).any()
     assert set(workers()) == known
 
 
@@ -294,10 +296,10 @@ def test_leaving_early_does_not_wait_for_slow_files(box: Path, tmp_path: Path) -
     limits = Limits(seconds=10 * PATIENCE_S)  # waiting for it would hang
     is_suspended = threading.Event()
 
-    def jobs() -> Iterator[Job]:
-        yield Job(stuck)
+    def jobs() -> Iterator[RenderJob]:
+        yield RenderJob(stuck)
         assert is_suspended.wait(PATIENCE_S)
-        yield Job(box)
+        yield RenderJob(box)
 
     with RenderPool(replace(SPEC, limits=limits), n_workers=2) as pool:
         results = pool.run(jobs(), suspend(pool, stuck, is_suspended))
@@ -341,7 +343,7 @@ def test_a_run_without_jobs_is_empty(one: RenderPool) -> None:
 def test_strips_hold_all_views_of_the_first_style(box: Path) -> None:
     spec = RenderSpec(rig=parse_rig("ring:5@20"), styles=("clay", "silhouette"), size=96, strip_size=32)
     with RenderPool(spec, n_workers=1) as pool:
-        result = pool.render(Job(box))
+        result = pool.render(RenderJob(box))
     strip = Image.open(io.BytesIO(result.strip))
     assert (strip.format, strip.size) == ("WEBP", (5 * 32, 32))
     pixels = np.asarray(strip.convert("RGB")).astype(int)
@@ -354,9 +356,9 @@ def test_a_backend_that_cannot_start_raises(box: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("GLCONTEXT_DEVICE_INDEX", "31")
     with RenderPool(RenderSpec(rig=RIG, size=64, backend="gl"), n_workers=2) as pool:
         with pytest.raises(BackendError) as single:
-            pool.render(Job(box))
+            pool.render(RenderJob(box))
         with pytest.raises(BackendError) as several:
-            list(pool.run(Job(box) for _ in range(5)))
+            list(pool.run(RenderJob(box) for _ in range(5)))
     assert single.value.code == several.value.code in ("no_opengl", "backend_not_installed")
 
 
@@ -369,7 +371,7 @@ def test_a_worker_that_exits_at_once_raises_its_last_output(
         RenderPool(SPEC, n_workers=1) as pool,
         raises_code(BackendError, "worker_start_failed", "'raster'", "exit code 3): no luck"),
     ):
-        pool.render(Job(box))
+        pool.render(RenderJob(box))
 
 
 def test_invalid_specs_are_refused_before_the_first_file() -> None:
@@ -383,7 +385,7 @@ def test_invalid_specs_are_refused_before_the_first_file() -> None:
         RenderPool(RenderSpec(rig=Rig("mine", RIG.directions)))
     wooden = RenderSpec(rig=RIG, size=64, styles=("wood",))  # type: ignore[arg-type]
     with RenderPool(wooden, n_workers=1) as pool, raises_code(BackendError, "unknown_style", "'wood'"):
-        pool.render(Job(Path("a.stl")))
+        pool.render(RenderJob(Path("a.stl")))
 
 
 @pytest.mark.parametrize(
@@ -405,10 +407,10 @@ def test_unusual_file_names_work(name: bytes, one: RenderPool, tmp_path: Path) -
         box_at(path)
     except OSError as error:
         pytest.skip(f"this file system has no such names: {error}")
-    result = one.render(Job(path))
+    result = one.render(RenderJob(path))
     assert images_of(result).any() and result.opened.job.path == path
     with raises_code(MeshError, "missing_file"):
-        one.render(Job(path.with_name("no" + path.name)))
+        one.render(RenderJob(path.with_name("no" + path.name)))
 
 
 def test_unusual_names_of_textures_work(one: RenderPool, tmp_path: Path) -> None:
@@ -421,26 +423,26 @@ def test_unusual_names_of_textures_work(one: RenderPool, tmp_path: Path) -> None
     except OSError as error:
         pytest.skip(f"this file system has no such names: {error}")
     (tmp_path / "t.png").symlink_to(real)
-    opened = one.render(Job(path)).opened
+    opened = one.render(RenderJob(path)).opened
     assert opened.facts["textured"] and str(real) in opened.references
 
 
 def test_impossible_file_names_fail_with_a_code(one: RenderPool, box: Path) -> None:
     for name, code in (("nul\0.stl", "bad_name"), ("a" * 300 + ".stl", "unreadable")):
         with pytest.raises(MeshError) as error:
-            one.render(Job(box.with_name(name)))
+            one.render(RenderJob(box.with_name(name)))
         assert error.value.code == code
-    assert images_of(one.render(Job(box))).any()
+    assert images_of(one.render(RenderJob(box))).any()
 
 
 SCRIPT = """\
 import sys
 from pathlib import Path
 sys.path.insert(0, {package!r})
-from mvrender import Failed, Job, RenderPool, RenderSpec, parse_rig
+from mvrender import Failed, RenderJob, RenderPool, RenderSpec, parse_rig
 spec = RenderSpec(rig=parse_rig("ring:2@20"), size=64)
 with RenderPool(spec, n_workers=2) as pool:
-    for result in pool.run([Job(Path("box.stl")), Job(Path("gone.stl"))]):
+    for result in pool.run([RenderJob(Path("box.stl")), RenderJob(Path("gone.stl"))]):
         print(result.code if isinstance(result, Failed) else result.views.images.shape)
 """
 
@@ -466,9 +468,9 @@ def test_a_script_without_main_guard_in_a_folder_with_modules_of_library_names(t
 
 def test_workers_end_when_their_parent_does(box: Path, tmp_path: Path) -> None:
     script = (
-        "import os, sys\nfrom pathlib import Path\nfrom mvrender import Job, RenderPool, RenderSpec, parse_rig\n"
+        "import os, sys\nfrom pathlib import Path\nfrom mvrender import RenderJob, RenderPool, RenderSpec, parse_rig\n"
         "pool = RenderPool(RenderSpec(rig=parse_rig('ring:2@20'), size=64), n_workers=2)\n"
-        "pool.warm_up()\npool.render(Job(Path(sys.argv[1])))\n"
+        "pool.warm_up()\npool.render(RenderJob(Path(sys.argv[1])))\n"
         "print(*(worker._process.pid for worker in pool._workers), flush=True)\nos.kill(os.getpid(), 9)\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(mvrender.__file__).parent.parent)}
@@ -497,7 +499,7 @@ def test_ten_million_faces_within_the_default_limits(tmp_path: Path) -> None:
         rows.tofile(file)
     assert len(rows) == 10_000_000
     with RenderPool(RenderSpec(limits=Limits()), n_workers=1) as pool:
-        result = pool.render(Job(path))
+        result = pool.render(RenderJob(path))
     assert result.opened.facts["faces"] == 10_000_000 and result.views is not None and result.views.mask.all()
 
 
@@ -511,15 +513,15 @@ def test_a_renderer_that_hangs_while_it_starts_times_out(monkeypatch: pytest.Mon
         RenderPool(RenderSpec(size=64), 1) as pool,
         raises_code(BackendError, "worker_start_timeout", "2 s", "mvr doctor"),
     ):
-        pool.render(Job(tmp_path / "any.glb"))
+        pool.render(RenderJob(tmp_path / "any.glb"))
 
 
 def test_threads_may_share_a_pool(tmp_path: Path) -> None:
     boxes = [box_at(tmp_path / f"{i}.stl", 1, 1 + i, 2) for i in range(4)]
     with RenderPool(SPEC, n_workers=1) as pool:
-        expected = [images_of(pool.render(Job(box))) for box in boxes]
+        expected = [images_of(pool.render(RenderJob(box))) for box in boxes]
         with ThreadPoolExecutor(4) as threads:
-            found = list(threads.map(lambda box: images_of(pool.render(Job(box))), boxes * 3))
+            found = list(threads.map(lambda box: images_of(pool.render(RenderJob(box))), boxes * 3))
     for i, images in enumerate(found):
         np.testing.assert_array_equal(images, expected[i % 4])
 
@@ -529,7 +531,7 @@ def test_concurrent_starts_of_a_worker_start_one_process(box: Path) -> None:
 
     def warm_up_and_render(_: int) -> int:
         pool.warm_up()
-        pool.render(Job(box))
+        pool.render(RenderJob(box))
         return len(set(psutil.Process().children()) - before)
 
     with RenderPool(SPEC, n_workers=1) as pool, ThreadPoolExecutor(6) as threads:
@@ -550,11 +552,11 @@ def test_a_worker_lowers_its_priority_after_compilation(
         own = psutil.Process().nice()
         wait_for(lambda: list(tmp_path.rglob("*.nbc")))  # it compiles
         assert worker.nice() == own
-        pool.render(Job(box))
+        pool.render(RenderJob(box))
         assert worker.nice() == min(19, own + 10)
 
 
 def test_strips_of_many_views_stay_within_the_limit_of_webp(box: Path) -> None:
     spec = RenderSpec(rig=parse_rig("sphere:200"), size=64, strip_size=112)
-    with RenderPool(spec, 1) as pool, Image.open(io.BytesIO(pool.render(Job(box)).strip)) as strip:
+    with RenderPool(spec, 1) as pool, Image.open(io.BytesIO(pool.render(RenderJob(box)).strip)) as strip:
         assert strip.height == 16383 // 200 and strip.width == 200 * strip.height

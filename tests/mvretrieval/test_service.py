@@ -29,7 +29,8 @@ from PIL import Image
 from serving import served
 from waiting import PATIENCE_S, wait_for
 
-from mvrender.pool import Job, Rendered, RenderPool
+from mvrender.jobs import Rendered, RenderJob
+from mvrender.pool import RenderPool
 from mvretrieval.api import Collection, OpenOptions
 from mvretrieval.cli.serve import Options, run
 from mvretrieval.client import Client
@@ -254,10 +255,10 @@ def test_each_limit_has_its_own_status_and_code(own: Collection, tmp_path: Path)
 def test_requests_beyond_the_queue_are_refused(own: Collection, meshes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = meshes / "shape-001.ply"
     query = {"query": json.dumps({"terms": [{"mesh": file.name}]})}
-    gate, inside = threading.Event(), list[Job]()
+    gate, inside = threading.Event(), list[RenderJob]()
     render = RenderPool.render
 
-    def held(pool: RenderPool, job: Job) -> Rendered:
+    def held(pool: RenderPool, job: RenderJob) -> Rendered:
         inside.append(job)
         assert gate.wait(PATIENCE_S)
         return render(pool, job)

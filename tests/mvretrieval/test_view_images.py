@@ -23,7 +23,8 @@ from PIL import Image
 from waiting import wait_for
 
 from mvrender.cameras import RIG_EXAMPLES, parse_rig
-from mvrender.pool import Job, Rendered, RenderPool, RenderSpec
+from mvrender.jobs import Rendered, RenderJob, RenderSpec
+from mvrender.pool import RenderPool
 from mvretrieval.api import Collection, OpenOptions
 from mvretrieval.errors import DescriberError, TrainingError, ViewsError
 from mvretrieval.ingest.index_report import IndexOptions, IndexReport
@@ -47,7 +48,7 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = [["id", "file", "azimuth_deg", "elevation_deg"]]
     with RenderPool(RenderSpec(rig=parse_rig(RIG), size=64), 1) as pool:
         for path in paths:
-            done = pool.render(Job(path))
+            done = pool.render(RenderJob(path))
             assert isinstance(done, Rendered) and done.views is not None
             (base / "views" / path.stem).mkdir(parents=True)
             for v, image in enumerate(done.views.images[0]):

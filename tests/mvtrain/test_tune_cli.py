@@ -17,7 +17,7 @@ from synthetic_views import write_clip
 import mvtrain.tune_loop
 import mvtrain.tune_output
 from mvrender.cameras import parse_rig
-from mvrender.pool import RenderSpec
+from mvrender.jobs import RenderSpec
 from mvretrieval.api import Collection, OpenOptions
 from mvretrieval.cli.main import run_command
 from mvretrieval.describe import DescriberConfig

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mvrender.jobs import Failed, Opened, RenderJob, RenderSpec
 from mvrender.mesh import UpAxis
-from mvrender.pool import Failed, Job, Opened, RenderPool, RenderSpec
+from mvrender.pool import RenderPool
 from mvrender.shading import VIEWS_VERSION
 from mvretrieval.errors import TrainingError, did_you_mean
 from mvretrieval.ingest.labels_csv import read_labels
@@ -132,14 +133,14 @@ def render_views(
     keys: dict[int, str] = {}
     waiting: dict[str, int] = {}
 
-    def jobs() -> Iterator[Job]:
+    def jobs() -> Iterator[RenderJob]:
         for i, item in enumerate(objects):
             key = _key(spec, item.content) if item.content else ""
             if key and is_cached(folder, key):
                 keys[i] = key
                 continue
             waiting[str(item.path)] = i
-            yield Job(item.path, item.root, item.up)
+            yield RenderJob(item.path, item.root, item.up)
 
     def needs_views(opened: Opened) -> bool:
         return not is_cached(folder, _key(spec, opened.content_hash))

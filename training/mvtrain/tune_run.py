@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mvrender.backends.selection import choose_backend
 from mvrender.cameras import parse_rig
-from mvrender.pool import RenderSpec
+from mvrender.jobs import RenderSpec
 from mvrender.shading import parse_styles
 from mvretrieval.console import progress, run_record, say
 from mvretrieval.describe import Describer, DescriberConfig

@@ -12,7 +12,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
-from mvrender.pool import Job
+from mvrender.jobs import RenderJob
 from mvretrieval.search.thumbnails import view_thumbnail
 from mvretrieval.service.auth import api_router
 from mvretrieval.service.model_cache import ModelCache
@@ -88,7 +88,7 @@ def _model(service: SearchService, models: ModelCache, record: ObjectRecord) -> 
     path = Path(record.path)
     root = Path(service.session.store.root_of(record.row_id) or path.parent)
     with service.limiter.turn():
-        glb = service.session.render_pool().convert(Job(path, root, record.facts["up"])).glb
+        glb = service.session.render_pool().convert(RenderJob(path, root, record.facts["up"])).glb
     models.put(record.content_hash, glb)
     return glb
 

@@ -14,14 +14,25 @@ import moderngl
 import numpy as np
 from numpy.typing import NDArray
 
-from mvrender import shading
 from mvrender.backends.gl_mesh import GLMesh
 from mvrender.backends.gl_platform import open_context
 from mvrender.cameras import Rig
 from mvrender.errors import BackendError
 from mvrender.mesh import Mesh
 from mvrender.renderer import BackendName, Views, check_size
-from mvrender.shading import Style
+from mvrender.shading import (
+    AMBIENT,
+    BACKGROUND,
+    CLAY,
+    DEPTH_FAR,
+    DEPTH_NEAR,
+    KNEE,
+    KNEE_SLOPE,
+    SILHOUETTE,
+    STRENGTHS,
+    TO_LIGHTS,
+    Style,
+)
 
 _SHADERS = Path(__file__).parent / "shaders"
 _SAMPLES = 4
@@ -155,7 +166,7 @@ class GLRenderer:
                 for part in itertools.chain.from_iterable(parts):
                     _set_uniforms(part.program, rig, size, shift)
                 frame.samples.use()
-                frame.samples.clear(*[shading.BACKGROUND / 255] * 3)
+                frame.samples.clear(*[BACKGROUND / 255] * 3)
                 for image in range(start, stop):
                     style, view = divmod(image, n_views)
                     self._context.viewport = (0, (image - start) * size, size, size)
@@ -239,18 +250,16 @@ def _set_uniforms(program: Any, rig: Rig, size: int, shift: float) -> None:
 
 def _constants() -> dict[str, str]:
     """GLSL text of each MVR_ constant in the shaders, from `shading`."""
-    lights = [
-        _vector(*towards, strength) for towards, strength in zip(shading.TO_LIGHTS, shading.STRENGTHS, strict=True)
-    ]
+    lights = [_vector(*towards, strength) for towards, strength in zip(TO_LIGHTS, STRENGTHS, strict=True)]
     return {
-        "MVR_AMBIENT": _number(shading.AMBIENT),
+        "MVR_AMBIENT": _number(AMBIENT),
         "MVR_LIGHTS": ", ".join(lights),
-        "MVR_KNEE_AT": _number(shading.KNEE / 255),
-        "MVR_KNEE_SLOPE": _number(shading.KNEE_SLOPE),
-        "MVR_CLAY": _vector(*shading.CLAY / 255),
-        "MVR_GREY_NEAR": _number(shading.DEPTH_NEAR),
-        "MVR_GREY_FAR": _number(shading.DEPTH_FAR),
-        "MVR_SILHOUETTE_GREY": _number(shading.SILHOUETTE),
+        "MVR_KNEE_AT": _number(KNEE / 255),
+        "MVR_KNEE_SLOPE": _number(KNEE_SLOPE),
+        "MVR_CLAY": _vector(*CLAY / 255),
+        "MVR_GREY_NEAR": _number(DEPTH_NEAR),
+        "MVR_GREY_FAR": _number(DEPTH_FAR),
+        "MVR_SILHOUETTE_GREY": _number(SILHOUETTE),
     }
 
 

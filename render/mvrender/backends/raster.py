@@ -7,14 +7,25 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mvrender import shading
 from mvrender.backends import triangles
 from mvrender.backends.compilation import disable_cache
 from mvrender.backends.triangles import Appearance, Lighting, Triangles, draw, face_normals
 from mvrender.cameras import Rig, ring
 from mvrender.mesh import Mesh
 from mvrender.renderer import BackendName, Views, check_size
-from mvrender.shading import BACKGROUND, Style
+from mvrender.shading import (
+    AMBIENT,
+    BACKGROUND,
+    CLAY,
+    DEPTH_FAR,
+    DEPTH_NEAR,
+    KNEE,
+    KNEE_SLOPE,
+    SILHOUETTE,
+    STRENGTHS,
+    TO_LIGHTS,
+    Style,
+)
 from mvrender.textures import TexturePyramids
 
 f4 = np.float32
@@ -28,15 +39,15 @@ _KINDS: dict[Style, int] = {
     "silhouette": triangles.SILHOUETTE,
 }
 _LIGHTING = Lighting(
-    shading.TO_LIGHTS,
-    shading.STRENGTHS,
-    f4(shading.AMBIENT),
-    f4(shading.KNEE),
-    f4(shading.KNEE_SLOPE),
-    shading.CLAY,
-    f4(shading.DEPTH_NEAR),
-    f4(shading.DEPTH_FAR - shading.DEPTH_NEAR),
-    f4(255 * shading.SILHOUETTE),
+    TO_LIGHTS,
+    STRENGTHS,
+    f4(AMBIENT),
+    f4(KNEE),
+    f4(KNEE_SLOPE),
+    CLAY,
+    f4(DEPTH_NEAR),
+    f4(DEPTH_FAR - DEPTH_NEAR),
+    f4(255 * SILHOUETTE),
     f4(BACKGROUND),
 )
 _NO_TABLE = np.zeros((0, 1, 3), np.int64)
