@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import subprocess
 import sys
@@ -45,7 +46,7 @@ def raster() -> RasterRenderer:
 def gl() -> Iterator[Renderer]:
     # Importing triton after Mesa crashes the process (two versions of LLVM), and torch imports it in later tests.
     with contextlib.suppress(ImportError):
-        import triton  # noqa: F401
+        importlib.import_module("triton")
     try:
         renderer = open_renderer("gl")
     except BackendError as error:
