@@ -17,7 +17,7 @@ from mvretrieval.index.exact import nearest
 from mvretrieval.index.rows import Rows
 from mvretrieval.index.vector_index import EXACT_UP_TO, IndexKind, VectorIndex, resolve_kind
 
-DIM = 8
+DIM = 32  # with fewer, one bit per dimension is too coarse to find a vector by itself
 MANY = 4000  # enough for the approximate index
 
 
