@@ -406,7 +406,7 @@ def test_filters_are_built_or_typed(visit: Any, address: str) -> None:
     page.get_by_label("Filter expression").fill("label = ")
     page.get_by_label("Filter expression").press("Enter")
     expect(page.get_by_role("alert").first).to_have_text(
-        re.compile(r"^Cannot read the filter at its end: label = \. .*\.$")
+        re.compile(r"^Cannot parse the filter at its end: label = \. .*\.$")
     )
     expect(page.locator("#grid .card")).to_have_count(0)
     page.go_back()
