@@ -24,7 +24,7 @@ demo: setup
 unexport PYTHONDONTWRITEBYTECODE
 
 test: lint
-	@echo 'The tests take about three minutes on two cores; pytest prints the seconds at the end.'
+	@echo 'The tests take about five minutes on two cores; pytest prints the seconds at the end.'
 	$(BIN)/pytest
 
 test-slow: setup
