@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from mvretrieval.confidence.calibration import QueryModality, calibration_of, is_outdated
 from mvretrieval.confidence.curve import Curve, cohort_size
-from mvretrieval.errors import QueryError
 from mvretrieval.session.session import Session
 from mvretrieval.store.augmented import search_vectors
 
@@ -111,18 +110,6 @@ def outdated_notice(session: Session) -> str:
         f"the vectors of {folder} changed after calibration: run 'mvr calibrate {folder}{by}' again, or remove the "
         "calibration with --remove"
     )
-
-
-def check_threshold(min_confidence: float | None) -> None:
-    """Check that a threshold is a probability.
-
-    Raises:
-        QueryError: it is not (`bad_min_confidence`).
-    """
-    if min_confidence is not None and not 0 <= min_confidence <= 1:
-        raise QueryError(
-            f"the minimum confidence must be between 0 and 1, not {min_confidence:g}", code="bad_min_confidence"
-        )
 
 
 def filter_by_confidence(hits: Iterable[_Hit], min_confidence: float) -> list[_Hit]:

@@ -127,11 +127,15 @@ class _Run:
                 continue
             path = str(found.path)
             up = self._up(path)
-            known, failure = self.store.by_path(path), self.store.failure(path)
+            known = self.store.by_path(path)
+            stat_matches = known is not None and found.is_unchanged(known[2])
+            up_matches = known is None or up in (None, known[3])
+            # Most files of a repeated run are unchanged: they need no second query.
+            failure = None if stat_matches and up_matches else self.store.failure(path)
             state = FileState(
                 stored=known is not None,
-                stat_matches=known is not None and found.is_unchanged(known[2]),
-                up_matches=known is None or up in (None, known[3]),
+                stat_matches=stat_matches,
+                up_matches=up_matches,
                 failure_code=failure[0] if failure else None,
                 failure_unchanged=failure is not None and found.still_fails(failure[1]),
             )
@@ -155,19 +159,25 @@ class _Run:
     def _needs_views(self, opened: Opened) -> bool:
         """Whether a file has to be rendered: not if its content is stored already, or being rendered."""
         with self._lock:
-            action = classify(self._state_of(opened))
+            action = classify(self._state_of(opened, look_for_moves=False))
             if action is Action.RENDER:
                 self._in_flight.add(opened.content_hash)
             return action is Action.RENDER
 
-    def _state_of(self, opened: Opened) -> FileState:
+    def _state_of(self, opened: Opened, look_for_moves: bool = True) -> FileState:
+        """State of an opened file.
+
+        Args:
+            opened: the file.
+            look_for_moves: for a new path, check whether the holders' files are gone; rendering does not depend on it.
+        """
         known = self.store.by_path(str(opened.job.path))
         holders = self.store.by_content(opened.content_hash)
         return FileState(
             stored=known is not None,
             stored_hash=known[1] if known else None,
             content_hash=opened.content_hash,
-            holders_gone=tuple(is_gone(path) for _, path in holders),
+            holders_gone=tuple(look_for_moves and known is None and is_gone(path) for _, path in holders),
             in_flight=opened.content_hash in self._in_flight,
         )
 

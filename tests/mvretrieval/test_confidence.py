@@ -20,10 +20,9 @@ from tiny_clip import tiny_clip
 from mvretrieval.api import Collection
 from mvretrieval.confidence.calibration import Calibration, put_calibration
 from mvretrieval.confidence.curve import Curve, cohort_size
-from mvretrieval.confidence.estimator import check_threshold
 from mvretrieval.describe import DescriberConfig
 from mvretrieval.errors import QueryError
-from mvretrieval.search.options import RerankOptions
+from mvretrieval.search.options import RerankOptions, SearchOptions
 from mvretrieval.search.query import Query, Term
 
 
@@ -108,7 +107,7 @@ def test_the_minimum_confidence_is_a_filter(collection: Collection) -> None:
     assert 0 < len(collection.search(Query(id="005.ply"), k=40, min_confidence=0.5)) < 40
     for bad in (-0.1, 1.5):
         with raises_code(QueryError, "bad_min_confidence", f"{bad:g}"):
-            check_threshold(bad)
+            SearchOptions(min_confidence=bad)
 
 
 def test_images_and_vectors_have_confidence_and_queries_of_several_terms_have_none(
