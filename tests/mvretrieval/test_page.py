@@ -511,6 +511,23 @@ def test_objects_are_added_labelled_and_deleted_with_the_token(visit: Any, writa
     assert page.evaluate("[localStorage.length, Object.values(sessionStorage)]") == [0, ["secret"]]
 
 
+def test_a_late_answer_does_not_close_the_label_editor(visit: Any, writable: str) -> None:
+    """Labels are edited once the object has arrived; nothing that comes later replaces what was typed."""
+    page = visit(writable).page
+    waiting: list[Any] = []
+    page.route("**/api/objects/*", lambda route: waiting.append(route))
+    page.get_by_role("button", name="<b>bold.ply", exact=True).click()
+    hit = page.get_by_role("dialog", name="<b>bold.ply")
+    expect(hit).to_contain_text("No labels.")
+    wait_for(lambda: page.evaluate("true") and bool(waiting))
+    expect(hit.get_by_role("button", name="Edit labels")).to_have_count(0)
+    waiting[0].continue_()
+    hit.get_by_role("button", name="Edit labels").click()
+    hit.get_by_label("Label name").fill("kind")
+    expect(hit.get_by_label("Label name")).to_have_value("kind")
+    assert len(waiting) == 1
+
+
 def test_names_are_never_html(visit: Any, writable: str) -> None:
     page = visit(writable).page
     page.get_by_role("button", name="<b>bold.ply", exact=True).click()

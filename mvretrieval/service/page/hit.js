@@ -27,10 +27,14 @@ export function openHit(hit, searched, actions) {
   const facts = make("dl", { class: "facts" });
   const errorText = make("p", { class: "problem", role: "alert" });
   const edit = make("div", { class: "stack" });
-  const fill = (object) => {
+  const describe = (object) => {
     facts.replaceChildren(...factsOf(object));
     labels.replaceChildren(labelsOf(object));
     notes.replaceChildren(...(object.notes ?? []).map((note) => make("li", {}, sentence(note))));
+  };
+  // Editing waits for the object itself: an answer that came later would close an editor that is in use.
+  const fill = (object) => {
+    describe(object);
     if (actions.writable) edit.replaceChildren(...editing(object, edit, errorText, fill, actions));
   };
   dialog.replaceChildren(
@@ -64,7 +68,7 @@ export function openHit(hit, searched, actions) {
       ),
     ),
   );
-  fill(hit);
+  describe(hit);
   viewer?.close();
   viewer = showViewer(place, { id: hit.id, name, view: hit.best_view, plain: !hit.facts?.textured });
   dialog.dataset.shows = hit.id;
