@@ -30,7 +30,7 @@ export function openHit(hit, searched, actions) {
   const describe = (object) => {
     facts.replaceChildren(...factsOf(object));
     labels.replaceChildren(labelsOf(object));
-    notes.replaceChildren(...(object.notes ?? []).map((note) => make("li", {}, sentence(note))));
+    notes.replaceChildren(...notesOf(object));
   };
   // Editing waits for the object itself: an answer that came later would close an editor that is in use.
   const fill = (object) => {
@@ -48,13 +48,7 @@ export function openHit(hit, searched, actions) {
         { class: "hit-facts stack" },
         make("p", { class: "id" }, hit.id),
         scores(hit, searched),
-        make(
-          "div",
-          { class: "row" },
-          button("More like this", () => actions.moreLike(hit.id), { class: "main" }),
-          button("+ Add to the query", () => actions.addTerm(hit.id, false)),
-          button("− Not like this", () => actions.addTerm(hit.id, true)),
-        ),
+        queryButtons(hit.id, actions),
         facts,
         labels,
         notes,
@@ -103,6 +97,8 @@ function plain(key, value) {
   return typeof value === "number" ? value.toLocaleString("en-GB") : String(value);
 }
 
+const notesOf = ({ notes }) => (notes ?? []).map((note) => make("li", {}, sentence(note)));
+
 function labelsOf({ metadata }) {
   const entries = Object.entries(metadata ?? {}).filter(([, value]) => value !== null);
   if (!entries.length) return make("p", { class: "hint" }, "No labels.");
@@ -110,6 +106,16 @@ function labelsOf({ metadata }) {
     "dl",
     { class: "facts" },
     entries.flatMap(([key, value]) => [make("dt", {}, key), make("dd", {}, String(value))]),
+  );
+}
+
+function queryButtons(id, actions) {
+  return make(
+    "div",
+    { class: "row" },
+    button("More like this", () => actions.moreLike(id), { class: "main" }),
+    button("+ Add to the query", () => actions.addTerm(id, false)),
+    button("− Not like this", () => actions.addTerm(id, true)),
   );
 }
 
