@@ -45,6 +45,5 @@ def parked_workers() -> Iterator[ParkedWorkers]:
 
 @pytest.fixture(autouse=True)
 def _park_render_workers(request: pytest.FixtureRequest, parked_workers: ParkedWorkers) -> None:
-    """The tests of workers themselves, and those marked `fresh_workers`, start and end their own."""
-    in_renderer = Path(__file__).parent / "mvrender" in request.path.parents
-    parked_workers.is_on = not in_renderer and request.node.get_closest_marker("fresh_workers") is None
+    """Tests marked `fresh_workers` start and end their own."""
+    parked_workers.is_on = request.node.get_closest_marker("fresh_workers") is None

@@ -90,9 +90,10 @@ def lower_priority() -> None:
         Path("/proc/self/autogroup").write_text(str(_NICENESS))
 
 
-def _open(request: dict[str, Any]) -> _Worker:
+def _open(request: dict[str, Any], before: _Worker | None) -> _Worker:
+    keeps_renderer = before is not None and before.renderer.name == request["backend"]
     worker = _Worker(
-        renderer=open_renderer(request["backend"]),
+        renderer=before.renderer if before and keeps_renderer else open_renderer(request["backend"]),
         rig=parse_rig(request["rig"]),
         styles=[check_style(style) for style in request["styles"]],
         size=request["size"],
@@ -104,7 +105,7 @@ def _open(request: dict[str, Any]) -> _Worker:
 
 
 def serve(requests: BinaryIO, replies: BinaryIO) -> None:
-    """Reply to requests until the input ends."""
+    """Reply to requests until the input ends: first `open`, which may come again with another specification."""
     worker: _Worker | None = None
     while True:
         try:
@@ -114,16 +115,19 @@ def serve(requests: BinaryIO, replies: BinaryIO) -> None:
         head: dict[str, Any] = {}
         body: bytes = b""
         try:
-            if worker is None:
-                worker = _open(request)
-                lower_priority()  # not earlier: compilation takes seconds, and at low priority minutes on a busy machine
+            if request["op"] == "open":
+                is_start = worker is None
+                worker = _open(request, worker)
+                if is_start:
+                    lower_priority()  # not earlier: compilation takes seconds, and at low priority minutes on a busy machine
             else:
+                assert worker is not None
                 head, body = worker.handle(request)
         except MeshError as error:
             head = {"code": error.code, "message": error.message}
         except MvrenderError as error:
             # While opening, the pool raises a BackendError of this code; later it is the failure of one file.
-            head = {"code": error.code if worker is None else "renderer_crash", "message": str(error)}
+            head = {"code": error.code if request["op"] == "open" else "renderer_crash", "message": str(error)}
         except MemoryError:
             if worker is not None:
                 worker.loaded = None

@@ -106,6 +106,11 @@ class WorkerProcess:
             start_new_session=True,  # Ctrl-C reaches only the caller, who ends the workers
         )
         self._ready = False
+        self._open()
+
+    def _open(self) -> None:
+        """Send the specification; `_await_ready` receives the reply."""
+        assert self._process is not None and self._process.stdin is not None
         spec = self._spec
         head = {
             "op": "open",
@@ -116,7 +121,6 @@ class WorkerProcess:
             "limits": asdict(spec.limits),
             "strip_size": spec.strip_size,
         }
-        assert self._process.stdin is not None
         with contextlib.suppress(OSError):  # it died at once; `_await_ready` reports the cause
             send(self._process.stdin, head)  # type: ignore[arg-type]
 

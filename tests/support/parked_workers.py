@@ -1,8 +1,8 @@
-"""Render workers that outlive their pool: the next test with the same views takes them instead of starting others.
+"""Render workers that outlive their pool: the next test takes them instead of starting others.
 
-Starting a worker costs one to two seconds of CPU, rendering a test's meshes a few milliseconds. A pool that is closed
-therefore parks its idle workers, by their specification and environment. Workers that are busy, dead or out of step end
-as they always do.
+Starting a worker costs two seconds of CPU, rendering a test's meshes a few milliseconds. A pool that is closed therefore
+parks its idle workers, by backend, limits and environment; a worker that is taken receives the specification of its new
+pool. Workers that are busy, dead or out of step end as they always do.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ from __future__ import annotations
 import os
 import subprocess
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import IO, Any
 
 from mvrender.pool import RenderPool
+from mvrender.wire import receive
 from mvrender.worker_process import WorkerProcess
 
 _MOST = 4
@@ -65,7 +66,16 @@ class ParkedWorkers:
             found = next((each for each in self._parked if each.key == key and each.process.poll() is None), None)
             if found is not None:
                 self._parked.remove(found)
-                worker._process, worker._stderr, worker._ready = found.process, found.errors, found.is_ready
+        if found is None:
+            return
+        if not found.is_ready:
+            try:
+                receive(found.process.stdout)  # type: ignore[arg-type]  # the reply to its first specification
+            except EOFError:
+                self._end(found)
+                return
+        worker._process, worker._stderr, worker._ready = found.process, found.errors, False
+        worker._open()
 
     def _park(self, worker: WorkerProcess) -> None:
         if not worker._lock.acquire(blocking=False):
@@ -93,6 +103,5 @@ class ParkedWorkers:
 
 
 def _key(worker: WorkerProcess) -> Any:
-    spec = worker._spec
     environment = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
-    return replace(spec, rig=spec.rig.name), environment  # type: ignore[arg-type]  # arrays are not compared
+    return worker._spec.backend, worker._spec.limits, environment
