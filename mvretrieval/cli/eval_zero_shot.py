@@ -12,7 +12,7 @@ import tyro
 
 from mvretrieval.cli.eval_output import some_of
 from mvretrieval.console import counted, print_json, say, table, warn_seen_classes
-from mvretrieval.encoders.tuned import tuning_of
+from mvretrieval.encoders.registry import tuning_of
 from mvretrieval.errors import EvaluationError
 from mvretrieval.evaluation.evaluation_set import EvaluationSet, Selection, load_evaluation_set, read_classes
 from mvretrieval.evaluation.seen_classes import seen_names

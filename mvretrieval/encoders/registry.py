@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from mvretrieval.encoders.encoder import PrecisionChoice, ViewEncoder
-from mvretrieval.errors import EncoderError, did_you_mean
+from mvretrieval.errors import EncoderError, WeightsError, did_you_mean
+
+if TYPE_CHECKING:
+    from mvretrieval.encoders.tuned import TunedConfig
 
 DEFAULT_ENCODER = "open_clip:ViT-B-32/laion2b_s34b_b79k"
 _FAMILIES = ("open_clip", "hf-hub", "image_only", "builtin", "tuned")
@@ -160,3 +163,15 @@ def open_encoder(text: str, device: str = "auto", precision: PrecisionChoice = "
 
     architecture = f"hf-hub:{name.architecture}" if name.family == "hf-hub" else name.architecture
     return open_clip_encoder(architecture, name.tag, name.file and name.file.resolve(), device, precision)
+
+
+def tuning_of(encoder: str) -> TunedConfig | None:
+    """Read the tuning record of an encoder by id, without opening it; None if it is not tuned or its folder is missing."""
+    if not encoder.startswith("tuned:"):
+        return None
+    from mvretrieval.encoders.tuned import read_config  # loads torch
+
+    try:
+        return read_config(Path(encoder.removeprefix("tuned:")).expanduser())
+    except WeightsError:
+        return None

@@ -156,17 +156,6 @@ def read_config(folder: Path) -> TunedConfig:
         raise WeightsError(f"{folder}: {error}", code=error.code) from error
 
 
-def tuning_of(encoder: str) -> TunedConfig | None:
-    """Read the tuning record of an encoder by id, without opening it; None if it is not tuned or its folder is missing."""
-    folder = Path(encoder.removeprefix("tuned:")).expanduser()
-    if not encoder.startswith("tuned:"):
-        return None
-    try:
-        return read_config(folder)
-    except WeightsError:
-        return None
-
-
 def open_tuned(folder: Path, device: str, precision: PrecisionChoice) -> NetworkEncoder:
     """Open a tuned encoder from its folder.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mvretrieval.describe import Describer
-from mvretrieval.encoders.tuned import tuning_of
+from mvretrieval.encoders.registry import tuning_of
 from mvretrieval.weighting.text_embeddings import class_name
 
 

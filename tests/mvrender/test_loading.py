@@ -732,10 +732,10 @@ def test_an_image_that_claims_to_be_huge_is_not_decoded(tmp_path: Path) -> None:
     assert not mesh.textures and "100000 x 100000 pixels omitted" in mesh.notes[0]
 
 
-def test_a_16k_texture_is_reduced(tmp_path: Path) -> None:
+@pytest.mark.parametrize("side", [4096, pytest.param(16384, marks=pytest.mark.slow)])
+def test_a_large_texture_is_reduced(side: int, tmp_path: Path) -> None:
     write(tmp_path / "a.obj", obj())
     write(tmp_path / "m.mtl", mtl("t.png"))
-    side = 16384
     image = Image.new("P", (side, side))  # one byte a pixel: quick to write
     image.putpalette([*RED, *GREEN])
     image.paste(1, (side // 2, 0, side, side))

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mvretrieval.encoders.tuned import tuning_of
+from mvretrieval.encoders.registry import tuning_of
 from mvretrieval.errors import TrainingError
 from mvretrieval.session.session import Session
 from mvretrieval.weighting.whitening import Whitening, WhiteningFit

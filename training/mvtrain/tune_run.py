@@ -19,8 +19,8 @@ from mvretrieval.console import progress, run_record, say
 from mvretrieval.describe import Describer, DescriberConfig
 from mvretrieval.encoders.handle import EncoderHandle
 from mvretrieval.encoders.network import NetworkEncoder
-from mvretrieval.encoders.registry import open_encoder, parse_encoder
-from mvretrieval.encoders.tuned import CONFIG, tuning_of
+from mvretrieval.encoders.registry import open_encoder, parse_encoder, tuning_of
+from mvretrieval.encoders.tuned import CONFIG
 from mvretrieval.errors import TrainingError
 from mvretrieval.session.session import Session
 from mvtrain.checkpoint import FILE as CHECKPOINT_FILE
