@@ -79,6 +79,19 @@ def mvr(*arguments: object) -> int:
         return int(ended.code or 0)
 
 
+def test_too_few_views_for_the_whitening_are_noted(
+    things: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    short = ["--max-steps", "2", "--folds", "0", "--device", "cpu", "--shots", "1", "--where", "split = 'train'"]
+    assert mvr(things, "--out", tmp_path / "reduced", *short) == 0
+    config = json.loads((tmp_path / "reduced" / "config.json").read_text())
+    n_views = 4 * VIEWS
+    assert n_views <= DIM and f"to {n_views - 1} dimensions instead of {DIM}" in capsys.readouterr().err
+    assert config["dim"] == n_views - 1
+    assert mvr(things, "--out", tmp_path / "fits", *short, "--whiten", n_views - 1) == 0
+    assert "instead of" not in capsys.readouterr().err
+
+
 def test_written_files_and_printed_metrics(things: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "secret" / "adapter"
     validated = ["--whiten", 8, "--max-steps", 30, "--folds", 2, "--device", "cpu"]

@@ -163,11 +163,22 @@ def train_and_save(options: Options) -> dict[str, Any]:
             counts = {name: int(adapter.config.metrics[name]) for name in _COUNTS if name in adapter.config.metrics}
             metrics: dict[str, Any] = adapter.config.metrics | counts
             log({"stage": "done", **metrics})
+    if init_from is None and config.whiten:
+        _note_reduced_whitening(adapter, min(config.whiten, data.features.views.shape[3]))
     adapter.config = replace(adapter.config, training=run_record("train", _without_paths(options)))
     adapter.save(options.out)
     if options.push is not None:
         say(f"uploaded to {push(options.out, options.push, options.private)}")
     return {"objects": n_objects, "classes": n_classes, **metrics}
+
+
+def _note_reduced_whitening(adapter: Adapter, wanted: int) -> None:
+    found = 0 if adapter.whitening is None else adapter.whitening.dim
+    if found < wanted:
+        say(
+            f"note: whitened to {found} dimensions instead of {wanted}, since there are only {found + 1} views. Nearly as many "
+            "dimensions as views amplify noise: compare with a much smaller --whiten, or with 0"
+        )
 
 
 _COUNTS = ("steps", "names_known")
