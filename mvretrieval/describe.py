@@ -273,9 +273,14 @@ class Describer:
 
         Images are compared only with styles that resemble them (texture, clay), if the describer has any.
         """
-        raw = self._encode_groups(images, len(images))
-        vector: NDArray[np.float32] = self.pool_images(raw[None], np.ones((1, len(raw)), bool))[0]
+        vector: NDArray[np.float32] = self.pool_images(
+            self.encode_images(images)[None], np.ones((1, len(images)), bool)
+        )[0]
         return vector
+
+    def encode_images(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Raw view vectors (N, D) of images (N, H, W, 3) that show one object."""
+        return self._encode_groups(images, len(images))
 
     def pool_images(self, raw: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
         """Object vectors (B, S * K) of raw view vectors (B, n, D) of images; the mask (B, n) is False for padding."""

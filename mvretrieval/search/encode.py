@@ -85,7 +85,9 @@ def _encode_text(session: Session, term: Term) -> EncodedTerm:
 def _encode_images(session: Session, query: Query, term: Term) -> EncodedTerm:
     describer = session.describer
     images = np.stack([load_image(Path(path), describer.encoder.image_size, query.background) for path in term.value])
-    return EncodedTerm(term, describer.embed_images(images), describer.encoder.encode_views(images)[None], images)
+    raw = describer.encode_images(images)
+    vector = describer.pool_images(raw[None], np.ones((1, len(raw)), bool))[0]
+    return EncodedTerm(term, vector, raw[None], images)
 
 
 def _encode_mesh(session: Session, query: Query, term: Term) -> EncodedTerm:

@@ -194,6 +194,22 @@ def test_several_images_are_views_of_one_object(things: Collection, tmp_path: Pa
     assert things.search(Query(images=paths), k=1)[0].id == "shape-002.ply"
 
 
+def test_images_of_a_query_are_encoded_once(
+    things: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "a.png")
+    encoder, counts = things.describer.encoder, []
+    encode_views = encoder.encode_views
+
+    def counted(images: Any, groups: Any = None) -> Any:
+        counts.append(len(images))
+        return encode_views(images, groups)
+
+    monkeypatch.setattr(encoder, "encode_views", counted)
+    (term,) = encode_query(things.session, Query(images=[tmp_path / "a.png"] * 3))
+    assert counts == [3] and term.views.shape == (1, 3, things.describer.encoder.dim)
+
+
 def test_mixture_over_equal_objects_is_finite(collection: Collection, tmp_path: Path) -> None:
     for name in "abc":
         box(1, 2, 3).export(tmp_path / f"{name}.ply")
