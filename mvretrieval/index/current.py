@@ -64,7 +64,7 @@ class CurrentIndex:
     def search(
         self, vector: NDArray[np.float32], k: int, allowed: NDArray[np.int64] | None
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Cosines, falling, and numbers of the k objects nearest to a vector (D,), among the `allowed` ones if given."""
+        """Cosines, falling, and row ids of the k objects nearest to a vector (D,), among the `allowed` ones if given."""
         with self._lock:
             return self.get().search(vector[None], k, allowed)[0]
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import os
 import re
@@ -12,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mvrender.mesh import UP_AXES, UpAxis
+from mvretrieval.csv_file import read_csv
 from mvretrieval.errors import LabelsError
 
 _MISSING = {"", "nan", "null", "none", "n/a"}
@@ -42,7 +41,11 @@ def read_labels(path: Path) -> Labels:
     Raises:
         LabelsError: the file cannot be read, has no `file` column, or has contradictory rows for one file.
     """
-    names, rows = _read(path)
+    names, rows = read_csv(path, "the labels", ["file"], LabelsError)
+    if len(names) > _MAX_COLUMNS:
+        raise LabelsError(
+            f"labels {path} have {len(names)} columns, {_MAX_COLUMNS} are allowed: remove some", code="too_many_columns"
+        )
     casts = {name: _type_of([row.get(name) for _, row in rows]) for name in names if name not in ("file", "up")}
     found: dict[str, dict[str, Any]] = {}
     up: dict[str, UpAxis] = {}
@@ -67,44 +70,6 @@ def read_labels(path: Path) -> Labels:
                 )
             up[file] = axis  # type: ignore[assignment]
     return Labels(found, up, tuple(casts))
-
-
-def _read(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
-    """Names of the columns, and (line, row) of each row."""
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-        if "\0" in text:
-            raise LabelsError(f"labels {path} contain NUL characters: save them as UTF-8 text", code="not_text")
-        reader = csv.DictReader(io.StringIO(text, newline=""))
-        reader.fieldnames = [name.strip() for name in reader.fieldnames or []]
-        rows = [(reader.line_num, row) for row in reader]
-    except UnicodeDecodeError as error:
-        raise LabelsError(f"labels {path} are not UTF-8 ({error}): save them as UTF-8", code="not_utf8") from error
-    except (OSError, csv.Error) as error:
-        raise LabelsError(
-            f"labels {path} cannot be read ({error}): give a CSV with a column 'file'", code="csv_unreadable"
-        ) from error
-    names = [name for name in reader.fieldnames if name]
-    if "file" not in names:
-        separated = len(names) == 1 and re.search(r"[;\t|]", names[0])
-        fix = "separate the columns with commas" if separated else "add a column 'file' with the mesh files"
-        raise LabelsError(
-            f"labels {path} have no column 'file' (they have {', '.join(names[:20]) or 'none'}): {fix}",
-            code="no_file_column",
-        )
-    if len(names) > _MAX_COLUMNS:
-        raise LabelsError(
-            f"labels {path} have {len(names)} columns, {_MAX_COLUMNS} are allowed: remove some", code="too_many_columns"
-        )
-    known: dict[str, str] = {}
-    for name in names:
-        if name.casefold() in known:
-            raise LabelsError(
-                f"labels {path}: the columns '{known[name.casefold()]}' and '{name}' have the same name: rename one of them",
-                code="duplicate_column",
-            )
-        known[name.casefold()] = name
-    return names, rows
 
 
 def _type_of(cells: list[str | None]) -> type:

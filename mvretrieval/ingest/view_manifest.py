@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -13,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from mvrender.cameras import Rig, cube, direction_of, dodecahedron, rig_from_angles, rig_of_unknown_views, ring, sphere
+from mvretrieval.csv_file import read_csv
 from mvretrieval.errors import ViewsError
 from mvretrieval.ingest.scan import absolute
 
@@ -67,14 +66,7 @@ def read_view_manifest(path: str | Path) -> ViewManifest:
         ViewsError: the manifest cannot be read, a column is missing, or a cell is empty or not a number.
     """
     path = absolute(Path(path))
-    names, rows = _rows(path)
-    missing = [name for name in _NEEDED if name not in names]
-    if missing:
-        raise ViewsError(
-            f"the view manifest {path} has no column '{missing[0]}' (it has {', '.join(names[:20]) or 'none'}): give one row per "
-            "image with the columns id, file, azimuth_deg, elevation_deg, separated by commas",
-            code="no_such_column",
-        )
+    names, rows = read_csv(path, "the view manifest", _NEEDED, ViewsError)
     stated = [name for name in _DIRECTIONS if name in names]
     if len(stated) == 1:
         raise ViewsError(
@@ -170,29 +162,6 @@ def _is_same(rig: Rig, other: Rig) -> bool:
     if rig.directions.shape != other.directions.shape:
         return False
     return bool(((rig.directions * other.directions).sum(axis=1) > _SAME_DIRECTION).all())
-
-
-def _rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
-    """Names of the columns, and (line, row) of each row."""
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-        if "\0" in text:
-            raise ViewsError(
-                f"the view manifest {path} contains NUL characters: save it as UTF-8 text", code="not_text"
-            )
-        reader = csv.DictReader(io.StringIO(text, newline=""))
-        names = [name.strip() for name in reader.fieldnames or []]
-        reader.fieldnames = names
-        return names, [(reader.line_num, row) for row in reader]
-    except UnicodeDecodeError as error:
-        raise ViewsError(
-            f"the view manifest {path} is not UTF-8 ({error}): save it as UTF-8", code="not_utf8"
-        ) from error
-    except (OSError, csv.Error) as error:
-        raise ViewsError(
-            f"the view manifest {path} cannot be read ({error}): give a CSV with the columns id and file",
-            code="csv_unreadable",
-        ) from error
 
 
 def _angle(row: dict[str, str], name: str, where: str) -> float:

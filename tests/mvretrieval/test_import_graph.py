@@ -23,6 +23,7 @@ LAYERS = (
         "mvretrieval.normalize",
         "mvretrieval.npz_file",
         "mvretrieval.images",
+        "mvretrieval.csv_file",
         "mvretrieval.procedural_shapes",
     ),
     ("mvretrieval.augmentation",),

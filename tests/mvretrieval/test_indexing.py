@@ -220,7 +220,7 @@ def test_bad_labels_stop_the_run_before_it_starts(collection: Collection, tmp_pa
     write_shapes(tmp_path / "m", [0])
     labels = tmp_path / "labels.csv"
     labels.write_text("name,label\nx,y\n")
-    with raises_code(LabelsError, "no_file_column"):
+    with raises_code(LabelsError, "no_such_column"):
         collection.add_folder(tmp_path / "m", options=IndexOptions(labels=labels))
     assert len(collection) == 0
 

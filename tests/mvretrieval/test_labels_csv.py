@@ -108,9 +108,9 @@ def test_duplicate_rows_are_one_row(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "code", "contained"),
     [
-        ("name,label\nx.obj,1\n", "no_file_column", "name, label"),
-        ("", "no_file_column", "none"),
-        ("file;label\nx.obj;1\n", "no_file_column", "commas"),
+        ("name,label\nx.obj,1\n", "no_such_column", "name, label"),
+        ("", "no_such_column", "none"),
+        ("file;label\nx.obj;1\n", "no_such_column", "commas"),
         ("file,a\n,1\n", "empty_cell", "line 2"),
         ('file,a\nx.obj,1\n"y\nz.obj",2\n,3\n', "empty_cell", "line 5"),
         ("file,up\nx.obj,+w\n", "bad_up_axis", "line 2: up is one of +y, -y, +z, -z, +x, -x, not '+w'"),

@@ -80,11 +80,11 @@ def test_the_order_of_objects_and_queries_does_not_matter() -> None:
 @pytest.mark.parametrize(
     ("text", "code", "named"),
     [
-        ("a,b\n1,2\n", "missing_column", "a, b"),
+        ("a,b\n1,2\n", "no_such_column", "a, b"),
         ("id,text\nx,\n", "empty_cell", "line 2: the cell 'text'"),
         ("id,text\n,x\n", "empty_cell", "line 2: the cell 'id'"),
         ("id,text\n", "no_queries", "q.csv"),
-        ("", "missing_column", "none"),
+        ("", "no_such_column", "none"),
     ],
 )
 def test_files_without_queries(tmp_path: Path, text: str, code: str, named: str) -> None:
@@ -92,7 +92,7 @@ def test_files_without_queries(tmp_path: Path, text: str, code: str, named: str)
     file.write_text(text)
     with raises_code(EvaluationError, code, named):
         read_queries(file, "text", ["id"])
-    with raises_code(EvaluationError, "unreadable"):
+    with raises_code(EvaluationError, "csv_unreadable"):
         read_queries(tmp_path / "nowhere.csv", "text", ["id"])
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mvretrieval.csv_file import read_csv
 from mvretrieval.errors import EvaluationError, ShapeError, did_you_mean
 from mvretrieval.evaluation.metrics import Evaluation, evaluate, ranked_metrics, recall_at
 from mvretrieval.evaluation.protocols import Task
@@ -112,18 +111,13 @@ def read_queries(path: Path, content: str, targets: Sequence[str]) -> tuple[list
     Raises:
         EvaluationError: the file cannot be read, lacks a column or rows, or has an empty cell.
     """
-    try:
-        reader = csv.DictReader(io.StringIO(path.read_bytes().decode("utf-8-sig"), newline=""))
-        columns = [name.strip() for name in reader.fieldnames or []]
-        reader.fieldnames = columns
-        rows = [(reader.line_num, row) for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise EvaluationError(f"{path} cannot be read: {error}; give a CSV file in UTF-8", code="unreadable") from error
+    columns, rows = read_csv(path, "the queries", [content], EvaluationError)
     target = next((name for name in targets if name in columns), None)
-    if content not in columns or target is None:
+    if target is None:
+        joined = "' or '".join(targets)
         raise EvaluationError(
-            f"{path} has the columns {', '.join(columns) or 'none'}; '{content}' and '{' or '.join(targets)}' are required",
-            code="missing_column",
+            f"{path} has the columns {', '.join(columns)}, and no target: add a column '{joined}'",
+            code="no_such_column",
         )
     queries = []
     for line, row in rows:
