@@ -245,7 +245,7 @@ def test_threads_of_one_process_share_the_writer_lock(tmp_path: Path) -> None:
 
 
 AS_READER = """
-import os, sys
+import os, sys, urllib.parse  # pathlib imports urllib late, from Python 3.13 on
 import numpy as np
 from mvretrieval import Collection, Query
 from mvretrieval.errors import CollectionError
