@@ -19,6 +19,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+CONFIDENCE_DIGITS = 4
+"""Decimals of a confidence in outputs. Thresholds compare at this precision: the confidence of a hit, as shown, includes it."""
+
 # Reached at a million objects. A larger cohort would cost more time than the search itself.
 _MAX_COHORT = 1000
 # Key in collections of format version 1 -> key now.

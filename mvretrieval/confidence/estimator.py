@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvretrieval.confidence.calibration import QueryModality, calibration_of, is_outdated
-from mvretrieval.confidence.curve import Curve, cohort_size
+from mvretrieval.confidence.curve import CONFIDENCE_DIGITS, Curve, cohort_size
 from mvretrieval.session.session import Session
 from mvretrieval.store.augmented import search_vectors
 
@@ -114,7 +114,9 @@ def outdated_notice(session: Session) -> str:
 
 def filter_by_confidence(hits: Iterable[_Hit], min_confidence: float) -> list[_Hit]:
     """Keep hits with at least this confidence, in their order."""
-    return [hit for hit in hits if hit.confidence is not None and hit.confidence >= min_confidence]
+    return [
+        hit for hit in hits if hit.confidence is not None and round(hit.confidence, CONFIDENCE_DIGITS) >= min_confidence
+    ]
 
 
 def no_match_message(hits: Iterable[HasConfidence], where: str | None = None) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mvretrieval.confidence.curve import CONFIDENCE_DIGITS
 from mvretrieval.search.encode import EncodedTerm
 
 
@@ -61,7 +62,7 @@ class Hit:
         if self.matches:
             plain["matches"] = [None if match is None else round(match, 6) for match in self.matches]
         if self.confidence is not None:
-            plain["confidence"] = round(self.confidence, 4)
+            plain["confidence"] = round(self.confidence, CONFIDENCE_DIGITS)
         return plain
 
 

@@ -33,7 +33,7 @@ class Metrics:
 
     def count(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count one request."""
-        self._requests.labels(method, route, str(status)).inc()
+        self._requests.labels(method, route, str(int(status))).inc()  # Python 3.10 writes names of HTTPStatus
         self._seconds.labels(method, route).observe(seconds)
 
     def text(self) -> bytes:

@@ -343,10 +343,13 @@ def test_compiled_code_is_cached_in_a_private_temporary_folder_if_no_other_is_wr
     temporary: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Neither the package's folder nor the home folder is writable."""
-    from numba.core.caching import CacheImpl, UserProvidedCacheLocator
+    from numba.core import caching
+
+    # The name has no underscore in later versions of numba.
+    locator = getattr(caching, "UserProvidedCacheLocator", None) or caching._UserProvidedCacheLocator
 
     folder = tmp_path / ("none" if temporary == "missing" else "")
-    monkeypatch.setattr(CacheImpl, "_locator_classes", [UserProvidedCacheLocator])
+    monkeypatch.setattr(caching.CacheImpl, "_locator_classes", [locator])
     monkeypatch.setattr(numba.config, "CACHE_DIR", "")
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     if temporary == "another's":

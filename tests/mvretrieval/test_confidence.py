@@ -102,9 +102,11 @@ def test_the_minimum_confidence_is_a_filter(collection: Collection) -> None:
     assert len(confidences) == len(hits) and confidences == sorted(confidences, reverse=True)
     for least in (0.0, 0.3, confidences[5], 0.9, 1.0):
         kept = collection.search(Query(id="005.ply"), k=40, min_confidence=least)
-        expected = [h for h, confidence in zip(hits, confidences, strict=True) if confidence >= least]
+        expected = [h for h, confidence in zip(hits, confidences, strict=True) if round(confidence, 4) >= least]
         assert [h.to_json() for h in kept] == [h.to_json() for h in expected]
     assert 0 < len(collection.search(Query(id="005.ply"), k=40, min_confidence=0.5)) < 40
+    for n, hit in enumerate(hits):  # the confidence that is shown, which is rounded, includes its own hit
+        assert len(collection.search(Query(id="005.ply"), k=40, min_confidence=hit.to_json()["confidence"])) > n
     for bad in (-0.1, 1.5):
         with raises_code(QueryError, "bad_min_confidence", f"{bad:g}"):
             SearchOptions(min_confidence=bad)

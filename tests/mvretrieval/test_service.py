@@ -587,8 +587,9 @@ def test_hits_have_a_confidence_after_calibration(things: Collection, shapes: Pa
             confidences = [hit.confidence for hit in client.search(query)]
             assert confidences == pytest.approx([hit.confidence for hit in calibrated.search(query)], abs=1e-3)
             assert len(client.search(query, min_confidence=confidences[1])) >= 2
-            assert client.search(query, min_confidence=1.0) == []
-        request = {"terms": [{"id": "shape-004.ply"}], "min_confidence": 1.0}
+            where = f"id = '{client.search(query, k=12)[-1].id}'"  # the least similar object
+            assert client.search(query, where=where, min_confidence=1.0) == []
+        request = {"terms": [{"id": "shape-004.ply"}], "where": where, "min_confidence": 1.0}
         response = httpx.post(f"{url}/api/search", json=request).json()
         assert response["hits"] == [] and response["no_match"]
 
