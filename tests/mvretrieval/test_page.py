@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from made_meshes import SMALL, shape, write_shapes
@@ -607,16 +608,20 @@ def test_confidence_of_hits_and_no_match(visit: Any, things: Collection, tmp_pat
     shutil.copytree(things.folder, tmp_path / "calibrated")
     with Collection.open(tmp_path / "calibrated", OpenOptions(workers=1, concurrent=True)) as calibrated:
         calibrated.calibrate("label")
-        confidences = [hit.confidence for hit in calibrated.search(Query(id="shape-003.ply"))]
+        hits = calibrated.search(Query(id="shape-003.ply"), k=12)
+        where = f"id = '{hits[-1].id}'"  # the least similar object
         with served(calibrated) as address:
             page = visit(address).page
             page.get_by_role("button", name="More like shape-003.ply").dispatch_event("click")
-            expect(page.locator(".confidence").first).to_have_text(f"conf. {confidences[0]:.0%}")
+            expect(page.locator(".confidence").first).to_have_text(f"conf. {hits[0].confidence:.0%}")
+            page.goto(f"{address}/#id=1%3Ashape-003.ply&where={quote(where)}")
+            expect(page.locator("#grid .card")).to_have_count(1)
             page.locator("#options summary").click()
             page.get_by_label("Minimum confidence").fill("100")
             page.get_by_label("Minimum confidence").press("Enter")
             expect(page.locator("#grid .card")).to_have_count(0)
-            result = search(calibrated.session, Query(id="shape-003.ply"), SearchOptions(k=24, min_confidence=1.0))
+            options = SearchOptions(k=24, where=where, min_confidence=1.0)
+            result = search(calibrated.session, Query(id="shape-003.ply"), options)
             expect(page.locator("#status")).to_contain_text(result.no_match[1:])
             page.reload()
             expect(page.locator("#status")).to_contain_text(result.no_match[1:])
