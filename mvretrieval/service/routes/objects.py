@@ -92,7 +92,7 @@ def object_write_routes(service: SearchService) -> APIRouter:
     @router.put(
         "/objects/{object_id:path}",
         responses={
-            HTTPStatus.CREATED: {"model": ObjectModel, "description": "a new object"},
+            int(HTTPStatus.CREATED): {"model": ObjectModel, "description": "a new object"},
             **problem_responses(409, 413, 415, 422, 429, 503),
         },
     )
