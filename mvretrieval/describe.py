@@ -273,14 +273,16 @@ class Describer:
 
         Images are compared only with styles that resemble them (texture, clay), if the describer has any.
         """
-        vector: NDArray[np.float32] = self.pool_images(
-            self.encode_images(images)[None], np.ones((1, len(images)), bool)
-        )[0]
-        return vector
+        return self.image_vector(self.encode_images(images))
 
     def encode_images(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Raw view vectors (N, D) of images (N, H, W, 3) that show one object."""
         return self._encode_groups(images, len(images))
+
+    def image_vector(self, raw: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Object vector (S * K,) of the raw view vectors (N, D) of images that show one object."""
+        vector: NDArray[np.float32] = self.pool_images(raw[None], np.ones((1, len(raw)), bool))[0]
+        return vector
 
     def pool_images(self, raw: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
         """Object vectors (B, S * K) of raw view vectors (B, n, D) of images; the mask (B, n) is False for padding."""

@@ -86,8 +86,7 @@ def _encode_images(session: Session, query: Query, term: Term) -> EncodedTerm:
     describer = session.describer
     images = np.stack([load_image(Path(path), describer.encoder.image_size, query.background) for path in term.value])
     raw = describer.encode_images(images)
-    vector = describer.pool_images(raw[None], np.ones((1, len(raw)), bool))[0]
-    return EncodedTerm(term, vector, raw[None], images)
+    return EncodedTerm(term, describer.image_vector(raw), raw[None], images)
 
 
 def _encode_mesh(session: Session, query: Query, term: Term) -> EncodedTerm:

@@ -78,5 +78,5 @@ def test_the_wheel_alone_indexes_and_searches(tmp_path: Path) -> None:
     write_shapes(tmp_path / "meshes", range(2))
     flags = ["--encoder", "builtin:", "--rig", "ring:3@30", "--size", "64", "--workers", "1"]
     assert "2 added" in _run(mvr, "index", "c", "meshes", *flags, cwd=tmp_path)
-    lines = _run(mvr, "search", "c", "--id", "shape-001.ply", "--json", cwd=tmp_path).splitlines()
-    assert [json.loads(line)["id"] for line in lines] == ["shape-000.ply"]
+    lines = _run(mvr, "search", "c", "--mesh", "meshes/shape-001.ply", "--json", cwd=tmp_path).splitlines()
+    assert [json.loads(line)["id"] for line in lines] == ["shape-001.ply", "shape-000.ply"]
