@@ -9,10 +9,11 @@ EXTRAS ?= dev
 
 setup: $(READY)
 
+# Modules are compiled when they are first imported: compiling all of torch takes as long as installing it.
 $(READY): pyproject.toml hatch_build.py
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet --editable '.[$(EXTRAS)]'
+	$(BIN)/pip install --quiet --no-compile --editable '.[$(EXTRAS)]'
 	@touch $(READY)
 
 # make demo [MESHES=folder] [OUT=folder]
@@ -24,7 +25,7 @@ demo: setup
 unexport PYTHONDONTWRITEBYTECODE
 
 test: lint
-	@echo 'The tests take about five minutes on two cores; pytest prints the seconds at the end.'
+	@echo 'The tests take three to seven minutes on two cores; pytest prints the seconds at the end.'
 	$(BIN)/pytest
 
 test-slow: setup
