@@ -216,7 +216,9 @@ def _sums(
 ) -> NDArray[np.float32]:
     """(Q, D) vectors plus their weighted neighbours, not normalised."""
     sums = np.array(vectors, np.float32)
-    step = max(1, _GATHERED // max(nearest.shape[1], 1))
+    if nearest.shape[1] == 0:  # einsum would read beyond the empty array that indexing returns (numpy 2.2 and 2.4)
+        return sums
+    step = max(1, _GATHERED // nearest.shape[1])
     for start in range(0, len(vectors), step):
         some = slice(start, start + step)
         sums[some] += np.einsum("qk,qkd->qd", weights[some], gallery[nearest[some]])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -94,6 +96,16 @@ def test_block_size_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mvretrieval.augmentation._GATHERED", 11)
     for mine, its in zip(everything(), whole, strict=True):
         np.testing.assert_allclose(mine, its, atol=1e-6)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the blocks of an allocation are longer than one byte there")
+def test_without_neighbours_nothing_is_read_beyond_empty_arrays() -> None:
+    small = [np.zeros(1, np.uint8) for _ in range(64)]
+    for array in small:
+        ctypes.memset(array.ctypes.data, 0xFF, 16)  # NaN; the next empty arrays get these blocks
+    del small
+    vectors = _vectors(8)
+    assert not np.isnan(scores_without_query(vectors, 0)).any()
 
 
 def test_no_neighbours() -> None:
