@@ -21,6 +21,7 @@ from benchmarks import (
     collection,
     confidence,
     encoding,
+    fidelity,
     learning,
     os3dor,
     pipeline,
@@ -33,8 +34,8 @@ from benchmarks.benchmark import Benchmark, Skipped
 
 RESULTS = Path(__file__).parent / "results.yaml"
 BENCHMARKS: tuple[Benchmark, ...] = (
-    *collection.BENCHMARKS, *encoding.BENCHMARKS, *learning.BENCHMARKS, *class_names.BENCHMARKS, *os3dor.BENCHMARKS,
-    *pipeline.BENCHMARKS,
+    *collection.BENCHMARKS, *encoding.BENCHMARKS, *fidelity.BENCHMARKS, *learning.BENCHMARKS, *class_names.BENCHMARKS,
+    *os3dor.BENCHMARKS, *pipeline.BENCHMARKS,
     *rendering.BENCHMARKS, *searching.BENCHMARKS, *service.BENCHMARKS, *confidence.BENCHMARKS, *tuning.BENCHMARKS,
 )  # fmt: skip
 

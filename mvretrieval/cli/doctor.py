@@ -10,8 +10,9 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Literal, get_args
 
+from mvrender.renderer import BackendName
 from mvretrieval.console import print_json
 from mvretrieval.encoders.registry import ENCODERS, parse_encoder
 
@@ -50,14 +51,14 @@ class Finding:
 def run(options: Options) -> int:
     """Run all checks. The exit code is 1 if meshes cannot be rendered or searched on this machine."""
     findings = []
-    for check in (_python, _raster, _gl, _gpu, _faiss, _bfloat16, _formats, _encoders):
+    for check in (_python, _raster, _gl, _pyrender, _gpu, _faiss, _bfloat16, _formats, _encoders):
         for finding in check():
             findings.append(finding)
             if options.json:
                 print_json(asdict(finding))
             else:
                 print(_line(finding))
-    can_render = any(f.state == "ok" and f.name in ("raster", "gl") for f in findings)
+    can_render = any(f.state == "ok" and f.name in get_args(BackendName) for f in findings)
     can_search = any(f.state == "ok" and f.name == "faiss" for f in findings)
     return 0 if can_render and can_search else 1
 
@@ -81,6 +82,12 @@ def _gl() -> list[Finding]:
     if importlib.util.find_spec("moderngl") is None:
         return [Finding("gl", "missing", "only needed for rendering on a GPU", "pip install 'mvretrieval[gl]'")]
     return [_try_renderer("gl", "gl", "apt-get install libegl1 libgl1 libgl1-mesa-dri")]
+
+
+def _pyrender() -> list[Finding]:
+    if importlib.util.find_spec("pyrender") is None:
+        return [Finding("pyrender", "missing", "only needed for --backend pyrender", "pip install pyrender")]
+    return [_try_renderer("pyrender", "pyrender", "apt-get install libegl1 libgl1 libgl1-mesa-dri")]
 
 
 def _try_renderer(name: str, backend: str, fix: str = "") -> Finding:

@@ -14,7 +14,7 @@ from mvrender.errors import RigError
 from mvrender.mesh import Mesh
 from mvrender.shading import Style
 
-BackendName = Literal["raster", "gl"]
+BackendName = Literal["raster", "gl", "pyrender"]
 MIN_SIZE, MAX_SIZE = 64, 1024
 
 

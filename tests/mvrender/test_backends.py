@@ -1,13 +1,12 @@
-"""Both backends render the same images: the rasterizer and OpenGL share only the shading constants."""
+"""All backends render the same images: the rasterizer shares only the shading constants with OpenGL and pyrender."""
 
 from __future__ import annotations
 
-import contextlib
-import importlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from ctypes.util import find_library
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,14 +18,13 @@ from error_codes import raises_code
 from numpy.typing import NDArray
 from waiting import PATIENCE_S
 
-from mvrender.backends.raster import RasterRenderer
 from mvrender.backends.selection import open_renderer
 from mvrender.cameras import parse_rig
 from mvrender.errors import BackendError
 from mvrender.jobs import RenderJob, RenderSpec
 from mvrender.mesh import Mesh, normalize
 from mvrender.pool import RenderPool
-from mvrender.renderer import Renderer
+from mvrender.renderer import BackendName, Renderer
 from mvrender.shading import LIGHTS, STYLES, Style
 
 RIG = parse_rig("ring:6@30")
@@ -35,24 +33,6 @@ SIZE = 224
 # positions: with the pattern mirrored, the same meshes differ by up to 0.4. Textures differ by 0.48: OpenGL reads them at each
 # sample, the rasterizer once per pixel and face.
 MEAN_DIFFERENCE, OF_TEXTURES = 0.25, 0.6
-
-
-@pytest.fixture(scope="module")
-def raster() -> RasterRenderer:
-    return RasterRenderer()
-
-
-@pytest.fixture(scope="module")
-def gl() -> Iterator[Renderer]:
-    # Importing triton after Mesa crashes the process (two versions of LLVM), and torch imports it in later tests.
-    with contextlib.suppress(ImportError):
-        importlib.import_module("triton")
-    try:
-        renderer = open_renderer("gl")
-    except BackendError as error:
-        pytest.skip(str(error))
-    yield renderer
-    renderer.close()
 
 
 def _mesh(parts: trimesh.Trimesh, **attributes: Any) -> Mesh:
@@ -127,9 +107,13 @@ MESHES: dict[str, Callable[[], Mesh]] = {
 
 @pytest.mark.parametrize("name", MESHES)
 @pytest.mark.parametrize("size", [SIZE, 225])  # odd row lengths reveal wrong alignment in OpenGL
-def test_both_backends_render_the_same_images(name: str, size: int, raster: Renderer, gl: Renderer) -> None:
+@pytest.mark.parametrize("backend", ["gl", "pyrender"])
+def test_backends_render_the_same_images(
+    name: str, size: int, backend: str, raster: Renderer, request: pytest.FixtureRequest
+) -> None:
+    other: Renderer = request.getfixturevalue(backend)
     mesh = MESHES[name]()
-    ours, theirs = raster.render(mesh, RIG, STYLES, size), gl.render(mesh, RIG, STYLES, size)
+    ours, theirs = raster.render(mesh, RIG, STYLES, size), other.render(mesh, RIG, STYLES, size)
     assert ours.images.shape == theirs.images.shape
     np.testing.assert_array_equal(ours.mask, theirs.mask)
     np.testing.assert_array_equal(ours.cameras, theirs.cameras)
@@ -142,7 +126,7 @@ def test_both_backends_render_the_same_images(name: str, size: int, raster: Rend
     )
 
 
-@pytest.mark.parametrize("backend", ["raster", "gl"])
+@pytest.mark.parametrize("backend", ["raster", "gl", "pyrender"])
 def test_winding_changes_nothing(backend: str, request: pytest.FixtureRequest) -> None:
     renderer: Renderer = request.getfixturevalue(backend)
     styles: list[Style] = ["clay", "normal"]
@@ -153,7 +137,7 @@ def test_winding_changes_nothing(backend: str, request: pytest.FixtureRequest) -
     assert wrong[1, ..., 2].min() >= 127  # every normal points towards the camera
 
 
-@pytest.mark.parametrize("backend", ["raster", "gl"])
+@pytest.mark.parametrize("backend", ["raster", "gl", "pyrender"])
 def test_textures_are_upright_and_repeat(backend: str, request: pytest.FixtureRequest) -> None:
     renderer: Renderer = request.getfixturevalue(backend)
     texture = np.zeros((16, 15, 3), np.uint8)
@@ -169,7 +153,7 @@ def test_textures_are_upright_and_repeat(backend: str, request: pytest.FixtureRe
     np.testing.assert_array_equal(image, moved)
 
 
-@pytest.mark.parametrize("backend", ["raster", "gl"])
+@pytest.mark.parametrize("backend", ["raster", "gl", "pyrender"])
 def test_the_mask_is_false_for_empty_views(backend: str, request: pytest.FixtureRequest) -> None:
     renderer: Renderer = request.getfixturevalue(backend)
     white = square(np.full((4, 4, 3), 255, np.uint8))
@@ -180,7 +164,7 @@ def test_the_mask_is_false_for_empty_views(backend: str, request: pytest.Fixture
     np.testing.assert_array_equal(views.images[0].min(axis=(1, 2, 3)), np.where(seen_face_on, 0, 255))
 
 
-@pytest.mark.parametrize("backend", ["raster", "gl"])
+@pytest.mark.parametrize("backend", ["raster", "gl", "pyrender"])
 def test_a_white_object_in_full_light_differs_from_the_background(backend: str, request: pytest.FixtureRequest) -> None:
     renderer: Renderer = request.getfixturevalue(backend)
     mesh = square(np.full((4, 4, 3), 255, np.uint8))
@@ -190,12 +174,14 @@ def test_a_white_object_in_full_light_differs_from_the_background(backend: str, 
     assert 225 < views.images.min() < 250 and views.mask.all()
 
 
-def test_renderings_do_not_affect_later_ones(gl: Renderer) -> None:
+@pytest.mark.parametrize("backend", ["gl", "pyrender"])
+def test_renderings_do_not_affect_later_ones(backend: BackendName, request: pytest.FixtureRequest) -> None:
+    gl: Renderer = request.getfixturevalue(backend)
     scene, cube = colored_scene(), textured_cube()
     first = gl.render(scene, RIG, STYLES, SIZE).images
     gl.render(cube, parse_rig("os3dor"), ["texture"], 301)
     np.testing.assert_array_equal(first, gl.render(scene, RIG, STYLES, SIZE).images)
-    other = open_renderer("gl")
+    other = open_renderer(backend)
     np.testing.assert_array_equal(first, other.render(scene, RIG, STYLES, SIZE).images)
     other.close()
     with raises_code(BackendError, "renderer_closed"):
@@ -203,11 +189,13 @@ def test_renderings_do_not_affect_later_ones(gl: Renderer) -> None:
     np.testing.assert_array_equal(first, gl.render(scene, RIG, STYLES, SIZE).images)
 
 
-def test_a_worker_renders_the_same_images(gl: Renderer, tmp_path: Path) -> None:
+@pytest.mark.parametrize("backend", ["gl", "pyrender"])
+def test_a_worker_renders_the_same_images(backend: BackendName, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    gl: Renderer = request.getfixturevalue(backend)
     path = tmp_path / "torus.ply"
     mesh = torus()
     trimesh.Trimesh(mesh.vertices, mesh.faces).export(path)
-    with RenderPool(RenderSpec(rig=RIG, styles=("clay", "depth"), backend="gl"), n_workers=1) as pool:
+    with RenderPool(RenderSpec(rig=RIG, styles=("clay", "depth"), backend=backend), n_workers=1) as pool:
         views = pool.render(RenderJob(path)).views
         assert views is not None
         again = pool.render(RenderJob(path)).views
@@ -239,16 +227,17 @@ def test_textures_too_large_for_the_device_are_halved(gl: Renderer) -> None:
     assert image[SIZE // 2, SIZE // 4].max() == 0 and image[SIZE // 2, 3 * SIZE // 4].min() > 200
 
 
-def _open_in_new_process(**environment: str) -> str:
+def _open_in_new_process(backend: BackendName, **environment: str) -> str:
     """Output of opening the backend in a new process, since drivers are loaded once per process."""
     script = (
         "from mvrender.errors import BackendError\n"
         "from mvrender.backends.selection import open_renderer\n"
-        "try:\n    open_renderer('gl').close()\n"
+        f"try:\n    open_renderer({backend!r}).close()\n"
         "except BackendError as error:\n    print(f'{error.code}: {error}')\n"
         "else:\n    print('opened')"
     )
-    kept = {key: value for key, value in os.environ.items() if key != "GLCONTEXT_DEVICE_INDEX"}
+    chosen = ("GLCONTEXT_DEVICE_INDEX", "EGL_DEVICE_ID", "PYOPENGL_PLATFORM")
+    kept = {key: value for key, value in os.environ.items() if key not in chosen}
     done = subprocess.run(
         [sys.executable, "-c", script], env={**kept, **environment}, capture_output=True, text=True, timeout=PATIENCE_S
     )
@@ -256,12 +245,37 @@ def _open_in_new_process(**environment: str) -> str:
     return done.stdout.strip()
 
 
-def test_the_error_without_drivers_names_what_to_install() -> None:
-    pytest.importorskip("moderngl")
-    output = _open_in_new_process(__EGL_VENDOR_LIBRARY_FILENAMES="/nonexistent")
+@pytest.mark.parametrize(("backend", "package"), [("gl", "moderngl"), ("pyrender", "pyrender")])
+def test_the_error_without_drivers_names_what_to_install(backend: BackendName, package: str) -> None:
+    pytest.importorskip(package)
+    output = _open_in_new_process(backend, __EGL_VENDOR_LIBRARY_FILENAMES="/nonexistent")
     assert output.startswith("no_opengl: ") and "apt-get install libegl1" in output and "'raster'" in output
 
 
 def test_the_device_of_the_environment_variable_is_used(gl: Renderer) -> None:
-    assert "device index 31" in _open_in_new_process(GLCONTEXT_DEVICE_INDEX="31")
-    assert _open_in_new_process() == "opened"
+    assert "device index 31" in _open_in_new_process("gl", GLCONTEXT_DEVICE_INDEX="31")
+    assert _open_in_new_process("gl") == "opened"
+
+
+def test_pyrender_opens_on_the_platform_of_the_environment_variable(pyrender: Renderer) -> None:
+    assert "known are egl and osmesa" in _open_in_new_process("pyrender", PYOPENGL_PLATFORM="glx2")
+    assert "31" in _open_in_new_process("pyrender", EGL_DEVICE_ID="31")
+    assert _open_in_new_process("pyrender") == "opened"
+
+
+def test_pyrender_renders_the_same_through_osmesa(pyrender: Renderer, tmp_path: Path) -> None:
+    if not find_library("OSMesa"):
+        pytest.skip("OSMesa is not installed: apt-get install libosmesa6")
+    script = (
+        "import sys, numpy as np\nfrom mvrender.backends.selection import open_renderer\n"
+        "from mvrender.cameras import parse_rig\nfrom mvrender.shading import STYLES\n"
+        "from test_backends import colored_scene\n"
+        "views = open_renderer('pyrender').render(colored_scene(), parse_rig('ring:2@30'), STYLES, 128)\n"
+        "np.save(sys.argv[1], views.images)\n"
+    )
+    paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    environment = {**os.environ, "PYOPENGL_PLATFORM": "osmesa", "PYTHONPATH": paths}
+    file = tmp_path / "images.npy"
+    subprocess.run([sys.executable, "-c", script, file], env=environment, check=True, timeout=PATIENCE_S)
+    here = pyrender.render(colored_scene(), parse_rig("ring:2@30"), STYLES, 128).images
+    assert np.abs(here.astype(int) - np.load(file)).mean() < MEAN_DIFFERENCE

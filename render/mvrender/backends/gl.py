@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import moderngl
@@ -16,29 +14,14 @@ from numpy.typing import NDArray
 
 from mvrender.backends.gl_mesh import GLMesh
 from mvrender.backends.gl_platform import open_context
+from mvrender.backends.shader_source import SHIFTS, shader_sources, uniform_values
 from mvrender.cameras import Rig
 from mvrender.errors import BackendError
 from mvrender.mesh import Mesh
 from mvrender.renderer import BackendName, Views, check_size
-from mvrender.shading import (
-    AMBIENT,
-    BACKGROUND,
-    CLAY,
-    DEPTH_FAR,
-    DEPTH_NEAR,
-    KNEE,
-    KNEE_SLOPE,
-    SILHOUETTE,
-    STRENGTHS,
-    TO_LIGHTS,
-    Style,
-)
+from mvrender.shading import BACKGROUND, Style
 
-_SHADERS = Path(__file__).parent / "shaders"
 _SAMPLES = 4
-# Each image is rendered twice, shifted by 1/16 pixel to either side along the diagonal, and averaged. All drivers have the same
-# four samples, which become the eight samples of `triangles`, no two in one column or row.
-_SHIFTS = (-1 / 16, 1 / 16)
 # Blends a texture over the framebuffer.
 _OVERLAY_VERTEX = """#version 400 core
 void main() {
@@ -52,10 +35,6 @@ void main() {
     pixel = vec4(texelFetch(image, ivec2(gl_FragCoord.xy), 0).rgb, 0.5);
 }
 """
-# Shading rate: per sample, or once per pixel and face.
-_AT: dict[Style, str] = {"texture": "sample", "depth": "sample", "clay": "", "normal": "", "silhouette": ""}
-# Margin between the unit sphere and the clipping planes.
-_CLIP_MARGIN = 0.02
 # Pixels of one framebuffer, with 40 bytes each.
 _MAX_PIXELS = 1 << 22
 
@@ -80,7 +59,7 @@ class _Frame:
         extent = (size, size * n_images)
         colors = context.renderbuffer(extent, 4, samples=_SAMPLES)
         self.samples = context.framebuffer(colors, context.depth_renderbuffer(extent, samples=_SAMPLES))
-        self.resolved = [context.texture(extent, 4) for _ in _SHIFTS]
+        self.resolved = [context.texture(extent, 4) for _ in SHIFTS]
         self.pixels = [context.framebuffer(texture) for texture in self.resolved]
 
 
@@ -162,7 +141,7 @@ class GLRenderer:
         to_cameras = np.linalg.inv(cameras.astype(np.float64)).astype("<f4")
         for start in range(0, n_images, batch):
             stop = min(start + batch, n_images)
-            for k, shift in enumerate(_SHIFTS):
+            for k, shift in enumerate(SHIFTS):
                 for part in itertools.chain.from_iterable(parts):
                     _set_uniforms(part.program, rig, size, shift)
                 frame.samples.use()
@@ -198,7 +177,7 @@ class GLRenderer:
     def _queries_for(self, n_views: int) -> list[list[Any]]:
         """Occlusion queries for each view and shift. They are kept, because moderngl cannot release them."""
         while len(self._queries) < n_views:
-            self._queries.append([self._context.query(samples=True) for _ in _SHIFTS])
+            self._queries.append([self._context.query(samples=True) for _ in SHIFTS])
         return self._queries[:n_views]
 
     def _parts(self, mesh: GLMesh, style: Style) -> Iterator[_Part]:
@@ -215,13 +194,8 @@ class GLRenderer:
     def _program(self, style: Style, colored: bool, textured: bool) -> Any:
         key = (style, colored, textured)
         if key not in self._programs:
-            names = {f"MVR_STYLE_{style.upper()}": "1", "MVR_AT": _AT[style], **_constants()}
-            names |= {name: "1" for name, used in (("MVR_COLORED", colored), ("MVR_TEXTURED", textured)) if used}
-            head = "\n".join(["#version 400 core", *(f"#define {name} {text}" for name, text in names.items()), ""])
-            self._programs[key] = self._context.program(
-                vertex_shader=head + (_SHADERS / "mesh.vert").read_text("utf-8"),
-                fragment_shader=head + (_SHADERS / "mesh.frag").read_text("utf-8"),
-            )
+            vertex, fragment = shader_sources(style, colored, textured)
+            self._programs[key] = self._context.program(vertex_shader=vertex, fragment_shader=fragment)
         return self._programs[key]
 
 
@@ -234,39 +208,6 @@ def _draw_parts(parts: list[_Part], to_camera: NDArray[np.float32]) -> None:
 
 
 def _set_uniforms(program: Any, rig: Rig, size: int, shift: float) -> None:
-    tan_half_fov = math.tan(math.radians(rig.fov_y_deg) / 2)
-    near, far = rig.distance - 1 - _CLIP_MARGIN, rig.distance + 1 + _CLIP_MARGIN
-    values = {
-        "zoom": 1 / tan_half_fov,
-        "clip": ((near + far) / (near - far), 2 * near * far / (near - far)),
-        "shift": 2 * shift / size,
-        "depth_range": (rig.distance - 1, rig.distance + 1),
-        "pixel_at_unit_depth": 2 * tan_half_fov / size,
-    }
-    for name, value in values.items():
+    for name, value in uniform_values(rig, size, shift).items():
         if name in program:  # compilers remove unused uniforms
             program[name].value = value
-
-
-def _constants() -> dict[str, str]:
-    """GLSL text of each MVR_ constant in the shaders, from `shading`."""
-    lights = [_vector(*towards, strength) for towards, strength in zip(TO_LIGHTS, STRENGTHS, strict=True)]
-    return {
-        "MVR_AMBIENT": _number(AMBIENT),
-        "MVR_LIGHTS": ", ".join(lights),
-        "MVR_KNEE_AT": _number(KNEE / 255),
-        "MVR_KNEE_SLOPE": _number(KNEE_SLOPE),
-        "MVR_CLAY": _vector(*CLAY / 255),
-        "MVR_GREY_NEAR": _number(DEPTH_NEAR),
-        "MVR_GREY_FAR": _number(DEPTH_FAR),
-        "MVR_SILHOUETTE_GREY": _number(SILHOUETTE),
-    }
-
-
-def _number(value: float) -> str:
-    """GLSL text of a float: nine digits cover the precision of float32, and the decimal point makes it a float in GLSL."""
-    return f"{float(value):.9f}"
-
-
-def _vector(*values: float) -> str:
-    return f"vec{len(values)}({', '.join(map(_number, values))})"

@@ -21,12 +21,10 @@ def choose_backend(name: BackendName | None = None) -> tuple[BackendName, str]:
     Raises:
         BackendError: the named backend is not installed.
     """
-    if name == "raster":
-        return "raster", "requested"
-    if name == "gl":
-        _check_gl_is_installed()
-        return "gl", "requested"
-    if has_gpu() and _has_moderngl():
+    if name is not None:
+        _check_is_installed(name)
+        return name, "requested"
+    if has_gpu() and _is_installed("moderngl"):
         return "gl", "NVIDIA GPU found"
     # OpenGL in software (Mesa) takes several times as long as the rasterizer.
     return "raster", "no GPU needed, same images on every machine"
@@ -54,18 +52,28 @@ def open_renderer(name: BackendName) -> Renderer:
         from mvrender.backends.raster import RasterRenderer
 
         return RasterRenderer()
-    _check_gl_is_installed()
+    _check_is_installed(name)
+    if name == "pyrender":
+        from mvrender.backends.pyrender import PyrenderRenderer
+
+        return PyrenderRenderer()
     from mvrender.backends.gl import GLRenderer
 
     return GLRenderer()
 
 
-def _has_moderngl() -> bool:
-    return importlib.util.find_spec("moderngl") is not None
+# Module that a backend needs, and how to install it.
+_NEEDS: dict[BackendName, tuple[str, str]] = {
+    "gl": ("moderngl", "pip install 'mvretrieval[gl]'"),
+    "pyrender": ("pyrender", "pip install pyrender"),
+}
 
 
-def _check_gl_is_installed() -> None:
-    if not _has_moderngl():
-        raise BackendError(
-            "backend 'gl' is not installed: run pip install 'mvretrieval[gl]'", code="backend_not_installed"
-        )
+def _is_installed(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
+
+
+def _check_is_installed(name: BackendName) -> None:
+    module, fix = _NEEDS.get(name, ("", ""))
+    if module and not _is_installed(module):
+        raise BackendError(f"backend '{name}' is not installed: run {fix}", code="backend_not_installed")

@@ -1,9 +1,15 @@
-in vec3 position;
+// Attributes are at the locations where pyrender puts them.
+layout(location = 0) in vec3 position;
 #ifdef MVR_TEXTURED
-in vec2 texcoord;
+layout(location = 1) in vec2 texcoord;
 MVR_AT out vec2 uv;
 #endif
 #ifdef MVR_COLORED
+#ifdef MVR_TEXTURED
+layout(location = 2)
+#else
+layout(location = 1)
+#endif
 in vec3 vertex_color;
 MVR_AT out vec3 color;
 #endif
