@@ -26,6 +26,7 @@ from benchmarks import (
     os3dor,
     pipeline,
     rendering,
+    search_peers,
     searching,
     service,
     tuning,
@@ -36,7 +37,8 @@ RESULTS = Path(__file__).parent / "results.yaml"
 BENCHMARKS: tuple[Benchmark, ...] = (
     *collection.BENCHMARKS, *encoding.BENCHMARKS, *fidelity.BENCHMARKS, *learning.BENCHMARKS, *class_names.BENCHMARKS,
     *os3dor.BENCHMARKS, *pipeline.BENCHMARKS,
-    *rendering.BENCHMARKS, *searching.BENCHMARKS, *service.BENCHMARKS, *confidence.BENCHMARKS, *tuning.BENCHMARKS,
+    *rendering.BENCHMARKS, *search_peers.BENCHMARKS, *searching.BENCHMARKS,
+    *service.BENCHMARKS, *confidence.BENCHMARKS, *tuning.BENCHMARKS,
 )  # fmt: skip
 
 

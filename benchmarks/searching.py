@@ -25,7 +25,8 @@ from benchmarks.commands import milliseconds, script
 from benchmarks.vectors import DIM, collection_of, gallery, new_object, query_vectors
 from mvretrieval.api import Collection
 from mvretrieval.index.exact import nearest, rows_at_once
-from mvretrieval.index.vector_index import IndexKind, VectorIndex
+from mvretrieval.index.kinds import IndexKind
+from mvretrieval.index.vector_index import VectorIndex
 from mvretrieval.normalize import l2_normalize
 from mvretrieval.search.query import Query
 
@@ -138,7 +139,7 @@ def _truth(n: int, n_queries: int) -> list[list[int]]:
 def search_ann() -> dict[str, float]:
     """One query at a time: speed-up over exact search, and recall."""
     queries = query_vectors(500)
-    exact, (index, seconds) = _index(MILLION, "exact")[0], _index(MILLION, "approximate")
+    exact, (index, seconds) = _index(MILLION, "exact")[0], _index(MILLION, "ivf")
     found = [_numbers(index.search(query[None], _K))[0] for query in queries]
     (slow,) = milliseconds(20, lambda i: exact.search(queries[i : i + 1], _K))
     (fast,) = milliseconds(len(queries), lambda i: index.search(queries[i : i + 1], _K))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mvrender.mesh import UpAxis
 from mvretrieval.describe import Describer, DescriberConfig
-from mvretrieval.index.vector_index import IndexKind
+from mvretrieval.index.kinds import IndexKind
 from mvretrieval.ingest.add import add_file
 from mvretrieval.ingest.edit import remove_objects, set_metadata
 from mvretrieval.ingest.index_report import IndexOptions, IndexReport
@@ -68,7 +68,7 @@ class Collection:
             folder: made if it does not exist; must not hold a collection.
             config: how objects are embedded.
             options: how this machine runs it.
-            index: kind of index (see `index.vector_index`).
+            index: kind of index, such as "hnsw" or a FAISS factory string (see `index.kinds`).
             adapter: learned weighting (see `weighting.adapter`); `config` then names neither whitening nor pooling.
 
         Raises:
@@ -222,6 +222,17 @@ class Collection:
             DescriberError: `config` has other cameras or styles, and some objects were indexed from view images.
         """
         return reembed(self.session, config, fit_where, drop_missing, progress, adapter)
+
+    def set_index_kind(self, kind: IndexKind) -> None:
+        """Search with another kind of index from now on; it is built by the next search, or when the collection is closed.
+
+        Args:
+            kind: `auto`, `exact`, `hnsw`, `ivf` or a FAISS factory string (see `index.kinds`).
+
+        Raises:
+            CollectionError: FAISS cannot make such an index, or another process is writing.
+        """
+        self.session.set_index_kind(kind)
 
     def calibrate(self, by: str | None = None, where: str | None = None, seed: int = 0) -> Calibration:
         """Fit a confidence calibration, so that hits have a confidence from now on (see `confidence.calibrate`).

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import os
 import platform
@@ -13,7 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import Literal, get_args
 
 from mvrender.renderer import BackendName
-from mvretrieval.console import print_json
+from mvretrieval.console import counted, print_json
 from mvretrieval.encoders.registry import ENCODERS, parse_encoder
 
 State = Literal["ok", "missing", "broken"]
@@ -135,8 +136,22 @@ def _faiss() -> list[Finding]:
     try:
         import faiss
     except ImportError as error:
-        return [Finding("faiss", "broken", str(error), "pip install faiss-cpu")]
-    return [Finding("faiss", "ok", faiss.__version__)]
+        return [Finding("faiss", "broken", str(error), "pip install --force-reinstall mvretrieval")]
+    packages = [name for name in ("faiss-gpu", "faiss-cpu") if _is_installed(name)]
+    gpus = f", {counted(faiss.get_num_gpus(), 'GPU')}" if hasattr(faiss, "get_num_gpus") else ""
+    found = [Finding("faiss", "ok", f"{faiss.__version__} ({', '.join(packages)}){gpus}")]
+    if len(packages) > 1:
+        fix = "pip uninstall -y faiss-gpu faiss-cpu; pip install faiss-gpu (or faiss-cpu)"
+        found.append(Finding("faiss packages", "broken", "faiss-gpu and faiss-cpu overwrite each other's files", fix))
+    return found
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def _bfloat16() -> list[Finding]:

@@ -22,8 +22,8 @@ from mvretrieval.cli.index_summary import index_summary
 from mvretrieval.console import counted, print_json, progress, run_record, say
 from mvretrieval.describe import DescriberConfig, PoolingChoice
 from mvretrieval.encoders.registry import open_encoder
-from mvretrieval.errors import DescriberError, ViewsError
-from mvretrieval.index.vector_index import IndexKind
+from mvretrieval.errors import CollectionError, DescriberError, ViewsError
+from mvretrieval.index.kinds import IndexKind
 from mvretrieval.ingest.index_report import IndexOptions
 from mvretrieval.ingest.labels_csv import read_labels
 from mvretrieval.ingest.view_manifest import ViewManifest, read_view_manifest, rig_of
@@ -59,7 +59,8 @@ class Options:
         whiten: output dimensions of PCA whitening, fitted at the end of the first run; 0 for none.
         center: subtract the mean view vector.
         fit_where: filter of the objects that whitening is fitted on.
-        index: kind of index. auto is exact up to 250,000 objects, then IVF with RaBitQ codes and exact re-scoring.
+        index: kind of index: auto, exact, hnsw, ivf or a FAISS factory string. auto is exact up to 250,000 objects, then hnsw.
+            'mvr index --index help' tells what to choose.
         backend: renderer. Default: the best one available.
         device: cpu, cuda, or auto.
         precision: of the encoder.
@@ -87,7 +88,7 @@ class Options:
     whiten: int | None = None
     center: bool = False
     fit_where: str | None = None
-    index: IndexKind = "auto"
+    index: IndexKind | None = None
     backend: BackendName | None = None
     device: str = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -118,7 +119,7 @@ def run(options: Options) -> int:
             read_labels(options.labels)  # before the collection is created
         adapter = None if options.adapter is None else _adapter(options.adapter)
         config = _config(options, None if adapter is None else adapter.config, views)
-        collection = Collection.create(options.collection, config, machine, options.index, adapter)
+        collection = Collection.create(options.collection, config, machine, options.index or "auto", adapter)
         for notice in [] if adapter is None else adapter.config.check_fits(collection.describer.view_fingerprint):
             say(f"note: {notice}")
     else:
@@ -236,6 +237,13 @@ def _check_same(collection: Collection, options: Options) -> None:
             f"{options.collection} uses {f'adapter {config.adapter}' if config.adapter else 'no adapter'}: "
             f"leave --adapter out, or change the collection with 'mvr reindex {options.collection} --adapter ...'",
             code="other_adapter",
+        )
+    wanted = collection.session.store.get_meta("index", "auto")
+    if options.index is not None and options.index != wanted:
+        raise CollectionError(
+            f"{options.collection} has an index of kind {wanted}, not {options.index}: leave --index out, "
+            f"or change it with 'mvr reindex {options.collection} --index {options.index}'",
+            code="other_index_kind",
         )
     given = {
         "rig": options.rig,

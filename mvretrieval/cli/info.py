@@ -74,7 +74,7 @@ def _facts(session: Session) -> dict[str, Any]:
         "vectors": {"dim": index.dim, **_weighting(session)},
         "augmentation": _augmentation(session),
         "confidence": _confidence(session),
-        "index": {"kind": index.kind, "objects": len(index)},
+        "index": {"kind": index.kind, "wanted": store.get_meta("index", "auto"), "objects": len(index)},
         "labels": list(store.metadata_columns()),
         "size_bytes": sum(file.stat().st_size for file in session.folder.iterdir() if file.is_file()),
     }
@@ -139,10 +139,15 @@ def _lines(facts: dict[str, Any]) -> dict[str, str]:
         "vectors": f"{_weighting_line(facts['vectors'])}, {facts['vectors']['dim']} dimensions",
         "augmentation": _augmentation_line(facts["augmentation"]),
         "confidence": _confidence_line(facts["confidence"]),
-        "index": f"{index['kind']}, {counted(index['objects'], 'object')}",
+        "index": f"{_index_line(index)}, {counted(index['objects'], 'object')}",
         "labels": ", ".join(facts["labels"]) or "none",
         "size": f"{facts['size_bytes'] / 1e6:.1f} MB",
     }
+
+
+def _index_line(index: dict[str, Any]) -> str:
+    kind, wanted = index["kind"], index["wanted"]
+    return kind if wanted in (kind, "auto") else f"{kind} ({wanted} with more objects)"
 
 
 def _weighting_line(vectors: dict[str, Any]) -> str:

@@ -18,9 +18,10 @@ from mvrender.renderer import BackendName
 from mvrender.shading import parse_styles
 from mvretrieval.api import Collection, OpenOptions
 from mvretrieval.confidence.estimator import outdated_notice
-from mvretrieval.console import progress, run_record, say, say_error
+from mvretrieval.console import counted, progress, run_record, say, say_error
 from mvretrieval.describe import DescriberConfig, PoolingChoice
 from mvretrieval.errors import AdapterError, DescriberError
+from mvretrieval.index.kinds import IndexKind
 from mvretrieval.ingest.reembed import reembed, same_views
 from mvretrieval.session.session import Session
 from mvretrieval.store.augmented import AugmentationConfig
@@ -46,6 +47,7 @@ class Options:
         dba: database-side augmentation: average each object vector with those of its K nearest neighbours, now and after each
             later change; 0 turns it off.
         dba_alpha: power of the cosine similarity that weighs the neighbours. Default: 3.
+        index: kind of index: auto, exact, hnsw, ivf or a FAISS factory string; 'mvr index --index help' tells what to choose.
         drop_missing: remove objects whose files can no longer be rendered.
         backend: renderer. Default: the best one available.
         device: cpu, cuda, or auto.
@@ -66,6 +68,7 @@ class Options:
     size: int | None = None
     dba: int | None = None
     dba_alpha: float | None = None
+    index: IndexKind | None = None
     drop_missing: bool = False
     backend: BackendName | None = None
     device: str = "auto"
@@ -84,7 +87,8 @@ def run(options: Options) -> int:
     with Collection.open(options.collection, machine, write=True) as collection:
         session = collection.session
         record = run_record("reindex", options)
-        if changes or options.fit_where is not None or options.dba is None:
+        only_search = options.dba is not None or options.index is not None
+        if changes or options.fit_where is not None or not only_search:
             config = replace(session.describer.config, **changes)
             _check(session, options, config, adapter)
             session.store.add_run(record["time"], record)
@@ -92,6 +96,8 @@ def run(options: Options) -> int:
                 _reembed(session, options, config, adapter)
         else:
             session.store.add_run(record["time"], record)
+        if options.index is not None:
+            _change_index(session, options.index)
         if options.dba is not None:
             with _notice_of_lost_confidence(session):
                 _augment(session, augmentation)
@@ -127,6 +133,15 @@ def _reembed(session: Session, options: Options, config: DescriberConfig, adapte
     fitted = f", whitening fitted on {whitening.n_views} views" if whitening else ""
     fitted += f", adapter {config.adapter}" if config.adapter else ""
     print(f"{options.collection}: {len(session)} objects, {session.index.get().dim} dimensions{fitted}")
+
+
+def _change_index(session: Session, kind: IndexKind) -> None:
+    session.set_index_kind(kind)
+    found = session.index.get().kind
+    print(
+        f"{session.folder}: {counted(len(session), 'object')}, index: {kind}"
+        + (f" ({found} so far)" if found != kind else "")
+    )
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from mvretrieval.api import Collection, OpenOptions
 from mvretrieval.confidence.estimator import outdated_notice
 from mvretrieval.console import print_json, say, table
 from mvretrieval.images import Background
+from mvretrieval.index.kinds import IndexParameters
 from mvretrieval.search.explain import view_label
 from mvretrieval.search.hits import Hit, SearchResult
 from mvretrieval.search.options import RerankOptions, SearchOptions
@@ -67,6 +68,8 @@ class Options:
         rerank_views: re-rank the best N hits (100 without N) by late interaction, the symmetric best-view similarity (one
             direction only for photos); 0 for none.
         rerank_weight: weight of late interaction in the score of re-ranked hits; the rest is the cosine similarity.
+        nprobe: number of inverted lists to search, of an index that has them (see 'mvr index --index help').
+        ef_search: length of the candidate list in a graph index: longer finds more, and takes longer.
         up: axis that is up in mesh files. Default: the convention of each format.
         background: auto whitens a plain background of an image and crops to the object; keep leaves it.
         encoder: where the collection's encoder is now, if its checkpoint moved.
@@ -96,6 +99,8 @@ class Options:
     expand: int = 0
     rerank_views: Annotated[int, _Count] = 0
     rerank_weight: float = RerankOptions.rerank_weight
+    nprobe: int | None = None
+    ef_search: int | None = None
     up: UpAxis | None = None
     background: Background = "auto"
     encoder: str | None = None
@@ -112,7 +117,8 @@ def run(options: Options) -> int:
     rerank = RerankOptions(
         expand=options.expand, rerank_views=options.rerank_views, rerank_weight=options.rerank_weight
     )
-    search_options = SearchOptions(options.k, options.where, rerank, options.min_confidence)
+    index = IndexParameters(options.nprobe, options.ef_search)
+    search_options = SearchOptions(options.k, options.where, rerank, options.min_confidence, index)
     with Collection.open(options.collection, OpenOptions(options.device, backend=options.backend)) as collection:
         session = collection.session
         if options.encoder:

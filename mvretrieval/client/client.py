@@ -157,6 +157,8 @@ class Client:
                 "expand_alpha": options.rerank.expand_alpha,
                 "rerank_views": options.rerank.rerank_views,
                 "rerank_weight": options.rerank.rerank_weight,
+                "nprobe": options.index.nprobe,
+                "ef_search": options.index.ef_search,
                 "up": query.up,
                 "background": query.background,
             }

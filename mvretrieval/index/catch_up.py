@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mvretrieval.index.vector_index import IndexKind, VectorIndex
+from mvretrieval.index.kinds import IndexKind
+from mvretrieval.index.vector_index import VectorIndex
 from mvretrieval.store.store import Store
 
 Parts = Iterable[tuple[NDArray[np.int64], NDArray[np.float32]]]

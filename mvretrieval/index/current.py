@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvretrieval.index.catch_up import caught_up
+from mvretrieval.index.kinds import IndexParameters
 from mvretrieval.index.vector_index import VectorIndex
 from mvretrieval.store.augmented import search_vectors_since
 from mvretrieval.store.store import Store
@@ -62,11 +63,15 @@ class CurrentIndex:
                 self._index = None
 
     def search(
-        self, vector: NDArray[np.float32], k: int, allowed: NDArray[np.int64] | None
+        self,
+        vector: NDArray[np.float32],
+        k: int,
+        allowed: NDArray[np.int64] | None = None,
+        parameters: IndexParameters | None = None,
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Cosines, falling, and row ids of the k objects nearest to a vector (D,), among the `allowed` ones if given."""
         with self._lock:
-            return self.get().search(vector[None], k, allowed)[0]
+            return self.get().search(vector[None], k, allowed, parameters)[0]
 
     def sample(self, limit: int) -> NDArray[np.float32]:
         """(n, D) vectors of at most `limit` objects."""

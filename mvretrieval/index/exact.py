@@ -54,6 +54,15 @@ def nearest(
     return best.result()
 
 
+def best_of(
+    query: NDArray[np.float32], vectors: NDArray[np.float32], row_ids: NDArray[np.int64], k: int
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """The k of a few vectors (n, D) with the largest inner products, falling, and their row ids; ties as in `nearest`."""
+    scores = vectors @ query
+    order = np.lexsort((row_ids, -scores))[:k]
+    return scores[order], row_ids[order]
+
+
 class _Best:
     """The k best scores so far of each query, and candidates that may be among them."""
 

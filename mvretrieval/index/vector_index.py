@@ -1,8 +1,8 @@
 """The vector index over object vectors: derived from the store, and rebuilt whenever in doubt.
 
 Vectors are kept in slots, in the order of their arrival. A replaced or deleted object leaves a dead slot, which searches skip; with
-too many dead slots the index is rebuilt. A search scores all vectors (`exact`), or candidates from one-bit codes (`approximate`);
-with a filter it always scores every vector that the filter keeps.
+too many dead slots the index is rebuilt. A search scores all vectors (`exact`), or the candidates that a FAISS index proposes. With
+a filter that keeps few objects it scores all of these.
 """
 
 from __future__ import annotations
@@ -10,32 +10,26 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import warnings
 import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mvretrieval.index.exact import nearest, query_parts, rows_at_once
+from mvretrieval.errors import CollectionError
+from mvretrieval.index.exact import best_of, nearest, query_parts, rows_at_once
+from mvretrieval.index.kinds import IndexKind, IndexParameters, resolve_kind
 from mvretrieval.index.rows import Rows, grown
 
 if TYPE_CHECKING:
-    from mvretrieval.index.ivf_rabitq import IvfRaBitQIndex
+    from mvretrieval.index.faiss_candidates import FaissCandidates
 
-IndexKind = Literal["auto", "exact", "approximate"]
-
-# Scoring 250,000 vectors of 512 dimensions for one query takes 20 ms on two cores; with codes it takes 1 ms.
-EXACT_UP_TO = 250_000
-# Fewer vectors are too few to train the lists on, and gain nothing.
-_FEWEST_WITH_CODES = 1000
 _MAX_DEAD_SHARE = 0.3
-# Number of candidates that are re-scored by their vectors: per hit, and at least.
-_CANDIDATES_PER_HIT = 10
-_FEWEST_CANDIDATES = 500
-# Beyond this share of vectors kept by a filter, scoring all costs less than gathering those.
+# Beyond this share of vectors kept by a filter, or taken as candidates, scoring all costs less than gathering those.
 _GATHERED_SHARE = 0.15
 # A saved index is written again when this share of its slots changed: opening catches up with less in no time.
 _SAVED_LAG = 0.01
@@ -50,13 +44,6 @@ def _saved(folder: Path) -> list[tuple[int, int, Path]]:
     return [(int(name[1]), int(name[2]), path) for name, path in named if name]
 
 
-def resolve_kind(kind: IndexKind, count: int) -> Literal["exact", "approximate"]:
-    """How `count` vectors are searched."""
-    if kind == "exact":
-        return "exact"
-    return "approximate" if count > (EXACT_UP_TO if kind == "auto" else _FEWEST_WITH_CODES) else "exact"
-
-
 @dataclass
 class VectorIndex:
     """Object vectors by row id, searchable by cosine.
@@ -69,8 +56,9 @@ class VectorIndex:
         row_ids: of each slot, with spare capacity.
         alive: which slots hold an object, with spare capacity.
         slot_of: by row id, -1 where there is none.
-        codes: of the live slots, for approximate search.
+        candidates: a FAISS index of the slots; None for exact search.
         saved_as: stem of the files that hold the index as it was `n_unsaved` slots ago.
+        untrainable: kind that could not be built for these vectors; they are searched exactly.
     """
 
     dim: int
@@ -80,9 +68,10 @@ class VectorIndex:
     row_ids: NDArray[np.int64]
     alive: NDArray[np.bool_]
     slot_of: NDArray[np.int64]
-    codes: IvfRaBitQIndex | None = None
+    candidates: FaissCandidates | None = None
     saved_as: str = ""
     n_unsaved: int = 0
+    untrainable: IndexKind = ""
 
     def __post_init__(self) -> None:
         self._n_alive = int(self.alive[: self.n_slots].sum())
@@ -104,27 +93,39 @@ class VectorIndex:
         )
         for row_ids, vectors in parts:
             index.put(row_ids, vectors)
-        if resolve_kind(kind, len(index)) == "approximate":
-            index._train_codes()
+        index._train(resolve_kind(kind, len(index), dim))
         return index
 
-    def _train_codes(self) -> None:
-        from mvretrieval.index.ivf_rabitq import IvfRaBitQIndex
+    def _train(self, kind: IndexKind) -> None:
+        """Make the FAISS index of an approximate kind, unless there are too few vectors for it."""
+        if kind == "exact":
+            return
+        from mvretrieval.index.faiss_candidates import FaissCandidates
 
-        self.codes = codes = IvfRaBitQIndex.trained(self.sample(IvfRaBitQIndex.sample_size(len(self))), len(self))
-        slots = self._live()
+        n = len(self)
+        try:
+            if n < FaissCandidates.fewest(kind, self.dim, n):
+                return
+            candidates = FaissCandidates.trained(kind, self.sample(FaissCandidates.sample_size(kind, self.dim, n)), n)
+        except (CollectionError, RuntimeError) as error:  # the vectors became shorter, or FAISS cannot train on them
+            self.untrainable = kind
+            reason = str(error).rsplit("Error: ", 1)[-1].strip()
+            warnings.warn(f"no index of kind '{kind}' can be built ({reason}): search is exact", stacklevel=2)
+            return
+        slots = self._live() if candidates.deletes else np.arange(self.n_slots)
         for start in range(0, len(slots), _ADDED_AT_ONCE):
             some = slots[start : start + _ADDED_AT_ONCE]
-            codes.add(some, self.rows.take(some))
+            candidates.add(some, self.rows.take(some))
+        self.candidates = candidates
 
     def __len__(self) -> int:
         """Number of objects that can be found."""
         return self._n_alive
 
     @property
-    def kind(self) -> Literal["exact", "approximate"]:
-        """Whether searches are exact."""
-        return "exact" if self.codes is None else "approximate"
+    def kind(self) -> IndexKind:
+        """How vectors are searched: `exact`, `hnsw`, `ivf` or a factory string."""
+        return "exact" if self.candidates is None else self.candidates.kind
 
     @property
     def n_slots(self) -> int:
@@ -136,10 +137,21 @@ class VectorIndex:
         count = len(self)
         if self.n_slots > 1000 and count < (1 - _MAX_DEAD_SHARE) * self.n_slots:
             return True
-        if self.codes is None:
-            return resolve_kind(kind, count) == "approximate"
+        candidates, wanted = self.candidates, resolve_kind(kind, count, self.dim)
+        if candidates is None:
+            if wanted in ("exact", self.untrainable):
+                return False
+            from mvretrieval.index.faiss_candidates import FaissCandidates
+
+            try:
+                return count >= FaissCandidates.fewest(wanted, self.dim, count)
+            except CollectionError:
+                return False
         # With a margin: a collection near the limit would otherwise be rebuilt with every added or removed object.
-        return resolve_kind(kind, 2 * count) == "exact" or self.codes.outgrown_by(count)
+        if resolve_kind(kind, 2 * count, self.dim) == "exact" or candidates.outgrown_by(count):
+            return True
+        # `auto` keeps the kind that another machine chose.
+        return kind != "auto" and candidates.kind != kind
 
     def put(self, row_ids: NDArray[np.int64], vectors: NDArray[np.float32]) -> None:
         """Add objects, or replace those that are there."""
@@ -155,8 +167,8 @@ class VectorIndex:
         self.row_ids[start:end] = row_ids
         self.alive[start:end] = True
         self.slot_of[row_ids] = slots
-        if self.codes is not None:
-            self.codes.add(slots, vectors)
+        if self.candidates is not None:
+            self.candidates.add(slots, vectors)
         self._n_alive += len(row_ids)
         self.n_unsaved += len(row_ids)
 
@@ -165,20 +177,27 @@ class VectorIndex:
         slots = np.unique(self._slots(np.asarray(row_ids, np.int64)))
         if len(slots) == 0:
             return
-        if self.codes is not None:
-            self.codes.remove(slots)
+        if self.candidates is not None:
+            self.candidates.remove(slots)
         self.alive[slots] = False
         self.slot_of[self.row_ids[slots]] = -1
         self._n_alive -= len(slots)
         self.n_unsaved += len(slots)
 
-    def search(self, queries: NDArray[np.float32], k: int, allowed: NDArray[np.int64] | None = None) -> list[Found]:
+    def search(
+        self,
+        queries: NDArray[np.float32],
+        k: int,
+        allowed: NDArray[np.int64] | None = None,
+        parameters: IndexParameters | None = None,
+    ) -> list[Found]:
         """The most similar objects for each query.
 
         Args:
             queries: (Q, D).
             k: number of results at most.
             allowed: row ids to search; all if None.
+            parameters: of the FAISS index, for this search.
 
         Returns:
             For each query the inner products, falling, and the row ids; ties are broken by row id.
@@ -188,10 +207,15 @@ class VectorIndex:
         k = min(k, len(self) if slots is None else len(slots))
         if k <= 0:
             return [(np.empty(0, np.float32), np.empty(0, np.int64)) for _ in queries]
-        n_candidates = max(_FEWEST_CANDIDATES, _CANDIDATES_PER_HIT * k)
-        if self.codes is None or slots is not None or n_candidates > _GATHERED_SHARE * self.n_slots:
+        candidates = self.candidates
+        if candidates is None or (slots is not None and self._are_gathered(len(slots))):
             return self._exact(queries, k, slots)
-        return self._approximate(self.codes, queries, k, n_candidates)
+        n = candidates.n_candidates(k)
+        if not candidates.deletes and slots is None:
+            n = round(n * len(candidates) / len(self))  # some of them are dead
+        if self._are_gathered(n):
+            return self._approximate(candidates, queries, k, slots, n, parameters)
+        return self._exact(queries, k, slots)
 
     def sample(self, limit: int) -> NDArray[np.float32]:
         """(n, D) vectors of at most `limit` objects, evenly spaced over the slots."""
@@ -229,12 +253,12 @@ class VectorIndex:
     def _write(self, folder: Path, stem: str) -> None:
         n = self.n_slots
         self.rows.write(folder / f"{stem}.vectors.part")
-        if self.codes is not None:
-            self.codes.write(folder / f"{stem}.codes.part")
-        header = np.array([self.generation, self.sequence, self.dim, n, self.codes is not None])
+        if self.candidates is not None:
+            self.candidates.write(folder / f"{stem}.faiss.part")
+        header = np.array([self.generation, self.sequence, self.dim, n])
         with (folder / f"{stem}.npz.part").open("wb") as file:
-            np.savez(file, numbers=self.row_ids[:n], alive=self.alive[:n], header=header)
-        for suffix in ("vectors", "codes", "npz") if self.codes is not None else ("vectors", "npz"):
+            np.savez(file, row_ids=self.row_ids[:n], alive=self.alive[:n], header=header, kind=np.array(self.kind))
+        for suffix in ("vectors", "faiss", "npz") if self.candidates is not None else ("vectors", "npz"):
             os.replace(folder / f"{stem}.{suffix}.part", folder / f"{stem}.{suffix}")  # noqa: PTH105
         self.rows = Rows.open(folder / f"{stem}.vectors")  # mapped: the system decides what stays in memory
         self.saved_as, self.n_unsaved = stem, 0
@@ -267,22 +291,22 @@ class VectorIndex:
     @classmethod
     def _read(cls, path: Path) -> VectorIndex:
         with np.load(path, allow_pickle=False) as data:
-            generation, sequence, dim, n, has_codes = (int(x) for x in data["header"])
-            row_ids, alive = data["numbers"], data["alive"]
+            generation, sequence, dim, n = (int(x) for x in data["header"])
+            row_ids, alive, kind = data["row_ids"], data["alive"], str(data["kind"])
         rows = Rows.open(path.with_suffix(".vectors"))
         slots = np.flatnonzero(alive)
-        codes = None
-        if has_codes:
-            from mvretrieval.index.ivf_rabitq import IvfRaBitQIndex
+        candidates = None
+        if kind != "exact":
+            from mvretrieval.index.faiss_candidates import FaissCandidates
 
-            codes = IvfRaBitQIndex.open(path.with_suffix(".codes"))
-            if (len(codes), codes.dim) != (len(slots), dim):
-                raise ValueError(f"{path} does not match its codes")
+            candidates = FaissCandidates.open(path.with_suffix(".faiss"), kind)
+            if (len(candidates), candidates.dim) != (len(slots) if candidates.deletes else n, dim):
+                raise ValueError(f"{path} does not match its FAISS index")
         if (len(rows), rows.dim, len(row_ids), len(alive)) != (n, dim, n, n):
             raise ValueError(f"{path} does not match its vectors")
         slot_of = np.full(int(row_ids.max(initial=0)) + 1, -1, np.int64)
         slot_of[row_ids[slots]] = slots
-        return cls(dim, sequence, generation, rows, row_ids, alive, slot_of, codes, path.stem)
+        return cls(dim, sequence, generation, rows, row_ids, alive, slot_of, candidates, path.stem)
 
     # -- internals -----------------------------------------------------------------------------------------------------
 
@@ -294,13 +318,17 @@ class VectorIndex:
         slots = self.slot_of[row_ids[row_ids < len(self.slot_of)]]
         return np.asarray(slots[slots >= 0])
 
+    def _are_gathered(self, n: int) -> bool:
+        """Whether n vectors are so few that they are gathered instead of scoring all."""
+        return n < _GATHERED_SHARE * self.n_slots
+
     def _exact(self, queries: NDArray[np.float32], k: int, slots: NDArray[np.int64] | None) -> list[Found]:
         """The best of the given slots, or of all live slots."""
         found: list[Found] = []
         for part in query_parts(len(queries)):
             some = queries[part]
             size = rows_at_once(len(some))
-            if slots is not None and len(slots) < _GATHERED_SHARE * self.n_slots:
+            if slots is not None and self._are_gathered(len(slots)):
                 found += nearest(some, self._gathered(np.sort(slots), size), k)
             else:
                 found += nearest(some, self._scanned(slots, size), k)
@@ -325,13 +353,30 @@ class VectorIndex:
             yield self.row_ids[start:end], vectors, None if counts is None else counts[start:end]
 
     def _approximate(
-        self, codes: IvfRaBitQIndex, queries: NDArray[np.float32], k: int, n_candidates: int
+        self,
+        candidates: FaissCandidates,
+        queries: NDArray[np.float32],
+        k: int,
+        slots: NDArray[np.int64] | None,
+        n: int,
+        parameters: IndexParameters | None,
     ) -> list[Found]:
+        """The best of n candidates for each query."""
+        selected = None
+        if slots is not None:
+            selected = np.zeros(self.n_slots, bool)
+            selected[slots] = True
+        try:
+            proposed = candidates.candidates(queries, n, parameters, selected)
+        except RuntimeError:  # this kind has no parameters, and cannot select
+            return self._exact(queries, k, slots)
         found: list[Found] = []
-        for query, candidates in zip(queries, codes.candidates(queries, n_candidates), strict=True):
-            slots = np.sort(candidates[candidates >= 0])
-            if len(slots) < k:  # the lists near this query hold too few vectors
-                found += self._exact(query[None], k, None)
+        for query, near in zip(queries, proposed, strict=True):
+            near = near[near >= 0]
+            if not candidates.deletes:
+                near = near[self.alive[near]]
+            if len(near) < k:  # the lists near this query hold too few vectors
+                found += self._exact(query[None], k, slots)
             else:
-                found += nearest(query[None], self._gathered(slots, len(slots)), k)
+                found.append(best_of(query, self.rows.take(near), self.row_ids[near], k))
         return found

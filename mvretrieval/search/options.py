@@ -9,6 +9,7 @@ import numpy as np
 
 from mvretrieval.augmentation import ALPHA
 from mvretrieval.errors import FilterError, QueryError
+from mvretrieval.index.kinds import IndexParameters
 
 
 @dataclass(frozen=True)
@@ -51,12 +52,14 @@ class SearchOptions:
         where: filter, applied before the search (see `store.filters`).
         rerank: query expansion and late interaction.
         min_confidence: leave out hits with a lower confidence; the collection must be calibrated.
+        index: how thoroughly an approximate index is searched.
     """
 
     k: int = 10
     where: str | None = None
     rerank: RerankOptions = field(default_factory=RerankOptions)
     min_confidence: float | None = None
+    index: IndexParameters = field(default_factory=IndexParameters)
 
     def __post_init__(self) -> None:
         if not isinstance(self.k, int | np.integer) or self.k < 1:

@@ -112,7 +112,7 @@ def _retrieve(session: Session, state: SearchState) -> SearchState:
         cohort = estimator.cohort_size
     weights, offset = term_weights(session, state.terms)
     vector = combined_vector(state.terms, weights)
-    scores, row_ids = session.search_vector(vector, max(n, cohort) + len(own), options.where)
+    scores, row_ids = session.search_vector(vector, max(n, cohort) + len(own), options.where, options.index)
     others = np.flatnonzero(~np.isin(row_ids, own)) if own else np.arange(len(row_ids))
     cohort_mean = 0.0
     if estimator is not None:

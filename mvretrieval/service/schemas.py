@@ -111,6 +111,8 @@ class SearchRequest(_Request):
         0, ge=0, le=1000, description="re-rank this many best hits by late interaction of their views with the query's"
     )
     rerank_weight: float = Field(0.5, ge=0, le=1, description="weight of late interaction in the score of these hits")
+    nprobe: int | None = Field(None, ge=1, le=65_536, description="inverted lists to search, of an index that has them")
+    ef_search: int | None = Field(None, ge=1, le=10_000, description="length of the candidate list in a graph index")
     include_query_views: bool = Field(False, description="return the query's terms with their views")
     up: UpAxisName | None = Field(None, description="up axis of mesh files; each format's convention by default")
     background: Literal["auto", "keep"] = Field("auto", description="auto turns a uniform image background white")

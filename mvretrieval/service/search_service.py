@@ -15,6 +15,7 @@ from mvretrieval import __version__
 from mvretrieval.api import Collection
 from mvretrieval.confidence.calibration import calibration_of, is_outdated
 from mvretrieval.errors import MvrError
+from mvretrieval.index.kinds import IndexParameters
 from mvretrieval.search.hits import Hit
 from mvretrieval.search.options import RerankOptions, SearchOptions
 from mvretrieval.search.pipeline import search
@@ -131,7 +132,8 @@ class SearchService:
         query = query_of(request, files, self.settings)
         self.check_filter(request.where)
         rerank = RerankOptions(request.expand, request.expand_alpha, request.rerank_views, request.rerank_weight)
-        options = SearchOptions(request.k, request.where, rerank, request.min_confidence)
+        index = IndexParameters(request.nprobe, request.ef_search)
+        options = SearchOptions(request.k, request.where, rerank, request.min_confidence, index)
         encodes = needs_encoder(request)
         with self.limiter.turn() if encodes else nullcontext():
             if encodes:  # one thread loads the encoder, the others wait for it

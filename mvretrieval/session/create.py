@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from mvretrieval.describe import Describer, DescriberConfig
 from mvretrieval.errors import CollectionError, DescriberError
-from mvretrieval.index.vector_index import IndexKind
+from mvretrieval.index.kinds import IndexKind, is_named
 from mvretrieval.session.options import OpenOptions
 from mvretrieval.session.stored_describer import new_meta, open_describer
 from mvretrieval.store.schema import FILE, PART, database_lost
@@ -29,6 +29,14 @@ def create_collection(
     _check_free(folder)
     # Before anything is written: a failure to load the encoder must not leave a folder behind.
     describer = _open_new(config, options, adapter)
+    if not is_named(index):
+        from mvretrieval.index.faiss_candidates import check_factory
+
+        check_factory(
+            index,
+            describer.n_styles
+            * (describer.whitening.dim if describer.whitening else config.whiten or describer.encoder.dim),
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -18,7 +18,8 @@ from mvretrieval.describe import Describer, DescriberConfig
 from mvretrieval.errors import CollectionError, UnknownObjectError, did_you_mean
 from mvretrieval.index.augmenter import ORIGINAL_INDEX, Augmenter
 from mvretrieval.index.current import CurrentIndex
-from mvretrieval.index.vector_index import IndexKind, VectorIndex
+from mvretrieval.index.kinds import IndexKind, IndexParameters, is_named
+from mvretrieval.index.vector_index import VectorIndex
 from mvretrieval.session.create import create_collection
 from mvretrieval.session.options import OpenOptions
 from mvretrieval.session.render_pools import RenderPools
@@ -169,6 +170,16 @@ class Session:
         """Render workers for this collection's views, kept until `close`."""
         return self._pools.get(self.describer, self.options.workers, limits or self.options.limits)
 
+    def set_index_kind(self, kind: IndexKind) -> None:
+        """See `Collection.set_index_kind`."""
+        if not is_named(kind):
+            from mvretrieval.index.faiss_candidates import check_factory
+
+            check_factory(kind, self.dim)
+        self.lock_for_writing()
+        with self.index.exclusive(), self.store.transaction():
+            self.store.set_meta("index", kind)
+
     # -- reading --------------------------------------------------------------------------------------------------
 
     @contextmanager
@@ -197,11 +208,15 @@ class Session:
         return flat.reshape(self.describer.n_styles, len(mask), -1), mask
 
     def search_vector(
-        self, vector: NDArray[np.float32], k: int = 10, where: str | None = None
+        self,
+        vector: NDArray[np.float32],
+        k: int = 10,
+        where: str | None = None,
+        parameters: IndexParameters | None = None,
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Cosines in falling order and row ids of the k objects nearest to an object vector (D,)."""
         allowed = self.store.select(where) if where else None
-        return self.index.search(vector, k, allowed)
+        return self.index.search(vector, k, allowed, parameters)
 
     def save_index(self) -> None:
         """Write the index beside the store, so that opening needs no rebuild; a failure is only a warning."""

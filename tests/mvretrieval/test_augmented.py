@@ -24,7 +24,7 @@ from mvretrieval.api import Collection
 from mvretrieval.augmentation import augment_database, average_neighbours
 from mvretrieval.errors import CollectionError, DescriberError
 from mvretrieval.index.augmenter import ORIGINAL_INDEX
-from mvretrieval.index.vector_index import IndexKind
+from mvretrieval.index.kinds import IndexKind
 from mvretrieval.ingest.reembed import reembed
 from mvretrieval.search.query import Query, Term
 from mvretrieval.store.augmented import AugmentationConfig, augmentation_of, is_up_to_date, search_vectors_since
@@ -183,7 +183,7 @@ steps = st.lists(
 
 
 @settings(max_examples=8)
-@given(steps=steps, kind=st.sampled_from(["exact", "approximate"]))
+@given(steps=steps, kind=st.sampled_from(["exact", "ivf"]))
 def test_refresh_after_any_history_equals_augmenting_all(
     steps: list[tuple[str, int, int]], kind: IndexKind, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -368,7 +368,7 @@ def test_kill_leaves_the_old_or_the_new_state(
 def test_index_of_original_vectors_is_rebuilt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mvretrieval.index.vector_index._FEWEST_WITH_CODES", 5)
     folder = tmp_path / "c"
-    with Collection.create(folder, SMALL, index="approximate") as collection:
+    with Collection.create(folder, SMALL, index="ivf") as collection:
         _add(collection, *_names(12))
         collection.augment(3)
     for harm in ("kept", "gone", "noise"):

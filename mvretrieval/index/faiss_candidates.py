@@ -1,0 +1,234 @@
+"""A FAISS index that proposes candidates for exact re-scoring, made from a factory string."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import faiss as _faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from mvretrieval.errors import CollectionError
+from mvretrieval.index.kinds import FEWEST_WITH_CODES, IndexKind, IndexParameters, factory_of, is_named, n_lists_for
+
+faiss: Any = _faiss  # its type stubs are incomplete
+
+_SAMPLE_PER_LIST = 64
+_FEWEST_SAMPLES = 1 << 16
+_ITERATIONS = 8
+_POINTS_PER_CENTROID = 39  # FAISS's own limit, below which it warns
+# Share of the lists. 1/60 is enough for a million vectors but not for 100,000, and 1/16 is hardly slower.
+_SEARCHED_SHARE = 1 / 16
+_FEWEST_SEARCHED = 32
+_EF_CONSTRUCTION = 80
+_EF_SEARCH = 64
+# Candidates of lists, whose codes are coarse, and of graphs: per hit, and at least.
+_FROM_LISTS = (10, 500)
+_FROM_GRAPHS = (2, 32)
+
+
+def check_factory(factory: str, dim: int) -> None:
+    """Raise if FAISS cannot make an index of this factory string for vectors of `dim` numbers.
+
+    Raises:
+        CollectionError: code `bad_index_kind`.
+    """
+    _make(factory, dim)
+
+
+def _make(factory: str, dim: int) -> Any:
+    failure = None
+    # Some kinds have only L2, by which vectors of unit length rank as by their inner products.
+    for metric in (faiss.METRIC_INNER_PRODUCT, faiss.METRIC_L2):
+        try:
+            index = faiss.index_factory(dim, factory, metric)
+            if not isinstance(index, faiss.IndexIDMap):
+                return index
+            failure = RuntimeError("objects have numbers already: leave IDMap out")
+        except RuntimeError as error:
+            failure = failure or error
+    reason = str(failure).rsplit("Error: ", 1)[-1].strip()
+    raise CollectionError(
+        f"'{factory}' is neither auto, exact, hnsw or ivf nor an index that FAISS can make for {dim} dimensions ({reason}): "
+        "see 'mvr index --index help'",
+        code="bad_index_kind",
+    ) from failure
+
+
+class FaissCandidates:
+    """A FAISS index by slot.
+
+    Attributes:
+        kind: `hnsw`, `ivf` or the factory string.
+    """
+
+    def __init__(self, index: Any, kind: IndexKind) -> None:
+        """Use `FaissCandidates.trained` or `FaissCandidates.open`."""
+        self.kind = kind
+        self._index = index
+        self._lists = _lists_of(index)
+        self._graph = _graph_of(index)
+        # FAISS 1.15 packs the codes of fast-scan lists in blocks, and does not clear what it removes from the last block: codes
+        # that are added there later are wrong.
+        is_plain = not any(isinstance(layer, faiss.IndexRefine) for layer in _layers(index))
+        self._deletes = self._lists is not None and is_plain and not isinstance(self._lists, faiss.IndexIVFFastScan)
+        if self._lists is not None:
+            n_lists = int(self._lists.nlist)
+            self._lists.nprobe = min(n_lists, max(_FEWEST_SEARCHED, round(n_lists * _SEARCHED_SHARE)))
+        if self._graph is not None:
+            self._graph.hnsw.efSearch = _EF_SEARCH
+
+    @classmethod
+    def fewest(cls, kind: IndexKind, dim: int, count: int) -> int:
+        """Number of vectors below which `kind` cannot be trained well."""
+        if is_named(kind):
+            return FEWEST_WITH_CODES
+        innermost = _layers(_make(kind, dim))[-1]
+        centroids = max(getattr(innermost, "nlist", 0), getattr(getattr(innermost, "pq", None), "ksub", 0))
+        return max(FEWEST_WITH_CODES, _POINTS_PER_CENTROID * centroids)
+
+    @classmethod
+    def sample_size(cls, kind: IndexKind, dim: int, count: int) -> int:
+        """Number of vectors to train on, of `count` vectors."""
+        if kind == "ivf":
+            return min(count, _SAMPLE_PER_LIST * n_lists_for(count))
+        lists = _lists_of(_make(factory_of(kind, count), dim))
+        return min(count, max(_FEWEST_SAMPLES, 0 if lists is None else _SAMPLE_PER_LIST * int(lists.nlist)))
+
+    @classmethod
+    def trained(cls, kind: IndexKind, sample: NDArray[np.float32], count: int) -> FaissCandidates:
+        """An empty index for `count` vectors, trained on a sample (n, D).
+
+        Raises:
+            RuntimeError: the sample is too small.
+        """
+        index = _make(factory_of(kind, count), sample.shape[1])
+        lists, graph = _lists_of(index), _graph_of(index)
+        if lists is not None:
+            clustering = lists.cp
+            clustering.niter, clustering.spherical = _ITERATIONS, True
+            clustering.min_points_per_centroid, clustering.max_points_per_centroid = 1, _SAMPLE_PER_LIST
+        if graph is not None:
+            graph.hnsw.efConstruction = _EF_CONSTRUCTION
+        index.train(np.ascontiguousarray(sample, np.float32))
+        return cls(index, kind)
+
+    @classmethod
+    def open(cls, path: Path, kind: IndexKind) -> FaissCandidates:
+        """Read an index from a file.
+
+        Raises:
+            RuntimeError, MemoryError: the file is missing or damaged.
+        """
+        return cls(faiss.read_index(str(path)), kind)
+
+    def write(self, path: Path) -> None:
+        """Write the index to a file.
+
+        Raises:
+            RuntimeError: the disk is full or read-only.
+        """
+        faiss.write_index(self._index, str(path))
+
+    @property
+    def dim(self) -> int:
+        """D."""
+        return int(self._index.d)
+
+    @property
+    def deletes(self) -> bool:
+        """Whether slots can be removed. If not, callers skip removed slots among the candidates."""
+        return self._deletes
+
+    def __len__(self) -> int:
+        """Number of slots; with those removed from a kind that does not delete."""
+        return int(self._index.ntotal)
+
+    def outgrown_by(self, count: int) -> bool:
+        """Whether `count` vectors need more than twice as many lists, so that training them again pays."""
+        return self.kind == "ivf" and self._lists is not None and n_lists_for(count) > 2 * int(self._lists.nlist)
+
+    def add(self, slots: NDArray[np.int64], vectors: NDArray[np.float32]) -> None:
+        """Add vectors (n, D). An index that does not delete takes all slots, in order."""
+        if len(slots) == 0:
+            return
+        vectors = np.ascontiguousarray(vectors, np.float32)
+        if self.deletes:
+            self._index.add_with_ids(vectors, np.ascontiguousarray(slots, np.int64))
+        else:
+            assert slots[0] == len(self)
+            self._index.add(vectors)
+
+    def remove(self, slots: NDArray[np.int64]) -> None:
+        """Remove slots, if this index can."""
+        if len(slots) and self.deletes:
+            self._index.remove_ids(np.ascontiguousarray(slots, np.int64))
+
+    def n_candidates(self, k: int) -> int:
+        """Number of candidates among which the k nearest are found."""
+        per_hit, at_least = _FROM_GRAPHS if self._graph is not None else _FROM_LISTS
+        return max(at_least, per_hit * k)
+
+    def candidates(
+        self,
+        queries: NDArray[np.float32],
+        n: int,
+        parameters: IndexParameters | None = None,
+        selected: NDArray[np.bool_] | None = None,
+    ) -> NDArray[np.int64]:
+        """(Q, n) slots of candidates for the nearest vectors; -1 where the index found fewer.
+
+        Args:
+            queries: (Q, D).
+            n: number of candidates.
+            parameters: of this search.
+            selected: by slot, which may be found; all if None.
+
+        Raises:
+            RuntimeError: this index cannot select.
+        """
+        queries = np.ascontiguousarray(queries, np.float32)
+        if parameters is None and selected is None:
+            _, slots = self._index.search(queries, n)
+        else:
+            bits = None if selected is None else np.packbits(selected, bitorder="little")
+            selector = None if bits is None else faiss.IDSelectorBitmap(bits)
+            _, slots = self._index.search(
+                queries, n, params=self._parameters(parameters or IndexParameters(), selector)
+            )
+        return np.asarray(slots, np.int64)
+
+    def _parameters(self, wanted: IndexParameters, selector: Any) -> Any:
+        given: dict[str, Any] = {} if selector is None else {"sel": selector}
+        if self._lists is not None:
+            found = faiss.SearchParametersIVF(nprobe=wanted.nprobe or self._lists.nprobe, **given)
+        elif self._graph is not None:
+            found = faiss.SearchParametersHNSW(efSearch=wanted.ef_search or self._graph.hnsw.efSearch, **given)
+        else:
+            found = faiss.SearchParameters(**given)
+        for layer in reversed(_layers(self._index)[:-1]):
+            if isinstance(layer, faiss.IndexPreTransform):
+                found = faiss.SearchParametersPreTransform(index_params=found)
+            else:
+                found = faiss.IndexRefineSearchParameters(k_factor=layer.k_factor, base_index_params=found)
+        return found
+
+
+def _layers(index: Any) -> list[Any]:
+    """The index, and the ones that it transforms vectors for or refines; the last one holds lists, a graph or codes."""
+    if isinstance(index, faiss.IndexPreTransform):
+        return [index, *_layers(faiss.downcast_index(index.index))]
+    if isinstance(index, faiss.IndexRefine):
+        return [index, *_layers(faiss.downcast_index(index.base_index))]
+    return [index]
+
+
+def _lists_of(index: Any) -> Any | None:
+    innermost = _layers(index)[-1]
+    return innermost if isinstance(innermost, faiss.IndexIVF) else None
+
+
+def _graph_of(index: Any) -> Any | None:
+    innermost = _layers(index)[-1]
+    return innermost if isinstance(innermost, faiss.IndexHNSW) else None
