@@ -149,8 +149,9 @@ def contenders(n: int, kinds: Sequence[str] = ("hnsw", "ivf")) -> list[Contender
         ]
     )
     builds: list[Callable[[Vectors], Contender]] = [_faiss_hnsw, _faiss_ivf_pq, _hnswlib, _usearch]
+    builds = [*(partial(_ours, kind) for kind in kinds), *builds]
     try:
-        built = [build(vectors) for build in [*(partial(_ours, kind) for kind in kinds), *builds]]
+        built = [build(vectors) for build in builds]
     except ImportError as error:
         raise Skipped(f"{error.name} is not installed: pip install 'mvretrieval[peers]'") from error
     for _ in range(_ROUNDS):

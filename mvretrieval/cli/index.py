@@ -23,7 +23,7 @@ from mvretrieval.console import counted, print_json, progress, run_record, say
 from mvretrieval.describe import DescriberConfig, PoolingChoice
 from mvretrieval.encoders.registry import open_encoder
 from mvretrieval.errors import CollectionError, DescriberError, ViewsError
-from mvretrieval.index.kinds import IndexKind
+from mvretrieval.index.kinds import IndexKind, NamedKind
 from mvretrieval.ingest.index_report import IndexOptions
 from mvretrieval.ingest.labels_csv import read_labels
 from mvretrieval.ingest.view_manifest import ViewManifest, read_view_manifest, rig_of
@@ -88,7 +88,7 @@ class Options:
     whiten: int | None = None
     center: bool = False
     fit_where: str | None = None
-    index: IndexKind | None = None
+    index: NamedKind | IndexKind | None = None
     backend: BackendName | None = None
     device: str = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"

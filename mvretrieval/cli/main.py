@@ -13,6 +13,7 @@ from typing import Any
 
 from mvretrieval.cli.commands import COMMANDS, SUBCOMMANDS, UsageError, command_module
 from mvretrieval.cli.examples import EXAMPLES
+from mvretrieval.cli.index_kinds import HELP, wants_help_on_kinds
 
 
 def main() -> None:
@@ -67,6 +68,9 @@ def run_command(name: str, arguments: list[str]) -> int:
     Returns:
         The exit code.
     """
+    if wants_help_on_kinds(name, arguments):
+        print(HELP)
+        return 0
     as_json = "--json" in arguments
     module = command_module(name)
     from mvrender.errors import MvrenderError

@@ -21,7 +21,7 @@ from mvretrieval.confidence.estimator import outdated_notice
 from mvretrieval.console import counted, progress, run_record, say, say_error
 from mvretrieval.describe import DescriberConfig, PoolingChoice
 from mvretrieval.errors import AdapterError, DescriberError
-from mvretrieval.index.kinds import IndexKind
+from mvretrieval.index.kinds import IndexKind, NamedKind
 from mvretrieval.ingest.reembed import reembed, same_views
 from mvretrieval.session.session import Session
 from mvretrieval.store.augmented import AugmentationConfig
@@ -68,7 +68,7 @@ class Options:
     size: int | None = None
     dba: int | None = None
     dba_alpha: float | None = None
-    index: IndexKind | None = None
+    index: NamedKind | IndexKind | None = None
     drop_missing: bool = False
     backend: BackendName | None = None
     device: str = "auto"

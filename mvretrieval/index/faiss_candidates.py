@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,11 @@ def check_factory(factory: str, dim: int) -> None:
     _make(factory, dim)
 
 
+def reason_of(error: Exception | None) -> str:
+    """What an error of FAISS says, without the place in its source."""
+    return re.sub(r"^Error in .* at \S+:\d+: (Error: )?", "", str(error), flags=re.DOTALL).strip()
+
+
 def _make(factory: str, dim: int) -> Any:
     failure = None
     # Some kinds have only L2, by which vectors of unit length rank as by their inner products.
@@ -48,9 +54,8 @@ def _make(factory: str, dim: int) -> Any:
             failure = RuntimeError("objects have numbers already: leave IDMap out")
         except RuntimeError as error:
             failure = failure or error
-    reason = str(failure).rsplit("Error: ", 1)[-1].strip()
     raise CollectionError(
-        f"'{factory}' is neither auto, exact, hnsw or ivf nor an index that FAISS can make for {dim} dimensions ({reason}): "
+        f"'{factory}' is neither auto, exact, hnsw or ivf nor an index that FAISS can make for {dim} dimensions ({reason_of(failure)}): "
         "see 'mvr index --index help'",
         code="bad_index_kind",
     ) from failure
@@ -67,6 +72,8 @@ class FaissCandidates:
         """Use `FaissCandidates.trained` or `FaissCandidates.open`."""
         self.kind = kind
         self._index = index
+        # pytorch-metric-learning imports faiss.contrib.torch_utils, whose `search` for tensors takes no parameters.
+        self._search = index.search_numpy if hasattr(index, "search_numpy") else index.search
         self._lists = _lists_of(index)
         self._graph = _graph_of(index)
         # FAISS 1.15 packs the codes of fast-scan lists in blocks, and does not clear what it removes from the last block: codes
@@ -190,13 +197,11 @@ class FaissCandidates:
         """
         queries = np.ascontiguousarray(queries, np.float32)
         if parameters is None and selected is None:
-            _, slots = self._index.search(queries, n)
+            _, slots = self._search(queries, n)
         else:
             bits = None if selected is None else np.packbits(selected, bitorder="little")
             selector = None if bits is None else faiss.IDSelectorBitmap(bits)
-            _, slots = self._index.search(
-                queries, n, params=self._parameters(parameters or IndexParameters(), selector)
-            )
+            _, slots = self._search(queries, n, params=self._parameters(parameters or IndexParameters(), selector))
         return np.asarray(slots, np.int64)
 
     def _parameters(self, wanted: IndexParameters, selector: Any) -> Any:

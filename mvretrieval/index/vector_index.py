@@ -100,7 +100,7 @@ class VectorIndex:
         """Make the FAISS index of an approximate kind, unless there are too few vectors for it."""
         if kind == "exact":
             return
-        from mvretrieval.index.faiss_candidates import FaissCandidates
+        from mvretrieval.index.faiss_candidates import FaissCandidates, reason_of
 
         n = len(self)
         try:
@@ -109,8 +109,7 @@ class VectorIndex:
             candidates = FaissCandidates.trained(kind, self.sample(FaissCandidates.sample_size(kind, self.dim, n)), n)
         except (CollectionError, RuntimeError) as error:  # the vectors became shorter, or FAISS cannot train on them
             self.untrainable = kind
-            reason = str(error).rsplit("Error: ", 1)[-1].strip()
-            warnings.warn(f"no index of kind '{kind}' can be built ({reason}): search is exact", stacklevel=2)
+            warnings.warn(f"no index of kind '{kind}' can be built ({reason_of(error)}): search is exact", stacklevel=2)
             return
         slots = self._live() if candidates.deletes else np.arange(self.n_slots)
         for start in range(0, len(slots), _ADDED_AT_ONCE):

@@ -108,6 +108,7 @@ def _from_1(db: sqlite3.Connection) -> None:
     }
     for old, new in renamed.items():
         db.execute("UPDATE meta SET key = ? WHERE key = ?", (new, old))
+    db.execute("UPDATE meta SET value = 'ivf' WHERE key = 'index' AND value = 'approximate'")
 
 
 _MIGRATIONS: dict[int, Callable[[sqlite3.Connection], None]] = {1: _from_1}

@@ -21,6 +21,7 @@ from PIL import Image
 from mvretrieval.api import Collection
 from mvretrieval.cli import demo
 from mvretrieval.cli.commands import COMMANDS
+from mvretrieval.cli.index_kinds import HELP
 from mvretrieval.ingest.reembed import reembed
 from mvretrieval.search import pipeline
 from mvretrieval.search.encode import EncodedTerm, encode_query
@@ -208,6 +209,23 @@ def test_index_search_info_eval_remove(mvr: Mvr, tmp_path: Path) -> None:
     code, out, _ = mvr("remove", c, "shape-000.ply", "--where", "label = 'kind1'")
     assert code == 0 and out == "removed 3, 5 left\n"
     assert mvr("remove", c, "shape-000.ply")[0] == 1
+
+
+def test_the_kind_of_index_is_chosen_shown_and_changed(mvr: Mvr, tmp_path: Path) -> None:
+    write_shapes(tmp_path / "meshes", range(2))
+    assert mvr("index", "--index", "help")[1] == mvr("reindex", "--index=help")[1] == HELP + "\n"
+    wrong = mvr("index", tmp_path / "c", tmp_path / "meshes", *FLAGS, "--index", "HSNW32", "--json")
+    assert wrong[0] == 1 and json.loads(wrong[1])["error"]["code"] == "bad_index_kind" and not (tmp_path / "c").exists()
+    assert mvr("index", tmp_path / "c", tmp_path / "meshes", *FLAGS, "--index", "HNSW32,SQ8")[0] == 0
+    assert "exact (HNSW32,SQ8 with more objects), 2 objects" in mvr("info", tmp_path / "c")[1]
+    other = mvr("index", tmp_path / "c", tmp_path / "meshes", "--index", "ivf")
+    assert other[0] == 1 and f"mvr reindex {tmp_path / 'c'} --index ivf" in other[2]
+    assert mvr("reindex", tmp_path / "c", "--index", "ivf")[1].endswith("2 objects, index: ivf (exact so far)\n")
+    assert as_json(mvr("info", tmp_path / "c", "--json"))["index"] == {"kind": "exact", "wanted": "ivf", "objects": 2}
+    assert mvr("index", tmp_path / "c", tmp_path / "meshes", "--index", "ivf")[0] == 0
+    for flags in (["--nprobe", "3"], ["--ef-search", "30"]):
+        assert mvr("search", tmp_path / "c", "--id", "shape-000.ply", *flags)[0] == 0
+    assert "nprobe is at least 1" in mvr("search", tmp_path / "c", "--id", "shape-000.ply", "--nprobe", "0")[2]
 
 
 def test_an_empty_collection_has_no_hits(mvr: Mvr, tmp_path: Path, shapes: Path) -> None:

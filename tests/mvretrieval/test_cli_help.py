@@ -98,7 +98,7 @@ def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("mvr help ev", {"eval"}),
         ("mvr eval zero", {"zero-shot"}),
         ("mvr search c --rerank-w", {"--rerank-weight"}),
-        ("mvr index --index ap", {"ivf"}),
+        ("mvr index --index hn", {"hnsw"}),
         ("mvr eval zero-shot c --per", {"--per-class"}),
         ("mvr info c --qui", {"--quiet"}),
         ("mvr search c --mesh some-fi", set()),  # left to file names

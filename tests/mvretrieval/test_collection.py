@@ -24,7 +24,9 @@ from waiting import wait_for
 from mvrender.errors import MeshError
 from mvretrieval.api import Collection, OpenOptions
 from mvretrieval.errors import CollectionError, DescriberError, EncoderError, LabelsError
+from mvretrieval.index.kinds import IndexParameters
 from mvretrieval.ingest.repool import repool
+from mvretrieval.search.options import SearchOptions
 from mvretrieval.search.query import Query, Term
 from mvretrieval.store.store import FILE, VERSION
 
@@ -229,6 +231,38 @@ def test_index_newer_than_the_store_is_rebuilt(tmp_path: Path) -> None:
             Query(vector=collection.session.store.vector_of(collection.session.row_id_of("c"))), k=1
         )
         assert best.id == "c" and best.score == pytest.approx(1, abs=1e-5)
+
+
+def test_a_collection_with_a_graph_is_saved_changed_and_searched(tmp_path: Path) -> None:
+    folder = tmp_path / "c"
+    with Collection.create(folder, SMALL, OpenOptions(workers=1), index="HNSW16,SQ8") as collection:
+        store, dim = collection.session.store, collection.session.dim
+        vectors = unit(np.random.default_rng(0).standard_normal((1200, dim)))
+        with store.transaction():
+            sequence = store.next_sequence()
+            for i, vector in enumerate(vectors):
+                store.put(new_object(f"{i}.ply", vector), sequence)
+    with Collection.open(folder, write=True) as collection:
+        assert collection.session.index.get().kind == "HNSW16,SQ8"
+        thorough = SearchOptions(k=1, index=IndexParameters(ef_search=200))
+        assert [collection.search(Query(vector=v), thorough)[0].id for v in vectors[:20]] == [
+            f"{i}.ply" for i in range(20)
+        ]
+        collection.remove("3.ply")
+        assert collection.search(Query(vector=vectors[3]), thorough)[0].id != "3.ply"
+        with raises_code(CollectionError, "bad_index_kind", "HNSW16,Nope"):
+            collection.set_index_kind("HNSW16,Nope")
+        collection.set_index_kind("exact")
+        assert collection.session.index.get().kind == "exact"
+        assert collection.search(Query(vector=vectors[5]), k=1)[0].id == "5.ply"
+    with Collection.open(folder) as collection:
+        assert collection.session.index.get().kind == "exact" and len(collection) == 1199
+
+
+def test_a_collection_with_an_unknown_kind_of_index_is_not_created(tmp_path: Path) -> None:
+    with raises_code(CollectionError, "bad_index_kind", "approximate"):
+        Collection.create(tmp_path / "c", SMALL, OpenOptions(workers=1), index="approximate")
+    assert not (tmp_path / "c").exists()
 
 
 def test_closed_collection_is_an_error(tmp_path: Path) -> None:

@@ -87,6 +87,15 @@ def test_migrated_schema_is_that_of_a_new_collection(folder: Path, tmp_path: Pat
     assert set(_read(tmp_path / "new" / FILE, indices)) <= set(_read(folder / FILE, indices))
 
 
+def test_kind_of_index_has_its_new_name(augmented: Path) -> None:
+    with closing(sqlite3.connect(augmented / FILE)) as db:
+        db.execute("UPDATE meta SET value = 'approximate' WHERE key = 'index'")
+        db.commit()
+    store = Store.open(augmented)
+    assert store.get_meta("index") == "ivf"
+    store.close()
+
+
 def test_migrated_store_reads_and_writes(augmented: Path) -> None:
     (raw,) = _read(augmented / FILE, "SELECT vector FROM smoothed ORDER BY number LIMIT 1")[0]
     store = Store.open(augmented)
