@@ -16,6 +16,7 @@ COMMANDS = {
     "reindex": "re-embed a collection: other pooling, whitening, adapter, styles or encoder",
     "calibrate": "fit a confidence calibration, so that hits have a probability",
     "serve": "serve a collection: search page and REST API",
+    "export": "write the object vectors of a collection as a FAISS index",
     "remove": "remove objects from a collection",
     "info": "show what a collection holds and which files failed",
     "doctor": "check the installation and print the fix for each problem",

@@ -62,6 +62,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "mvr serve things/",
         "MVR_TOKEN=secret mvr serve things/ --host 0.0.0.0 --auth --folder parts=/data/parts",
     ),
+    "export": (
+        "mvr export things/ --faiss things.faiss",
+        "mvr export things/ --faiss chairs.faiss --index HNSW32 --where \"label = 'chair'\"",
+    ),
     "remove": (
         "mvr remove things/ chair.glb sofa.glb",
         "mvr remove things/ --where \"split = 'test'\"",

@@ -55,10 +55,50 @@ def _make(factory: str, dim: int) -> Any:
         except RuntimeError as error:
             failure = failure or error
     raise CollectionError(
-        f"'{factory}' is neither auto, exact, hnsw or ivf nor an index that FAISS can make for {dim} dimensions ({reason_of(failure)}): "
-        "see 'mvr index --index help'",
+        f"'{factory}' is neither auto, exact, hnsw or ivf nor an index that FAISS can make for {dim} dimensions "
+        f"({reason_of(failure)}): see 'mvr index --index help'",
         code="bad_index_kind",
     ) from failure
+
+
+def _trained(kind: IndexKind, sample: NDArray[np.float32], count: int) -> Any:
+    """An empty FAISS index of a kind for `count` vectors, trained on a sample (n, D)."""
+    index = _make(factory_of(kind, count), sample.shape[1])
+    lists, graph = _lists_of(index), _graph_of(index)
+    if lists is not None:
+        clustering = lists.cp
+        clustering.niter, clustering.spherical = _ITERATIONS, True
+        clustering.min_points_per_centroid, clustering.max_points_per_centroid = 1, _SAMPLE_PER_LIST
+    if graph is not None:
+        graph.hnsw.efConstruction = _EF_CONSTRUCTION
+    index.train(np.ascontiguousarray(sample, np.float32))
+    return index
+
+
+def index_of_vectors(kind: IndexKind, vectors: NDArray[np.float32]) -> Any:
+    """A FAISS index of vectors (n, D) in their order.
+
+    Raises:
+        CollectionError: FAISS cannot make such an index.
+        RuntimeError: it cannot be trained on these vectors.
+    """
+    n, dim = vectors.shape
+    if kind in ("auto", "exact"):
+        index = faiss.IndexFlatIP(dim)
+    else:
+        size = FaissCandidates.sample_size(kind, dim, n)
+        index = _trained(kind, vectors[np.linspace(0, n - 1, size).astype(np.int64)], n)
+    index.add(vectors)
+    return index
+
+
+def write_index(index: Any, path: Path) -> None:
+    """Write a FAISS index.
+
+    Raises:
+        RuntimeError: the disk is full or read-only.
+    """
+    faiss.write_index(index, str(path))
 
 
 class FaissCandidates:
@@ -110,16 +150,7 @@ class FaissCandidates:
         Raises:
             RuntimeError: the sample is too small.
         """
-        index = _make(factory_of(kind, count), sample.shape[1])
-        lists, graph = _lists_of(index), _graph_of(index)
-        if lists is not None:
-            clustering = lists.cp
-            clustering.niter, clustering.spherical = _ITERATIONS, True
-            clustering.min_points_per_centroid, clustering.max_points_per_centroid = 1, _SAMPLE_PER_LIST
-        if graph is not None:
-            graph.hnsw.efConstruction = _EF_CONSTRUCTION
-        index.train(np.ascontiguousarray(sample, np.float32))
-        return cls(index, kind)
+        return cls(_trained(kind, sample, count), kind)
 
     @classmethod
     def open(cls, path: Path, kind: IndexKind) -> FaissCandidates:
@@ -136,7 +167,7 @@ class FaissCandidates:
         Raises:
             RuntimeError: the disk is full or read-only.
         """
-        faiss.write_index(self._index, str(path))
+        write_index(self._index, path)
 
     @property
     def dim(self) -> int:

@@ -1,0 +1,73 @@
+"""Writing the object vectors of a collection as a FAISS index that plain FAISS opens."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+
+from mvretrieval.errors import CollectionError
+from mvretrieval.index.faiss_candidates import index_of_vectors, reason_of, write_index
+from mvretrieval.index.kinds import IndexKind
+from mvretrieval.session.session import Session
+from mvretrieval.store.augmented import search_vectors
+
+IDS_SUFFIX = ".json"
+"""Added to the name of the index: a JSON object whose `ids` are in the order of the vectors."""
+
+_SCHEMA = 1
+
+
+def export_faiss(session: Session, path: Path, kind: IndexKind = "exact", where: str | None = None) -> int:
+    """Write a FAISS index of the vectors that searches use, and beside it a JSON file with their ids.
+
+    The i-th vector of the index is that of `ids[i]`. Vectors have unit norm, and a larger inner product is a better match.
+
+    Args:
+        session: of the collection.
+        path: of the index; the ids go to the same name with `.json` added.
+        kind: `exact` or `auto` (a flat index), `hnsw`, `ivf` or a FAISS factory string.
+        where: filter of the objects; all by default.
+
+    Returns:
+        Number of vectors.
+
+    Raises:
+        CollectionError: there are no objects or too few for this kind, or a file cannot be written.
+        FilterError: the filter cannot be parsed.
+    """
+    with session.store.snapshot():
+        row_ids = session.store.select(where).tolist()
+        if not row_ids:
+            raise CollectionError(
+                f"{session.folder} has no objects" + (f" where {where}" if where else ""), code="nothing_to_export"
+            )
+        found, vectors = search_vectors(session.store, row_ids)
+        records = session.store.records(found.tolist())
+        about = {
+            "schema": _SCHEMA,
+            "kind": kind,
+            "dim": int(vectors.shape[1]),
+            "metric": "inner product",
+            "describer": session.describer.fingerprint,
+            "ids": [records[row_id].id for row_id in found.tolist()],
+        }
+    ids_path = path.with_name(path.name + IDS_SUFFIX)
+    parts = [file.with_name(file.name + ".part") for file in (path, ids_path)]
+    try:
+        index = index_of_vectors(kind, np.ascontiguousarray(vectors))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_index(index, parts[0])
+        parts[1].write_text(json.dumps(about, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        for part, file in zip(parts, (path, ids_path), strict=True):
+            part.replace(file)
+    except (OSError, RuntimeError) as error:
+        for part in parts:
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
+        raise CollectionError(
+            f"{path} was not written ({reason_of(error)}): give another file, or another --index", code="export_failed"
+        ) from error
+    return len(found)
