@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from mvretrieval.search.options import RerankOptions, SearchOptions
     from mvretrieval.search.query import Query, Term
     from mvretrieval.session.options import OpenOptions
+    from mvretrieval.weighting.adapter import Adapter
+    from mvretrieval.weighting.adaptive_layer import AdaptiveLayer
+    from mvretrieval.weighting.view_weighting import ViewWeighting, ViewWeightingConfig
 
 __version__ = "0.2.0.dev0"
 
@@ -36,6 +39,8 @@ os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
 
 # Type checkers read the imports above, Python this table: torch and faiss cost seconds, and not every use needs them.
 _MODULES = {
+    "Adapter": "weighting.adapter",
+    "AdaptiveLayer": "weighting.adaptive_layer",
     "Client": "client",
     "Collection": "api",
     "Describer": "describe",
@@ -49,10 +54,14 @@ _MODULES = {
     "RerankOptions": "search.options",
     "SearchOptions": "search.options",
     "Term": "search.query",
+    "ViewWeighting": "weighting.view_weighting",
+    "ViewWeightingConfig": "weighting.view_weighting",
     "leave_one_out": "evaluation.metrics",
     "open_encoder": "encoders.registry",
 }
 __all__ = [
+    "Adapter",
+    "AdaptiveLayer",
     "Client",
     "Collection",
     "Describer",
@@ -66,6 +75,8 @@ __all__ = [
     "RerankOptions",
     "SearchOptions",
     "Term",
+    "ViewWeighting",
+    "ViewWeightingConfig",
     "leave_one_out",
     "open_encoder",
 ]

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mvtrain.config import TrainConfig as TrainConfig
     from mvtrain.fit import fit_adapter as fit_adapter
+    from mvtrain.fit import fit_adapter_on_views as fit_adapter_on_views
 
-_MODULES = {"TrainConfig": "config", "fit_adapter": "fit"}
-__all__ = ["TrainConfig", "fit_adapter"]
+_MODULES = {"TrainConfig": "config", "fit_adapter": "fit", "fit_adapter_on_views": "fit"}
+__all__ = ["TrainConfig", "fit_adapter", "fit_adapter_on_views"]
 
 
 def __getattr__(name: str) -> Any:

@@ -11,9 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvretrieval.encoders.registry import tuning_of
-from mvretrieval.errors import TrainingError
+from mvretrieval.errors import ShapeError, TrainingError
 from mvretrieval.session.session import Session
 from mvretrieval.weighting.whitening import Whitening, WhiteningFit
+
+ARRAYS = "arrays"
+"""Fingerprint of views whose describer is not known."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,58 @@ def from_collection(session: Session, by: str | None, where: str | None = None) 
     """
     with session.reading():  # one snapshot of views, labels and describer
         return _read(session, by, where)
+
+
+def from_arrays(
+    views: NDArray[np.floating],
+    labels: Sequence[str],
+    directions: NDArray[np.floating] | None = None,
+    mask: NDArray[np.bool_] | None = None,
+    fingerprint: str = ARRAYS,
+) -> Features:
+    """Check arrays of view vectors, and make them features.
+
+    Args:
+        views: (N, V, D), or (N, S, V, D) with S styles.
+        labels: N class names.
+        directions: (V, 3); None if they are unknown.
+        mask: (N, V), True where a view exists; all by default. Other views may hold anything.
+        fingerprint: of the views.
+
+    Raises:
+        ShapeError: shapes disagree (`views_shape`, `label_count`, `mask_shape`, `directions_shape`), an object has no view
+            (`no_view`), or a number is not finite (`not_finite`).
+    """
+    views = np.asarray(views)
+    if views.ndim == 3:
+        views = views[:, None]
+    if views.ndim != 4 or 0 in views.shape:
+        raise ShapeError(f"views must be (N, V, D) or (N, S, V, D); got {views.shape}", code="views_shape")
+    n, _, n_views, _ = views.shape
+    if len(labels) != n:
+        raise ShapeError(f"one label per object is needed: {n} objects, {len(labels)} labels", code="label_count")
+    mask = np.ones((n, n_views), bool) if mask is None else np.asarray(mask, bool)
+    if mask.shape != (n, n_views):
+        raise ShapeError(f"the mask must be (N, V) = {(n, n_views)}; got {mask.shape}", code="mask_shape")
+    if not mask.any(axis=1).all():
+        raise ShapeError("an object has no view: each row of the mask needs at least one True", code="no_view")
+    if directions is None:
+        directions = np.full((n_views, 3), np.nan)
+    elif np.shape(directions) != (n_views, 3):
+        raise ShapeError(
+            f"directions must be (V, 3) = {(n_views, 3)}; got {np.shape(directions)}", code="directions_shape"
+        )
+    kept = np.where(mask[:, None, :, None], views, 0)
+    if not np.isfinite(kept).all():
+        raise ShapeError("the view vectors contain NaN or infinite numbers", code="not_finite")
+    return Features(
+        ids=tuple(str(i) for i in range(n)),
+        labels=tuple(map(str, labels)),
+        views=kept.astype(np.float16),
+        mask=mask,
+        directions=np.asarray(directions, np.float32),
+        fingerprint=fingerprint,
+    )
 
 
 def nothing_labeled(folder: Path, by: str | None, where: str | None, n: int) -> TrainingError:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mvrender.shading import Style
 from mvretrieval.api import Collection
 from mvretrieval.console import run_record
 from mvretrieval.describe import Describer
 from mvretrieval.encoders.device import choose_device
 from mvretrieval.encoders.registry import public_encoder
-from mvretrieval.errors import TrainingError
+from mvretrieval.errors import ShapeError, TrainingError
 from mvretrieval.session.session import Session
 from mvretrieval.weighting.adapter import Adapter
 from mvretrieval.weighting.config import AdapterConfig
@@ -20,7 +22,7 @@ from mvretrieval.weighting.text_embeddings import TextEmbeddings
 from mvretrieval.weighting.whitening import Whitening
 from mvtrain.class_names import fit_text_projection, text_vectors
 from mvtrain.config import TrainConfig
-from mvtrain.features import Features, from_collection
+from mvtrain.features import ARRAYS, Features, from_arrays, from_collection
 from mvtrain.train import Log, Trained, check_trainable, train
 
 
@@ -69,21 +71,81 @@ def fit_adapter(
     return adapter
 
 
+def fit_adapter_on_views(
+    views: NDArray[np.floating],
+    labels: Sequence[str],
+    directions: NDArray[np.floating] | None = None,
+    config: TrainConfig | None = None,
+    *,
+    mask: NDArray[np.bool_] | None = None,
+    styles: Sequence[Style] = ("texture",),
+    describer: Describer | None = None,
+    init_from: Adapter | None = None,
+    device: str = "auto",
+    log: Log | None = None,
+) -> Adapter:
+    """Train an adapter on view vectors from anywhere, without a collection.
+
+        adapter = fit_adapter_on_views(views, labels, parse_rig("ring:12@30").directions)
+        vectors, weights = adapter.pool(views[:, None], mask, directions)
+
+    Args:
+        views: (N, V, D) view vectors of unit norm, or (N, S, V, D) with S styles.
+        labels: N class names.
+        directions: (V, 3) unit vectors from the object to the cameras; None if they are unknown or differ between objects.
+        config: options of the training; the defaults of `TrainConfig` if None.
+        mask: (N, V), True where a view exists; all by default.
+        styles: S names of the styles; those of the describer if it is given.
+        describer: that made the views. The adapter then fits collections with the same views; without it, it is used with
+            `Adapter.pool` alone.
+        init_from: adapter to start from, trained on the same kind of views.
+        device: cpu, cuda, cuda:N or auto.
+        log: receives a dict per validation: stage, step, of, loss, mAP.
+
+    Raises:
+        AdapterError: `init_from` was trained on other views.
+        ShapeError: the shapes disagree, an object has no view, or a number is not finite.
+        TrainingError: too few classes, or the training diverged.
+    """
+    config = config or TrainConfig()
+    styles = tuple(styles) if describer is None else describer.config.styles
+    features = from_arrays(views, labels, directions, mask, ARRAYS if describer is None else describer.view_fingerprint)
+    if features.views.shape[1] != len(styles):
+        raise ShapeError(
+            f"the views have {features.views.shape[1]} styles, and {len(styles)} are named ({', '.join(styles)}): name each",
+            code="style_count",
+        )
+    if config.loss == "text" and (describer is None or not describer.encoder.has_text):
+        raise TrainingError(
+            "the text loss needs a describer whose encoder has a text tower: use another loss", code="no_text_tower"
+        )
+    if init_from is not None:
+        init_from.config.check_fits(features.fingerprint)
+    check_trainable(features, config, init_from)
+    before = () if init_from is None else init_from.config.classes
+    data = TrainingData(features, describer, tuple(sorted({*before, *features.classes})), init_from, styles)
+    adapter = fit(data, config, None, device, log)
+    adapter.config = replace(adapter.config, training=run_record("fit_adapter_on_views", config))
+    return adapter
+
+
 @dataclass(frozen=True)
 class TrainingData:
     """Checked inputs of a training.
 
     Attributes:
         features: view vectors of the training objects.
-        describer: of the collection.
+        describer: that made the views; None if it is not known.
         classes: class names that the adapter records as seen; empty without labels.
         init_from: adapter to start from.
+        styles: of the views.
     """
 
     features: Features
-    describer: Describer
+    describer: Describer | None
     classes: tuple[str, ...]
     init_from: Adapter | None = None
+    styles: tuple[Style, ...] = ()
 
 
 def load_training_data(
@@ -112,7 +174,7 @@ def load_training_data(
     check_trainable(features, config, init_from)
     before = () if init_from is None else init_from.config.classes
     classes = tuple(sorted({*before, *(() if by is None else features.classes)}))
-    return TrainingData(features, describer, classes, init_from)
+    return TrainingData(features, describer, classes, init_from, describer.config.styles)
 
 
 def fit(
@@ -125,6 +187,7 @@ def fit(
     """Train on checked data; see `fit_adapter`. The adapter has no training record yet."""
 
     def texts(classes: list[str], whitening: Whitening | None) -> NDArray[np.float32]:
+        assert data.describer is not None  # checked before
         return text_vectors(data.describer, classes, whitening)
 
     trained = train(data.features, config, str(choose_device(device)), texts, log, data.init_from)
@@ -135,13 +198,14 @@ def fit(
 
 
 def _adapter_config(data: TrainingData, config: TrainConfig, trained: Trained) -> AdapterConfig:
-    features, describer = data.features, data.describer
+    features = data.features
+    views = None if data.describer is None else data.describer.config
     return AdapterConfig(
         views=features.fingerprint,
-        encoder=public_encoder(describer.config.encoder),
-        rig=describer.config.rig,
-        styles=describer.config.styles,
-        size=describer.config.size,
+        encoder=ARRAYS if views is None else public_encoder(views.encoder),
+        rig=ARRAYS if views is None else views.rig,
+        styles=data.styles,
+        size=0 if views is None else views.size,
         n_views=features.views.shape[2],
         dim=features.views.shape[3] if trained.whitening is None else trained.whitening.dim,
         network=config.network,
