@@ -26,11 +26,12 @@ def read_csv(
         error: class of the errors.
 
     Returns:
-        Names of the columns that have one, and (line, cells by name) of each row. A short row lacks its last cells.
+        Names of the columns that have one, and (line, cells by name) of each row.
 
     Raises:
         MvrError: of class `error`. The file cannot be read (`csv_unreadable`), is not text (`not_utf8`, `not_text`), lacks a
-            column (`no_such_column`), or two columns have the same name (`duplicate_column`).
+            column (`no_such_column`), two columns have the same name (`duplicate_column`), or a row has more or fewer cells than
+            the first (`csv_row_length`).
     """
     where = f"{content} in {path}"
     try:
@@ -51,6 +52,16 @@ def read_csv(
         ) from problem
     names = [name for name in reader.fieldnames if name]
     _check_columns(names, where, needed, error)
+    for line, row in rows:
+        missing = sum(cell is None for cell in row.values())
+        if missing or None in row:
+            n_columns = len(reader.fieldnames)
+            n_cells = n_columns - missing + len(row.get(None, ()))
+            raise error(
+                f"{where}, line {line}: {n_cells} cells, but there are {n_columns} columns: quote cells that contain commas, and "
+                "leave cells empty instead of out",
+                code="csv_row_length",
+            )
     return names, rows
 
 

@@ -156,7 +156,12 @@ def _evaluate(options: Options, session: Session) -> _Run:
         say(description)
     evaluation = evaluate(task, scores, measure, evaluation_set.ids)
     if not len(task.queries):
-        say(f"no queries: no two of the {len(evaluation_set.ids)} objects have the same '{options.by}'")
+        labeled = len(evaluation_set.ids) - evaluation_set.n_unlabeled
+        say(
+            f"no queries: no two of the {len(evaluation_set.ids)} objects have the same '{options.by}'"
+            if labeled
+            else f"no queries: none of the {len(evaluation_set.ids)} objects has a '{options.by}'"
+        )
     result: dict[str, Any] = {
         "queries": len(evaluation.queries),
         "objects": len(evaluation_set.ids),

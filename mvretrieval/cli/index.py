@@ -27,6 +27,7 @@ from mvretrieval.index.kinds import IndexKind, NamedKind
 from mvretrieval.ingest.index_report import IndexOptions
 from mvretrieval.ingest.labels_csv import read_labels
 from mvretrieval.ingest.view_manifest import ViewManifest, read_view_manifest, rig_of
+from mvretrieval.store.label_columns import FACTS
 from mvretrieval.store.schema import FILE
 
 if TYPE_CHECKING:
@@ -138,6 +139,12 @@ def run(options: Options) -> int:
             else:
                 report = collection.add_views(views, index_options, in_rig_order=options.rig is not None)
         count = len(collection)
+        hidden = [name for name in session.store.metadata_columns() if name in FACTS]
+        if options.labels is not None and hidden:
+            say(
+                f"note: in filters, {', '.join(hidden)} is the label and not the fact of the file; rename the label to filter "
+                "by the fact"
+            )
     if options.json:
         print_json({"objects": count, **vars(report)})
     else:

@@ -49,6 +49,8 @@ def run(options: Options) -> int:
     if failures:
         counts = Counter(code for _, code, _ in failures)
         print(f"{'failures':<14}" + ", ".join(f"{n} {code}" for code, n in counts.most_common()))
+    elif options.failures:
+        print(f"{'failures':<14}none")
     if options.failures and failures:
         print(table([[code, path, message] for path, code, message in failures], ["code", "file", "reason"]))
     for object_id, note in notes:

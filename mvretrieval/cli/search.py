@@ -164,6 +164,8 @@ def _print(options: Options, result: SearchResult) -> None:
     else:
         confidence = ["confidence"] if hits[0].confidence is not None else []
         print(table([_row(hit) for hit in hits], ["rank", "score", *confidence, "id", "best view", "labels"]))
+        if len(result.terms) > 1:
+            say("note: the score of a mixture is the weighted sum of z-scored cosines, see docs/search.md")
 
 
 def _row(hit: Hit) -> list[str]:

@@ -47,9 +47,10 @@ class Calibration:
         """One line for people: classes, filter, modalities and their calibration errors."""
         classes = f"same '{self.by}'" if self.by is not None else "same object (no labels)"
         parts = [
-            f"{name} ±{curve.error:.3f}" if curve.error is not None else name for name, curve in self.curves.items()
+            f"{name} (calibration error {curve.error:.3f})" if curve.error is not None else name
+            for name, curve in self.curves.items()
         ]
-        return f"{classes}{f' where {self.where}' if self.where else ''}, for queries by {', '.join(parts)}"
+        return f"{classes}{f' where {self.where}' if self.where else ''}; kinds of query: {', '.join(parts)}"
 
     def to_json(self) -> str:
         """Convert to JSON text."""

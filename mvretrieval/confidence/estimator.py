@@ -108,7 +108,7 @@ def outdated_notice(session: Session) -> str:
     by = "" if calibration.by is None else f" --by {calibration.by}"
     return (
         f"the vectors of {folder} changed after calibration: run 'mvr calibrate {folder}{by}' again, or remove the "
-        "calibration with --remove"
+        f"calibration with 'mvr calibrate {folder} --remove'"
     )
 
 

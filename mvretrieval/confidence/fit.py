@@ -87,7 +87,9 @@ def fit_curve(pairs: CalibrationPairs, seed: int = 0) -> Curve:
         )
     if not pairs.has_both_outcomes:
         raise CalibrationError(
-            f"{same} of {n} pairs of a query and a hit are of the same class: some of both outcomes are needed",
+            f"{'all' if same else 'none'} of the {n} pairs of a query and one of its first hits are of the same class, so there is "
+            "nothing to calibrate: label objects of more classes, or do without confidence ('mvr calibrate COLLECTION --remove' "
+            "removes an earlier calibration)",
             code="one_outcome",
         )
     folds = list(_folds(pairs.groups, seed))

@@ -82,7 +82,10 @@ def parse_encoder(text: str) -> EncoderName:
         EncoderError: the id has none of these forms.
     """
     family, colon, rest = text.partition(":")
-    forms = "open_clip:MODEL/TAG, open_clip:MODEL@FILE, hf-hub:ORG/NAME, image_only:MODEL@FILE, builtin:, tuned:FOLDER"
+    forms = (
+        "open_clip:MODEL/TAG, open_clip:MODEL@FILE, hf-hub:ORG/NAME, image_only:MODEL, image_only:MODEL@FILE, builtin:, "
+        "tuned:FOLDER"
+    )
     if not colon or family not in _FAMILIES:
         raise EncoderError(
             f"unknown encoder '{text}': {did_you_mean(family, _FAMILIES)}the forms are {forms}", code="unknown_encoder"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from jinja2 import Environment
+from markupsafe import Markup, escape
 from PIL import Image
 
 from mvretrieval.errors import QueryError
@@ -29,7 +31,7 @@ _TEMPLATE = """<!doctype html>
   figure { margin: 0; min-width: 0; } figure img { width: 100%; aspect-ratio: 1; object-fit: contain; background: #fff; }
   .hits figure { border: 1px solid #e3e5e9; border-radius: 6px; padding: 3px; }
   .query figure { margin-bottom: .4rem; }
-  figcaption { font-size: .78rem; overflow-wrap: anywhere; }
+  figcaption { font-size: .78rem; overflow-wrap: anywhere; } .view { white-space: nowrap; }
   .score { font-variant-numeric: tabular-nums; font-weight: 600; } .confidence { color: #2f6fdb; } .view, .minus { color: #777; }
   .text { font-size: 1.05rem; padding: .5rem; background: #eef3fc; border-radius: 6px; margin-bottom: .4rem; }
   .minus { text-decoration: line-through; }
@@ -37,13 +39,13 @@ _TEMPLATE = """<!doctype html>
 <h1>{{ title }}</h1>{% if lead %}<p class="lead">{{ lead }}</p>{% endif %}
 {% for row in rows %}<section class="row"><div class="query" aria-label="query">
 {% for term in row.terms %}{% if term.image %}<figure{% if term.minus %} class="minus"{% endif %}>
-<img src="{{ term.image }}" alt="{{ term.label }}"><figcaption>{{ term.label }}</figcaption></figure>
+<img src="{{ term.image }}" alt="{{ term.label }}"><figcaption>{{ term.label|breakable }}</figcaption></figure>
 {% else %}<div class="text{% if term.minus %} minus{% endif %}">{{ term.label }}</div>{% endif %}{% endfor %}</div>
 <div class="hits" aria-label="hits">{% for hit in row.hits %}<figure title="{{ hit.title }}">
 {% if hit.image %}<img src="{{ hit.image }}" alt="{{ hit.id }}">{% endif %}
 <figcaption><span class="score">{{ hit.score }}</span>
 {% if hit.confidence %}<span class="confidence">{{ hit.confidence }}</span>{% endif %}
-{{ hit.id }} <span class="view">{{ hit.view }}</span></figcaption></figure>
+{{ hit.id|breakable }} <span class="view">{{ hit.view }}</span></figcaption></figure>
 {% else %}<p>{{ row.no_hits }}</p>{% endfor %}</div></section>
 {% endfor %}</body></html>
 """
@@ -79,6 +81,11 @@ class ResultRow:
     no_hits: str = "No hits."
 
 
+def breakable(text: str) -> Markup:
+    """HTML of an id or name, with places to break the line after `/` and `_`."""
+    return Markup(re.sub(r"([/_]+)", r"\1<wbr>", str(escape(text))))
+
+
 def result_row(session: Session, result: SearchResult) -> ResultRow:
     """A result as a row of the page; the query view that is shown is the one that matched the first hit."""
     hits = result.hits
@@ -96,7 +103,9 @@ def write_page(path: Path, title: str, rows: Sequence[ResultRow], lead: str = ""
     Raises:
         QueryError: the file cannot be written.
     """
-    html = Environment(autoescape=True).from_string(_TEMPLATE).render(title=title, rows=rows, lead=lead)
+    environment = Environment(autoescape=True)
+    environment.filters["breakable"] = breakable
+    html = environment.from_string(_TEMPLATE).render(title=title, rows=rows, lead=lead)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(html, encoding="utf-8")

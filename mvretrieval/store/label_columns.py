@@ -15,7 +15,7 @@ from mvretrieval.store.filters import Condition, parse_where
 
 _PREFIX = "label:"
 _MAX_LABELS = 1000  # SQLite allows 2,000 columns
-_FACTS = ("id", "path", "format", "faces", "vertices", "textured", "up")
+FACTS = ("id", "path", "format", "faces", "vertices", "textured", "up")
 
 
 def set_labels(db: Database, row_id: int, values: Mapping[str, Any]) -> bool:
@@ -63,7 +63,7 @@ def quoted(name: str) -> str:
 
 def columns(db: Database) -> dict[str, str]:
     """SQL of each column that `--where` may name: labels, and facts of the objects that no label shadows."""
-    facts = {name: f"o.{name}" for name in _FACTS}
+    facts = {name: f"o.{name}" for name in FACTS}
     return facts | {name: f"m.{quoted(name)}" for name in label_names(db)}
 
 

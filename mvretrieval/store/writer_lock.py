@@ -57,7 +57,8 @@ def _locked(folder: Path) -> IO[bytes]:
         holder = file.read(20).decode(errors="replace").strip() or "unknown"
         file.close()
         raise CollectionError(
-            f"another process ({holder}) is writing to {folder}: wait until it has finished; searching works meanwhile",
+            f"another process ({holder}) has {folder} open for writing: wait until it has finished, or add objects through "
+            "it if it is 'mvr serve'; searching works meanwhile",
             code="collection_locked",
         ) from None
     try:

@@ -228,6 +228,14 @@ def test_the_kind_of_index_is_chosen_shown_and_changed(mvr: Mvr, tmp_path: Path)
     assert "nprobe is at least 1" in mvr("search", tmp_path / "c", "--id", "shape-000.ply", "--nprobe", "0")[2]
 
 
+def test_a_label_with_the_name_of_a_fact_is_noted(mvr: Mvr, tmp_path: Path) -> None:
+    (file,) = write_shapes(tmp_path / "meshes", [0])
+    (tmp_path / "labels.csv").write_text(f"file,faces,maker\n{file},3,a\n")
+    code, _, err = mvr("index", tmp_path / "c", tmp_path / "meshes", *FLAGS, "--labels", tmp_path / "labels.csv")
+    assert code == 0 and "note: in filters, faces is the label and not the fact" in err
+    assert mvr("info", tmp_path / "c", "--failures")[1].endswith("failures      none\n")
+
+
 def test_an_empty_collection_has_no_hits(mvr: Mvr, tmp_path: Path, shapes: Path) -> None:
     (tmp_path / "empty").mkdir()
     code, _, err = mvr("index", tmp_path / "c", tmp_path / "empty", "--labels", tmp_path / "nowhere.csv", *FLAGS)

@@ -91,9 +91,15 @@ def test_quotes_newlines_and_byte_order_mark(tmp_path: Path) -> None:
     assert labels.rows == {f"{tmp_path}/a,\n b.obj": {"label": 'say "hi"'}}
 
 
-def test_short_and_long_rows(tmp_path: Path) -> None:
-    labels = read_labels(_write(tmp_path, "file,a,b\nx.obj,1\ny.obj,2,3,4,5\n\n"))
-    assert list(labels.rows.values()) == [{"a": 1, "b": None}, {"a": 2, "b": 3}]
+@pytest.mark.parametrize(("row", "n_cells"), [("x.obj,1", 2), ("x.obj", 1), ("x.obj,2,3,4,5", 5)])
+def test_short_and_long_rows_are_refused(row: str, n_cells: int, tmp_path: Path) -> None:
+    """A lost cell would remove the label that an object has."""
+    with raises_code(LabelsError, "csv_row_length", f"line 3: {n_cells} cells, but there are 3 columns"):
+        read_labels(_write(tmp_path, f"file,a,b\ny.obj,1,2\n{row}\n"))
+
+
+def test_empty_lines_are_skipped(tmp_path: Path) -> None:
+    assert list(read_labels(_write(tmp_path, "file,a\n\nx.obj,1\n\n")).rows.values()) == [{"a": 1}]
 
 
 def test_up_is_an_axis_and_not_a_label(tmp_path: Path) -> None:

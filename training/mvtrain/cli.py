@@ -13,6 +13,7 @@ import tyro
 from mvretrieval.console import counted, print_json, progress, run_record, say
 from mvretrieval.errors import AdapterError, TrainingError
 from mvretrieval.session.session import Session
+from mvretrieval.store.schema import FILE
 from mvretrieval.weighting.adapter import Adapter
 from mvretrieval.weighting.hub import HUB, push
 from mvretrieval.weighting.network import NetworkConfig, PoolingKind
@@ -125,6 +126,8 @@ class Options:
 def run(options: Options) -> int:
     """Train, write the adapter, and print the validation results."""
     started = time.monotonic()
+    if (options.out / FILE).exists():
+        raise AdapterError(f"{options.out} is a collection: choose another --out", code="out_is_a_collection")
     if (options.out / "config.json").exists() and not options.overwrite:
         raise AdapterError(
             f"{options.out} already has an adapter: choose another --out, or give --overwrite", code="adapter_exists"
@@ -212,17 +215,16 @@ def _report(options: Options, metrics: dict[str, Any]) -> None:
     steps = counted(metrics["steps"], "step")
     print(f"{options.out}: adapter trained on {objects}, {classes}, {metrics['seconds']} s")
     if "held_out_mAP" in metrics:
-        better = "better than" if metrics["held_out_mAP"] > metrics["untrained_mAP"] else "NOT better than"
         print(
             f"  mAP on held-out classes: {metrics['held_out_mAP']:.4f} after {steps}, "
-            f"{better} {metrics['untrained_mAP']:.4f} without training"
+            f"{_compared(metrics)} {metrics['untrained_mAP']:.4f} without training"
         )
     elif options.self_supervised:
         print(f"  no validation: self-supervised training has no classes to hold out; {steps}")
     elif options.folds and metrics["steps"]:
         print(
-            f"  no validation: too few classes with several objects for {options.folds} folds (classes the encoder was "
-            f"tuned on do not count); {steps}. Label more classes, or choose the number with --folds 0 --max-steps N"
+            f"  no validation: too few classes with several objects for {options.folds} folds; {steps}. Label more classes, or "
+            "choose the number with --folds 0 --max-steps N"
         )
     if "names_top1" in metrics:
         print(
@@ -230,6 +232,11 @@ def _report(options: Options, metrics: dict[str, Any]) -> None:
             f"top-1 {metrics['names_top1']:.0%}, top-5 {metrics['names_top5']:.0%}"
         )
     print(f"  next: mvr reindex {options.collection} --adapter {options.out}")
+
+
+def _compared(metrics: dict[str, Any]) -> str:
+    difference = round(metrics["held_out_mAP"], 4) - round(metrics["untrained_mAP"], 4)
+    return "better than" if difference > 0 else "NOT better than" if difference < 0 else "the same as"
 
 
 def _without_paths(options: Options) -> Options:

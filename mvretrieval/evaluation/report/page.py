@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 from typing import Any
 
 import numpy as np
 from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from mvretrieval.evaluation.report.charts import curve_chart
 from mvretrieval.evaluation.report.data import ReportData
@@ -17,6 +16,7 @@ from mvretrieval.evaluation.report.map_section import map_section
 from mvretrieval.evaluation.report.results import RECALL_LEVELS, best_and_worst, standard_errors
 from mvretrieval.evaluation.report.thumbnails import Thumbnails, data_uri
 from mvretrieval.evaluation.report.weights_section import pooling_text, weights_section
+from mvretrieval.search.page import breakable
 
 _N_WORST, _N_BEST = 6, 4
 _CLASS_METRICS = ("NN", "FT", "mAP", "NDCG@100", "ANMRR")
@@ -66,7 +66,7 @@ def render_page(data: ReportData) -> str:
     folder = files("mvretrieval.evaluation.report")
     thumbnails = Thumbnails(data.session)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"breakable": _breakable, "counted": _counted}
+    environment.filters |= {"breakable": breakable, "counted": _counted}
     return environment.from_string((folder / "report.html").read_text("utf-8")).render(
         style=Markup((folder / "report.css").read_text("utf-8")),
         script=Markup((folder / "report.js").read_text("utf-8")),
@@ -105,11 +105,6 @@ def _classes(data: ReportData, thumbnails: Thumbnails) -> dict[str, Any]:
         "n_pairs": len(data.confusions),
         "n_wrong": sum(confusion.count for confusion in data.confusions),
     }
-
-
-def _breakable(text: str) -> Markup:
-    """Text with line-break opportunities after the separators of ids and class names."""
-    return Markup(re.sub(r"([/_]+)", r"\1<wbr>", str(escape(text))))
 
 
 def _counted(n: int, name: str) -> str:
