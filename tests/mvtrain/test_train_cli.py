@@ -242,6 +242,8 @@ def test_an_adapter_is_overwritten_only_with_the_option(
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     assert mvr(things, "--out", out, *FEW, "--seed", 1) == 1
     assert "--overwrite" in capsys.readouterr().err
+    assert mvr(things, "--out", things, *FEW, "--overwrite") == 1
+    assert "is a collection: choose another --out" in capsys.readouterr().err
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
     assert mvr(things, "--out", out, *FEW, "--seed", 1, "--overwrite") == 0
     assert (out / "model.safetensors").read_bytes() != before["model.safetensors"]
