@@ -27,7 +27,7 @@ _K = 10
 _N_QUERIES = 500
 _ROUNDS = 3
 _RECALLS = (0.95, 0.99)
-_EF = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384)
+_EF = (24, 28, 32, 36, 40, 48, 64, 80, 96, 112, 128, 160, 192, 256)
 _NPROBE = (4, 8, 16, 32, 64, 128)
 
 Vectors = NDArray[np.float32]
@@ -89,7 +89,7 @@ def _faiss_hnsw(vectors: Vectors) -> Contender:
 
 def _faiss_ivf_pq(vectors: Vectors) -> Contender:
     faiss.omp_set_num_threads(2)
-    index = faiss.index_factory(DIM, "IVF1024,PQ64x4fs,RFlat", faiss.METRIC_INNER_PRODUCT)
+    index = faiss.index_factory(DIM, "IVF1024,PQ64,RFlat", faiss.METRIC_INNER_PRODUCT)
     started = time.monotonic()
     index.train(vectors[:: max(1, len(vectors) // 65_536)])
     index.add(vectors)

@@ -22,11 +22,16 @@ _POINTS_PER_CENTROID = 39  # FAISS's own limit, below which it warns
 # Share of the lists. 1/60 is enough for a million vectors but not for 100,000, and 1/16 is hardly slower.
 _SEARCHED_SHARE = 1 / 16
 _FEWEST_SEARCHED = 32
-_EF_CONSTRUCTION = 80
-_EF_SEARCH = 64
-# Candidates of lists, whose codes are coarse, and of graphs: per hit, and at least.
+_EF_CONSTRUCTION = 128
+_EF_SEARCH = 96
+# A graph is searched on the principal axes that hold this share of the variance, if they are at most half of all: with fewer
+# axes a comparison costs less, and the candidates are re-scored anyway. Axes of whitened vectors are all alike.
+_VARIANCE_KEPT = 0.9
+_MOST_AXES = 0.5
+_SAMPLE_FOR_AXES = 20_000
+# Candidates of lists, whose codes are coarse: per hit, and at least. Of graphs: at most, unless more hits are wanted.
 _FROM_LISTS = (10, 500)
-_FROM_GRAPHS = (2, 32)
+_FROM_GRAPHS = (2, 64)
 
 
 def check_factory(factory: str, dim: int) -> None:
@@ -45,8 +50,10 @@ def reason_of(error: Exception | None) -> str:
 
 def _make(factory: str, dim: int) -> Any:
     failure = None
-    # Some kinds have only L2, by which vectors of unit length rank as by their inner products.
-    for metric in (faiss.METRIC_INNER_PRODUCT, faiss.METRIC_L2):
+    # Vectors of unit length rank by L2 as by their inner products. Some kinds have only L2; and FAISS's PCA subtracts the mean,
+    # which changes inner products but no distances.
+    metrics = [faiss.METRIC_INNER_PRODUCT, faiss.METRIC_L2]
+    for metric in metrics[::-1] if "PCA" in factory else metrics:
         try:
             index = faiss.index_factory(dim, factory, metric)
             if not isinstance(index, faiss.IndexIDMap):
@@ -63,7 +70,8 @@ def _make(factory: str, dim: int) -> Any:
 
 def _trained(kind: IndexKind, sample: NDArray[np.float32], count: int) -> Any:
     """An empty FAISS index of a kind for `count` vectors, trained on a sample (n, D)."""
-    index = _make(factory_of(kind, count), sample.shape[1])
+    axes = f"PCA{_n_axes(sample)}," if kind == "hnsw" and _n_axes(sample) else ""
+    index = _make(axes + factory_of(kind, count), sample.shape[1])
     lists, graph = _lists_of(index), _graph_of(index)
     if lists is not None:
         clustering = lists.cp
@@ -73,6 +81,15 @@ def _trained(kind: IndexKind, sample: NDArray[np.float32], count: int) -> Any:
         graph.hnsw.efConstruction = _EF_CONSTRUCTION
     index.train(np.ascontiguousarray(sample, np.float32))
     return index
+
+
+def _n_axes(sample: NDArray[np.float32]) -> int:
+    """Number of principal axes to search a graph on, a multiple of 32; 0 for all dimensions."""
+    some = sample[:: max(1, len(sample) // _SAMPLE_FOR_AXES)]
+    variances = np.linalg.eigvalsh(np.cov(some, rowvar=False))[::-1].cumsum()
+    n_axes = int(np.searchsorted(variances, _VARIANCE_KEPT * variances[-1])) + 1
+    rounded = -(-n_axes // 32) * 32
+    return rounded if rounded <= _MOST_AXES * sample.shape[1] else 0
 
 
 def index_of_vectors(kind: IndexKind, vectors: NDArray[np.float32]) -> Any:
@@ -90,6 +107,11 @@ def index_of_vectors(kind: IndexKind, vectors: NDArray[np.float32]) -> Any:
         index = _trained(kind, vectors[np.linspace(0, n - 1, size).astype(np.int64)], n)
     index.add(vectors)
     return index
+
+
+def metric_of(index: Any) -> str:
+    """`inner product` or `L2`."""
+    return "inner product" if index.metric_type == faiss.METRIC_INNER_PRODUCT else "L2"
 
 
 def write_index(index: Any, path: Path) -> None:
@@ -203,10 +225,14 @@ class FaissCandidates:
         if len(slots) and self.deletes:
             self._index.remove_ids(np.ascontiguousarray(slots, np.int64))
 
-    def n_candidates(self, k: int) -> int:
+    def n_candidates(self, k: int, parameters: IndexParameters | None = None) -> int:
         """Number of candidates among which the k nearest are found."""
-        per_hit, at_least = _FROM_GRAPHS if self._graph is not None else _FROM_LISTS
-        return max(at_least, per_hit * k)
+        if self._graph is None:
+            per_hit, at_least = _FROM_LISTS
+            return max(at_least, per_hit * k)
+        per_hit, at_most = _FROM_GRAPHS
+        ef_search = parameters.ef_search if parameters is not None and parameters.ef_search else _EF_SEARCH
+        return max(min(ef_search, at_most), per_hit * k)
 
     def candidates(
         self,
@@ -230,6 +256,7 @@ class FaissCandidates:
         if parameters is None and selected is None:
             _, slots = self._search(queries, n)
         else:
+            # The selector keeps no copy of its bits: they live as long as this call.
             bits = None if selected is None else np.packbits(selected, bitorder="little")
             selector = None if bits is None else faiss.IDSelectorBitmap(bits)
             _, slots = self._search(queries, n, params=self._parameters(parameters or IndexParameters(), selector))

@@ -2,8 +2,8 @@
 
     auto      exact up to 250,000 objects, then hnsw, or ivf where memory is short
     exact     all inner products
-    hnsw      a graph over 8-bit codes (Malkov and Yashunin 2016): fastest, 0.8 KB an object at 512 dimensions
-    ivf       inverted lists of one-bit codes (RaBitQ, Gao and Long 2024): an eighth of that memory, and built faster
+    hnsw      a graph (Malkov and Yashunin 2016) over 8-bit codes of the principal axes: the fastest
+    ivf       inverted lists of one-bit codes (RaBitQ, Gao and Long 2024): the smallest, and the fastest to build
     FACTORY   any FAISS factory string, for example IVF1024,PQ64
 
 All but `exact` propose candidates, which are then re-scored by their vectors.
@@ -27,8 +27,8 @@ EXACT_UP_TO = 250_000
 FEWEST_WITH_CODES = 1000
 """Fewer vectors are too few to train codes on, and gain nothing."""
 
-_HNSW = "HNSW32,SQ8"
-_HNSW_LINK_BYTES = 280  # 64 neighbours of 4 bytes, and those of the upper levels
+_HNSW = "HNSW24,SQ8"
+_HNSW_LINK_BYTES = 210  # 48 neighbours of 4 bytes, and those of the upper levels
 _MOST_OF_MEMORY = 0.25  # share of the machine's memory that `auto` may use for the graph
 
 
@@ -61,7 +61,7 @@ def n_lists_for(count: int) -> int:
 
 
 def factory_of(kind: IndexKind, count: int) -> str:
-    """FAISS factory string of an approximate kind for `count` vectors."""
+    """FAISS factory string of an approximate kind for `count` vectors, without a projection."""
     return {"hnsw": _HNSW, "ivf": f"IVF{n_lists_for(count)},RaBitQfs"}.get(kind, kind)
 
 

@@ -209,7 +209,7 @@ class VectorIndex:
         candidates = self.candidates
         if candidates is None or (slots is not None and self._are_gathered(len(slots))):
             return self._exact(queries, k, slots)
-        n = candidates.n_candidates(k)
+        n = candidates.n_candidates(k, parameters)
         if not candidates.deletes and slots is None:
             n = round(n * len(candidates) / len(self))  # some of them are dead
         if self._are_gathered(n):

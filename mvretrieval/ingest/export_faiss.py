@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from mvretrieval.errors import CollectionError
-from mvretrieval.index.faiss_candidates import index_of_vectors, reason_of, write_index
+from mvretrieval.index.faiss_candidates import index_of_vectors, metric_of, reason_of, write_index
 from mvretrieval.index.kinds import IndexKind
 from mvretrieval.session.session import Session
 from mvretrieval.store.augmented import search_vectors
@@ -23,7 +24,8 @@ _SCHEMA = 1
 def export_faiss(session: Session, path: Path, kind: IndexKind = "exact", where: str | None = None) -> int:
     """Write a FAISS index of the vectors that searches use, and beside it a JSON file with their ids.
 
-    The i-th vector of the index is that of `ids[i]`. Vectors have unit norm, and a larger inner product is a better match.
+    The i-th vector of the index is that of `ids[i]`. Vectors have unit norm. `metric` in the JSON file is `inner product`, where
+    larger is better, or `L2`, where smaller is.
 
     Args:
         session: of the collection.
@@ -46,11 +48,10 @@ def export_faiss(session: Session, path: Path, kind: IndexKind = "exact", where:
             )
         found, vectors = search_vectors(session.store, row_ids)
         records = session.store.records(found.tolist())
-        about = {
+        about: dict[str, Any] = {
             "schema": _SCHEMA,
             "kind": kind,
             "dim": int(vectors.shape[1]),
-            "metric": "inner product",
             "describer": session.describer.fingerprint,
             "ids": [records[row_id].id for row_id in found.tolist()],
         }
@@ -60,6 +61,7 @@ def export_faiss(session: Session, path: Path, kind: IndexKind = "exact", where:
         index = index_of_vectors(kind, np.ascontiguousarray(vectors))
         path.parent.mkdir(parents=True, exist_ok=True)
         write_index(index, parts[0])
+        about["metric"] = metric_of(index)
         parts[1].write_text(json.dumps(about, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
         for part, file in zip(parts, (path, ids_path), strict=True):
             part.replace(file)

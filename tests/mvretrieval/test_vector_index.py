@@ -154,6 +154,25 @@ def test_each_kind_finds_the_nearest(kind: IndexKind) -> None:
     assert _recall(found, _nearest_of(odd[500:], queries)) > 0.8
 
 
+def test_a_graph_over_vectors_of_low_rank_is_small_and_finds_the_nearest(tmp_path: Path) -> None:
+    """They have a mean too, which FAISS's projection subtracts."""
+    rng = np.random.default_rng(0)
+    axes = rng.standard_normal((20, 128))
+    vectors = unit(rng.standard_normal((3000, 20)) @ axes + 10 + 0.1 * rng.standard_normal((3000, 128)))
+    queries = unit(vectors[:50] + 0.02 * unit(rng.standard_normal((50, 128))))
+    index = VectorIndex.build("hnsw", 128, 0, 1, [(np.arange(3000), vectors)], 3000)
+    truth = np.argsort(-(queries @ vectors.T), axis=1)[:, :10].tolist()
+    assert _recall(index.search(queries, 10), truth) > 0.97
+    index.save(tmp_path)
+    assert (tmp_path / "index-1-0.faiss").stat().st_size < 3000 * (32 + 260)
+    loaded = VectorIndex.load(tmp_path, 1)
+    assert loaded is not None and loaded.kind == "hnsw"
+    found = loaded.search(queries, 10, np.arange(0, 3000, 2), IndexParameters(ef_search=200))
+    assert (
+        _recall(found, [row for row in (2 * np.argsort(-(queries @ vectors[::2].T), axis=1)[:, :10]).tolist()]) > 0.97
+    )
+
+
 @pytest.mark.parametrize("kind", ["ivf", "IVF16,PQ16x4fs", "IVF16,PQ16x4", "hnsw"])
 def test_objects_that_are_added_after_removals_are_found(kind: IndexKind) -> None:
     """FAISS 1.15 itself computes wrong codes for these in fast-scan lists (see `FaissCandidates`)."""
