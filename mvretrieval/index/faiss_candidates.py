@@ -136,6 +136,7 @@ class FaissCandidates:
         self._index = index
         # pytorch-metric-learning imports faiss.contrib.torch_utils, whose `search` for tensors takes no parameters.
         self._search = index.search_numpy if hasattr(index, "search_numpy") else index.search
+        self._made_parameters: dict[IndexParameters, Any] = {}
         self._lists = _lists_of(index)
         self._graph = _graph_of(index)
         # FAISS 1.15 packs the codes of fast-scan lists in blocks, and does not clear what it removes from the last block: codes
@@ -253,14 +254,22 @@ class FaissCandidates:
             RuntimeError: this index cannot select.
         """
         queries = np.ascontiguousarray(queries, np.float32)
-        if parameters is None and selected is None:
-            _, slots = self._search(queries, n)
+        if selected is None:
+            _, slots = self._search(queries, n, params=self._parameters_of(parameters))
         else:
             # The selector keeps no copy of its bits: they live as long as this call.
-            bits = None if selected is None else np.packbits(selected, bitorder="little")
-            selector = None if bits is None else faiss.IDSelectorBitmap(bits)
+            bits = np.packbits(selected, bitorder="little")
+            selector = faiss.IDSelectorBitmap(bits)
             _, slots = self._search(queries, n, params=self._parameters(parameters or IndexParameters(), selector))
         return np.asarray(slots, np.int64)
+
+    def _parameters_of(self, wanted: IndexParameters | None) -> Any | None:
+        """Parameters without a selector, made once: making them takes as long as some searches."""
+        if wanted is None or wanted == IndexParameters():
+            return None
+        if wanted not in self._made_parameters:
+            self._made_parameters[wanted] = self._parameters(wanted, None)
+        return self._made_parameters[wanted]
 
     def _parameters(self, wanted: IndexParameters, selector: Any) -> Any:
         given: dict[str, Any] = {} if selector is None else {"sel": selector}

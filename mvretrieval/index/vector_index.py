@@ -370,9 +370,11 @@ class VectorIndex:
         except RuntimeError:  # this kind has no parameters, and cannot select
             return self._exact(queries, k, slots)
         found: list[Found] = []
+        has_dead = len(self) < self.n_slots and not candidates.deletes
         for query, near in zip(queries, proposed, strict=True):
-            near = near[near >= 0]
-            if not candidates.deletes:
+            if near[-1] < 0:  # fewer were found
+                near = near[near >= 0]
+            if has_dead:
                 near = near[self.alive[near]]
             if len(near) < k:  # the lists near this query hold too few vectors
                 found += self._exact(query[None], k, slots)
