@@ -15,9 +15,11 @@ from typing import Any
 
 import faiss as _faiss
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from benchmarks.benchmark import Benchmark, Skipped
+from benchmarks.commands import milliseconds
 from benchmarks.vectors import DIM, gallery, query_vectors
 from mvretrieval.index.kinds import IndexParameters
 from mvretrieval.index.vector_index import VectorIndex
@@ -193,9 +195,33 @@ def search_peers(n: int) -> dict[str, float]:
     return values | {f"{contender.name}, build s": contender.build_seconds for contender in built}
 
 
+def search_one() -> dict[str, float]:
+    """One exact query at a time over 100,000 vectors: our time over that of the faster of FAISS's flat index and torch."""
+    vectors, queries = np.array(gallery(100_000)), query_vectors(100)
+    index = VectorIndex.build("exact", DIM, 0, 1, [(np.arange(len(vectors)), vectors)], len(vectors))
+    flat = faiss.IndexFlatIP(DIM)
+    flat.add(vectors)
+    tensor, query_tensor = torch.from_numpy(vectors), torch.from_numpy(queries)
+    ours, by_faiss, by_torch = milliseconds(
+        len(queries),
+        lambda i: index.search(queries[i : i + 1], _K),
+        lambda i: flat.search(queries[i : i + 1], _K),
+        lambda i: (tensor @ query_tensor[i]).topk(_K),
+    )
+    return {"ratio": ours / min(by_faiss, by_torch), "ours ms": ours, "FAISS ms": by_faiss, "torch ms": by_torch}
+
+
 _TARGETS = {f"{way} at {recall}": 1.0 for recall in _RECALLS for way in ("one", "batch")}
 
 BENCHMARKS = (
+    Benchmark(
+        "search-one",
+        "fidelity",
+        "one exact query, 100k x 512, over the faster of FAISS's flat index and torch",
+        {"ratio": 1.1},
+        search_one,
+        at_most=True,
+    ),
     Benchmark(
         "search-peers",
         "fidelity",

@@ -248,7 +248,9 @@ def _open_in_new_process(backend: BackendName, **environment: str) -> str:
 @pytest.mark.parametrize(("backend", "package"), [("gl", "moderngl"), ("pyrender", "pyrender")])
 def test_the_error_without_drivers_names_what_to_install(backend: BackendName, package: str) -> None:
     pytest.importorskip(package)
-    output = _open_in_new_process(backend, __EGL_VENDOR_LIBRARY_FILENAMES="/nonexistent")
+    # Otherwise pyrender uses OSMesa, where it is installed.
+    environment = {"__EGL_VENDOR_LIBRARY_FILENAMES": "/nonexistent", "PYOPENGL_PLATFORM": "egl"}
+    output = _open_in_new_process(backend, **environment)
     assert output.startswith("no_opengl: ") and "apt-get install libegl1" in output and "'raster'" in output
 
 

@@ -366,13 +366,14 @@ def test_kill_leaves_the_old_or_the_new_state(
 
 
 def test_index_of_original_vectors_is_rebuilt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mvretrieval.index.vector_index._FEWEST_WITH_CODES", 5)
+    for module in ("kinds", "faiss_candidates"):
+        monkeypatch.setattr(f"mvretrieval.index.{module}.FEWEST_WITH_CODES", 5)
     folder = tmp_path / "c"
     with Collection.create(folder, SMALL, index="ivf") as collection:
         _add(collection, *_names(12))
         collection.augment(3)
     for harm in ("kept", "gone", "noise"):
-        (saved,) = (folder / ORIGINAL_INDEX).glob("*.codes")
+        (saved,) = (folder / ORIGINAL_INDEX).glob("*.faiss")
         if harm == "gone":
             shutil.rmtree(folder / ORIGINAL_INDEX)
         elif harm == "noise":
