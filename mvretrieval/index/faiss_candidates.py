@@ -32,6 +32,7 @@ _SAMPLE_FOR_AXES = 20_000
 # Candidates of lists, whose codes are coarse: per hit, and at least. Of graphs: at most, unless more hits are wanted.
 _FROM_LISTS = (10, 500)
 _FROM_GRAPHS = (2, 64)
+_MOST_PARAMETERS = 100  # kept, since every request of a service may name others
 
 
 def check_factory(factory: str, dim: int) -> None:
@@ -70,8 +71,8 @@ def _make(factory: str, dim: int) -> Any:
 
 def _trained(kind: IndexKind, sample: NDArray[np.float32], count: int) -> Any:
     """An empty FAISS index of a kind for `count` vectors, trained on a sample (n, D)."""
-    axes = f"PCA{_n_axes(sample)}," if kind == "hnsw" and _n_axes(sample) else ""
-    index = _make(axes + factory_of(kind, count), sample.shape[1])
+    n_axes = _n_axes(sample) if kind == "hnsw" else 0
+    index = _make((f"PCA{n_axes}," if n_axes else "") + factory_of(kind, count), sample.shape[1])
     lists, graph = _lists_of(index), _graph_of(index)
     if lists is not None:
         clustering = lists.cp
@@ -268,6 +269,8 @@ class FaissCandidates:
         if wanted is None or wanted == IndexParameters():
             return None
         if wanted not in self._made_parameters:
+            if len(self._made_parameters) >= _MOST_PARAMETERS:
+                self._made_parameters.clear()
             self._made_parameters[wanted] = self._parameters(wanted, None)
         return self._made_parameters[wanted]
 
