@@ -24,6 +24,7 @@ from benchmarks import data
 from benchmarks.psb import psb
 from mvretrieval.api import Collection
 from mvretrieval.describe import DescriberConfig
+from mvretrieval.index.kinds import EXACT_UP_TO
 from mvretrieval.normalize import l2_normalize
 from mvretrieval.store.store import NewObject
 
@@ -113,7 +114,9 @@ def collection_of(n: int, n_views: int) -> Path:
     shutil.rmtree(part, ignore_errors=True)
     labels = np.random.default_rng(3).integers(CLASSES, size=n)
     vectors = gallery(n)
-    with Collection.create(part, DescriberConfig(encoder="builtin:", rig=f"ring:{n_views}@30")) as collection:
+    index = "auto" if n <= EXACT_UP_TO else "ivf"  # the smallest
+    config = DescriberConfig(encoder="builtin:", rig=f"ring:{n_views}@30")
+    with Collection.create(part, config, index=index) as collection:
         store = collection.session.store
         store.set_meta("view_dim", DIM)
         for start in range(0, n, _AT_ONCE):
