@@ -50,6 +50,7 @@ def open_offscreen(size: int) -> Any:
             os.environ["EGL_DEVICE_ID"] = str(_first_egl_device())
         import pyrender
 
+        _complete_textures(platform)
         if platform == "osmesa":
             _complete_osmesa()
         offscreen = pyrender.OffscreenRenderer(size, size)
@@ -124,6 +125,22 @@ def _keep_display(platform: Any) -> None:
         EGL.eglDestroyContext(platform._egl_display, platform._egl_context)
 
     platform.delete_context = delete_context
+
+
+def _complete_textures(platform: str) -> None:
+    """Let pyrender make textures with Python 3.13, where `glGenTextures` of PyOpenGL 3.1.0 fails."""
+    import pyrender.texture
+
+    library = ctypes.CDLL(find_library("OSMesa") if platform == "osmesa" else "libGL.so.1")
+    library.glGenTextures.restype, library.glGenTextures.argtypes = None, [c_int, c_void_p]
+
+    def make_texture(count: int) -> int:
+        assert count == 1
+        name = ctypes.c_uint()
+        library.glGenTextures(1, byref(name))
+        return name.value
+
+    pyrender.texture.glGenTextures = make_texture
 
 
 def _complete_osmesa() -> None:
