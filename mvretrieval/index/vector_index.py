@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from mvretrieval.errors import CollectionError
 from mvretrieval.index.exact import best_of, nearest, query_parts, rows_at_once
-from mvretrieval.index.kinds import IndexKind, IndexParameters, resolve_kind
+from mvretrieval.index.kinds import IndexKind, IndexParameters, is_named, resolve_kind
 from mvretrieval.index.rows import Rows, grown
 
 if TYPE_CHECKING:
@@ -42,6 +42,18 @@ def _saved(folder: Path) -> list[tuple[int, int, Path]]:
     """Saved indexes, each with its generation and sequence."""
     named = ((re.fullmatch(r"index-(\d+)-(\d+)\.npz", path.name), path) for path in folder.glob("index-*.npz"))
     return [(int(name[1]), int(name[2]), path) for name, path in named if name]
+
+
+def check_kind(kind: IndexKind, dim: int) -> None:
+    """Raise if no index of this kind can be made for vectors of `dim` numbers.
+
+    Raises:
+        CollectionError: code `bad_index_kind`.
+    """
+    if not is_named(kind):
+        from mvretrieval.index.faiss_candidates import check_factory
+
+        check_factory(kind, dim)
 
 
 @dataclass

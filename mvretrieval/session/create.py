@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from mvretrieval.describe import Describer, DescriberConfig
 from mvretrieval.errors import CollectionError, DescriberError
-from mvretrieval.index.kinds import IndexKind, is_named
+from mvretrieval.index.kinds import IndexKind
+from mvretrieval.index.vector_index import check_kind
 from mvretrieval.session.options import OpenOptions
 from mvretrieval.session.stored_describer import new_meta, open_describer
 from mvretrieval.store.schema import FILE, PART, database_lost
@@ -29,14 +30,9 @@ def create_collection(
     _check_free(folder)
     # Before anything is written: a failure to load the encoder must not leave a folder behind.
     describer = _open_new(config, options, adapter)
-    if not is_named(index):
-        from mvretrieval.index.faiss_candidates import check_factory
-
-        check_factory(
-            index,
-            describer.n_styles
-            * (describer.whitening.dim if describer.whitening else config.whiten or describer.encoder.dim),
-        )
+    whitening = describer.whitening
+    view_dim = whitening.dim if whitening else config.whiten or describer.encoder.dim
+    check_kind(index, describer.n_styles * view_dim)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -18,8 +18,8 @@ from mvretrieval.describe import Describer, DescriberConfig
 from mvretrieval.errors import CollectionError, UnknownObjectError, did_you_mean
 from mvretrieval.index.augmenter import ORIGINAL_INDEX, Augmenter
 from mvretrieval.index.current import CurrentIndex
-from mvretrieval.index.kinds import IndexKind, IndexParameters, is_named
-from mvretrieval.index.vector_index import VectorIndex
+from mvretrieval.index.kinds import IndexKind, IndexParameters
+from mvretrieval.index.vector_index import VectorIndex, check_kind
 from mvretrieval.session.create import create_collection
 from mvretrieval.session.options import OpenOptions
 from mvretrieval.session.render_pools import RenderPools
@@ -172,10 +172,7 @@ class Session:
 
     def set_index_kind(self, kind: IndexKind) -> None:
         """See `Collection.set_index_kind`."""
-        if not is_named(kind):
-            from mvretrieval.index.faiss_candidates import check_factory
-
-            check_factory(kind, self.dim)
+        check_kind(kind, self.dim)
         self.lock_for_writing()
         with self.index.exclusive(), self.store.transaction():
             self.store.set_meta("index", kind)
