@@ -133,17 +133,20 @@ class _ProgressLines:
     def __init__(self, unit: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._unit = unit
         self._clock = clock
-        self._started = self._printed = clock()
+        self._printed = clock()
+        self._first: tuple[float, int] | None = None
         self._tenths = 0
 
     def __call__(self, done: int, total: int) -> None:
         now = self._clock()
+        # The first item waits for the encoder and the workers to start; the rate is that of the others.
+        self._first = self._first or (now, done)
         waited = now - self._printed
         tenths = 10 * done // total if total else 0
         if waited < _LINE_SECONDS or (tenths == self._tenths and waited < _SLOW_SECONDS):
             return
         self._printed, self._tenths = now, tenths
-        rate = done / (now - self._started)
+        rate = (done - self._first[1]) / max(now - self._first[0], 1e-9)
         left = f", {_duration((total - done) / rate)} left" if rate and done < total else ""
         share = f" ({done / total:.0%})" if total else ""
         say(f"{self._unit} {done} of {total}{share}, {rate:.3g}/s{left}")

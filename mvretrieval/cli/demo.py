@@ -124,6 +124,6 @@ def _one_per_class(session: Session, limit: int = 12) -> list[str]:
         classes: dict[str, list[str]] = defaultdict(list)
         for row_id in row_ids:
             classes[str(records[row_id].metadata.get("label"))].append(records[row_id].id)
-        return [ids[len(ids) // 3] for ids in list(classes.values())[:limit]]
-    picked = np.linspace(0, len(row_ids) - 1, min(limit, len(row_ids))).astype(int)
-    return [records[row_ids[i]].id for i in picked]
+        return [sorted(classes[name])[len(classes[name]) // 3] for name in sorted(classes)[:limit]]
+    ids = sorted(record.id for record in records.values())
+    return [ids[i] for i in np.linspace(0, len(ids) - 1, min(limit, len(ids))).astype(int)]

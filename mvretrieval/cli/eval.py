@@ -1,4 +1,7 @@
-"""Evaluate retrieval in a collection by one of its labels: objects are queries, objects of the same class are relevant."""
+"""Evaluate retrieval in a collection by one of its labels: objects are queries, objects of the same class are relevant.
+
+The exit code is 1 if there is no query: nothing was measured.
+"""
 
 from __future__ import annotations
 
@@ -140,7 +143,7 @@ def run(options: Options) -> int:
         print_json(done.result)
     else:
         _print(options, done)
-    return 0
+    return 0 if len(done.evaluation.queries) else 1
 
 
 def _evaluate(options: Options, session: Session) -> _Run:

@@ -18,7 +18,7 @@ from mvrender.mesh import Limits, UpAxis
 from mvrender.renderer import BackendName
 from mvrender.shading import parse_styles
 from mvretrieval.api import Collection, OpenOptions
-from mvretrieval.cli.index_summary import index_summary
+from mvretrieval.cli.index_summary import index_summary, no_mesh_found
 from mvretrieval.console import counted, print_json, progress, run_record, say
 from mvretrieval.describe import DescriberConfig, PoolingChoice
 from mvretrieval.encoders.registry import open_encoder
@@ -26,6 +26,7 @@ from mvretrieval.errors import CollectionError, DescriberError, ViewsError
 from mvretrieval.index.kinds import IndexKind, NamedKind
 from mvretrieval.ingest.index_report import IndexOptions
 from mvretrieval.ingest.labels_csv import read_labels
+from mvretrieval.ingest.scan import find_meshes
 from mvretrieval.ingest.view_manifest import ViewManifest, read_view_manifest, rig_of
 from mvretrieval.store.label_columns import FACTS
 from mvretrieval.store.schema import FILE
@@ -173,10 +174,8 @@ def _read_view_manifest(options: Options) -> ViewManifest | None:
     if options.view_manifest is None:
         if not options.folders:
             raise ViewsError("nothing to index: give folders of meshes, or --view-manifest", code="nothing_to_index")
-        if not options.prune and not any(os.path.lexists(folder) for folder in options.folders):
-            raise ViewsError(
-                f"{options.folders[0]} does not exist: give folders of meshes, or single files", code="no_such_folder"
-            )
+        if not options.prune:
+            _check_folders(options)
         return None
     if options.folders:
         raise ViewsError(
@@ -192,6 +191,16 @@ def _read_view_manifest(options: Options) -> ViewManifest | None:
             f"--styles {options.styles}: view images have one style; give that style", code="several_styles"
         )
     return read_view_manifest(options.view_manifest)
+
+
+def _check_folders(options: Options) -> None:
+    """Refuse folders that do not exist, and an empty folder for a new collection, before that is created."""
+    if not any(os.path.lexists(folder) for folder in options.folders):
+        raise ViewsError(
+            f"{options.folders[0]} does not exist: give folders of meshes, or single files", code="no_such_folder"
+        )
+    if not (options.collection / FILE).exists() and next(find_meshes(options.folders), None) is None:
+        raise ViewsError(no_mesh_found(options.folders), code="no_meshes")
 
 
 def _config(options: Options, adapter: AdapterConfig | None, views: ViewManifest | None) -> DescriberConfig:

@@ -34,10 +34,14 @@ def index_summary(report: IndexReport, count: int, collection: Path, folders: Se
     return "\n  ".join(lines)
 
 
+def no_mesh_found(folders: Sequence[Path]) -> str:
+    """What is said of folders without a file of a mesh format."""
+    return f"no mesh found in {', '.join(map(str, folders))}; the formats are {' '.join(sorted(FORMATS))}"
+
+
 def _empty(report: IndexReport, count: int, collection: Path, folders: Sequence[Path]) -> Iterator[str]:
     if not report.found:
-        places = ", ".join(map(str, folders))
-        yield f"no mesh found in {places}; the formats are {' '.join(sorted(FORMATS))}"
+        yield no_mesh_found(folders)
     elif not count:
         yield (
             "nothing could be indexed; the collection keeps its rig, styles and encoder for the next run: to start over with "

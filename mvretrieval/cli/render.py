@@ -16,12 +16,12 @@ import tyro
 from mvrender.backends.selection import choose_backend
 from mvrender.cameras import parse_rig
 from mvrender.errors import MvrenderError
-from mvrender.formats import FORMATS
 from mvrender.jobs import Failed, Rendered, RenderJob, RenderSpec
 from mvrender.mesh import UpAxis
 from mvrender.pool import RenderPool
 from mvrender.renderer import BackendName
 from mvrender.shading import parse_styles
+from mvretrieval.cli.index_summary import no_mesh_found
 from mvretrieval.cli.render_output import ContactSheet, StyleManifest, write_views
 from mvretrieval.console import say, say_error
 from mvretrieval.ingest.scan import find_meshes
@@ -99,10 +99,7 @@ def _jobs(options: Options) -> tuple[list[RenderJob], list[tuple[Path, str, str]
     """
     found = list(find_meshes(options.files))
     if not found:
-        raise MvrenderError(
-            f"no mesh found in {', '.join(map(str, options.files))}; the formats are {' '.join(sorted(FORMATS))}",
-            code="no_meshes",
-        )
+        raise MvrenderError(no_mesh_found(options.files), code="no_meshes")
     jobs = [RenderJob(item.path, item.root, options.up) for item in found if item.problem is None]
     return jobs, [(item.path, *item.problem) for item in found if item.problem is not None]
 

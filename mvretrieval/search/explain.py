@@ -19,6 +19,8 @@ from mvretrieval.search.late_interaction import compared_styles, prepared_views
 from mvretrieval.session.session import Session
 from mvretrieval.store.batches import view_vectors
 
+_ROUNDING = 1e-6  # of a sum of products of float32 unit vectors
+
 
 def view_label(best_view: Mapping[str, Any]) -> str:
     """Direction of a view for people, or its number where the directions are unknown."""
@@ -52,7 +54,7 @@ def explain(
         raise CollectionError(f"object {without} has no stored views: index its file again", code="no_stored_views")
     scores, query_views = _score_views(describer, views, terms, reranked)
     scores = np.where(masks[:, None], scores, -np.inf)
-    best = scores.reshape(len(scores), -1).argmax(axis=1)
+    best = _first_best(scores.reshape(len(scores), -1))
     weights = describer.view_weights(views, masks)
     names = _view_names(describer.config.rig, describer.config.styles, views.shape[2])
     return [
@@ -84,10 +86,19 @@ def _score_views(
         if others := set(range(n_styles)).difference(compared_styles(describer, term)):
             scores[:, list(others)] = -np.inf
         if term.term.weight > 0 and term.views.size > 0 and term.term.kind != "text" and not named:
-            query_views, named = similarity.argmax(axis=3), True
+            query_views, named = _first_best(similarity), True
             if term.view_indices is not None:
                 query_views = term.view_indices[query_views]
     return scores, query_views
+
+
+def _first_best(scores: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Index of the largest score along the last axis, the first of equal ones.
+
+    The views of a symmetric object are equal, and their scores differ by rounding, which depends on the processor.
+    """
+    first: NDArray[np.int64] = (scores >= scores.max(axis=-1, keepdims=True) - _ROUNDING).argmax(axis=-1)
+    return first
 
 
 def _similarity(views: NDArray[np.float32], own: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -70,10 +70,18 @@ _LEAVES = ("column", "string", "number", "boolean")
 
 @dataclass(frozen=True)
 class Condition:
-    """SQL with `?` for each of its parameters."""
+    """SQL with `?` for each of its parameters.
+
+    Attributes:
+        sql: the expression.
+        parameters: its values.
+        compared: SQL of a column and a value that it is compared with. SQLite never finds text equal to a number, so that a
+            value of the other kind is a mistake.
+    """
 
     sql: str
     parameters: tuple[Any, ...]
+    compared: tuple[tuple[str, Any], ...] = ()
 
 
 def parse_where(text: str, columns: Mapping[str, str]) -> Condition:
@@ -175,12 +183,13 @@ class _ToSql(Transformer):  # type: ignore[type-arg]
         column, operator, value = items
         # In SQL, NULL != 'x' is not true; a user who writes != means objects without a value too.
         if operator in ("!=", "<>"):
-            return Condition(f"{column} IS NOT ?", (value,))
-        return Condition(f"{column} {operator} ?", (value,))
+            return Condition(f"{column} IS NOT ?", (value,), ((column, value),))
+        return Condition(f"{column} {operator} ?", (value,), ((column, value),))
 
     def in_(self, items: list[Any]) -> Condition:
         column, *values = items
-        return Condition(f"{column} IN ({', '.join('?' * len(values))})", tuple(values))
+        pairs = tuple((column, value) for value in values)
+        return Condition(f"{column} IN ({', '.join('?' * len(values))})", tuple(values), pairs)
 
     def not_in(self, items: list[Any]) -> Condition:
         return self.negation([self.in_(items)])
@@ -192,7 +201,8 @@ class _ToSql(Transformer):  # type: ignore[type-arg]
         return self.negation([self.like(items)])
 
     def between(self, items: list[Any]) -> Condition:
-        return Condition(f"{items[0]} BETWEEN ? AND ?", tuple(items[1:]))
+        column, *values = items
+        return Condition(f"{column} BETWEEN ? AND ?", tuple(values), tuple((column, value) for value in values))
 
     def is_null(self, items: list[Any]) -> Condition:
         return Condition(f"{items[0]} IS NULL", ())
@@ -201,7 +211,7 @@ class _ToSql(Transformer):  # type: ignore[type-arg]
         return Condition(f"{items[0]} IS NOT NULL", ())
 
     def negation(self, items: list[Any]) -> Condition:
-        return Condition(f"NOT coalesce({items[0].sql}, 0)", items[0].parameters)
+        return Condition(f"NOT coalesce({items[0].sql}, 0)", items[0].parameters, items[0].compared)
 
     def and_(self, items: list[Any]) -> Condition:
         return _join(" AND ", items)
@@ -212,5 +222,7 @@ class _ToSql(Transformer):  # type: ignore[type-arg]
 
 def _join(word: str, items: list[Condition]) -> Condition:
     return Condition(
-        "(" + word.join(item.sql for item in items) + ")", tuple(p for item in items for p in item.parameters)
+        "(" + word.join(item.sql for item in items) + ")",
+        tuple(value for item in items for value in item.parameters),
+        tuple(pair for item in items for pair in item.compared),
     )

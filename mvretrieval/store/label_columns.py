@@ -92,14 +92,35 @@ def select(db: Database, where: str | None) -> NDArray[np.int64]:
     """Row ids (n,) of the objects that match a filter, in rising order; all without a filter.
 
     Raises:
-        FilterError: the filter cannot be parsed.
+        FilterError: the filter cannot be parsed, or compares a label of numbers with text or the reverse.
     """
     condition = Condition("1", ()) if not where else parse_where(where, columns(db))
+    _check_kinds(db, condition)
     # A filter on labels alone uses their indices; joining a row costs more than finding it. (A label name that contains "o."
     # causes a needless join.)
     tables = "objects o JOIN metadata m USING (row_id)" if "o." in condition.sql else "metadata m"
     rows = db.all(f"SELECT row_id FROM {tables} WHERE {condition.sql}", condition.parameters)
     return np.sort(np.fromiter((row[0] for row in rows), np.int64, len(rows)))
+
+
+def _check_kinds(db: Database, condition: Condition) -> None:
+    """Check that each label has a value of the kind that it is compared with, text or number, or no value at all."""
+    for column, is_text in dict.fromkeys((column, isinstance(value, str)) for column, value in condition.compared):
+        if not column.startswith("m."):
+            continue  # SQLite converts the value to the type of a fact
+        # All numbers are less than all text; the label's index answers at once.
+        has_numbers, has_texts = (
+            db.one(f"SELECT EXISTS (SELECT 1 FROM metadata m WHERE {column} {order} '')")[0] for order in ("<", ">=")
+        )
+        if has_numbers != has_texts and is_text == bool(has_numbers):
+            name = next(name for name, sql in columns(db).items() if sql == column)
+            value = next(v for c, v in condition.compared if c == column and isinstance(v, str) == is_text)
+            kinds = ("numbers", "text") if is_text else ("text", "a number")
+            remedy = "write the number without quotes" if is_text else f"write '{value}' in single quotes"
+            raise FilterError(
+                f"the values of '{name}' are {kinds[0]}, and {value!r} is {kinds[1]}: {remedy}",
+                code="other_kind_of_value",
+            )
 
 
 def _lower(name: str) -> str:

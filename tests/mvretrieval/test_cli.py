@@ -238,23 +238,24 @@ def test_a_label_with_the_name_of_a_fact_is_noted(mvr: Mvr, tmp_path: Path) -> N
 
 def test_an_empty_collection_has_no_hits(mvr: Mvr, tmp_path: Path, shapes: Path) -> None:
     (tmp_path / "empty").mkdir()
-    code, _, err = mvr("index", tmp_path / "c", tmp_path / "empty", "--labels", tmp_path / "nowhere.csv", *FLAGS)
-    assert code == 1 and "nowhere.csv" in err and not (tmp_path / "c").exists()  # and pins no encoder
+    code, _, err = mvr("index", tmp_path / "c", tmp_path / "empty", *FLAGS)
+    assert code == 1 and f"no mesh found in {tmp_path / 'empty'}; the formats are .3mf" in err
+    assert not (tmp_path / "c").exists()  # and pins no encoder
     code, _, err = mvr("render", tmp_path / "empty", "--out", tmp_path / "views")
     assert code == 1 and "no mesh found in" in err
-    code, out, _ = mvr("index", tmp_path / "c", tmp_path / "empty", *FLAGS)
-    assert code == 1 and f"no mesh found in {tmp_path / 'empty'}; the formats are .3mf" in out
     (tmp_path / "empty" / "bad.obj").write_text("v 0 0 0\n")
+    code, _, err = mvr("index", tmp_path / "d", tmp_path / "empty", "--labels", tmp_path / "nowhere.csv", *FLAGS)
+    assert code == 1 and "nowhere.csv" in err and not (tmp_path / "d").exists()
     code, out, _ = mvr("index", tmp_path / "d", tmp_path / "empty", *FLAGS)
     assert code == 1 and "d: 0 objects" in out and f"delete {tmp_path / 'd'}" in out
     code, out, _ = mvr("index", tmp_path / "d", tmp_path / "empty", "--json")
     report = json.loads(out)
     assert code == 1 and (report["schema"], report["objects"], report["failed"]) == (1, 0, {"no_faces": 1})
-    code, out, _ = mvr("search", tmp_path / "c", "--mesh", shapes / "shape-000.ply")
+    code, out, _ = mvr("search", tmp_path / "d", "--mesh", shapes / "shape-000.ply")
     assert code == 0 and out == "no hits: the collection is empty\n"
-    code, _, err = mvr("eval", tmp_path / "c")
-    assert code == 1 and f"{tmp_path / 'c'} is empty: add objects" in err
-    code, out, _ = mvr("search", tmp_path / "c", "--mesh", shapes / "shape-000.ply", "--json")
+    code, _, err = mvr("eval", tmp_path / "d")
+    assert code == 1 and f"{tmp_path / 'd'} is empty: add objects" in err
+    code, out, _ = mvr("search", tmp_path / "d", "--mesh", shapes / "shape-000.ply", "--json")
     assert code == 0 and out == ""
 
 

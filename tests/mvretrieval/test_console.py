@@ -49,6 +49,16 @@ def test_progress_lines_are_few(capsys: pytest.CaptureFixture[str]) -> None:
     assert printed[0] == "mesh 100 of 1000 (10%), 2/s, 8 min left" and printed[-1] == "mesh 1000 of 1000 (100%), 2/s"
 
 
+def test_the_time_left_does_not_count_the_start(capsys: pytest.CaptureFixture[str]) -> None:
+    now = 0.0
+    lines = console._ProgressLines("mesh", lambda: now)
+    now = 30.0
+    for done in range(1, 11):
+        lines(done, 100)
+        now += 0.5
+    assert capsys.readouterr().err.splitlines() == ["mesh 10 of 100 (10%), 2/s, 45 s left"]
+
+
 @pytest.mark.parametrize(("seconds", "total", "expected"), [(0.01, 100, 0), (2.0, 30, 6), (90.0, 1000, 1000)])
 def test_progress_lines_of_quick_and_slow_work(
     capsys: pytest.CaptureFixture[str], seconds: float, total: int, expected: int

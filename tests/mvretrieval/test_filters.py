@@ -80,9 +80,9 @@ def ascii_lower(text: str) -> str:
     return "".join(c.lower() if c.isascii() else c for c in text)
 
 
-literals = st.one_of(
-    st.sampled_from(TEXTS), st.sampled_from(NUMBERS), st.floats(-1e6, 1e6), st.integers(-(10**30), 10**30)
-)
+texts = st.sampled_from(TEXTS)
+numbers = st.one_of(st.sampled_from(NUMBERS), st.floats(-1e6, 1e6), st.integers(-(10**30), 10**30))
+LITERALS: dict[str, st.SearchStrategy[Any]] = {"label": texts, "size": numbers, "mixed": st.one_of(texts, numbers)}
 names = st.sampled_from(["label", "size", "mixed"])
 
 
@@ -94,6 +94,7 @@ def written(value: Any) -> str:
 def comparisons(draw: st.DrawFn) -> tuple[str, Predicate]:
     column = draw(names)
     name = draw(st.sampled_from([column, column.upper(), f'"{column}"']))
+    literals = LITERALS[column]
     kind = draw(st.sampled_from(["compare", "in", "not in", "like", "not like", "between", "is null", "is not null"]))
     if kind == "compare":
         operator, value = draw(st.sampled_from(["=", "!=", "<>", "<", "<=", ">", ">="])), draw(literals)
@@ -146,6 +147,30 @@ def test_operator_precedence(store: Store) -> None:
 
 def test_filter_by_facts(store: Store) -> None:
     assert len(store.select("faces = 12 and format = 'ply' and id like 'o1%'")) == 1 + 4
+
+
+@pytest.mark.parametrize(
+    ("expression", "message"),
+    [
+        ("size = '5'", "the values of 'size' are numbers, and '5' is text: write the number without quotes"),
+        ("label = 5", "the values of 'label' are text, and 5 is a number: write '5' in single quotes"),
+        ("not (size > 1 and LABEL in ('chair', 2.5))", "the values of 'label' are text, and 2.5 is a number"),
+        ("size between 1 and 'b'", "the values of 'size' are numbers, and 'b' is text"),
+        ("size != '1'", "the values of 'size' are numbers"),
+    ],
+)
+def test_a_value_of_the_other_kind_is_an_error(store: Store, expression: str, message: str) -> None:
+    with raises_code(FilterError, "other_kind_of_value", message):
+        store.select(expression)
+    assert len(store.select("faces = '12'")) == len(ROWS)  # facts have a type, to which SQLite converts
+
+
+def test_an_empty_label_compares_with_anything(tmp_path: Path) -> None:
+    store = Store.create(tmp_path)
+    with store.transaction():
+        store.set_metadata(store.put(new_object("a"), 1), {"empty": None})
+    assert not len(store.select("empty = 1 or empty = 'x'"))
+    store.close()
 
 
 # -- injection --------------------------------------------------------------------------------------------------

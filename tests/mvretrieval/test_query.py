@@ -18,6 +18,7 @@ from mvretrieval.api import Collection
 from mvretrieval.errors import CollectionError, EncoderError, FilterError, QueryError
 from mvretrieval.images import load_image
 from mvretrieval.ingest.repool import fit_whitening
+from mvretrieval.search import explain
 from mvretrieval.search.encode import encode_query
 from mvretrieval.search.query import Query, Term
 
@@ -164,6 +165,11 @@ def test_bad_terms_and_arguments_are_errors(things: Collection) -> None:
             things.search(Query(id="shape-000.ply"), k=k)  # type: ignore[arg-type]
     with pytest.raises(FilterError, match="5"):
         things.search(Query(id="shape-000.ply"), where=5)  # type: ignore[arg-type]
+
+
+def test_the_first_of_equal_views_is_the_best_whatever_the_rounding() -> None:
+    scores = np.array([[0.1, 0.5, 0.5 + 3e-7], [-np.inf, -np.inf, -np.inf], [0.2, 0.3, 0.4]], np.float32)
+    assert explain._first_best(scores).tolist() == [1, 0, 2]
 
 
 def test_best_view_of_an_image_query(things: Collection, tmp_path: Path, shapes: Path) -> None:
