@@ -55,7 +55,7 @@ def agreement(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> Agreement:
 
 def main() -> None:
     """Print the worst agreement of a backend with pyrender."""
-    backend, _ = choose_backend(sys.argv[1])  # type: ignore[arg-type]
+    backend, _ = choose_backend(sys.argv[1])
     size, rig = int(sys.argv[2]), parse_rig("ring:12@30")
     ours, theirs = open_renderer(backend), open_renderer("pyrender")
     found = []

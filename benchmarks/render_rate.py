@@ -43,7 +43,7 @@ def plain(folder: Path, rounds: int) -> float:
 
 def _work(backend: str, folder: Path, rounds: int, part: int, of: int, ready: Barrier) -> None:
     own = meshes(folder)[part::of]
-    renderer = open_renderer(backend)  # type: ignore[arg-type]
+    renderer = open_renderer(backend)
     renderer.render(own[0], RIG, ("clay",), SIZE)
     ready.wait()
     for mesh in own * rounds:

@@ -16,6 +16,8 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mvrender.plugins import register
+    from mvrender.render_views import render_views
     from mvretrieval.api import Collection
     from mvretrieval.client import Client
     from mvretrieval.describe import Describer, DescriberConfig
@@ -39,25 +41,27 @@ os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
 
 # Type checkers read the imports above, Python this table: torch and faiss cost seconds, and not every use needs them.
 _MODULES = {
-    "Adapter": "weighting.adapter",
-    "AdaptiveLayer": "weighting.adaptive_layer",
-    "Client": "client",
-    "Collection": "api",
-    "Describer": "describe",
-    "DescriberConfig": "describe",
-    "Hit": "search.hits",
-    "IndexOptions": "ingest.index_report",
-    "IndexReport": "ingest.index_report",
-    "MvrError": "errors",
-    "OpenOptions": "session.options",
-    "Query": "search.query",
-    "RerankOptions": "search.options",
-    "SearchOptions": "search.options",
-    "Term": "search.query",
-    "ViewWeighting": "weighting.view_weighting",
-    "ViewWeightingConfig": "weighting.view_weighting",
-    "leave_one_out": "evaluation.metrics",
-    "open_encoder": "encoders.registry",
+    "Adapter": "mvretrieval.weighting.adapter",
+    "AdaptiveLayer": "mvretrieval.weighting.adaptive_layer",
+    "Client": "mvretrieval.client",
+    "Collection": "mvretrieval.api",
+    "Describer": "mvretrieval.describe",
+    "DescriberConfig": "mvretrieval.describe",
+    "Hit": "mvretrieval.search.hits",
+    "IndexOptions": "mvretrieval.ingest.index_report",
+    "IndexReport": "mvretrieval.ingest.index_report",
+    "MvrError": "mvretrieval.errors",
+    "OpenOptions": "mvretrieval.session.options",
+    "Query": "mvretrieval.search.query",
+    "RerankOptions": "mvretrieval.search.options",
+    "SearchOptions": "mvretrieval.search.options",
+    "Term": "mvretrieval.search.query",
+    "ViewWeighting": "mvretrieval.weighting.view_weighting",
+    "ViewWeightingConfig": "mvretrieval.weighting.view_weighting",
+    "leave_one_out": "mvretrieval.evaluation.metrics",
+    "open_encoder": "mvretrieval.encoders.registry",
+    "register": "mvrender.plugins",
+    "render_views": "mvrender.render_views",
 }
 __all__ = [
     "Adapter",
@@ -79,6 +83,8 @@ __all__ = [
     "ViewWeightingConfig",
     "leave_one_out",
     "open_encoder",
+    "register",
+    "render_views",
 ]
 
 
@@ -92,6 +98,6 @@ if not TYPE_CHECKING:  # a type checker would take it to mean that any name exis
         """Import a public name on first use."""
         if name not in _MODULES:
             raise AttributeError(f"module 'mvretrieval' has no attribute '{name}'")
-        value = getattr(importlib.import_module(f"mvretrieval.{_MODULES[name]}"), name)
+        value = getattr(importlib.import_module(_MODULES[name]), name)
         globals()[name] = value
         return value

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from mvrender.mesh import UpAxis
 from mvretrieval.describe import Describer, DescriberConfig
+from mvretrieval.encoders.encoder import ViewEncoder
+from mvretrieval.encoders.registry import object_id
 from mvretrieval.index.kinds import IndexKind
 from mvretrieval.ingest.add import add_file
 from mvretrieval.ingest.edit import remove_objects, set_metadata
@@ -61,6 +63,7 @@ class Collection:
         options: OpenOptions | None = None,
         index: IndexKind = "auto",
         adapter: Adapter | None = None,
+        encoder: ViewEncoder | None = None,
     ) -> Collection:
         """Make an empty collection and open it for writing.
 
@@ -70,27 +73,48 @@ class Collection:
             options: how this machine runs it.
             index: kind of index, such as "hnsw" or a FAISS factory string (see `index.kinds`).
             adapter: learned weighting (see `weighting.adapter`); `config` then names neither whitening nor pooling.
+            encoder: an open encoder instead of the one that `config` names. `open` needs it too, unless its id opens it again.
 
         Raises:
             AdapterError: the adapter was trained on other views.
             CollectionError: the folder holds a collection already, or cannot be written.
-            EncoderError: the encoder is unknown, or its weights cannot be loaded.
+            EncoderError: the encoder is unknown, its weights cannot be loaded, or a given encoder breaks its contract.
         """
+        if encoder is not None:
+            config = replace(config or DescriberConfig(size=encoder.image_size), encoder=object_id(encoder))
+            options = replace(options or OpenOptions(), encoder=encoder)
         return cls(Session.create(Path(folder), config or DescriberConfig(), options, index, adapter))
 
     @classmethod
-    def open(cls, folder: str | Path, options: OpenOptions | None = None, write: bool = False) -> Collection:
+    def open(
+        cls,
+        folder: str | Path,
+        options: OpenOptions | None = None,
+        write: bool = False,
+        encoder: ViewEncoder | None = None,
+    ) -> Collection:
         """Open a collection. One of an earlier format version is migrated first (see `store.migrations`).
 
         Args:
             folder: of the collection.
             options: how this machine runs it.
             write: take the writer lock now; one process has it at a time. Otherwise the first change takes it.
+            encoder: the open encoder that the collection was made with, instead of opening one.
 
         Raises:
             CollectionError: it is missing, damaged, of a later version, or another process is writing.
+            DescriberError: `encoder` is another one.
         """
-        return cls(Session.open(Path(folder), options, write))
+        if encoder is not None:
+            options = replace(options or OpenOptions(), encoder=encoder)
+        session = Session.open(Path(folder), options, write)
+        if encoder is not None:
+            try:
+                session.check_given_encoder()
+            except BaseException:
+                session.release()
+                raise
+        return cls(session)
 
     def close(self) -> None:
         """Save the index if this process wrote, and release all resources."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from mvrender.backends.selection import images_of
 from mvrender.cameras import Rig, parse_rig
 from mvrender.renderer import BackendName, check_size
 from mvrender.shading import VIEWS_VERSION, Style, check_style
@@ -131,6 +132,7 @@ class Describer:
         precision: PrecisionChoice = "auto",
         backend: BackendName | None = None,
         concurrent: bool = False,
+        encoder: ViewEncoder | None = None,
     ) -> Describer:
         """A describer whose encoder is opened on first use.
 
@@ -141,8 +143,10 @@ class Describer:
             precision: of the encoder.
             backend: name of the render backend.
             concurrent: several threads will encode at the same time.
+            encoder: an open encoder, instead of one opened by `config.encoder`.
         """
-        return cls(config, EncoderHandle(config.encoder, device, precision, concurrent), whitening, None, backend)
+        handle = EncoderHandle(config.encoder, device, precision, concurrent, encoder)
+        return cls(config, handle, whitening, None, backend)
 
     @property
     def encoder(self) -> ViewEncoder:
@@ -167,8 +171,10 @@ class Describer:
     def view_fingerprint(self) -> str:
         """Text that changes with everything a raw view vector depends on."""
         config = self.config
+        images = "" if self.backend is None else images_of(self.backend)
+        version = f"{VIEWS_VERSION}+{images}" if images else str(VIEWS_VERSION)
         return (
-            f"views={VIEWS_VERSION} rig={self.rig.fingerprint} styles={','.join(config.styles)} size={config.size} "
+            f"views={version} rig={self.rig.fingerprint} styles={','.join(config.styles)} size={config.size} "
             f"encoder=[{self.encoder.fingerprint}]"
         )
 

@@ -13,7 +13,7 @@ import tyro
 from PIL import Image
 
 from mvrender.backends.selection import choose_backend
-from mvrender.renderer import BackendName
+from mvrender.renderer import BackendName, NamedBackend
 from mvretrieval.api import Collection, OpenOptions
 from mvretrieval.console import progress, say, say_error
 from mvretrieval.describe import DescriberConfig
@@ -44,7 +44,7 @@ class Options:
     out: Path = Path("demo")
     meshes: Path | None = None
     encoder: str = "builtin:"
-    backend: BackendName | None = None
+    backend: NamedBackend | BackendName | None = None
     k: Annotated[int, tyro.conf.arg(aliases=["-k"])] = 8
 
 

@@ -10,10 +10,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Literal, get_args
 
-from mvrender.renderer import BackendName
+from mvrender import plugins
+from mvrender.errors import PluginError
+from mvrender.renderer import NamedBackend
 from mvretrieval.console import counted, print_json
 from mvretrieval.encoders.registry import ENCODERS, parse_encoder
 
@@ -52,14 +54,14 @@ class Finding:
 def run(options: Options) -> int:
     """Run all checks. The exit code is 1 if meshes cannot be rendered or searched on this machine."""
     findings = []
-    for check in (_python, _raster, _gl, _pyrender, _gpu, _faiss, _bfloat16, _formats, _encoders):
+    for check in (_python, _raster, _gl, _pyrender, _gpu, _faiss, _bfloat16, _formats, _encoders, _plugins):
         for finding in check():
             findings.append(finding)
             if options.json:
                 print_json(asdict(finding))
             else:
                 print(_line(finding))
-    can_render = any(f.state == "ok" and f.name in get_args(BackendName) for f in findings)
+    can_render = any(f.state == "ok" and f.name in get_args(NamedBackend) for f in findings)
     can_search = any(f.state == "ok" and f.name == "faiss" for f in findings)
     return 0 if can_render and can_search else 1
 
@@ -89,6 +91,26 @@ def _pyrender() -> list[Finding]:
     if importlib.util.find_spec("pyrender") is None:
         return [Finding("pyrender", "missing", "only needed for --backend pyrender", "pip install pyrender")]
     return [_try_renderer("pyrender", "pyrender", "apt-get install libegl1 libgl1 libgl1-mesa-dri")]
+
+
+def _plugins() -> list[Finding]:
+    """Plug-ins that other packages declare."""
+    findings = []
+    for group, name, package in plugins.installed():
+        kind = group.removesuffix("s")
+        try:
+            plugins.find(group, name)
+        except PluginError as error:
+            findings.append(
+                Finding(name, "missing", f"{kind} of {package}: {error}", f"pip uninstall {package.split()[0]}")
+            )
+            continue
+        if group == "renderers":
+            tried = _try_renderer(name, name)
+            findings.append(replace(tried, detail=f"{kind} of {package}; {tried.detail}"))
+        else:
+            findings.append(Finding(name, "ok", f"{kind} of {package}"))
+    return findings
 
 
 def _try_renderer(name: str, backend: str, fix: str = "") -> Finding:

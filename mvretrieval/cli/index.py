@@ -15,7 +15,7 @@ import tyro
 
 from mvrender.backends.selection import choose_backend
 from mvrender.mesh import Limits, UpAxis
-from mvrender.renderer import BackendName
+from mvrender.renderer import BackendName, NamedBackend
 from mvrender.shading import parse_styles
 from mvretrieval.api import Collection, OpenOptions
 from mvretrieval.cli.index_summary import index_summary, no_mesh_found
@@ -91,7 +91,7 @@ class Options:
     center: bool = False
     fit_where: str | None = None
     index: NamedKind | IndexKind | None = None
-    backend: BackendName | None = None
+    backend: NamedBackend | BackendName | None = None
     device: str = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     workers: int | None = None

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import tyro
 
-from mvrender.renderer import BackendName
+from mvrender.renderer import BackendName, NamedBackend
 from mvrender.shading import parse_styles
 from mvretrieval.api import Collection, OpenOptions
 from mvretrieval.confidence.estimator import outdated_notice
@@ -70,7 +70,7 @@ class Options:
     dba_alpha: float | None = None
     index: NamedKind | IndexKind | None = None
     drop_missing: bool = False
-    backend: BackendName | None = None
+    backend: NamedBackend | BackendName | None = None
     device: str = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     workers: int | None = None

@@ -19,7 +19,7 @@ from mvrender.errors import MvrenderError
 from mvrender.jobs import Failed, Rendered, RenderJob, RenderSpec
 from mvrender.mesh import UpAxis
 from mvrender.pool import RenderPool
-from mvrender.renderer import BackendName
+from mvrender.renderer import BackendName, NamedBackend
 from mvrender.shading import parse_styles
 from mvretrieval.cli.index_summary import no_mesh_found
 from mvretrieval.cli.render_output import ContactSheet, StyleManifest, write_views
@@ -49,7 +49,7 @@ class Options:
     styles: str = "texture"
     size: int = 224
     up: UpAxis | None = None
-    backend: BackendName | None = None
+    backend: NamedBackend | BackendName | None = None
     sheet_only: bool = False
 
 

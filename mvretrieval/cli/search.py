@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 
 from mvrender.mesh import UpAxis
-from mvrender.renderer import BackendName
+from mvrender.renderer import BackendName, NamedBackend
 from mvretrieval.api import Collection, OpenOptions
 from mvretrieval.confidence.estimator import outdated_notice
 from mvretrieval.console import print_json, say, table
@@ -104,7 +104,7 @@ class Options:
     up: UpAxis | None = None
     background: Background = "auto"
     encoder: str | None = None
-    backend: BackendName | None = None
+    backend: NamedBackend | BackendName | None = None
     device: str = "auto"
     json: bool = False
     html: Path | None = None

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import tyro
 
-from mvrender.renderer import BackendName
+from mvrender.renderer import BackendName, NamedBackend
 from mvretrieval.api import Collection, OpenOptions
 from mvretrieval.console import say
 from mvretrieval.errors import ServiceError
@@ -63,7 +63,7 @@ class Options:
     max_waiting: int = ServiceSettings.max_waiting
     queue_timeout_s: float = ServiceSettings.queue_timeout_s
     encoder: str | None = None
-    backend: BackendName | None = None
+    backend: NamedBackend | BackendName | None = None
     device: str = "auto"
     workers: int | None = None
 

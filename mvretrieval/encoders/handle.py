@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 from mvretrieval.encoders.encoder import PrecisionChoice, ViewEncoder
+from mvretrieval.encoders.plugin import check_encoder
 from mvretrieval.encoders.registry import open_encoder
 
 
@@ -12,7 +13,12 @@ class EncoderHandle:
     """Opens an encoder once, on first use. Describers of the same views share one handle."""
 
     def __init__(
-        self, encoder_id: str, device: str = "auto", precision: PrecisionChoice = "auto", concurrent: bool = False
+        self,
+        encoder_id: str,
+        device: str = "auto",
+        precision: PrecisionChoice = "auto",
+        concurrent: bool = False,
+        given: ViewEncoder | None = None,
     ) -> None:
         """Nothing is loaded yet.
 
@@ -21,11 +27,13 @@ class EncoderHandle:
             device: where the network runs.
             precision: of the network.
             concurrent: batch the requests of several threads (see `encoders.batching`).
+            given: an open encoder to use instead of opening one by its id.
         """
         self.encoder_id = encoder_id
         self.device = device
         self.precision: PrecisionChoice = precision
         self.concurrent = concurrent
+        self._given = given
         self._encoder: ViewEncoder | None = None
         self._lock = threading.Lock()
 
@@ -49,7 +57,11 @@ class EncoderHandle:
             return self._encoder
 
     def _open(self) -> ViewEncoder:
-        encoder = open_encoder(self.encoder_id, self.device, self.precision)
+        if self._given is None:
+            encoder = open_encoder(self.encoder_id, self.device, self.precision)
+        else:
+            encoder = self._given
+            check_encoder(encoder, self.encoder_id)
         if not self.concurrent:
             return encoder
         from mvretrieval.encoders.batching import BatchingEncoder

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
+from mvrender import plugins
 from mvretrieval.encoders.encoder import PrecisionChoice, ViewEncoder
 from mvretrieval.errors import EncoderError, WeightsError, did_you_mean
 
 if TYPE_CHECKING:
     from mvretrieval.encoders.tuned import TunedConfig
 
+OBJECT = "object"
+"""Family of encoders that were given as objects, and cannot be opened by their id."""
+
 DEFAULT_ENCODER = "open_clip:ViT-B-32/laion2b_s34b_b79k"
-_FAMILIES = ("open_clip", "hf-hub", "image_only", "builtin", "tuned")
+_FAMILIES = ("open_clip", "hf-hub", "image_only", "builtin", "tuned", OBJECT)
 
 
 @dataclass(frozen=True)
@@ -65,9 +69,16 @@ ENCODERS: tuple[EncoderRecord, ...] = (
 
 @dataclass(frozen=True)
 class EncoderName:
-    """A parsed encoder id."""
+    """A parsed encoder id.
 
-    family: Literal["open_clip", "hf-hub", "image_only", "builtin", "tuned"]
+    Attributes:
+        family: before the colon; one of ours, or the name of a plug-in.
+        architecture: model name; of a plug-in, all that follows the colon.
+        tag: of open_clip's weights.
+        file: of the weights, or the folder of a tuned encoder.
+    """
+
+    family: str
     architecture: str
     tag: str | None
     file: Path | None
@@ -76,19 +87,24 @@ class EncoderName:
 def parse_encoder(text: str) -> EncoderName:
     """Parse an encoder id.
 
-    The forms are `open_clip:A/TAG`, `open_clip:A@FILE`, `hf-hub:ORG/NAME`, `image_only:A@FILE`, `builtin:` and `tuned:FOLDER`.
+    The forms are `open_clip:A/TAG`, `open_clip:A@FILE`, `hf-hub:ORG/NAME`, `image_only:A@FILE`, `builtin:`, `tuned:FOLDER`, and
+    `NAME:...` of a plug-in.
 
     Raises:
         EncoderError: the id has none of these forms.
     """
     family, colon, rest = text.partition(":")
+    if colon and (family == OBJECT or (family not in _FAMILIES and plugins.find("encoders", family) is not None)):
+        return EncoderName(family, rest, None, None)
     forms = (
         "open_clip:MODEL/TAG, open_clip:MODEL@FILE, hf-hub:ORG/NAME, image_only:MODEL, image_only:MODEL@FILE, builtin:, "
         "tuned:FOLDER"
     )
     if not colon or family not in _FAMILIES:
         raise EncoderError(
-            f"unknown encoder '{text}': {did_you_mean(family, _FAMILIES)}the forms are {forms}", code="unknown_encoder"
+            f"unknown encoder '{text}': {did_you_mean(family, [*_FAMILIES, *plugins.names('encoders')])}the forms are {forms}; "
+            "an encoder of another package needs that package",
+            code="unknown_encoder",
         )
     if family == "builtin":
         if rest:
@@ -128,6 +144,21 @@ def absolute_encoder(text: str) -> str:
     return f"{text.partition('@')[0]}@{name.file.absolute()}"
 
 
+def is_plugin(text: str) -> bool:
+    """Whether an encoder id is of a plug-in or of an encoder that was given as an object."""
+    family = parse_encoder(text).family
+    return family == OBJECT or family not in _FAMILIES
+
+
+def object_id(encoder: ViewEncoder) -> str:
+    """The id by which a collection names an encoder object: its own if that opens it again, else with `object:` before it."""
+    try:
+        parse_encoder(encoder.id)
+    except EncoderError:
+        return f"{OBJECT}:{encoder.id}"
+    return encoder.id
+
+
 def public_encoder(text: str) -> str:
     """Remove the folders from the path in an encoder id. They are private to the user."""
     if text.startswith("tuned:"):
@@ -149,6 +180,15 @@ def open_encoder(text: str, device: str = "auto", precision: PrecisionChoice = "
         WeightsError: the weights cannot be loaded; the message names the alternatives.
     """
     name = parse_encoder(text)
+    if name.family == OBJECT:
+        raise EncoderError(
+            f"encoder '{name.architecture}' was given as an object: give it again, as in Collection.open(folder, encoder=...)",
+            code="encoder_object_needed",
+        )
+    if name.family not in _FAMILIES:
+        from mvretrieval.encoders.plugin import open_plugin
+
+        return open_plugin(name.family, name.architecture, device, precision)
     if name.family == "builtin":
         from mvretrieval.encoders.builtin import BuiltinEncoder
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from mvrender.mesh import Limits
 from mvrender.renderer import BackendName
-from mvretrieval.encoders.encoder import PrecisionChoice
+from mvretrieval.encoders.encoder import PrecisionChoice, ViewEncoder
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,7 @@ class OpenOptions:
         workers: number of render processes; one per core by default.
         start_workers: start them while the encoder is opened, instead of with the first file.
         limits: time, memory and size limits for one mesh.
+        encoder: an open encoder to use, instead of opening the one that the collection names. It must be the same one.
         concurrent: several threads will search with meshes and images at the same time; their images are encoded in batches.
     """
 
@@ -29,4 +30,5 @@ class OpenOptions:
     workers: int | None = None
     start_workers: bool = False
     limits: Limits = field(default_factory=Limits)
+    encoder: ViewEncoder | None = None
     concurrent: bool = False

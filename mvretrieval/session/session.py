@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from mvrender.mesh import Limits
 from mvrender.pool import RenderPool
 from mvretrieval.describe import Describer, DescriberConfig
-from mvretrieval.errors import CollectionError, UnknownObjectError, did_you_mean
+from mvretrieval.encoders.registry import object_id
+from mvretrieval.errors import CollectionError, DescriberError, UnknownObjectError, did_you_mean
 from mvretrieval.index.augmenter import ORIGINAL_INDEX, Augmenter
 from mvretrieval.index.current import CurrentIndex
 from mvretrieval.index.kinds import IndexKind, IndexParameters
@@ -153,6 +154,21 @@ class Session:
     def check_encoder(self) -> None:
         """See `StoredDescriber.check_encoder`."""
         self._describer.check_encoder()
+
+    def check_given_encoder(self) -> None:
+        """Check that the encoder object in the options is the collection's.
+
+        Raises:
+            DescriberError: it is another one.
+        """
+        given, stored = self.options.encoder, self.describer.config.encoder
+        if given is not None and object_id(given) != stored:
+            raise DescriberError(
+                f"{self.folder} was embedded with '{stored}', and the given encoder is '{given.id}': give the collection's own "
+                "encoder, or leave it out and re-embed the collection",
+                code="other_encoder",
+            )
+        self.check_encoder()
 
     def notices(self) -> list[str]:
         """See `StoredDescriber.notices`."""

@@ -6,8 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mvrender.backends.selection import choose_backend
+import numpy as np
+
+from mvrender.backends.selection import choose_backend, is_named
+from mvrender.renderer import BackendName
 from mvretrieval.describe import Describer, DescriberConfig, check_same_fingerprint
+from mvretrieval.encoders.encoder import ViewEncoder
+from mvretrieval.encoders.plugin import check_encoder, check_probe
+from mvretrieval.encoders.registry import is_plugin, object_id
 from mvretrieval.session.options import OpenOptions
 from mvretrieval.store.store import Store
 from mvretrieval.weighting.whitening import Whitening
@@ -27,6 +33,7 @@ class StoredDescriber:
         self._generation = -1
         # Where weights are now, by the encoder id in the store.
         self._relocated: dict[str, str] = {}
+        self._probed: ViewEncoder | None = None
 
     @property
     def describer(self) -> Describer:
@@ -37,7 +44,7 @@ class StoredDescriber:
             config = replace(config, encoder=self._relocated.get(config.encoder, config.encoder))
             describer = self._describer
             if describer is None or describer.config.encoder != config.encoder:
-                describer = open_describer(config, self._options)
+                describer = open_describer(config, self._options, self._store.get_meta("backend"))
             whitening, adapter = _read_weighting(self._store)
             self._describer = replace(describer, config=config, whitening=whitening, adapter=adapter)
             self._generation = generation
@@ -76,6 +83,11 @@ class StoredDescriber:
             f"Pass the encoder that it was built with, or re-embed it: mvr reindex {self._folder} "
             f"--encoder {self.describer.config.encoder}",
         )
+        probe = self._store.get_meta("encoder_probe")
+        encoder = self.describer.encoder
+        if probe is not None and self._probed is not encoder:
+            check_probe(encoder, self.describer.config.encoder, np.frombuffer(probe, np.float32))
+            self._probed = encoder
 
     def notices(self) -> list[str]:
         """Differences between this machine and the one that built the collection, as sentences."""
@@ -110,14 +122,27 @@ class StoredDescriber:
         self._describer = moved
 
 
-def open_describer(config: DescriberConfig, options: OpenOptions) -> Describer:
-    """A describer as this machine runs it, with neither whitening nor adapter."""
+def open_describer(
+    config: DescriberConfig, options: OpenOptions, stored_backend: BackendName | None = None
+) -> Describer:
+    """A describer as this machine runs it, with neither whitening nor adapter.
+
+    Args:
+        config: of the describer.
+        options: of this machine. An encoder given there is used if `config` names it.
+        stored_backend: that rendered the stored views. A plug-in is used again, since its images differ from those of others.
+    """
+    given = options.encoder
+    if given is not None and object_id(given) != config.encoder:
+        given = None
+    again = stored_backend if stored_backend is not None and not is_named(stored_backend) else None
     return Describer.from_config(
         config,
         device=options.device,
         precision=options.precision,
-        backend=options.backend,
+        backend=options.backend or again,
         concurrent=options.concurrent,
+        encoder=given,
     )
 
 
@@ -149,7 +174,9 @@ def _read_weighting(store: Store) -> tuple[Whitening | None, Adapter | None]:
 def _view_meta(describer: Describer) -> dict[str, Any]:
     """What raw view vectors depend on, and what computed them."""
     encoder = describer.encoder
+    plugin = is_plugin(describer.config.encoder)
     return {
+        "encoder_probe": check_encoder(encoder, describer.config.encoder).tobytes() if plugin else None,
         "view_fingerprint": describer.view_fingerprint,
         "precision": encoder.precision,
         "backend": choose_backend(describer.backend)[0],

@@ -100,7 +100,9 @@ class Adapter:
     @cached_property
     def fingerprint(self) -> str:
         """16 hex digits over all that determines an object vector: network options and tensors."""
-        digest = hashlib.sha256(json.dumps(asdict(self.config.network), sort_keys=True).encode())
+        digest = hashlib.sha256(
+            json.dumps(asdict(self.config.network), sort_keys=True).encode() + self.config.plugin.encode()
+        )
         for name, tensor in sorted(self._tensors().items()):
             digest.update(name.encode() + tensor.numpy().tobytes())
         return digest.hexdigest()[:16]
@@ -185,6 +187,7 @@ class Adapter:
         config = AdapterConfig.from_dict(values)
         try:
             adapter = cls.untrained(config, _whitening(config, values, tensors))
+            _check_plugin(config, adapter.network)
             network = {name.removeprefix("network."): t for name, t in tensors.items() if name.startswith("network.")}
             adapter.network.load_state_dict(network)
             if config.text == "named":
@@ -223,6 +226,16 @@ def _is_tuned_encoder(folder: Path) -> bool:
     except (OSError, ValueError):
         return False
     return isinstance(values, dict) and values.get("kind") == "tuned encoder"
+
+
+def _check_plugin(config: AdapterConfig, network: AdapterNetwork) -> None:
+    """Refuse another version of a view weighting of another package than the one that was trained."""
+    if network.plugin_fingerprint != config.plugin:
+        raise AdapterError(
+            f"the adapter was trained with version '{config.plugin}' of the view weighting '{config.network.kind}', and version "
+            f"'{network.plugin_fingerprint}' is installed: install the other version, or train again",
+            code="plugin_changed",
+        )
 
 
 def _whitening(config: AdapterConfig, values: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Whitening | None:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mvretrieval.weighting.adaptive_layer import AdaptiveLayer
-from mvretrieval.weighting.pooling import ViewPooling, check_shapes, keep_rendered, mean_of_views
+from mvretrieval.weighting.pooling import check_shapes, keep_rendered, mean_of_views
 
 
 class MeanPooling(nn.Module):
@@ -38,11 +38,11 @@ class MaxPooling(nn.Module):
 class AdaptedPooling(nn.Module):
     """Any pooling with AdaM's adaptive layer after it."""
 
-    def __init__(self, pooling: ViewPooling, dim: int, residual: float) -> None:
+    def __init__(self, pooling: nn.Module, dim: int, residual: float) -> None:
         """Create an untrained layer.
 
         Args:
-            pooling: without parameters of its own.
+            pooling: a `ViewPooling`.
             dim: D of the view vectors.
             residual: r of the layer.
         """

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor, nn
 
+from mvrender import plugins
 from mvretrieval.errors import AdapterError, did_you_mean
 from mvretrieval.weighting.adam import AdamConfig, AdamPooling
 from mvretrieval.weighting.baselines import AdaptedPooling, ChunkPooling, ClipAdapterPooling, MaxPooling, MeanPooling
+from mvretrieval.weighting.plugin import fingerprint_of, make_weighting
 from mvretrieval.weighting.view_weighting import DatasetScores
 
-PoolingKind = Literal["adam", "mean", "max", "clip-adapter", "chunk"]
+NamedPooling = Literal["adam", "mean", "max", "clip-adapter", "chunk"]
+PoolingKind: TypeAlias = str
+"""A `NamedPooling`, or the name of a plug-in (see `plugin`)."""
 
 
 @dataclass(frozen=True)
@@ -22,10 +26,10 @@ class NetworkConfig:
 
     Attributes:
         kind: adam (CLIP-AdaM), or one of its baselines: mean, max, clip-adapter (a residual bottleneck on the mean), chunk
-            (a convolution over neighbouring views).
+            (a convolution over neighbouring views); or the name of a plug-in.
         instance_scores: adam: score views by their content.
         dataset_scores: adam: score views by camera direction, by slot, or not.
-        linear: the adaptive layer on the pooled vector, for adam, mean and max.
+        linear: the adaptive layer on the pooled vector, for adam, mean, max and plug-ins.
         residual: r, the factor of the adaptive layer's output; for clip-adapter, the bottleneck's share, below 1. The default
             is 1, and 0.2 for clip-adapter.
         average_softmaxes: adam: average two softmaxes instead of taking one over the sum of both scores.
@@ -39,10 +43,11 @@ class NetworkConfig:
     average_softmaxes: bool = False
 
     def __post_init__(self) -> None:
-        kinds = get_args(PoolingKind)
-        if self.kind not in kinds:
+        if self.kind not in get_args(NamedPooling) and plugins.find("weightings", self.kind) is None:
+            kinds = [*get_args(NamedPooling), *plugins.names("weightings")]
             raise AdapterError(
-                f"unknown pooling '{self.kind}': {did_you_mean(self.kind, kinds)}known are {', '.join(kinds)}",
+                f"unknown pooling '{self.kind}': {did_you_mean(self.kind, kinds)}known are {', '.join(kinds)}; one of another "
+                "package needs that package",
                 code="unknown_pooling",
             )
         if self.dataset_scores not in get_args(DatasetScores):
@@ -79,6 +84,11 @@ class NetworkConfig:
             )
 
     @property
+    def is_named(self) -> bool:
+        """Whether the pooling is built in, and not a plug-in."""
+        return self.kind in get_args(NamedPooling)
+
+    @property
     def by_slot(self) -> bool:
         """Whether the module is tied to the number and order of the views it was trained on."""
         return self.kind == "adam" and self.dataset_scores == "slots"
@@ -94,10 +104,14 @@ class AdapterNetwork(nn.Module):
             config: which modules.
             n_styles: S.
             dim: K of the view vectors.
-            n_views: V, for slot scores.
+            n_views: V, for slot scores and plug-ins.
+
+        Raises:
+            AdapterError: a plug-in is missing, or does not keep the contract of `ViewPooling`.
         """
         super().__init__()
         self.styles = nn.ModuleList(_pooling(config, dim, n_views) for _ in range(n_styles))
+        self.plugin_fingerprint = "" if config.is_named else fingerprint_of(_weighting_of(self.styles[0]))
 
     def forward(self, views: Tensor, mask: Tensor, directions: Tensor | None) -> tuple[Tensor, Tensor]:
         """Pool a batch.
@@ -135,5 +149,13 @@ def _pooling(config: NetworkConfig, dim: int, n_views: int) -> nn.Module:
         return ClipAdapterPooling(dim, config.residual)
     if config.kind == "chunk":
         return ChunkPooling(dim, config.residual)
-    plain = MeanPooling() if config.kind == "mean" else MaxPooling()
+    plain: nn.Module
+    if config.is_named:
+        plain = MeanPooling() if config.kind == "mean" else MaxPooling()
+    else:
+        plain = make_weighting(config.kind, dim, n_views)
     return AdaptedPooling(plain, dim, config.residual) if config.linear else plain
+
+
+def _weighting_of(pooling: nn.Module) -> nn.Module:
+    return pooling.pooling if isinstance(pooling, AdaptedPooling) else pooling

@@ -17,7 +17,9 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time `__getattr__` im
     from mvrender.jobs import Failed, Opened, Rendered, RenderJob, RenderSpec
     from mvrender.loading import load
     from mvrender.mesh import Limits, Mesh, normalize
+    from mvrender.plugins import register
     from mvrender.pool import RenderPool
+    from mvrender.render_views import render_views
     from mvrender.renderer import Renderer, Views
 
 _MODULES = {
@@ -37,6 +39,8 @@ _MODULES = {
     "load": "loading",
     "normalize": "mesh",
     "parse_rig": "cameras",
+    "register": "plugins",
+    "render_views": "render_views",
 }
 __all__ = [
     "Failed",
@@ -55,6 +59,8 @@ __all__ = [
     "load",
     "normalize",
     "parse_rig",
+    "register",
+    "render_views",
 ]
 
 

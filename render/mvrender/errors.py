@@ -66,6 +66,12 @@ class RigError(MvrenderError, ValueError):
     code = "bad_rig"
 
 
+class PluginError(MvrenderError):
+    """A plug-in that cannot be imported or registered."""
+
+    code = "bad_plugin"
+
+
 class BackendError(MvrenderError):
     """The chosen render backend cannot run on this machine."""
 

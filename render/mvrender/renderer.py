@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,9 @@ from mvrender.errors import RigError
 from mvrender.mesh import Mesh
 from mvrender.shading import Style
 
-BackendName = Literal["raster", "gl", "pyrender"]
+NamedBackend = Literal["raster", "gl", "pyrender"]
+BackendName: TypeAlias = str
+"""A `NamedBackend`, or the name of a plug-in (see `plugins`)."""
 MIN_SIZE, MAX_SIZE = 64, 1024
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from doc_pages import PAGES, ROOT, blocks, name_of, prose
 sys.path.insert(0, str(ROOT / "docs"))
 from command_reference import command_reference
 
+from mvrender import plugins
 from mvretrieval.cli.commands import command_module, command_names
 from mvretrieval.cli.main import main
 from mvretrieval.cli.parsing import SHARED_FLAGS, command_options
@@ -44,6 +46,18 @@ def test_there_are_command_lines() -> None:
     assert len(_command_lines()) > 20
 
 
+@pytest.fixture
+def plugins_of_the_pages() -> Iterator[None]:
+    """Names that docs/plugins.md uses, as if its package were installed."""
+    before = dict(plugins._registered)
+    plugins.register("weightings", "central", lambda dim, n_views: None)
+    plugins.register("losses", "triplet", lambda n_classes, dim: None)
+    yield
+    plugins._registered.clear()
+    plugins._registered.update(before)
+
+
+@pytest.mark.usefixtures("plugins_of_the_pages")
 @pytest.mark.parametrize(("page", "line"), _command_lines(), ids=lambda text: text.replace("/", "-"))
 def test_command_line_parses(page: str, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = _arguments(line)

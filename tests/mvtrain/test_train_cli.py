@@ -22,9 +22,10 @@ from mvretrieval.errors import TrainingError
 from mvretrieval.store.store import NewObject
 from mvretrieval.weighting.adapter import Adapter
 from mvtrain import TrainConfig, fit_adapter
-from mvtrain.cli import Options, with_progress
+from mvtrain.cli import Options
 from mvtrain.features import from_collection
 from mvtrain.train import train
+from mvtrain.train_output import with_progress
 
 FEW = ["--whiten", "0", "--max-steps", "4", "--folds", "0", "--device", "cpu"]
 

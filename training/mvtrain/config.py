@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Literal, TypeAlias, get_args
 
+from mvrender import plugins
 from mvretrieval.errors import TrainingError, did_you_mean
 from mvretrieval.weighting.network import NetworkConfig
 
-LossName = Literal["supcon", "multi-similarity", "prototypes", "text"]
+NamedLoss = Literal["supcon", "multi-similarity", "prototypes", "text"]
+LossName: TypeAlias = str
+"""A `NamedLoss`, or the name of a plug-in (see `losses`)."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,7 @@ class TrainConfig:
         network: architecture of the adapter.
         whiten: output dimensions of the PCA whitening before the network; 0 keeps raw view vectors.
         loss: supcon (supervised contrastive), multi-similarity, prototypes (cross-entropy against learned class
-            vectors) or text (cross-entropy against frozen text vectors of the class names).
+            vectors) or text (cross-entropy against frozen text vectors of the class names); or the name of a plug-in.
         temperature: of supcon, prototypes and text.
         classes_per_batch: P classes per batch; each class is drawn equally often, whatever its size.
         objects_per_class: K objects per class.
@@ -53,7 +56,7 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_choice("loss", self.loss, get_args(LossName))
+        check_loss(self.loss)
         check_positive(self, "temperature", "learning_rate")
         check_minimum(
             self, classes_per_batch=2, objects_per_class=2, max_steps=1, evaluate_every=1, whiten=0, weight_decay=0,
@@ -72,6 +75,12 @@ class TrainConfig:
             raise TrainingError(f"seed must be between 0 and 4294967295, not {self.seed}", code="out_of_range")
         if not 0 <= self.averaging < 1:
             raise TrainingError(f"averaging must be in [0, 1), not {self.averaging}", code="out_of_range")
+
+
+def check_loss(name: str) -> None:
+    """Raise a TrainingError if no loss and no plug-in has this name."""
+    if name not in get_args(NamedLoss) and plugins.find("losses", name) is None:
+        check_choice("loss", name, (*get_args(NamedLoss), *plugins.names("losses")))
 
 
 def check_choice(name: str, value: str, known: tuple[str, ...]) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
 from mvrender.shading import Style
 from mvretrieval.api import Collection
@@ -18,11 +19,13 @@ from mvretrieval.errors import ShapeError, TrainingError
 from mvretrieval.session.session import Session
 from mvretrieval.weighting.adapter import Adapter
 from mvretrieval.weighting.config import AdapterConfig
+from mvretrieval.weighting.plugin import register_module
 from mvretrieval.weighting.text_embeddings import TextEmbeddings
 from mvretrieval.weighting.whitening import Whitening
 from mvtrain.class_names import fit_text_projection, text_vectors
 from mvtrain.config import TrainConfig
 from mvtrain.features import ARRAYS, Features, from_arrays, from_collection
+from mvtrain.losses import Loss, register_loss
 from mvtrain.train import Log, Trained, check_trainable, train
 
 
@@ -35,6 +38,8 @@ def fit_adapter(
     shots: int | None = None,
     init_from: Adapter | None = None,
     text_embeddings: TextEmbeddings | None = None,
+    weighting: nn.Module | None = None,
+    loss: Loss | None = None,
     device: str = "auto",
     log: Log | None = None,
 ) -> Adapter:
@@ -50,8 +55,12 @@ def fit_adapter(
         init_from: adapter to start from, trained on the same kind of views.
         text_embeddings: names with text vectors; a projection to object vectors is fitted, so that text queries work
             with an encoder that has no text tower.
+        weighting: untrained view weighting of your own, instead of the one that `config.network` names (see
+            `weighting.plugin`). The adaptive layer follows it unless `config.network.linear` is off.
+        loss: of your own, instead of the one that `config` names (see `mvtrain.losses`).
         device: cpu, cuda, cuda:N or auto.
-        log: receives a dict per validation: stage, step, of, loss, mAP.
+        log: receives a dict with the numbers of objects and classes and the device, and one per validation: stage, step, of,
+            loss, mAP.
 
     Returns:
         The adapter. `adapter.config.metrics` has the number of steps and, if enough classes could be held out, the
@@ -59,10 +68,10 @@ def fit_adapter(
 
     Raises:
         FilterError: unknown label column, or an invalid filter.
-        AdapterError: `init_from` was trained on other views.
-        TrainingError: no labeled objects, too few classes, or the training diverged.
+        AdapterError: `init_from` was trained on other views, or `weighting` breaks the contract of `ViewPooling`.
+        TrainingError: no labeled objects, too few classes, `loss` returns no loss, or the training diverged.
     """
-    config = config or TrainConfig()
+    config = _with_objects(config or TrainConfig(), weighting, loss)
     data = load_training_data(collection.session, by, config, where, shots, init_from)
     adapter = fit(data, config, text_embeddings, device, log)
     record = run_record("fit_adapter", config)
@@ -81,6 +90,8 @@ def fit_adapter_on_views(
     styles: Sequence[Style] = ("texture",),
     describer: Describer | None = None,
     init_from: Adapter | None = None,
+    weighting: nn.Module | None = None,
+    loss: Loss | None = None,
     device: str = "auto",
     log: Log | None = None,
 ) -> Adapter:
@@ -99,15 +110,17 @@ def fit_adapter_on_views(
         describer: that made the views. The adapter then fits collections with the same views; without it, it is used with
             `Adapter.pool` alone.
         init_from: adapter to start from, trained on the same kind of views.
+        weighting: of your own, as in `fit_adapter`.
+        loss: of your own, as in `fit_adapter`.
         device: cpu, cuda, cuda:N or auto.
-        log: receives a dict per validation: stage, step, of, loss, mAP.
+        log: as in `fit_adapter`.
 
     Raises:
-        AdapterError: `init_from` was trained on other views.
+        AdapterError: `init_from` was trained on other views, or `weighting` breaks the contract of `ViewPooling`.
         ShapeError: the shapes disagree, an object has no view, or a number is not finite.
         TrainingError: too few classes, or the training diverged.
     """
-    config = config or TrainConfig()
+    config = _with_objects(config or TrainConfig(), weighting, loss)
     styles = tuple(styles) if describer is None else describer.config.styles
     features = from_arrays(views, labels, directions, mask, ARRAYS if describer is None else describer.view_fingerprint)
     if features.views.shape[1] != len(styles):
@@ -127,6 +140,13 @@ def fit_adapter_on_views(
     adapter = fit(data, config, None, device, log)
     adapter.config = replace(adapter.config, training=run_record("fit_adapter_on_views", config))
     return adapter
+
+
+def _with_objects(config: TrainConfig, weighting: nn.Module | None, loss: Loss | None) -> TrainConfig:
+    """The configuration, naming a weighting and a loss that are given as objects."""
+    if weighting is not None:
+        config = replace(config, network=replace(config.network, kind=register_module(weighting)))
+    return config if loss is None else replace(config, loss=register_loss(loss))
 
 
 @dataclass(frozen=True)
@@ -190,7 +210,11 @@ def fit(
         assert data.describer is not None  # checked before
         return text_vectors(data.describer, classes, whitening)
 
-    trained = train(data.features, config, str(choose_device(device)), texts, log, data.init_from)
+    chosen = str(choose_device(device))
+    if log is not None:
+        counts = {"objects": len(data.features), "classes": len(data.features.classes)}
+        log({"stage": "start", **counts, "device": chosen})
+    trained = train(data.features, config, chosen, texts, log, data.init_from)
     adapter = Adapter(_adapter_config(data, config, trained), trained.whitening, trained.network)
     if text_embeddings is not None:
         _add_text(adapter, data.features, text_embeddings, config.seed)
@@ -209,6 +233,7 @@ def _adapter_config(data: TrainingData, config: TrainConfig, trained: Trained) -
         n_views=features.views.shape[2],
         dim=features.views.shape[3] if trained.whitening is None else trained.whitening.dim,
         network=config.network,
+        plugin=trained.network.plugin_fingerprint,
         text="frozen" if config.loss == "text" else "adapted",
         classes=data.classes,
         metrics={"steps": float(trained.steps), **trained.metrics},

@@ -1,12 +1,27 @@
-"""Training losses. Each takes object vectors (B, D), unit norm, and class ids (B,), and returns a scalar."""
+"""Training losses. Each takes object vectors (B, D), unit norm, and class ids (B,), and returns a scalar.
+
+A plug-in of the group `losses` is a function of the number of classes and the dimension. It returns a `torch.nn.Module` or a
+function that does the same; parameters of a module are trained too.
+
+    def make(n_classes: int, dim: int) -> nn.Module
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from copy import deepcopy
+from typing import TypeAlias, get_args
+
+import torch
 from pytorch_metric_learning.losses import MultiSimilarityLoss, NormalizedSoftmaxLoss, SupConLoss
 from torch import Tensor, nn
 
+from mvrender import plugins
 from mvretrieval.errors import TrainingError
-from mvtrain.config import TrainConfig
+from mvtrain.config import NamedLoss, TrainConfig
+
+Loss: TypeAlias = nn.Module | Callable[[Tensor, Tensor], Tensor]
+"""Of (B, D) object vectors and (B,) class ids; returns a scalar."""
 
 
 class TextLoss(nn.Module):
@@ -36,9 +51,11 @@ def make_loss(config: TrainConfig, n_classes: int, dim: int, text_vectors: Tenso
     base 0.5. Prototypes: Zhai and Wu 2019, normalized softmax.
 
     Raises:
-        TrainingError: the text loss is chosen, but `text_vectors` is None.
+        TrainingError: the text loss is chosen, but `text_vectors` is None; or a plug-in returns no loss (`bad_plugin_loss`).
     """
     made: nn.Module
+    if config.loss not in get_args(NamedLoss):
+        return _plugin_loss(config.loss, n_classes, dim)
     if config.loss == "supcon":
         made = SupConLoss(temperature=config.temperature)
     elif config.loss == "multi-similarity":
@@ -48,6 +65,44 @@ def make_loss(config: TrainConfig, n_classes: int, dim: int, text_vectors: Tenso
     else:
         made = _text_loss(config, text_vectors)
     return made
+
+
+class _FunctionLoss(nn.Module):
+    def __init__(self, function: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, vectors: Tensor, classes: Tensor) -> Tensor:
+        return self.function(vectors, classes)
+
+
+def register_loss(loss: Loss) -> str:
+    """Register a loss object for this process, and return its name. It is copied for each style and fold."""
+    name = f"object:{getattr(loss, '__qualname__', type(loss).__qualname__)}"
+    initial = deepcopy(loss)
+    plugins.register("losses", name, lambda n_classes, dim: deepcopy(initial))
+    return name
+
+
+def _plugin_loss(name: str, n_classes: int, dim: int) -> nn.Module:
+    """The loss of a plug-in, tried on a small batch."""
+    make = plugins.find("losses", name)
+    assert make is not None  # `TrainConfig` found it
+    made = make(n_classes, dim)
+    loss = made if isinstance(made, nn.Module) else _FunctionLoss(made)
+    generator = torch.Generator().manual_seed(0)
+    vectors = nn.functional.normalize(torch.randn(4, dim, generator=generator), dim=1).requires_grad_()
+    try:
+        value = loss(vectors, torch.tensor([0, 0, 1, 1]))
+        if value.ndim or not bool(torch.isfinite(value)) or not value.requires_grad:
+            raise ValueError(f"it returned {value}")
+    except Exception as error:
+        raise TrainingError(
+            f"loss '{name}' does not return a finite scalar with a gradient for vectors (4, {dim}) of two classes "
+            f"({type(error).__name__}: {error})",
+            code="bad_plugin_loss",
+        ) from error
+    return loss
 
 
 def _text_loss(config: TrainConfig, text_vectors: Tensor | None) -> TextLoss:

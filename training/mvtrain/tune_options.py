@@ -7,12 +7,12 @@ from pathlib import Path
 
 import tyro
 
-from mvrender.renderer import BackendName
+from mvrender.renderer import BackendName, NamedBackend
 from mvretrieval.encoders.encoder import Precision
 from mvretrieval.encoders.registry import public_encoder
 from mvretrieval.store.schema import FILE as COLLECTION_FILE
-from mvretrieval.weighting.network import NetworkConfig, PoolingKind
-from mvtrain.config import LossName
+from mvretrieval.weighting.network import NamedPooling, NetworkConfig, PoolingKind
+from mvtrain.config import LossName, NamedLoss
 from mvtrain.tune_config import Method, TuneConfig
 
 _DEFAULTS = TuneConfig()
@@ -80,8 +80,8 @@ class Options:
     last_blocks: int = _DEFAULTS.last_blocks
     bias: bool = False
     cross_view: int = _DEFAULTS.cross_view
-    pooling: PoolingKind = "adam"
-    loss: LossName = _DEFAULTS.loss
+    pooling: NamedPooling | PoolingKind = "adam"
+    loss: NamedLoss | LossName = _DEFAULTS.loss
     temperature: float = _DEFAULTS.temperature
     classes_per_batch: int = _DEFAULTS.classes_per_batch
     objects_per_class: int = _DEFAULTS.objects_per_class
@@ -97,7 +97,7 @@ class Options:
     checkpointing: bool = False
     precision: Precision = _DEFAULTS.precision
     seed: int = _DEFAULTS.seed
-    backend: BackendName | None = None
+    backend: NamedBackend | BackendName | None = None
     workers: int | None = None
     device: str = "auto"
     overwrite: bool = False
