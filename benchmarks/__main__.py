@@ -30,6 +30,7 @@ from benchmarks import (
     searching,
     service,
     tuning,
+    weights_matter,
 )  # fmt: skip
 from benchmarks.benchmark import Benchmark, Skipped
 
@@ -38,7 +39,7 @@ BENCHMARKS: tuple[Benchmark, ...] = (
     *collection.BENCHMARKS, *encoding.BENCHMARKS, *fidelity.BENCHMARKS, *learning.BENCHMARKS, *class_names.BENCHMARKS,
     *os3dor.BENCHMARKS, *pipeline.BENCHMARKS,
     *rendering.BENCHMARKS, *search_peers.BENCHMARKS, *searching.BENCHMARKS,
-    *service.BENCHMARKS, *confidence.BENCHMARKS, *tuning.BENCHMARKS,
+    *service.BENCHMARKS, *confidence.BENCHMARKS, *tuning.BENCHMARKS, *weights_matter.BENCHMARKS,
 )  # fmt: skip
 
 

@@ -143,21 +143,6 @@ def _half(mask: NDArray[np.bool_], kept: NDArray[np.bool_]) -> NDArray[np.bool_]
     return np.where(half.any(axis=1, keepdims=True), half, mask)
 
 
-def weights_matter() -> dict[str, float]:
-    """Learned against equal view weights with the same training and seeds, by rig: difference of unseen mAP."""
-    found: dict[str, float] = {}
-    for rig in ("ring:12@30", "dodecahedron", "random:6@1"):
-        p = psb("texture", rig)
-        rows = []
-        for seed in SEEDS:
-            learned = p.mean_ap(p.vectors(p.learn(fixed(seed=seed))))["unseen"]
-            equal = p.mean_ap(p.vectors(p.learn(fixed(seed=seed, network=NetworkConfig(kind="mean")))))["unseen"]
-            rows.append({"learned": learned, "gain": learned - equal})
-        name = rig.split(":")[0]
-        found |= {f"{name}_{key}": value for key, value in spread(rows).items()}
-    return found
-
-
 def train_seconds() -> dict[str, float]:
     """`mvr train` on 904 objects: the whole command including imports."""
     out = data.WORK / "adapter-seconds"
@@ -211,5 +196,4 @@ BENCHMARKS: Sequence[Benchmark] = (
     _benchmark("fewer-views", "6 of the 12 views, loss of unseen mAP", fewer_views, at_most=True, loss=0.015),
     _benchmark("train-seconds", "mvr train on 904 objects", train_seconds, at_most=True, seconds=60),
     _benchmark("few-shot", "unseen mAP by labeled objects per class", few_shot),
-    _benchmark("weights-matter", "learned minus equal view weights, unseen mAP, by rig", weights_matter),
 )

@@ -12,8 +12,10 @@ from matplotlib import pyplot
 
 from benchmarks.__main__ import BENCHMARKS, RESULTS
 from benchmarks.benchmark import Benchmark
+from benchmarks.search_peers import CURVES
 
 DOCS = RESULTS.parent.parent / "docs"
+_LOWEST_RECALL = 0.8
 _OURS, _OTHERS, _TARGET = "#2f6f9f", "#b9c4cc", "#c0392b"
 _INTRODUCTION = """# Speed
 
@@ -47,6 +49,32 @@ def main() -> None:
             f"{title}\n\n{_sentence(benchmark.what)}{state} {where}\n\n![{benchmark.name}](speed/{benchmark.name}.svg)\n"
         )
     (DOCS / "speed.md").write_text("\n".join(parts))
+    for name, curves in (yaml.safe_load(CURVES.read_text()) if CURVES.exists() else {}).items():
+        _draw_curves(curves, DOCS / "speed" / f"{name}.svg")
+
+
+def _draw_curves(curves: Mapping[str, list[list[float]]], path: Path) -> None:
+    """Recall against queries per second: one query at a time on one thread, and a batch on two."""
+    canvas, both = pyplot.subplots(1, 2, figsize=(9, 3.6), sharey=True, sharex=True)
+    for axes, column, title in zip(
+        both, (1, 2), ("one query at a time, one thread", "batch, two threads"), strict=True
+    ):
+        for number, (name, points) in enumerate(
+            sorted(curves.items(), key=lambda item: not item[0].startswith("ours"))
+        ):
+            shown = sorted((point[0], point[column]) for point in points if point[0] >= _LOWEST_RECALL)
+            if shown:
+                style = "-" if name.startswith("ours") else "--"
+                axes.plot(*zip(*shown, strict=True), style, marker="o", markersize=3, color=f"C{number}", label=name)
+        axes.set_yscale("log")
+        axes.set_title(title, fontsize=10)
+        axes.set_xlabel("recall@10")
+        axes.grid(alpha=0.3, which="both")
+    both[0].set_ylabel("queries/s")
+    both[1].legend(fontsize=8)
+    canvas.tight_layout()
+    canvas.savefig(path, metadata={"Date": None})
+    pyplot.close(canvas)
 
 
 def _sentence(text: str) -> str:

@@ -11,11 +11,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import faiss as _faiss
 import numpy as np
 import torch
+import yaml
 from numpy.typing import NDArray
 
 from benchmarks.benchmark import Benchmark, Skipped
@@ -25,6 +27,7 @@ from mvretrieval.index.kinds import IndexParameters
 from mvretrieval.index.vector_index import VectorIndex
 
 faiss: Any = _faiss
+CURVES = Path(__file__).parent / "curves.yaml"
 _K = 10
 _N_QUERIES = 500
 _ROUNDS = 3
@@ -184,6 +187,7 @@ def _fastest(contender: Contender, recall: float, column: int) -> float:
 def search_peers(n: int) -> dict[str, float]:
     """Our queries per second over those of the best peer, at two recalls and in two ways; and all of them."""
     built = contenders(n)
+    _store_curves(n, built)
     values: dict[str, float] = {}
     for recall in _RECALLS:
         for way, column in (("one", 1), ("batch", 2)):
@@ -193,6 +197,16 @@ def search_peers(n: int) -> dict[str, float]:
             values[f"{way} at {recall}"] = ours / peers
             values |= {f"{name}, {way} at {recall}, queries/s": rate for name, rate in rates.items()}
     return values | {f"{contender.name}, build s": contender.build_seconds for contender in built}
+
+
+def _store_curves(n: int, built: Sequence[Contender]) -> None:
+    """Keep all measured points, for the plot: `curves.yaml` has [recall, queries/s one at a time, in a batch] by index."""
+    curves: dict[str, Any] = yaml.safe_load(CURVES.read_text()) if CURVES.exists() else {}
+    curves[f"search-peers-{n}"] = {
+        contender.name: [[round(float(value), 4) for value in point] for point in contender.points.values()]
+        for contender in built
+    }
+    CURVES.write_text(yaml.safe_dump(curves, sort_keys=True, default_flow_style=None, width=120))
 
 
 def search_one() -> dict[str, float]:
