@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mvretrieval.encoders.registry import open_encoder
     from mvretrieval.errors import MvrError
     from mvretrieval.evaluation.metrics import leave_one_out
+    from mvretrieval.index.kinds import IndexParameters
     from mvretrieval.ingest.index_report import IndexOptions, IndexReport
     from mvretrieval.search.hits import Hit
     from mvretrieval.search.options import RerankOptions, SearchOptions
@@ -49,6 +50,7 @@ _MODULES = {
     "DescriberConfig": "mvretrieval.describe",
     "Hit": "mvretrieval.search.hits",
     "IndexOptions": "mvretrieval.ingest.index_report",
+    "IndexParameters": "mvretrieval.index.kinds",
     "IndexReport": "mvretrieval.ingest.index_report",
     "MvrError": "mvretrieval.errors",
     "OpenOptions": "mvretrieval.session.options",
@@ -72,6 +74,7 @@ __all__ = [
     "DescriberConfig",
     "Hit",
     "IndexOptions",
+    "IndexParameters",
     "IndexReport",
     "MvrError",
     "OpenOptions",

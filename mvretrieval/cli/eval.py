@@ -159,12 +159,7 @@ def _evaluate(options: Options, session: Session) -> _Run:
         say(description)
     evaluation = evaluate(task, scores, measure, evaluation_set.ids)
     if not len(task.queries):
-        labeled = len(evaluation_set.ids) - evaluation_set.n_unlabeled
-        say(
-            f"no queries: no two of the {len(evaluation_set.ids)} objects have the same '{options.by}'"
-            if labeled
-            else f"no queries: none of the {len(evaluation_set.ids)} objects has a '{options.by}'"
-        )
+        say(f"no queries: {_why_no_queries(options, evaluation_set)}")
     result: dict[str, Any] = {
         "queries": len(evaluation.queries),
         "objects": len(evaluation_set.ids),
@@ -180,6 +175,15 @@ def _evaluate(options: Options, session: Session) -> _Run:
     if differences:
         result["compare"] = {name: asdict(difference) for name, difference in differences.items()}
     return _Run(evaluation_set, task, scores, evaluation, result, differences)
+
+
+def _why_no_queries(options: Options, evaluation_set: EvaluationSet) -> str:
+    n = len(evaluation_set.ids)
+    if not n:
+        return f"no object matches {evaluation_set.selection.description}"
+    if evaluation_set.n_unlabeled == n:
+        return f"none of the {n} objects has a '{options.by}'"
+    return f"no two of the {n} objects have the same '{options.by}'"
 
 
 def _task(options: Options, evaluation_set: EvaluationSet) -> tuple[Task, OpenSetQueries | None]:

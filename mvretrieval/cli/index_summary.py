@@ -57,6 +57,8 @@ def _details(report: IndexReport, prune: bool) -> Iterator[str]:
             f", {counted(report.unmatched_labels, 'label row')} without an object" if report.unmatched_labels else ""
         )
         yield f"labels of {counted(report.labelled, 'object')} changed{unmatched}"
+    if report.unmatched_labels:
+        yield f"such as '{report.unmatched_label}'; paths in the CSV are relative to the CSV"
     if missing := report.gone - report.removed:
         advice = "kept, because their folder is empty or missing" if prune else "--prune removes them"
         yield f"the files of {counted(missing, 'object')} are missing; {advice}"

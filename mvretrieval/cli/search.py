@@ -8,6 +8,7 @@ from typing import Annotated
 
 import tyro
 
+from mvrender.cameras import Rig
 from mvrender.mesh import UpAxis
 from mvrender.renderer import BackendName, NamedBackend
 from mvretrieval.api import Collection, OpenOptions
@@ -131,7 +132,8 @@ def run(options: Options) -> int:
             say(f"note: hits have no confidence: {notice}")
         if options.html is not None:
             _write_page(collection, options, result)
-    _print(options, result)
+        rig = session.describer.rig
+    _print(options, result, rig)
     return 0
 
 
@@ -150,7 +152,7 @@ def _query(options: Options) -> Query:
     return Query(terms=terms, up=options.up, background=options.background)
 
 
-def _print(options: Options, result: SearchResult) -> None:
+def _print(options: Options, result: SearchResult, rig: Rig) -> None:
     hits = result.hits
     if options.json:
         for hit in hits:
@@ -163,13 +165,13 @@ def _print(options: Options, result: SearchResult) -> None:
         print("no hits" + (f" where {options.where}" if options.where else ": the collection is empty"))
     else:
         confidence = ["confidence"] if hits[0].confidence is not None else []
-        print(table([_row(hit) for hit in hits], ["rank", "score", *confidence, "id", "best view", "labels"]))
+        print(table([_row(hit, rig) for hit in hits], ["rank", "score", *confidence, "id", "best view", "labels"]))
         if len(result.terms) > 1:
             say("note: the score of a mixture is the weighted sum of z-scored cosines, see docs/search.md")
 
 
-def _row(hit: Hit) -> list[str]:
-    view = f"{view_label(hit.best_view)} {hit.best_view['style']}"
+def _row(hit: Hit, rig: Rig) -> list[str]:
+    view = f"{view_label(hit.best_view, rig)} {hit.best_view['style']}"
     labels = ", ".join(f"{name}={value}" for name, value in hit.metadata.items())
     confidence = [] if hit.confidence is None else [f"{hit.confidence:.0%}"]
     return [str(hit.rank), f"{hit.score:.4f}", *confidence, hit.id, view, labels[:80]]

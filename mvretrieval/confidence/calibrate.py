@@ -89,7 +89,7 @@ def _without_labels(session: Session, where: str | None, seed: int) -> tuple[_Pa
         )
     row_ids = session.store.select(where)
     _check_count(session, len(row_ids), where)
-    left_out: _LeftOut = {"text": "text queries need class names: give --by"}
+    left_out: _LeftOut = {"text": "text queries need class names (--by) and an encoder with a text tower"}
     pairs: _Pairs = {"objects": split_view_queries(session, row_ids, np.random.default_rng(seed), as_images=False)}
     if reason := _no_images(session):
         left_out["images"] = reason

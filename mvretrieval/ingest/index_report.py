@@ -51,6 +51,7 @@ class IndexReport:
         notes: (path, note) about parts of a file that were left out.
         labelled: objects whose metadata changed.
         unmatched_labels: rows of the labels without an object.
+        unmatched_label: path of the first of them.
         whitening: sentence about the fit, or the reason that there was none.
         augmented: objects whose augmented vector changed with their neighbours.
         seconds: wall time.
@@ -69,6 +70,7 @@ class IndexReport:
     notes: list[tuple[str, str]] = field(default_factory=list)
     labelled: int = 0
     unmatched_labels: int = 0
+    unmatched_label: str = ""
     whitening: str = ""
     augmented: int = 0
     seconds: float = 0.0

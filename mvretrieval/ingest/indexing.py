@@ -324,6 +324,7 @@ class _Run:
                 known = self.store.by_path(path)
                 if known is None:
                     self.report.unmatched_labels += 1
+                    self.report.unmatched_label = self.report.unmatched_label or path
                 else:
                     self._label(known[0], path)
 

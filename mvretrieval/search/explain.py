@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mvrender.cameras import parse_rig
+from mvrender.cameras import Rig, parse_rig
 from mvretrieval.describe import Describer
 from mvretrieval.errors import CollectionError
 from mvretrieval.normalize import l2_normalize
@@ -22,9 +22,20 @@ from mvretrieval.store.batches import view_vectors
 _ROUNDING = 1e-6  # of a sum of products of float32 unit vectors
 
 
-def view_label(best_view: Mapping[str, Any]) -> str:
-    """Direction of a view for people, or its number where the directions are unknown."""
-    return f"{best_view['azimuth_deg']:g}°" if "azimuth_deg" in best_view else f"view {best_view['view'] + 1}"
+def view_label(best_view: Mapping[str, Any], rig: Rig) -> str:
+    """Direction of a view for people, or its number where the directions are unknown.
+
+    Args:
+        best_view: of a hit.
+        rig: of the collection; the elevation is named if its cameras have several.
+    """
+    if "azimuth_deg" not in best_view:
+        return f"view {best_view['view'] + 1}"
+    azimuth = f"{best_view['azimuth_deg']:g}°"
+    if np.ptp(rig.elevations_deg) < 1:
+        return azimuth
+    elevation = best_view["elevation_deg"]
+    return f"{azimuth}, {abs(elevation):g}° {'up' if elevation >= 0 else 'down'}"
 
 
 @dataclass(frozen=True)

@@ -34,13 +34,19 @@ _TEMPLATE = """<!doctype html>
   figcaption { font-size: .78rem; overflow-wrap: anywhere; } .view { white-space: nowrap; }
   .score { font-variant-numeric: tabular-nums; font-weight: 600; } .confidence { color: #2f6fdb; } .view, .minus { color: #777; }
   .text { font-size: 1.05rem; padding: .5rem; background: #eef3fc; border-radius: 6px; margin-bottom: .4rem; }
-  .minus { text-decoration: line-through; }
+  .minus figcaption::before, .text.minus::before { content: "minus "; font-weight: 600; }
+  .note { margin: .4rem 0 0; font-size: .78rem; color: #555; }
+  @media (max-width: 600px) {
+    body { margin: .8rem; } .row { flex-direction: column; } .query { flex: none; border-right: 0; padding: 0; }
+    .query figure { width: 148px; } .hits { width: 100%; grid-template-columns: repeat(auto-fill, minmax(84px, 1fr)); }
+  }
 </style></head><body>
 <h1>{{ title }}</h1>{% if lead %}<p class="lead">{{ lead }}</p>{% endif %}
 {% for row in rows %}<section class="row"><div class="query" aria-label="query">
 {% for term in row.terms %}{% if term.image %}<figure{% if term.minus %} class="minus"{% endif %}>
 <img src="{{ term.image }}" alt="{{ term.label }}"><figcaption>{{ term.label|breakable }}</figcaption></figure>
-{% else %}<div class="text{% if term.minus %} minus{% endif %}">{{ term.label }}</div>{% endif %}{% endfor %}</div>
+{% else %}<div class="text{% if term.minus %} minus{% endif %}">{{ term.label }}</div>{% endif %}{% endfor %}
+{% if row.terms|length > 1 %}<p class="note">scores: weighted sum of z-scored cosines</p>{% endif %}</div>
 <div class="hits" aria-label="hits">{% for hit in row.hits %}<figure title="{{ hit.title }}">
 {% if hit.image %}<img src="{{ hit.image }}" alt="{{ hit.id }}">{% endif %}
 <figcaption><span class="score">{{ hit.score }}</span>
@@ -129,7 +135,7 @@ def _hit_cell(session: Session, hit: Hit) -> HitCell:
         id=hit.id,
         title=f"{hit.path}\n{labels}",
         score=f"{hit.score:.3f}",
-        view=view_label(hit.best_view),
+        view=view_label(hit.best_view, session.describer.rig),
         image=None if image is None else data_url(image),
         confidence="" if hit.confidence is None else f"confidence {hit.confidence:.0%}",
     )

@@ -16,6 +16,7 @@ from mvretrieval.store.filters import Condition, parse_where
 _PREFIX = "label:"
 _MAX_LABELS = 1000  # SQLite allows 2,000 columns
 FACTS = ("id", "path", "format", "faces", "vertices", "textured", "up")
+_NUMERIC_FACTS = ("faces", "vertices", "textured")
 
 
 def set_labels(db: Database, row_id: int, values: Mapping[str, Any]) -> bool:
@@ -76,7 +77,8 @@ def check_column(db: Database, name: str) -> None:
     known = columns(db)
     if name not in known:
         raise FilterError(
-            f"no column '{name}': {did_you_mean(name, known)}this collection has {', '.join(sorted(known))}",
+            f"no column '{name}' in {db.path.parent}: {did_you_mean(name, known)}it has {', '.join(sorted(known))}; "
+            "add labels with 'mvr index --labels'",
             code="no_such_column",
         )
 
@@ -92,7 +94,7 @@ def select(db: Database, where: str | None) -> NDArray[np.int64]:
     """Row ids (n,) of the objects that match a filter, in rising order; all without a filter.
 
     Raises:
-        FilterError: the filter cannot be parsed, or compares a label of numbers with text or the reverse.
+        FilterError: the filter cannot be parsed, or compares numbers with text or the reverse.
     """
     condition = Condition("1", ()) if not where else parse_where(where, columns(db))
     _check_kinds(db, condition)
@@ -104,23 +106,30 @@ def select(db: Database, where: str | None) -> NDArray[np.int64]:
 
 
 def _check_kinds(db: Database, condition: Condition) -> None:
-    """Check that each label has a value of the kind that it is compared with, text or number, or no value at all."""
+    """Check that each column has a value of the kind that it is compared with, text or number, or no value at all."""
     for column, is_text in dict.fromkeys((column, isinstance(value, str)) for column, value in condition.compared):
-        if not column.startswith("m."):
-            continue  # SQLite converts the value to the type of a fact
-        # All numbers are less than all text; the label's index answers at once.
-        has_numbers, has_texts = (
-            db.one(f"SELECT EXISTS (SELECT 1 FROM metadata m WHERE {column} {order} '')")[0] for order in ("<", ">=")
-        )
-        if has_numbers != has_texts and is_text == bool(has_numbers):
+        has_numbers, has_texts = _kinds(db, column)
+        if has_numbers != has_texts and is_text == has_numbers:
             name = next(name for name, sql in columns(db).items() if sql == column)
             value = next(v for c, v in condition.compared if c == column and isinstance(v, str) == is_text)
             kinds = ("numbers", "text") if is_text else ("text", "a number")
-            remedy = "write the number without quotes" if is_text else f"write '{value}' in single quotes"
+            remedy = "write a number, without quotes" if is_text else f"write '{value}' in single quotes"
             raise FilterError(
                 f"the values of '{name}' are {kinds[0]}, and {value!r} is {kinds[1]}: {remedy}",
                 code="other_kind_of_value",
             )
+
+
+def _kinds(db: Database, column: str) -> tuple[bool, bool]:
+    """Whether a column holds numbers, and whether it holds text."""
+    if not column.startswith("m."):
+        is_numeric = column.removeprefix("o.") in _NUMERIC_FACTS
+        return is_numeric, not is_numeric
+    # All numbers are less than all text; the label's index answers at once.
+    numbers, texts = (
+        db.one(f"SELECT EXISTS (SELECT 1 FROM metadata m WHERE {column} {order} '')")[0] for order in ("<", ">=")
+    )
+    return bool(numbers), bool(texts)
 
 
 def _lower(name: str) -> str:

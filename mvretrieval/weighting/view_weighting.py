@@ -5,7 +5,7 @@
     a   = softmax(s + d)                                              masked views: -inf before the softmax
     g   = sum_v a_v f_v
 
-Both sets of scores are added before one softmax, so that the weight of a useless view can reach zero. The average of two
+Both sets of scores are added before one softmax, so that the weight of a useless view can approach zero. The average of two
 softmaxes would keep it at 1/(2V) while the other set is flat (`average_softmaxes`, for comparison). The factor sqrt(D)
 scales the entries of a unit vector to the size that the initial weights of a linear layer expect.
 """

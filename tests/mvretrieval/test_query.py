@@ -14,6 +14,7 @@ from made_meshes import box
 from numpy.typing import NDArray
 from PIL import Image
 
+from mvrender.cameras import parse_rig
 from mvretrieval.api import Collection
 from mvretrieval.errors import CollectionError, EncoderError, FilterError, QueryError
 from mvretrieval.images import load_image
@@ -165,6 +166,21 @@ def test_bad_terms_and_arguments_are_errors(things: Collection) -> None:
             things.search(Query(id="shape-000.ply"), k=k)  # type: ignore[arg-type]
     with pytest.raises(FilterError, match="5"):
         things.search(Query(id="shape-000.ply"), where=5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("rig", "view", "label"),
+    [("ring:4@30", 1, "90°"), ("cube", 4, "0°, 90° up"), ("cube", 5, "0°, 90° down"), ("cube", 0, "0°, 0° up")],
+)
+def test_the_elevation_is_named_where_it_differs(rig: str, view: int, label: str) -> None:
+    cameras = parse_rig(rig)
+    order = sorted(
+        range(cameras.n_views), key=lambda i: (abs(cameras.elevations_deg[i]) > 1, -cameras.elevations_deg[i], i)
+    )
+    i = order[view]
+    best = {"azimuth_deg": cameras.azimuths_deg[i], "elevation_deg": cameras.elevations_deg[i], "view": i}
+    assert explain.view_label(best, cameras) == label
+    assert explain.view_label({"view": 2}, cameras) == "view 3"
 
 
 def test_the_first_of_equal_views_is_the_best_whatever_the_rounding() -> None:

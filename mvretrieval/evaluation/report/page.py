@@ -24,7 +24,7 @@ _MEANINGS = {
     "NN": "first hit is relevant",
     "FT": "recall at R",
     "ST": "recall at 2R",
-    "DCG": "discounted cumulative gain",
+    "DCG": "discounted cumulative gain over the whole ranking, divided by the ideal one",
     "mAP": "mean average precision",
     "NDCG@100": "normalized DCG of the first 100",
     "recall@10": "recall of the first 10",

@@ -37,7 +37,7 @@ export function buildOptions(isCalibrated, search) {
   const confidence = field(
     "Minimum confidence in %",
     number("confidence", 0, 100),
-    "Leaves out hits with a lower probability of belonging to the query's class. Not for mixtures.",
+    "Leaves out hits with a lower confidence: the probability of the query's class, or of the same object if calibrated without a label. Not for mixtures.",
   );
   confidence.hidden = !isCalibrated;
   summary = make("summary", {}, "Options");
