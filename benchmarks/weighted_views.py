@@ -41,6 +41,7 @@ _STYLES: dict[str, tuple[Style, ...]] = {"styles": ("clay", "depth", "normal")}
 _SIZE = 224
 _SHARE = 1 / 3  # of the views that are occluded or photos
 _CLUTTER_MESHES = 40
+_AT_ONCE = 48
 
 Images = NDArray[np.uint8]
 
@@ -71,25 +72,36 @@ def _encoded(setting: str, files: list[Path]) -> tuple[NDArray[np.float16], NDAr
     """(N, S, V, D) view vectors and (N, V) mask."""
     path = data.WORK / f"weights-{setting}.npz"
     if not path.exists():
-        encoder = open_encoder(data.mobilenet(), "cpu", "float32")
+        encoder = open_encoder(data.mobilenet(), "cpu")
         views, masks = [], []
         for images, mask in _rendered(setting, files):
-            flat = encoder.encode_views(images.reshape(-1, *images.shape[2:]))
-            views.append(flat.reshape(*images.shape[:2], -1).astype(np.float16))
+            flat = encoder.encode_views(images.reshape(-1, *images.shape[3:]))
+            views.append(flat.reshape(*images.shape[:3], -1).astype(np.float16))
             masks.append(mask)
         part = path.with_suffix(".part.npz")
-        np.savez(part, views=np.stack(views), mask=np.stack(masks))
+        np.savez(part, views=np.concatenate(views), mask=np.concatenate(masks))
         part.replace(path)
     with np.load(path) as file:
         return file["views"], file["mask"]
 
 
 def _rendered(setting: str, files: list[Path]) -> Iterator[tuple[Images, NDArray[np.bool_]]]:
+    """Images (n, S, V, H, W, 3) and masks (n, V) of some objects at a time; the next are rendered meanwhile."""
     clutter = [str(file) for file in np.random.default_rng(7).choice(np.array(files, dtype=object), _CLUTTER_MESHES)]
-    with ProcessPoolExecutor(2, get_context("spawn")) as pool:
-        yield from pool.map(
-            _render_one, [setting] * len(files), map(str, files), range(len(files)), [clutter] * len(files), chunksize=4
+    parts = [range(start, min(start + _AT_ONCE, len(files))) for start in range(0, len(files), _AT_ONCE)]
+
+    def start(part: range) -> Iterator[tuple[Images, NDArray[np.bool_]]]:
+        return pool.map(
+            _render_one, *zip(*((setting, str(files[i]), i, clutter) for i in part), strict=True), chunksize=4
         )
+
+    with ProcessPoolExecutor(2, get_context("spawn")) as pool:
+        running = start(parts[0])
+        for following in [*parts[1:], None]:
+            images, masks = zip(*running, strict=True)
+            if following is not None:
+                running = start(following)
+            yield np.stack(images), np.stack(masks)
 
 
 @cache
