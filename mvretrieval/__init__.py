@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from mvretrieval.encoders.registry import open_encoder
     from mvretrieval.errors import MvrError
     from mvretrieval.evaluation.metrics import leave_one_out
+    from mvretrieval.evaluation.zero_shot.evaluate import ZeroShotOptions, evaluate_zero_shot
+    from mvretrieval.evaluation.zero_shot.view_fusion import ViewFusion
     from mvretrieval.ingest.index_report import IndexOptions, IndexReport
     from mvretrieval.search.hits import Hit
     from mvretrieval.search.options import RerankOptions, SearchOptions
@@ -54,8 +56,11 @@ _MODULES = {
     "RerankOptions": "search.options",
     "SearchOptions": "search.options",
     "Term": "search.query",
+    "ViewFusion": "evaluation.zero_shot.view_fusion",
     "ViewWeighting": "weighting.view_weighting",
     "ViewWeightingConfig": "weighting.view_weighting",
+    "ZeroShotOptions": "evaluation.zero_shot.evaluate",
+    "evaluate_zero_shot": "evaluation.zero_shot.evaluate",
     "leave_one_out": "evaluation.metrics",
     "open_encoder": "encoders.registry",
 }
@@ -75,8 +80,11 @@ __all__ = [
     "RerankOptions",
     "SearchOptions",
     "Term",
+    "ViewFusion",
     "ViewWeighting",
     "ViewWeightingConfig",
+    "ZeroShotOptions",
+    "evaluate_zero_shot",
     "leave_one_out",
     "open_encoder",
 ]
