@@ -82,9 +82,8 @@ def main(options: Options) -> None:
             runs[f"adapter, seed {seed}"] = adapted | adapter.config.metrics
 
     title, n_queries, n_targets = SETS[options.set]
-    print(
-        f"{title}: {len(queries.ids)} of {n_queries} queries, {len(unseen.ids) - len(queries.ids)} of {n_targets} targets"
-    )
+    targets = len(unseen.ids) - len(queries.ids)
+    print(f"{title}: {len(queries.ids)} of {n_queries} queries, {targets} of {n_targets} targets")
     trained = [run for name, run in runs.items() if name.startswith("adapter")]
     rows = [[name, *(f"{100 * run[metric]:.2f}" for metric in METRICS)] for name, run in runs.items()]
     if len(trained) > 1:

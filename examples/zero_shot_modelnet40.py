@@ -24,7 +24,7 @@ from mvretrieval import (
     ViewFusion,
     ZeroShotOptions,
     evaluate_zero_shot,
-)  # fmt: skip
+)
 from mvretrieval.console import progress, table, write_run_record
 from mvretrieval.evaluation.reproduce.table import read_table
 
@@ -80,13 +80,10 @@ def main(options: Options) -> None:
                 found = evaluate_zero_shot(models.session, zero_shot)
                 results.append({"prompts": templates, "fusion": name, **found.to_dict()})
 
-    print(
-        f"{results[0]['objects']} of {OBJECTS} objects, {results[0]['candidates']} of {CLASSES} classes, {failures} failed"
-    )
-    rows = [
-        [one["prompts"], one["fusion"], *(f"{100 * one[key]:.1f}" for key in ("top1", "class_mean_top1", "top5"))]
-        for one in results
-    ]
+    first = results[0]
+    print(f"{first['objects']} of {OBJECTS} objects, {first['candidates']} of {CLASSES} classes, {failures} failed")
+    keys = ("top1", "class_mean_top1", "top5")
+    rows = [[one["prompts"], one["fusion"], *(f"{100 * one[key]:.1f}" for key in keys)] for one in results]
     print(table(rows, ["prompts", "views", "top-1", "class mean", "top-5"]), end="\n\n")
 
     name = "ModelNet40, test"
@@ -94,9 +91,8 @@ def main(options: Options) -> None:
     print("published, top-1; 'mvr reproduce zero-shot' has the sources")
     rows = [[one.method, one.encoder, one.trained, f"{one.values[name]:.1f}"] for one in published]
     print(table(rows, ["method", "encoder", "trained", "top-1"]))
-    write_run_record(
-        "zero_shot_modelnet40", options, {"failed": failures, "runs": results}, options.out / "result.json"
-    )
+    result = {"failed": failures, "runs": results}
+    write_run_record("zero_shot_modelnet40", options, result, options.out / "result.json")
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from mvretrieval import (
     ViewFusion,
     ZeroShotOptions,
     evaluate_zero_shot,
-)  # fmt: skip
+)
 from mvretrieval.console import progress, table, write_run_record
 from mvretrieval.evaluation.reproduce.table import read_table
 
@@ -65,7 +65,9 @@ def category_name(label: object) -> str:
 def main(options: Options) -> None:
     labels = options.data / "labels.csv"
     with labels.open(encoding="utf-8", newline="") as file:
-        categories = tuple(sorted({row["label"] for row in csv.DictReader(file)}))
+        rows = list(csv.DictReader(file))
+    # An object with several categories is labeled with the first, and the others are candidates too.
+    categories = tuple(sorted({name for row in rows for name in row["categories"].split(", ")}))
 
     config = DescriberConfig(options.encoder, options.rig, options.styles, options.size)
     folder, machine = options.out / "collection", OpenOptions(options.device)
@@ -75,33 +77,23 @@ def main(options: Options) -> None:
         failures = len(objects.failures())
         for templates in options.templates:
             for name, fusion in FUSIONS.items():
-                zero_shot = ZeroShotOptions(
-                    classes=categories, templates=templates, fusion=fusion, name_of=category_name
-                )
+                zero_shot = ZeroShotOptions("label", None, categories, templates, fusion, name_of=category_name)
                 found = evaluate_zero_shot(objects.session, zero_shot)
                 results.append({"prompts": templates, "fusion": name, **found.to_dict()})
 
-    print(
-        f"{results[0]['objects']} of {OBJECTS} objects, {results[0]['candidates']} of {CLASSES} classes, {failures} failed"
-    )
-    rows = [
-        [
-            one["prompts"],
-            one["fusion"],
-            *(f"{100 * one[key]:.1f}" for key in ("top1", "top3", "top5", "class_mean_top1")),
-        ]
-        for one in results
-    ]
-    print(table(rows, ["prompts", "views", "top-1", "top-3", "top-5", "class mean"]), end="\n\n")
+    first = results[0]
+    print(f"{first['objects']} of {OBJECTS} objects, {first['candidates']} of {CLASSES} classes, {failures} failed")
+    keys = ("top1", "top3", "top5", "class_mean_top1")
+    cells = [[one["prompts"], one["fusion"], *(f"{100 * one[key]:.1f}" for key in keys)] for one in results]
+    print(table(cells, ["prompts", "views", "top-1", "top-3", "top-5", "class mean"]), end="\n\n")
 
     name = "Objaverse-LVIS"
     published = [one for one in read_table("zero-shot").published if name in one.values]
     print("published, top-1; 'mvr reproduce zero-shot' has the sources")
-    rows = [[one.method, one.encoder, one.trained, f"{one.values[name]:.1f}"] for one in published]
-    print(table(rows, ["method", "encoder", "trained", "top-1"]))
-    write_run_record(
-        "zero_shot_objaverse_lvis", options, {"failed": failures, "runs": results}, options.out / "result.json"
-    )
+    cells = [[one.method, one.encoder, one.trained, f"{one.values[name]:.1f}"] for one in published]
+    print(table(cells, ["method", "encoder", "trained", "top-1"]))
+    result = {"failed": failures, "runs": results}
+    write_run_record("zero_shot_objaverse_lvis", options, result, options.out / "result.json")
 
 
 if __name__ == "__main__":
