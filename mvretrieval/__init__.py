@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from mvretrieval.encoders.registry import open_encoder
     from mvretrieval.errors import MvrError
     from mvretrieval.evaluation.metrics import leave_one_out
+    from mvretrieval.evaluation.zero_shot.evaluate import ZeroShotOptions, evaluate_zero_shot
+    from mvretrieval.evaluation.zero_shot.view_fusion import ViewFusion
     from mvretrieval.index.kinds import IndexParameters
     from mvretrieval.ingest.index_report import IndexOptions, IndexReport
     from mvretrieval.search.hits import Hit
@@ -58,8 +60,11 @@ _MODULES = {
     "RerankOptions": "mvretrieval.search.options",
     "SearchOptions": "mvretrieval.search.options",
     "Term": "mvretrieval.search.query",
+    "ViewFusion": "mvretrieval.evaluation.zero_shot.view_fusion",
     "ViewWeighting": "mvretrieval.weighting.view_weighting",
     "ViewWeightingConfig": "mvretrieval.weighting.view_weighting",
+    "ZeroShotOptions": "mvretrieval.evaluation.zero_shot.evaluate",
+    "evaluate_zero_shot": "mvretrieval.evaluation.zero_shot.evaluate",
     "leave_one_out": "mvretrieval.evaluation.metrics",
     "open_encoder": "mvretrieval.encoders.registry",
     "register": "mvrender.plugins",
@@ -82,8 +87,11 @@ __all__ = [
     "RerankOptions",
     "SearchOptions",
     "Term",
+    "ViewFusion",
     "ViewWeighting",
     "ViewWeightingConfig",
+    "ZeroShotOptions",
+    "evaluate_zero_shot",
     "leave_one_out",
     "open_encoder",
     "register",

@@ -22,6 +22,7 @@ from mvretrieval.search.hits import Hit
 from mvretrieval.search.options import RerankOptions, SearchOptions
 from mvretrieval.search.pipeline import search
 from mvretrieval.search.query import Query
+from mvretrieval.session.open_or_create import open_or_create
 from mvretrieval.session.options import OpenOptions
 from mvretrieval.session.session import Session
 from mvretrieval.store.augmented import AugmentationConfig
@@ -64,6 +65,7 @@ class Collection:
         index: IndexKind = "auto",
         adapter: Adapter | None = None,
         encoder: ViewEncoder | None = None,
+        exist_ok: bool = False,
     ) -> Collection:
         """Make an empty collection and open it for writing.
 
@@ -74,16 +76,19 @@ class Collection:
             index: kind of index, such as "hnsw" or a FAISS factory string (see `index.kinds`).
             adapter: learned weighting (see `weighting.adapter`); `config` then names neither whitening nor pooling.
             encoder: an open encoder instead of the one that `config` names. `open` needs it too, unless its id opens it again.
+            exist_ok: open the collection of the folder, if there is one with this configuration; a script can then be run again.
 
         Raises:
             AdapterError: the adapter was trained on other views.
             CollectionError: the folder holds a collection already, or cannot be written.
+            DescriberError: with `exist_ok`, the collection has another configuration.
             EncoderError: the encoder is unknown, its weights cannot be loaded, or a given encoder breaks its contract.
         """
         if encoder is not None:
             config = replace(config or DescriberConfig(size=encoder.image_size), encoder=object_id(encoder))
             options = replace(options or OpenOptions(), encoder=encoder)
-        return cls(Session.create(Path(folder), config or DescriberConfig(), options, index, adapter))
+        make = open_or_create if exist_ok else Session.create
+        return cls(make(Path(folder), config or DescriberConfig(), options, index, adapter))
 
     @classmethod
     def open(

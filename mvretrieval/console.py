@@ -19,6 +19,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from mvretrieval.errors import EvaluationError
+
 JSON_SCHEMA = 1
 """Version of the `--json` outputs. It grows when a key is renamed or removed, or its meaning changes."""
 
@@ -169,6 +171,21 @@ def run_record(command: str, options: Any) -> dict[str, Any]:
         "versions": {name: _version(name) for name in ("mvretrieval", "torch", "open_clip_torch", "trimesh", "numpy")},
         "revision": _revision(),
     }
+
+
+def write_run_record(command: str, options: Any, result: dict[str, Any], path: Path) -> None:
+    """Write options, versions and result of a run as JSON.
+
+    Raises:
+        EvaluationError: the file cannot be written.
+    """
+    record = run_record(command, options) | {"result": result}
+    try:
+        path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise EvaluationError(
+            f"{path} cannot be written: {error.strerror}; choose another path", code="not_writable"
+        ) from error
 
 
 def _version(name: str) -> str:

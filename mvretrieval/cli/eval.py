@@ -15,8 +15,7 @@ import numpy as np
 import tyro
 
 from mvretrieval.augmentation import ALPHA
-from mvretrieval.cli.eval_output import write_run_record
-from mvretrieval.console import counted, print_json, run_record, say, table, warn_seen_classes
+from mvretrieval.console import counted, print_json, run_record, say, table, warn_seen_classes, write_run_record
 from mvretrieval.errors import EvaluationError
 from mvretrieval.evaluation.comparison import evaluate_other
 from mvretrieval.evaluation.evaluation_set import EvaluationSet, Selection, load_evaluation_set

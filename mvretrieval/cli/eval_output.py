@@ -1,14 +1,11 @@
-"""Output shared by the evaluation commands: tables, notices, and the record of a run."""
+"""Output shared by the evaluation commands: tables and lists of names."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from mvretrieval.console import counted, run_record, table
-from mvretrieval.errors import EvaluationError
+from mvretrieval.console import counted, table
 
 _MAX_SHOWN = 5
 
@@ -24,18 +21,3 @@ def print_cross_modal(result: dict[str, Any]) -> None:
     cells = [f"{result[name]:g}" if name == "median_rank" else f"{result[name]:.4f}" for name in names]
     print(f"{counted(result['queries'], 'query')}, {counted(result['objects'], 'object')}")
     print(table([cells], [name.replace("_", " ") for name in names]))
-
-
-def write_run_record(command: str, options: Any, result: dict[str, Any], path: Path) -> None:
-    """Write options, versions and result of a run as JSON.
-
-    Raises:
-        EvaluationError: the file cannot be written.
-    """
-    record = run_record(command, options) | {"result": result}
-    try:
-        path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise EvaluationError(
-            f"{path} cannot be written: {error.strerror}; choose another path", code="not_writable"
-        ) from error

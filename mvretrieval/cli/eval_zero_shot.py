@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tyro
 
 from mvretrieval.cli.eval_output import some_of
 from mvretrieval.console import counted, print_json, say, table, warn_seen_classes
-from mvretrieval.encoders.registry import tuning_of
 from mvretrieval.errors import EvaluationError
-from mvretrieval.evaluation.evaluation_set import EvaluationSet, Selection, load_evaluation_set, read_classes
-from mvretrieval.evaluation.seen_classes import seen_names
-from mvretrieval.evaluation.zero_shot.accuracy import TOP, Accuracy, accuracy, predict
-from mvretrieval.evaluation.zero_shot.generalized import GeneralizedAccuracy, generalized_accuracy
-from mvretrieval.evaluation.zero_shot.task import ZeroShotTask, candidate_names, zero_shot_task
-from mvretrieval.evaluation.zero_shot.templates import DEFAULT, load_templates
-from mvretrieval.evaluation.zero_shot.text_queries import ClassNameClassifier, class_name_classifier
-from mvretrieval.evaluation.zero_shot.view_fusion import FusionStage, ViewFusion, WeightKind, class_scores
+from mvretrieval.evaluation.evaluation_set import read_classes
+from mvretrieval.evaluation.zero_shot.accuracy import TOP
+from mvretrieval.evaluation.zero_shot.evaluate import ZeroShotOptions, ZeroShotResult, evaluate_zero_shot
+from mvretrieval.evaluation.zero_shot.generalized import GeneralizedAccuracy
+from mvretrieval.evaluation.zero_shot.task import ZeroShotTask
+from mvretrieval.evaluation.zero_shot.templates import DEFAULT
+from mvretrieval.evaluation.zero_shot.text_queries import ClassNameClassifier
+from mvretrieval.evaluation.zero_shot.view_fusion import FusionStage, ViewFusion, WeightKind
 from mvretrieval.session.session import Session
 
 _MAX_BIAS = 1000.0  # far beyond any score: one kind of classes always wins
@@ -87,139 +85,54 @@ class Options:
         """
         return ViewFusion(self.view_fusion, self.weights, self.keep_views, self.temperature)
 
+    def zero_shot(self) -> ZeroShotOptions:
+        """The options of the library, with the classes read from their file.
 
-@dataclass(frozen=True)
-class Measured:
-    """Results of a zero-shot evaluation.
-
-    Attributes:
-        accuracy: top-k accuracies.
-        task: the evaluated task.
-        classifier: the class names.
-        generalized: seen and unseen classes separately, with `--seen`.
-        seen: evaluated classes, not declared as seen, that the adapter or the encoder was trained on.
-        empty_classes: candidates of the file of classes without an object.
-        single_views: whether each view was encoded independently.
-    """
-
-    accuracy: Accuracy
-    task: ZeroShotTask
-    classifier: ClassNameClassifier
-    generalized: GeneralizedAccuracy | None
-    seen: tuple[str, ...]
-    empty_classes: tuple[str, ...]
-    single_views: bool
+        Raises:
+            LabelsError: the file cannot be read.
+        """
+        classes = None if self.classes is None else tuple(sorted(read_classes(self.classes)))
+        bias = self.bias or 0.0
+        return ZeroShotOptions(self.by, self.where, classes, self.templates, self.fusion(), self.seen, bias)
 
 
 def run(options: Options) -> int:
     """Evaluate and print."""
-    measured = measure(options)
-    _warn(options, measured)
+    zero_shot = options.zero_shot()
+    with Session.open(options.collection) as session:
+        result = evaluate_zero_shot(session, zero_shot)
+    _warn(options, result)
     if options.json:
-        print_json(_record(options, measured))
+        print_json(_record(options, result))
     else:
-        _print_left_out(measured.task, measured.classifier)
-        _print(options, measured)
+        _print_left_out(result.task, result.classifier)
+        _print(options, result)
     return 0
 
 
-def measure(options: Options) -> Measured:
-    """Classify the objects.
-
-    Raises:
-        MvrError: labels, filters, templates or text are missing.
-    """
-    templates = load_templates(options.templates)
-    classes = None if options.classes is None else sorted(read_classes(options.classes))
-    with Session.open(options.collection) as session, session.reading():
-        options.fusion().check_fits(session)
-        evaluation_set = load_evaluation_set(session, Selection(options.by, options.where))
-        labels = evaluation_set.labels
-        seen_labels, is_seen_object = _seen_objects(options, session, evaluation_set)
-        names = candidate_names(labels, classes, seen_labels)
-        classifier = class_name_classifier(session, names, templates)
-        task = zero_shot_task(labels, classifier, seen_labels=seen_labels, is_seen_object=is_seen_object, by=options.by)
-        row_ids, vectors = evaluation_set.row_ids[task.rows], evaluation_set.vectors[task.rows]
-        scores = class_scores(session, row_ids, vectors, classifier, options.fusion())
-        trained_on, tuning = seen_names(session.describer), tuning_of(session.describer.config.encoder)
-    bias = options.bias or 0.0
-    evaluated = {task.names[i] for i in np.unique(task.targets) if not task.is_seen[i]}
-    predictions = predict((scores - bias * task.is_seen).round(9), task.targets)
-    return Measured(
-        accuracy=accuracy(predictions, task.targets, task.names),
-        task=task,
-        classifier=classifier,
-        generalized=None if options.seen is None else generalized_accuracy(scores, task.targets, task.is_seen, bias),
-        seen=tuple(sorted(evaluated & trained_on)),
-        empty_classes=tuple(sorted(set(candidate_names((), classes or ())) - set(candidate_names(labels)))),
-        single_views=tuning is None or not tuning.architecture.cross_view,
-    )
-
-
-def _seen_objects(options: Options, session: Session, evaluation_set: EvaluationSet) -> tuple[list[Any], Any]:
-    """Labels of the objects trained on, and (N,) which evaluated objects are among them."""
-    if options.seen is None:
-        return [], np.zeros(len(evaluation_set.ids), bool)
-    row_ids = session.store.select(options.seen)
-    labels = session.store.column_values(options.by, [int(n) for n in row_ids])
-    if not candidate_names(labels):
-        raise EvaluationError(
-            f"--seen {options.seen} matches no object with a '{options.by}': give a filter of the objects trained on",
-            code="no_seen_objects",
-        )
-    return labels, np.isin(evaluation_set.row_ids, row_ids)
-
-
-def _warn(options: Options, measured: Measured) -> None:
+def _warn(options: Options, result: ZeroShotResult) -> None:
     warn_seen_classes(
-        measured.seen,
+        result.seen_classes,
         "this is not zero-shot; leave them out with --where, or declare the objects trained on with --seen",
     )
-    if measured.empty_classes:
-        n = counted(len(measured.empty_classes), "class")
-        say(f"note: {n} of {options.classes} without an object in the collection: {some_of(measured.empty_classes)}")
-    if options.fusion().scores_single_views and not measured.single_views:
+    if result.empty_classes:
+        n = counted(len(result.empty_classes), "class")
+        say(f"note: {n} of {options.classes} without an object in the collection: {some_of(result.empty_classes)}")
+    if options.fusion().scores_single_views and not result.single_views:
         say(
             "note: in this tuned encoder the views of an object attend to each other, so single views are not independent"
         )
 
 
-def _record(options: Options, measured: Measured) -> dict[str, Any]:
-    found, task = measured.accuracy, measured.task
-    record: dict[str, Any] = {
+def _record(options: Options, result: ZeroShotResult) -> dict[str, Any]:
+    return {
         "task": "zero-shot",
-        "objects": found.objects,
-        "classes": len(found.classes),
-        "candidates": len(task.names),
-        **{f"top{k}": found.top[k] for k in TOP},
-        **{f"class_mean_top{k}": found.class_mean[k] for k in TOP},
-        "chance": 1 / len(task.names),
-        "text_encoder": measured.classifier.source,
         "templates": options.templates,
         "view_fusion": options.view_fusion,
         "weights": options.weights or "stored",
         "keep_views": options.keep_views,
-        "merged_labels": [list(group) for group in task.merged],
-        "left_out": task.left_out(),
-        "seen_classes": list(measured.seen),
-        "empty_classes": list(measured.empty_classes),
+        **result.to_dict(options.per_class),
     }
-    if measured.generalized is not None:
-        record["generalized"] = {
-            name: None if isinstance(value, float) and math.isnan(value) else value
-            for name, value in asdict(measured.generalized).items()
-        }
-    if options.per_class:
-        record["per_class"] = [
-            {
-                "class": one.name,
-                "objects": one.objects,
-                **{f"top{k}": one.top[k] for k in TOP},
-                "top_confusion": one.top_confusion,
-            }
-            for one in found.classes
-        ]
-    return record
 
 
 def _print_left_out(task: ZeroShotTask, classifier: ClassNameClassifier) -> None:
@@ -239,8 +152,8 @@ def _print_left_out(task: ZeroShotTask, classifier: ClassNameClassifier) -> None
         say(f"labels with the same name are one class: {some_of([', '.join(group) for group in task.merged], '; ')}")
 
 
-def _print(options: Options, measured: Measured) -> None:
-    found, task = measured.accuracy, measured.task
+def _print(options: Options, result: ZeroShotResult) -> None:
+    found, task = result.accuracy, result.task
     head = [f"top-{k}" for k in TOP]
     rows = [
         [kind, *(f"{values[k]:.4f}" for k in TOP)]
@@ -249,8 +162,8 @@ def _print(options: Options, measured: Measured) -> None:
     counts = ((found.objects, "object"), (len(found.classes), "class"), (len(task.names), "candidate"))
     print("{} of {}, {}".format(*(counted(n, noun) for n, noun in counts)))
     print(table(rows, ["mean over", *head]))
-    if measured.generalized is not None:
-        _print_generalized(measured.generalized)
+    if result.generalized is not None:
+        _print_generalized(result.generalized)
     if options.per_class:
         print()
         each = [

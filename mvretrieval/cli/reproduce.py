@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import tyro
 
 from mvretrieval.console import print_json, say, table
 from mvretrieval.errors import EvaluationError
+from mvretrieval.evaluation.reproduce.published import PublishedResult, Setting, published_notes, published_table
 from mvretrieval.evaluation.reproduce.run import TableRun
 from mvretrieval.evaluation.reproduce.table import Table, TableRow, read_table, table_names
 
@@ -60,9 +61,12 @@ def run(options: Options) -> int:
     commands = {name: table_run.commands(selected, name) for name in missing}
     if options.json:
         record = {"table": selected.name, "title": selected.title, "rows": results, "commands": commands}
+        record["published"] = [asdict(one) for one in selected.published]
         print_json(record)
     else:
         _print(selected, rows, results)
+        if options.row is None:
+            _print_published(selected.published)
         _print_commands(table_run.folder_text, missing, commands)
         _print_sources(rows)
     return 1 if any(found["verdict"] == "failed" for found in results) else 0
@@ -93,6 +97,17 @@ def _print(selected: Table, rows: list[TableRow], results: list[dict[str, Any]])
         for row, found in zip(rows, results, strict=True)
     ]  # fmt: skip
     print(table(cells, ["row", "data", "encoder", "metric", "expected", "value", "verdict"]))
+
+
+def _print_published(results: tuple[PublishedResult, ...]) -> None:
+    """Print what other methods reach; inductive and transductive results are two tables."""
+    for setting in get_args(Setting):
+        head, rows = published_table(results, setting)
+        if rows:
+            print(f"\npublished, {setting}")
+            print(table(rows, head))
+    if results:
+        print("", *published_notes(results), sep="\n")
 
 
 def _print_commands(folder: str, missing: dict[str, list[str]], commands: dict[str, list[str]]) -> None:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mvretrieval.errors import LabelsError, did_you_mean
+from mvretrieval.errors import EvaluationError, LabelsError, did_you_mean
 from mvretrieval.session.session import Session
+from mvretrieval.store.batches import view_vectors
+
+if TYPE_CHECKING:
+    from mvretrieval.weighting.adapter import Adapter
 
 _MAX_SHOWN = 5
+_BATCH = 256
 
 
 @dataclass(frozen=True)
@@ -103,6 +108,29 @@ def load_evaluation_set(session: Session, selection: Selection) -> EvaluationSet
     ids = tuple(records[int(n)].id for n in row_ids)
     stacked = np.stack(vectors) if vectors else np.empty((0, 1), np.float32)
     return EvaluationSet(selection, row_ids, ids, labels, stacked, unknown, note)
+
+
+def with_adapter(session: Session, evaluation_set: EvaluationSet, adapter: Adapter) -> EvaluationSet:
+    """The same objects with the vectors that an adapter makes from their stored views; the collection is not changed.
+
+    Args:
+        session: of the collection that the objects were read from.
+        evaluation_set: from `load_evaluation_set`.
+        adapter: trained on the views of this collection.
+
+    Raises:
+        AdapterError: the adapter was trained on other views.
+        EvaluationError: objects were removed meanwhile.
+    """
+    describer = session.describer.with_adapter(adapter)
+    vectors = []
+    for start in range(0, len(evaluation_set.row_ids), _BATCH):
+        batch = evaluation_set.row_ids[start : start + _BATCH].tolist()
+        found, raw, mask = view_vectors(session.store, batch, describer.n_styles)
+        if len(found) < len(batch):
+            raise EvaluationError("objects were removed during the evaluation: run it again", code="objects_removed")
+        vectors.append(describer.pool(raw, mask)[0])
+    return replace(evaluation_set, vectors=np.concatenate(vectors)) if vectors else evaluation_set
 
 
 def _unknown_classes_note(selection: Selection, unknown: tuple[str, ...], existing: set[str]) -> str:

@@ -27,12 +27,12 @@ class AdapterConfig:
         n_views: V.
         dim: K, dimensions of a whitened view vector.
         network: which modules.
-        plugin: fingerprint of a view weighting of another package; empty for built-in ones.
         text: how text becomes an object vector: `adapted`, through the network as one view of unknown direction; `frozen`, as
             the text encoder embeds it (centred and whitened where views are); `named`, by the adapter's own text embeddings.
         classes: seen in training.
         metrics: of the validation.
         training: resolved options, seed, versions and revision of the training.
+        plugin: fingerprint of a view weighting of another package; empty for built-in ones.
     """
 
     views: str
@@ -43,11 +43,11 @@ class AdapterConfig:
     n_views: int
     dim: int
     network: NetworkConfig = field(default_factory=NetworkConfig)
-    plugin: str = ""
     text: TextKind = "adapted"
     classes: tuple[str, ...] = ()
     metrics: dict[str, float] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
+    plugin: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to a dict for JSON."""

@@ -9,6 +9,9 @@ import pytest
 import yaml
 from doc_pages import ROOT
 
+from mvretrieval.evaluation.reproduce.published import Setting, published_table
+from mvretrieval.evaluation.reproduce.table import read_table
+
 _RESULTS: dict[str, Any] = yaml.safe_load((ROOT / "benchmarks" / "results.yaml").read_text(encoding="utf-8"))
 _NUMBER = re.compile(r"(?<![@\w.-])[+-]?\d[\d,]*(?:\.\d+)?")
 
@@ -44,3 +47,14 @@ def test_every_result_is_on_the_page() -> None:
     stated = {name for page, names, _ in _ROWS if page == "docs/benchmarks.md" for name in names}
     others = {name for name, result in _RESULTS.items() if result["group"] != "speed"}
     assert others - stated <= {"lora-equal", "resume-equal"}  # equalities, tested in the suite too
+
+
+@pytest.mark.parametrize(
+    ("name", "setting"), [("open-set", "inductive"), ("open-set", "transductive"), ("zero-shot", "inductive")]
+)
+def test_published_results_are_those_of_the_tables(name: str, setting: Setting) -> None:
+    page = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    head, rows = published_table(read_table(name).published, setting)
+    lines = ["| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *rows)]
+    wanted = "\n".join(lines).replace("| --- ", "|---").replace("--- |", "---|")
+    assert f"\n{wanted}\n\n" in page, wanted

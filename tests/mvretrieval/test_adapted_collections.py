@@ -16,6 +16,8 @@ from mvrender.shading import Style
 from mvretrieval.api import Collection, OpenOptions
 from mvretrieval.cli.main import run_command
 from mvretrieval.describe import Describer
+from mvretrieval.errors import AdapterError
+from mvretrieval.evaluation.evaluation_set import Selection, load_evaluation_set, with_adapter
 from mvretrieval.ingest.reembed import STAGING
 from mvretrieval.search.query import Query
 from mvretrieval.weighting.adapter import Adapter
@@ -76,6 +78,20 @@ def _same(a: dict[str, NDArray[np.float32]], b: dict[str, NDArray[np.float32]]) 
     assert a.keys() == b.keys() and len(a)
     for name in a:
         np.testing.assert_allclose(a[name], b[name], atol=1e-6, err_msg=name)
+
+
+def test_an_adapter_is_evaluated_without_changing_the_collection(
+    trained: tuple[Path, Path], things: Collection
+) -> None:
+    plain = load_evaluation_set(things.session, Selection())
+    adapted = with_adapter(things.session, plain, Adapter.load(trained[1]))
+    _same(dict(zip(adapted.ids, adapted.vectors, strict=True)), _vectors(trained[0]))
+    assert (adapted.ids, adapted.labels) == (plain.ids, plain.labels)
+    np.testing.assert_array_equal(load_evaluation_set(things.session, Selection()).vectors, plain.vectors)
+    empty = load_evaluation_set(things.session, Selection(where="label = 'none'"))
+    assert not len(with_adapter(things.session, empty, Adapter.load(trained[1])).ids)
+    with pytest.raises(AdapterError):
+        with_adapter(things.session, plain, _other_adapter())
 
 
 def test_a_collection_is_searched_with_its_adapters_vectors(

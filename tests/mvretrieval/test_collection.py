@@ -396,6 +396,18 @@ def test_folders_in_which_no_collection_can_be_created(tmp_path: Path) -> None:
         small_collection(tmp_path / "c")
 
 
+def test_create_opens_an_existing_collection_of_the_same_configuration(tmp_path: Path, shapes: Path) -> None:
+    folder = tmp_path / "c"
+    for n in (1, 2):
+        with Collection.create(folder, SMALL, OpenOptions(workers=1), exist_ok=True) as collection:
+            collection.add(shapes / f"shape-00{n}.ply")
+            assert len(collection) == n
+    with raises_code(DescriberError, "other_config", "size 64, not 96", "mvr reindex"):
+        Collection.create(folder, replace(SMALL, size=96), exist_ok=True)
+    with Collection.open(folder, write=True) as collection:  # the refused one has released its lock
+        assert len(collection) == 2
+
+
 def test_encoder_without_weights_leaves_no_folder(tmp_path: Path) -> None:
     config = replace(SMALL, encoder="image_only:mobilenet_v2@/nowhere.safetensors")
     with pytest.raises(EncoderError, match="/nowhere"):

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from commands import Mvr, as_json, runner
+from error_codes import raises_code
 from made_meshes import SMALL, new_object, unit
 from PIL import Image
 from tiny_clip import tiny_clip
@@ -19,6 +20,7 @@ from mvretrieval.cli.commands import SUBCOMMANDS
 from mvretrieval.describe import DescriberConfig
 from mvretrieval.errors import EvaluationError
 from mvretrieval.evaluation.seen_classes import seen_names
+from mvretrieval.evaluation.zero_shot.evaluate import ZeroShotOptions, evaluate_zero_shot
 from mvretrieval.evaluation.zero_shot.templates import DEFAULT, IMAGENET, SETS, load_templates
 from mvretrieval.evaluation.zero_shot.text_queries import class_name_classifier, text_matrix
 from mvretrieval.weighting.adapter import Adapter
@@ -190,6 +192,27 @@ def test_the_temperature_is_the_encoders(clip_things: Path) -> None:
         assert class_name_classifier(things.session, ["dog"], ("{}",)).temperature == pytest.approx(
             0.07
         )  # the initial value of CLIP's training
+
+
+def test_labels_that_differ_in_parentheses_can_be_two_classes(clip_things: Path, tmp_path: Path) -> None:
+    """Five pairs of the categories of LVIS do."""
+    copy = tmp_path / "things"
+    shutil.copytree(clip_things, copy)
+    labels = ("bow_(weapon)", "bow_(ribbon)")
+    with Collection.open(copy, OpenOptions(device="cpu", precision="float32"), write=True) as things:
+        texts = text_matrix(things.describer, ["bow (weapon)", "bow (ribbon)"], ("{}",)).reshape(2, 2, 32)[:, 0]
+        with things.session.store.transaction():
+            for label, text in zip(labels, texts, strict=True):
+                views = unit(np.repeat(np.stack([text, text])[None], 2, axis=0))
+                _put(things, f"{label}.ply", views, {"label": label, "split": "bows"})
+        options = ZeroShotOptions(where="split = 'bows'", classes=(*labels, "zebra"), templates=("{}",))
+        merged = evaluate_zero_shot(things.session, options)
+        assert merged.task.names == ("bow", "zebra") and merged.task.merged == (tuple(sorted(labels)),)
+        apart = evaluate_zero_shot(things.session, replace(options, name_of=lambda label: str(label).replace("_", " ")))
+    assert apart.task.names == ("bow (ribbon)", "bow (weapon)", "zebra") and not apart.task.merged
+    assert apart.accuracy.top[1] == 1 and apart.empty_classes == ("zebra",)
+    with raises_code(EvaluationError, "bad_options", "bias"):
+        ZeroShotOptions(bias=0.1)
 
 
 def test_names_find_their_objects(mvr: Mvr, clip_things: Path, tmp_path: Path) -> None:

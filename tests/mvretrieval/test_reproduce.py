@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import shutil
 from dataclasses import replace
@@ -131,6 +132,51 @@ def test_damaged_tables(old: str, new: str) -> None:
     assert parse_table("good", _GOOD).rows[0].name == "r"
     with raises_code(EvaluationError, "bad_table"):
         parse_table("bad", _GOOD.replace(old, new))
+
+
+_PUBLISHED = """
+published:
+  - {method: m, encoder: e, trained: adapter, setting: inductive, llm_text: "no", values: {d: 1}, source: s, rows: [r]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("inductive", "both"),
+        ('"no"', "no"),  # YAML's false
+        ("{d: 1}", "{d: .nan}"),
+        ("{d: 1}", "{}"),
+        ("{d: 1}", "{d: 2}"),  # the row expects 1
+        ("source: s", "source: ''"),
+        ("rows: [r]", "rows: [x]"),
+        (", rows: [r]", ""),
+        ("rows: [r]", "rows: [r], not_run: no weights"),
+        ("trained: adapter", "trained: ''"),
+        ("trained: adapter, ", ""),
+        ("source: s", "source: s, colour: red"),
+    ],
+)
+def test_damaged_published_results(old: str, new: str) -> None:
+    assert parse_table("good", _GOOD + _PUBLISHED).published[0].rows == ("r",)
+    assert not parse_table("good", _GOOD).published
+    with raises_code(EvaluationError, "bad_table"):
+        parse_table("bad", _GOOD + _PUBLISHED.replace(old, new))
+
+
+def test_published_results_are_printed(mvr: Mvr) -> None:
+    out = mvr("open-set")[1]
+    inductive, _, transductive = out.partition("published, transductive")
+    assert re.search(
+        r"^DEC +DINOv3 ViT-L/16 +adapter +no +62\.75 +67\.75 +72\.15 +70\.96 +cannot be run here$", inductive, re.M
+    )
+    assert re.search(r"^DAC +CLIP ViT-L/14 +low-rank weights +yes +57\.80 +65\.83 +68\.98 +70\.74 ", inductive, re.M)
+    assert re.search(r"^CLIP-AdaM +CLIP ViT-L/14 +adapter .* 54\.69 +57\.28 +55\.01 +57\.29 ", inductive, re.M)
+    assert re.search(r"^HGM2R ", transductive, re.M) and "arXiv 2604.19432" in out
+    assert "DEC (DINOv3 ViT-L/16): cannot be run here: no public code" in out
+    assert "published" not in mvr("open-set", "--row", "esb-clip-l14")[1]
+    listed = json.loads(mvr("open-set", "--json")[1])["published"]
+    assert {one["method"] for one in listed} >= {"CLIP-AdaM", "DAC", "DEC", "HGM2R"}
 
 
 def test_printing_and_listing_tables(mvr: Mvr) -> None:

@@ -1,7 +1,7 @@
 """Reproduction tables: rows with an expected value, its source and a tolerance.
 
 A table is a YAML file under `tables/`: its collections with the commands that make them, and rows that evaluate one each, as in
-pyserini's reproduction tables.
+pyserini's reproduction tables. Results of other methods are listed with their source, also those that cannot be run here.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any, Literal, get_args
 import yaml
 
 from mvretrieval.errors import EvaluationError, did_you_mean
+from mvretrieval.evaluation.reproduce.published import PublishedResult, check_against_rows, parse_published
 
 TaskName = Literal["eval", "zero-shot", "text-to-3d", "image-to-3d", "features"]
 """`eval` is plain `mvr eval`; `features` evaluates a column of an .npz file (see `feature_file`)."""
@@ -121,6 +122,7 @@ class Table:
         data: data set -> commands that create it in `{dir}/data/`; lines with `#` are instructions.
         make: collection -> commands that make it; `{dir}` is the folder of collections.
         rows: rows in the order of the file.
+        published: results of other methods, from their publications.
     """
 
     name: str
@@ -128,6 +130,7 @@ class Table:
     data: Mapping[str, tuple[str, ...]]
     make: Mapping[str, tuple[str, ...]]
     rows: tuple[TableRow, ...]
+    published: tuple[PublishedResult, ...] = ()
 
     def commands(self, collection: str, exists: Callable[[str], bool] = lambda path: False) -> tuple[str, ...]:
         """Return the commands that make a collection and the files of its rows, dependencies first, each once.
@@ -184,7 +187,9 @@ def parse_table(name: str, text: str) -> Table:
         data = {str(key): tuple(map(str, commands)) for key, commands in content.get("data", {}).items()}
         make = {str(key): tuple(map(str, commands)) for key, commands in content["collections"].items()}
         rows = tuple(_parse_row(values) for values in content["rows"])
-        table = Table(name, str(content["title"]), data, make, rows)
+        published = tuple(parse_published(values) for values in content.get("published", ()))
+        check_against_rows(published, {row.name: (row.data, row.expected) for row in rows})
+        table = Table(name, str(content["title"]), data, make, rows, published)
     except (yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError) as error:
         raise EvaluationError(
             f"table '{name}' is damaged ({type(error).__name__}: {error}): reinstall the package", code="bad_table"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,7 +54,10 @@ class ZeroShotTask:
 
 
 def candidate_names(
-    labels: Sequence[Any], classes: Sequence[str] | None = None, seen_labels: Sequence[Any] = ()
+    labels: Sequence[Any],
+    classes: Sequence[str] | None = None,
+    seen_labels: Sequence[Any] = (),
+    name_of: Callable[[object], str] = class_name,
 ) -> tuple[str, ...]:
     """Sorted candidate names: those of a list of classes, or of the labels.
 
@@ -62,9 +65,10 @@ def candidate_names(
         labels: labels of the objects; None for none.
         classes: list of classes; candidates even without objects.
         seen_labels: labels of objects trained on; candidates as well.
+        name_of: name of the class of a label; empty for None.
     """
     source = (*labels, *seen_labels) if classes is None else classes
-    return tuple(sorted({class_name(label) for label in source} - {""}))
+    return tuple(sorted({name_of(label) for label in source if label is not None} - {""}))
 
 
 def zero_shot_task(
@@ -74,6 +78,7 @@ def zero_shot_task(
     seen_labels: Sequence[Any] = (),
     is_seen_object: NDArray[np.bool_] | None = None,
     by: str = "label",
+    name_of: Callable[[object], str] = class_name,
 ) -> ZeroShotTask:
     """Make a task from labels and candidates.
 
@@ -83,6 +88,7 @@ def zero_shot_task(
         seen_labels: labels of objects trained on.
         is_seen_object: True for selected objects that were trained on; they are left out.
         by: name of the label, for messages.
+        name_of: name of the class of a label, as for `candidate_names`.
 
     Raises:
         EvaluationError: no object is left.
@@ -92,7 +98,7 @@ def zero_shot_task(
     unknown = set(classifier.unknown)
     rows, targets, counts = [], [], {"unlabeled": 0, "seen": 0, "not_candidates": 0, "unknown": 0}
     for i, label in enumerate(labels):
-        name = class_name(label)
+        name = "" if label is None else name_of(label)
         if not name:
             counts["unlabeled"] += 1
         elif is_seen_object[i]:
@@ -103,8 +109,8 @@ def zero_shot_task(
         else:
             counts["unknown" if name in unknown else "not_candidates"] += 1
     if not rows:
-        raise EvaluationError(_no_objects_message(labels, counts, classifier, by), code="no_objects")
-    seen_names = {class_name(label) for label in seen_labels}
+        raise EvaluationError(_no_objects_message(labels, counts, classifier, by, name_of), code="no_objects")
+    seen_names = {name_of(label) for label in seen_labels if label is not None}
     return ZeroShotTask(
         rows=np.array(rows, np.int64),
         targets=np.array(targets, np.int64),
@@ -115,24 +121,31 @@ def zero_shot_task(
         not_candidates=counts["not_candidates"],
         unknown_objects=counts["unknown"],
         unknown_names=classifier.unknown,
-        merged=_merged(labels),
+        merged=_merged(labels, name_of),
     )
 
 
-def _merged(labels: Sequence[Any]) -> tuple[tuple[str, ...], ...]:
+def _merged(labels: Sequence[Any], name_of: Callable[[object], str]) -> tuple[tuple[str, ...], ...]:
     """Groups of labels that share a name."""
     groups: dict[str, list[str]] = {}
-    for label in sorted({str(label) for label in labels if class_name(label)}):
-        groups.setdefault(class_name(label), []).append(label)
+    for label in sorted({str(label) for label in labels if label is not None}):
+        groups.setdefault(name_of(label), []).append(label)
+    groups.pop("", None)
     return tuple(tuple(group) for group in groups.values() if len(group) > 1)
 
 
-def _no_objects_message(labels: Sequence[Any], counts: dict[str, int], classifier: ClassNameClassifier, by: str) -> str:
+def _no_objects_message(
+    labels: Sequence[Any],
+    counts: dict[str, int],
+    classifier: ClassNameClassifier,
+    by: str,
+    name_of: Callable[[object], str],
+) -> str:
     if not labels:
         return "no object is selected: change --where"
     near = ""
     if counts["not_candidates"] and classifier.names:
-        near = did_you_mean(classifier.names[0], {class_name(label) for label in labels})
+        near = did_you_mean(classifier.names[0], {name_of(label) for label in labels if label is not None})
         near = f"no object has the class '{classifier.names[0]}': {near}" if near else ""
     unknown = ""
     if classifier.unknown:
