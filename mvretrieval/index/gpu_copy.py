@@ -237,7 +237,8 @@ def _with_8_bit_codes(candidates: FaissCandidates, sample: NDArray[np.float32]) 
     lists = layers_of(candidates.faiss_index)[-1]
     centroids = faiss.downcast_index(lists.quantizer)
     quantizer = faiss.IndexFlat(lists.d, lists.metric_type)
-    quantizer.add(centroids.reconstruct_n(0, centroids.ntotal))
+    n, dim = int(centroids.ntotal), int(lists.d)
+    quantizer.add(centroids.reconstruct_n(0, n, np.empty((n, dim), np.float32)))
     made = faiss.IndexIVFScalarQuantizer(
         quantizer, lists.d, lists.nlist, faiss.ScalarQuantizer.QT_8bit, lists.metric_type
     )

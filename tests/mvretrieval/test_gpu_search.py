@@ -1,7 +1,7 @@
 """Search on a GPU equals search on the CPU, and falls back to it with a reason.
 
-A GPU's copies are FAISS indexes that are made in main memory and then moved. Without a GPU they are searched where they are made, the
-flat ones with the same float16 codes: this tests everything but the GPU itself. Tests marked `gpu` move them.
+A GPU's copies are FAISS indexes that are made in main memory and then moved. Without a GPU they are searched where they are made,
+the flat ones with the same float16 codes: this tests everything but the GPU itself. Tests marked `gpu` move them.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from commands import runner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_meshes import unit
+from main_memory import MainMemory
 from numpy.typing import NDArray
 
 from mvretrieval.api import Collection, OpenOptions
@@ -31,32 +32,6 @@ faiss: Any = _faiss
 DIM = 32
 MANY = 4000
 without_gpu = pytest.mark.skipif(has_gpu_driver(), reason="there is a GPU")
-
-
-class _Graph:
-    """A graph that `train` builds, as CAGRA's."""
-
-    def __init__(self, dim: int) -> None:
-        self._index = faiss.IndexHNSWFlat(dim, 32)
-        self._index.hnsw.efSearch = 200
-
-    def train(self, vectors: NDArray[np.float32]) -> None:
-        self._index.add(vectors)
-
-    def search(self, queries: NDArray[np.float32], n: int, params: Any) -> tuple[Any, Any]:
-        return self._index.search(queries, n)  # type: ignore[no-any-return]
-
-
-class MainMemory:
-    """Indexes stay in main memory; flat ones get float16 codes."""
-
-    def move(self, index: Any) -> Any:
-        if isinstance(index, faiss.IndexFlat):
-            return faiss.index_factory(index.d, "SQfp16", faiss.METRIC_INNER_PRODUCT)
-        return faiss.clone_index(index)
-
-    def graph(self, dim: int) -> Any:
-        return _Graph(dim)
 
 
 @pytest.fixture(params=["main memory", pytest.param("gpu", marks=pytest.mark.gpu)])
@@ -82,10 +57,9 @@ def _search_on(place: Place | None, kind: IndexKind = "exact", device: str = "cu
 
 def _assert_same(found: list[Found], wanted: list[Found]) -> None:
     """Scores that differ by rounding only may come in another order."""
-    for (scores, row_ids), (wanted_scores, wanted_ids) in zip(found, wanted, strict=True):
+    for (scores, row_ids), (wanted_scores, _) in zip(found, wanted, strict=True):
         np.testing.assert_allclose(scores, wanted_scores, rtol=0, atol=5e-7)
         assert len(set(row_ids.tolist())) == len(row_ids)
-        assert np.mean(row_ids != wanted_ids) <= 0.1 if len(row_ids) else True
 
 
 def _assert_exact(search: GpuSearch, index: VectorIndex, allowed: NDArray[np.int64] | None = None) -> None:
@@ -94,7 +68,12 @@ def _assert_exact(search: GpuSearch, index: VectorIndex, allowed: NDArray[np.int
     for k in (1, 10, 700, 10_000):
         n_found = min(k, len(index) if slots is None else len(slots))
         wanted = index.exact(queries, n_found, slots) if n_found else index.search(queries, 0)
-        _assert_same(search.search(index, queries, k, allowed), wanted)
+        found = search.search(index, queries, k, allowed)
+        _assert_same(found, wanted)
+        for query, (scores, row_ids) in zip(queries, found, strict=True):
+            own = index.slot_of[row_ids]
+            assert (own >= 0).all() and (allowed is None or np.isin(row_ids, allowed).all())
+            np.testing.assert_allclose(scores, index.rows.take(own) @ query, rtol=0, atol=5e-7)
 
 
 # -- exact search -----------------------------------------------------------------------------------------------------
@@ -144,11 +123,11 @@ def _crowd(n: int) -> NDArray[np.float32]:
     """A crowd of vectors that float16 cannot tell apart, among others; they are the nearest of the first of `_vectors(4, 99)`."""
     rng = np.random.default_rng(1)
     query, other = _vectors(4, seed=99)[:2]
-    near = unit(query + 0.3 * other) + 4e-4 * rng.standard_normal((n, DIM))
+    near = unit(query + 0.3 * other) + 1e-4 * rng.standard_normal((n, DIM))
     return unit(np.concatenate([_vectors(3000 - n), near]).astype(np.float32))
 
 
-@pytest.mark.parametrize("n_crowd", [300, 2600])
+@pytest.mark.parametrize("n_crowd", [1500, 2600])
 def test_vectors_that_float16_cannot_tell_apart_are_ranked_exactly(n_crowd: int, place: Place) -> None:
     """The first crowd fits into the candidates that are taken at most; with the second, the CPU searches."""
     _assert_exact(_search_on(place), _index("exact", _crowd(n_crowd)))
@@ -157,7 +136,7 @@ def test_vectors_that_float16_cannot_tell_apart_are_ranked_exactly(n_crowd: int,
 def test_without_the_error_bound_they_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu_search, "ROUNDING", -3.0)
     with pytest.raises(AssertionError):
-        _assert_exact(_search_on(MainMemory()), _index("exact", _crowd(300)))
+        _assert_exact(_search_on(MainMemory()), _index("exact", _crowd(1500)))
 
 
 @settings(max_examples=20)
@@ -187,8 +166,7 @@ def test_another_index_gets_its_own_copy(place: Place) -> None:
 
 # -- other kinds ------------------------------------------------------------------------------------------------------
 
-LISTS = ("ivf", "IVF16,Flat", "IVF16,SQ8", "PCA31,IVF16,SQ8", "IVF16,PQ16")
-ENOUGH = 10_500  # for 256 centroids
+LISTS = ("ivf", "IVF16,Flat", "IVF16,SQ8", "PCA31,IVF16,SQ8", "IVF16,PQ16x4")
 
 
 def _recall(found: list[Found], wanted: list[Found]) -> float:
@@ -201,7 +179,9 @@ def test_other_kinds_find_the_nearest(kind: IndexKind, place: Place) -> None:
     """As well as on the CPU, before and after changes, and with a filter; every hit has its exact score."""
     if kind == "cagra" and isinstance(place, GpuPlace) and not has_cagra():
         pytest.skip("this build of FAISS has no CAGRA")
-    index, search, queries = _index(kind, _vectors(ENOUGH)), _search_on(place, kind), _vectors(30, seed=5)
+    if isinstance(place, GpuPlace):
+        kind = kind.replace("x4", "")  # GPUs have product quantization with 8 bits; its training takes minutes on a CPU
+    index, search, queries = _index(kind, _vectors(10_500)), _search_on(place, kind), _vectors(30, seed=5)
     assert index.kind == kind
     odd = np.arange(1, 22_000, 2)
     for step in range(3):
@@ -231,7 +211,9 @@ def test_nprobe_decides_how_many_lists_are_searched(kind: IndexKind, place: Plac
     assert few < 0.9 < many and search.is_used
 
 
-@pytest.mark.parametrize("kind", ["hnsw", "HNSW16", "SQ8", "IVF16,PQ16x4fs", "IVF16,SQ8,Refine(SQ8)", "IVF16_HNSW8,Flat"])
+@pytest.mark.parametrize(
+    "kind", ["hnsw", "HNSW16", "SQ8", "IVF16,PQ16x4fs", "IVF16,SQ8,Refine(SQ8)", "IVF16_HNSW8,Flat"]
+)
 def test_kinds_that_the_gpu_does_not_have_are_searched_on_the_cpu(kind: IndexKind) -> None:
     index, search, queries = _index(kind, _vectors(MANY)), _search_on(MainMemory(), kind), _vectors(5, seed=5)
     with warnings.catch_warnings():
@@ -255,7 +237,7 @@ def test_forms_and_their_memory() -> None:
     fixed = 512 << 20
     assert bytes_needed(exact, "flat") == fixed + 2 * MANY * (2 * DIM + 4)
     assert bytes_needed(lists, "lists") == fixed + 2 * MANY * (DIM + 8)
-    assert bytes_needed(_index("IVF16,PQ16", _vectors(ENOUGH)), "lists") == fixed + 2 * ENOUGH * (16 + 8)
+    assert bytes_needed(_index("IVF16,PQ16x4", _vectors(MANY)), "lists") == fixed + 2 * MANY * (8 + 8)
     assert bytes_needed(graph, "graph") == fixed + 3 * MANY * (4 * DIM + 4 * 64)
 
 
@@ -317,6 +299,7 @@ class _FailsLater:
 
     def __init__(self, index: Any) -> None:
         self._index, self._n_calls = index, 0
+        self._search = getattr(index, "search_numpy", index.search)  # see `GpuCopy`
 
     def add(self, vectors: NDArray[np.float32]) -> None:
         self._index.add(vectors)
@@ -325,7 +308,7 @@ class _FailsLater:
         self._n_calls += 1
         if self._n_calls == 2:
             raise RuntimeError("Error in void faiss::gpu::x() at gpu/x.cu:65: Error: 'a == b' failed: out of memory")
-        return self._index.search(*arguments, **named)
+        return self._search(*arguments, **named)
 
 
 class _Failing(MainMemory):
