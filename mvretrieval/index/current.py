@@ -70,7 +70,7 @@ class CurrentIndex:
             try:
                 yield
             finally:
-                self._index = None
+                self.close()
 
     def search(
         self,
@@ -103,10 +103,6 @@ class CurrentIndex:
             if self._gpu is not None:
                 self._gpu.close()
 
-    def _wanted_kind(self) -> IndexKind:
-        kind: IndexKind = self._store.get_meta("index", "auto")
-        return kind
-
     def save(self) -> None:
         """Update the index and write it.
 
@@ -115,3 +111,7 @@ class CurrentIndex:
         """
         with self._lock:  # a search in another thread could update the vectors while they are written
             self.get().save(self._folder)
+
+    def _wanted_kind(self) -> IndexKind:
+        kind: IndexKind = self._store.get_meta("index", "auto")
+        return kind

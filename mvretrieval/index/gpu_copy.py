@@ -210,8 +210,9 @@ class GpuCopy:
 
     def _parameters(self, n: int, wanted: IndexParameters) -> Any | None:
         if self.form == "lists" and wanted.nprobe is not None:
-            found = faiss.SearchParametersIVF(nprobe=min(wanted.nprobe, MOST_CANDIDATES))
-            for _ in layers_of(self._index)[:-1]:
+            *outer, lists = layers_of(self._index)
+            found = faiss.SearchParametersIVF(nprobe=min(wanted.nprobe, int(lists.nlist), MOST_CANDIDATES))
+            for _ in outer:
                 found = faiss.SearchParametersPreTransform(index_params=found)
             return found
         if self.form == "graph" and hasattr(faiss, "SearchParametersCagra"):

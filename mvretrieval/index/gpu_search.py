@@ -65,7 +65,7 @@ class GpuSearch:
 
     @property
     def is_used(self) -> bool:
-        """Whether the last search ran on the GPU."""
+        """Whether there is a copy on the GPU."""
         return self._copy is not None
 
     def notices(self) -> list[str]:
@@ -99,12 +99,16 @@ class GpuSearch:
             except (RuntimeError, MemoryError) as error:
                 from mvretrieval.index.faiss_candidates import reason_of
 
-                was_used = self._copy is not None
-                self.close()
-                self._is_off, self._reason = True, f"FAISS failed on the GPU ({reason_of(error)})"
-                if was_used:  # notices may have been read
+                self._reason = f"FAISS failed on the GPU ({reason_of(error)})"
+                if self._copy is not None:  # notices may have been read
+                    self._turn_off()
                     warnings.warn(f"vectors are searched on the CPU from now on: {self._reason}", stacklevel=2)
         return index.search(queries, k, allowed, parameters)
+
+    def _turn_off(self) -> None:
+        """Search on the CPU from now on."""
+        self.close()
+        self._is_off = True
 
     # -- the copy -----------------------------------------------------------------------------------------------------
 
@@ -134,7 +138,7 @@ class GpuSearch:
         if self._place is None:
             number = self._choose()
             if number is None:
-                self._is_off = True
+                self._turn_off()
                 return None
         from mvretrieval.index.gpu_copy import GpuCopy, GpuPlace, bytes_needed, form_of
 
@@ -205,7 +209,7 @@ def why_too_large(needed: int, free: int | None) -> str:
     if free is None or needed <= _MOST_OF_FREE * free:
         return ""
     return (
-        f"its copy needs up to {needed / 1e9:.1f} GB of GPU memory, and {free / 1e9:.1f} GB are free, of which "
+        f"the copy needs up to {needed / 1e9:.1f} GB of GPU memory, and {free / 1e9:.1f} GB are free, of which "
         f"{_MOST_OF_FREE:.0%} may be used"
     )
 

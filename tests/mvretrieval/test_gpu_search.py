@@ -16,22 +16,26 @@ import pytest
 from commands import runner
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_meshes import unit
+from made_meshes import SMALL, new_object, unit
 from main_memory import MainMemory
 from numpy.typing import NDArray
 
 from mvretrieval.api import Collection, OpenOptions
+from mvretrieval.cli import doctor
 from mvretrieval.index import gpu_search
 from mvretrieval.index.gpu import choose_gpu, has_cagra, has_gpu_driver, why_no_gpu
 from mvretrieval.index.gpu_copy import MOST_CANDIDATES, GpuPlace, Place, bytes_needed, form_of
 from mvretrieval.index.gpu_search import ROUNDING, GpuSearch, why_too_large
 from mvretrieval.index.kinds import IndexKind, IndexParameters
 from mvretrieval.index.vector_index import Found, VectorIndex
+from mvretrieval.search.options import SearchOptions
+from mvretrieval.search.query import Query
 
 faiss: Any = _faiss
 DIM = 32
 MANY = 4000
 without_gpu = pytest.mark.skipif(has_gpu_driver(), reason="there is a GPU")
+gpu_build = pytest.mark.skipif(not hasattr(faiss, "StandardGpuResources"), reason="a build without GPU support")
 
 
 @pytest.fixture(params=["main memory", pytest.param("gpu", marks=pytest.mark.gpu)])
@@ -252,7 +256,8 @@ def test_other_devices_have_no_gpu_and_need_no_reason(device: str) -> None:
 @without_gpu
 def test_without_a_gpu_auto_is_silent_and_cuda_has_a_reason() -> None:
     assert choose_gpu("auto") == (None, "")
-    assert choose_gpu("cuda") == choose_gpu("cuda:3") == (None, "FAISS finds no GPU")
+    assert choose_gpu("cuda") == choose_gpu("cuda:3") == (None, why_no_gpu())
+    assert why_no_gpu() == "FAISS finds no GPU" or not hasattr(faiss, "StandardGpuResources")
     assert GpuSearch.for_device("auto", lambda: "auto") is None and GpuSearch.for_device("cpu", lambda: "auto") is None
 
 
@@ -267,6 +272,7 @@ def test_a_build_without_gpu_support_is_named(monkeypatch: pytest.MonkeyPatch) -
 
 
 @without_gpu
+@gpu_build
 def test_the_trial_in_a_subprocess_tells_what_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where a driver is there, and FAISS finds no GPU."""
     monkeypatch.setattr("mvretrieval.index.gpu.has_gpu_driver", lambda: True)
@@ -283,7 +289,7 @@ def test_memory() -> None:
 
 
 @without_gpu
-@pytest.mark.skipif(not hasattr(faiss, "StandardGpuResources"), reason="a build without GPU support")
+@gpu_build
 @pytest.mark.parametrize("kind", ["exact", "ivf"])
 def test_an_error_of_faiss_while_copying_is_the_reason(kind: IndexKind) -> None:
     """FAISS's own error for a GPU that is not there."""
@@ -359,7 +365,51 @@ def test_a_collection_is_searched_and_says_why_not_on_the_gpu(things: Collection
             hits[device] = found[1].tolist()
             notices[device] = session.index.notices()
     assert hits["auto"] == hits["cpu"] == hits["cuda"]
-    assert notices == {"auto": [], "cpu": [], "cuda": ["vectors are searched on the CPU: FAISS finds no GPU"]}
+    assert notices == {"auto": [], "cpu": [], "cuda": [f"vectors are searched on the CPU: {why_no_gpu()}"]}
+
+
+def test_the_copy_of_a_collection_follows_its_changes(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Additions, replacements, removals, another kind, and a filter, as a search of the collection sees them."""
+    opened: list[GpuSearch] = []
+
+    def for_device(device: str, kind: Any) -> GpuSearch:
+        opened.append(GpuSearch(device, kind, place))
+        return opened[-1]
+
+    monkeypatch.setattr(GpuSearch, "for_device", for_device)
+    with Collection.create(tmp_path / "c", SMALL, OpenOptions("cuda")) as collection:
+        store = collection.session.store
+        store.set_meta("view_dim", DIM)
+
+        def put(start: int, stop: int, seed: int) -> None:
+            with store.transaction():
+                sequence = store.next_sequence()
+                for n, vector in zip(range(start, stop), _vectors(stop - start, seed), strict=True):
+                    row_id = store.put(new_object(str(n), vector), sequence)
+                    store.set_metadata(row_id, {"parity": n % 2})
+
+        def nearest(vector: NDArray[np.float32], where: str | None = None) -> str:
+            return collection.search(Query(vector=vector), SearchOptions(k=1, where=where))[0].id
+
+        put(0, 1200, seed=0)
+        assert nearest(_vectors(1200)[7]) == "7" and [search.is_used for search in opened] == [True]
+        put(1200, 1210, seed=1)
+        put(7, 8, seed=2)
+        assert nearest(_vectors(10, 1)[3]) == "1203" and nearest(_vectors(1, 2)[0]) == "7"
+        assert nearest(_vectors(10, 1)[3], "parity = 1") == "1203" != nearest(_vectors(10, 1)[3], "parity = 0")
+        collection.remove("1203")
+        assert nearest(_vectors(10, 1)[3]) != "1203"
+        collection.set_index_kind("ivf")
+        assert nearest(_vectors(10, 1)[4]) == "1204" and nearest(_vectors(10, 1)[3]) != "1203"
+        assert opened[0].is_used and collection.session.index.notices() == []
+    assert len(opened) == 1 and not opened[0].is_used, "closing releases the memory"
+
+
+def test_the_doctor_tells_whether_vectors_are_searched_on_the_gpu() -> None:
+    (finding,) = doctor._vector_search()
+    assert finding.state == ("missing" if why_no_gpu() else "ok") and why_no_gpu() in finding.detail
 
 
 def _own(session: Any, object_id: str) -> NDArray[np.float32]:
@@ -377,7 +427,7 @@ def test_the_command_says_it_once(
     for device, n in (("cuda", 1), ("auto", 0)):
         code, _, err = mvr("--device", device)
         assert code == 0
-        assert err.count("note: vectors are searched on the CPU: FAISS finds no GPU") == n
+        assert err.count(f"note: vectors are searched on the CPU: {why_no_gpu()}") == n
 
 
 @pytest.mark.skipif(has_cagra(), reason="this build of FAISS has CAGRA")
