@@ -8,6 +8,7 @@ import platform
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
@@ -22,6 +23,7 @@ from benchmarks import (
     confidence,
     encoding,
     fidelity,
+    gpu_index,
     learning,
     os3dor,
     pipeline,
@@ -36,8 +38,8 @@ from benchmarks.benchmark import Benchmark, Skipped
 
 RESULTS = Path(__file__).parent / "results.yaml"
 BENCHMARKS: tuple[Benchmark, ...] = (
-    *collection.BENCHMARKS, *encoding.BENCHMARKS, *fidelity.BENCHMARKS, *learning.BENCHMARKS, *class_names.BENCHMARKS,
-    *os3dor.BENCHMARKS, *pipeline.BENCHMARKS,
+    *collection.BENCHMARKS, *gpu_index.BENCHMARKS, *encoding.BENCHMARKS, *fidelity.BENCHMARKS, *learning.BENCHMARKS,
+    *class_names.BENCHMARKS, *os3dor.BENCHMARKS, *pipeline.BENCHMARKS,
     *rendering.BENCHMARKS, *search_peers.BENCHMARKS, *searching.BENCHMARKS,
     *service.BENCHMARKS, *confidence.BENCHMARKS, *tuning.BENCHMARKS, *weights_matter.BENCHMARKS,
 )  # fmt: skip
@@ -73,12 +75,14 @@ def main() -> int:
         if f.name in options.names
         or (f.group in options.names and f.device == options.device and (options.full or not f.full))
     ]
-    for benchmark in chosen:
-        _run(benchmark, store=not options.dry)
-    return 0
+    failed = [benchmark.name for benchmark in chosen if not _run(benchmark, store=not options.dry)]
+    if failed:
+        print(f"failed: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
 
 
-def _run(benchmark: Benchmark, store: bool) -> None:
+def _run(benchmark: Benchmark, store: bool) -> bool:
+    """Measure and print; False if it failed, so that the others still run."""
     started = time.monotonic()
     commit = _commit()
     values: dict[str, float] = {}
@@ -86,12 +90,16 @@ def _run(benchmark: Benchmark, store: bool) -> None:
         values = benchmark.measure()
         state, note = benchmark.state(values), ""
     except Skipped as reason:
-        state, note = "skipped", str(reason)
+        state, note = "not measured" if benchmark.device == "cuda" else "skipped", str(reason)
+    except Exception:
+        traceback.print_exc()
+        return False
     shown = ", ".join(f"{name} {value:.4g}" for name, value in values.items()) or "-"
     line = " ".join(part for part in (benchmark.name, shown, _shown(benchmark.targets, benchmark), state) if part)
     print(line + (f" ({note})" if note else ""), flush=True)
-    if store and state != "skipped":
+    if store and values:
         _store(benchmark, values, state, time.monotonic() - started, commit)
+    return True
 
 
 def _shown(targets: Mapping[str, float], benchmark: Benchmark) -> str:

@@ -88,7 +88,7 @@ BENCHMARKS = (
         {"ratio": 1.0, "cosine": 0.9999}, encode_mobilenet,
     ),
     Benchmark(
-        "encode-gpu", "speed", "ViT-B/32 and ViT-L/14 images/s over open_clip's bfloat16 loop on the same GPU",
+        "encode-gpu", "fidelity", "ViT-B/32 and ViT-L/14 images/s over open_clip's bfloat16 loop on the same GPU",
         {"B/32 ratio": 2.0, "L/14 ratio": 2.0}, encode_gpu, device="cuda",
     ),
 )  # fmt: skip

@@ -20,7 +20,7 @@ _OURS, _OTHERS, _TARGET = "#2f6f9f", "#b9c4cc", "#c0392b"
 _INTRODUCTION = """# Speed
 
 Each result is a ratio or a time, measured in one run together with its baseline or limit, by `make bench` (those marked *full* by
-`python -m benchmarks --full speed`, those marked *cuda* on a GPU). The numbers are in
+`python -m benchmarks --full speed`). [Benchmarks](benchmarks.md) has those of a GPU. The numbers are in
 [results.yaml](../benchmarks/results.yaml), experiments that did not help in [NOTES.md](../benchmarks/NOTES.md). This page is
 written by `python -m benchmarks.plots`. A red line is the target.
 """
@@ -36,8 +36,7 @@ def main() -> None:
     for old in (DOCS / "speed").glob("*.svg"):
         old.unlink()
     for benchmark in (benchmark for benchmark in BENCHMARKS if benchmark.group == "speed"):
-        marks = [mark for mark, given in (("full", benchmark.full), ("cuda", benchmark.device == "cuda")) if given]
-        title = f"## {benchmark.name}" + "".join(f" ({mark})" for mark in marks)
+        title = f"## {benchmark.name}" + (" (full)" if benchmark.full else "")
         result = results.get(benchmark.name)
         if result is None:
             parts.append(f"{title}\n\n{_sentence(benchmark.what)} Not measured yet.\n")

@@ -67,7 +67,7 @@ BENCHMARKS = (
         {"advantage": 0.0}, render_quality,
     ),
     Benchmark(
-        "render-gpu", "speed", "views/s of all cores over pyrender's on the same GPU", {"ratio": 4.0}, render_gpu,
+        "render-gpu", "fidelity", "views/s of all cores over pyrender's on the same GPU", {"ratio": 4.0}, render_gpu,
         device="cuda",
     ),
 )  # fmt: skip

@@ -20,14 +20,12 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks import data
-from benchmarks.benchmark import Benchmark, Skipped
+from benchmarks.benchmark import Benchmark
 from benchmarks.commands import milliseconds, script
 from benchmarks.vectors import DIM, collection_of, gallery, new_object, query_vectors
 from mvretrieval.api import Collection
-from mvretrieval.index.exact import nearest, rows_at_once
 from mvretrieval.index.kinds import IndexKind
 from mvretrieval.index.vector_index import VectorIndex
-from mvretrieval.normalize import l2_normalize
 from mvretrieval.search.query import Query
 
 MILLION = 1_000_000
@@ -192,45 +190,6 @@ def open_million() -> dict[str, float]:
     return {"seconds": statistics.median(_open_and_query(folder, queries)["seconds"] for _ in range(3))}
 
 
-def gpu_index() -> dict[str, float]:
-    """Queries per second, 64 at once, with torch on the GPU in float32 and float16, and our exact search on the CPU.
-
-    The vectors are random; the time does not depend on them.
-    """
-    if not torch.cuda.is_available():
-        raise Skipped("no GPU")
-    values = {}
-    for name, n in (("1m", MILLION), ("10m", 10 * MILLION)):
-        rng = np.random.default_rng(0)
-        vectors = np.empty((n, DIM), np.float32)
-        for start in range(0, n, 1 << 16):
-            some = vectors[start : start + (1 << 16)]
-            some[:] = l2_normalize(rng.standard_normal(some.shape, np.float32))
-        queries = l2_normalize(vectors[:_BATCH] + 0.1 * l2_normalize(rng.standard_normal((_BATCH, DIM), np.float32)))
-        (cpu,) = milliseconds(3, lambda _, v=vectors, q=queries: _search_blocks(v, q))  # type: ignore[misc]
-        values[f"cpu_{name}"] = 1000 * _BATCH / cpu
-        for dtype in (torch.float32, torch.float16):
-            tensor, query_tensor = (torch.from_numpy(part).to("cuda").to(dtype) for part in (vectors, queries))
-
-            def on_gpu(
-                _: int, tensor: torch.Tensor = tensor, query_tensor: torch.Tensor = query_tensor
-            ) -> torch.Tensor:
-                return (query_tensor @ tensor.T).topk(_K).indices.cpu()
-
-            if on_gpu(0)[:, 0].tolist() != list(range(_BATCH)):
-                raise RuntimeError("the GPU does not find what is nearest")
-            (gpu,) = milliseconds(20, on_gpu)
-            values[f"{str(dtype).removeprefix('torch.')}_{name}"] = 1000 * _BATCH / gpu
-            del tensor, query_tensor, on_gpu
-    return values
-
-
-def _search_blocks(vectors: Vectors, queries: Vectors) -> object:
-    row_ids, size = np.arange(len(vectors)), rows_at_once(len(queries))
-    starts = range(0, len(vectors), size)
-    return nearest(queries, ((row_ids[s : s + size], vectors[s : s + size], None) for s in starts), _K)
-
-
 def _benchmark(
     name: str, what: str, measure: Any, full: bool = False, at_most: bool = True, **targets: float
 ) -> Benchmark:
@@ -264,5 +223,4 @@ BENCHMARKS = (
     ),
     _benchmark("update-1m", "add and remove one object at 1M, ms", update_million, full=True, add=50, remove=50),
     _benchmark("open-1m", "open 1M and search once, s", open_million, full=True, seconds=2.0),
-    Benchmark("gpu-index", "speed", "queries/s, 1M and 10M, GPU and CPU", {}, gpu_index, full=True, device="cuda"),
 )

@@ -18,6 +18,7 @@ from mvrender.errors import PluginError
 from mvrender.renderer import NamedBackend
 from mvretrieval.console import counted, print_json
 from mvretrieval.encoders.registry import ENCODERS, parse_encoder
+from mvretrieval.index.gpu import has_cagra, why_no_gpu
 
 State = Literal["ok", "missing", "broken"]
 _MARKS = {"ok": "ok     ", "missing": "missing", "broken": "BROKEN "}
@@ -54,7 +55,10 @@ class Finding:
 def run(options: Options) -> int:
     """Run all checks. The exit code is 1 if meshes cannot be rendered or searched on this machine."""
     findings = []
-    for check in (_python, _raster, _gl, _pyrender, _gpu, _faiss, _bfloat16, _formats, _encoders, _plugins):
+    checks = (
+        _python, _raster, _gl, _pyrender, _gpu, _faiss, _vector_search, _bfloat16, _formats, _encoders, _plugins,
+    )  # fmt: skip
+    for check in checks:
         for finding in check():
             findings.append(finding)
             if options.json:
@@ -166,6 +170,18 @@ def _faiss() -> list[Finding]:
         fix = "pip uninstall -y faiss-gpu faiss-cpu; pip install faiss-gpu (or faiss-cpu)"
         found.append(Finding("faiss packages", "broken", "faiss-gpu and faiss-cpu overwrite each other's files", fix))
     return found
+
+
+def _vector_search() -> list[Finding]:
+    """Whether vectors can be searched on a GPU; FAISS tries it in a subprocess."""
+    try:
+        reason = why_no_gpu()
+    except ImportError:
+        return []  # the check of FAISS says so
+    if reason:
+        return [Finding("vector search", "missing", f"on the CPU: {reason}")]
+    kinds = "auto, exact and ivf" + (" and cagra" if has_cagra() else ", not cagra, which needs faiss-gpu-cuvs")
+    return [Finding("vector search", "ok", f"on the GPU with --device cuda, for kinds {kinds}")]
 
 
 def _is_installed(package: str) -> bool:

@@ -61,10 +61,10 @@ class Options:
         whiten: output dimensions of PCA whitening, fitted at the end of the first run; 0 for none.
         center: subtract the mean view vector.
         fit_where: filter of the objects that whitening is fitted on.
-        index: kind of index: auto, exact, hnsw, ivf or a FAISS factory string. auto is exact up to 250,000 objects, then hnsw.
-            'mvr index --index help' tells what to choose.
+        index: kind of index: auto, exact, hnsw, ivf, cagra or a FAISS factory string. auto is exact up to 250,000 objects, then
+            hnsw. 'mvr index --index help' tells what to choose.
         backend: renderer. Default: the best one available.
-        device: cpu, cuda, or auto.
+        device: cpu, cuda, or auto: where networks run and vectors are searched.
         precision: of the encoder.
         workers: render processes. Default: one per core.
         max_seconds: time limit per file.

@@ -22,12 +22,14 @@ Measured with 200,000 objects of 512 numbers on two cores (python -m benchmarks 
   * with 100,000 objects
 
   auto      exact up to 250,000 objects, then hnsw; ivf where the graph would take over a quarter of the memory
+  cagra     a graph on the GPU, in builds of FAISS with cuVS; hnsw elsewhere (not measured)
   FACTORY   any FAISS factory string, such as IVF1024,PQ64 or HNSW32,SQfp16 (https://github.com/facebookresearch/faiss/wiki)
 
 What to choose:
   up to 250,000 objects     auto (exact): nothing is missed
   up to some millions       auto (hnsw): the fastest
   memory is short           ivf: a fifth of the graph's memory, and a third of the time to build
+  a GPU is there            auto, with --device cuda: exact while float16 vectors fit into its memory
   known from elsewhere      its factory string; below 39 objects per list it is exact
 
 Filters that keep less than 15 % of the objects are exact with every kind. A search can be more thorough than the default:

@@ -47,7 +47,8 @@ class Options:
         dba: database-side augmentation: average each object vector with those of its K nearest neighbours, now and after each
             later change; 0 turns it off.
         dba_alpha: power of the cosine similarity that weighs the neighbours. Default: 3.
-        index: kind of index: auto, exact, hnsw, ivf or a FAISS factory string; 'mvr index --index help' tells what to choose.
+        index: kind of index: auto, exact, hnsw, ivf, cagra or a FAISS factory string; 'mvr index --index help' tells what to
+            choose.
         drop_missing: remove objects whose files can no longer be rendered.
         backend: renderer. Default: the best one available.
         device: cpu, cuda, or auto.
@@ -137,6 +138,8 @@ def _reembed(session: Session, options: Options, config: DescriberConfig, adapte
 
 def _change_index(session: Session, kind: IndexKind) -> None:
     session.set_index_kind(kind)
+    for notice in session.index.notices():
+        say(f"note: {notice}")
     found = session.index.get().kind
     print(
         f"{session.folder}: {counted(len(session), 'object')}, index: {kind}"

@@ -75,7 +75,7 @@ class Options:
         background: auto whitens a plain background of an image and crops to the object; keep leaves it.
         encoder: where the collection's encoder is now, if its checkpoint moved.
         backend: renderer for mesh files. Default: the best one available.
-        device: cpu, cuda, or auto.
+        device: cpu, cuda, or auto: where networks run and vectors are searched.
         json: print one JSON object per hit, one per line.
         html: also write a page with images of the query and the hits.
     """
@@ -125,9 +125,9 @@ def run(options: Options) -> int:
         if options.encoder:
             session.relocate_encoder(options.encoder)
         result = search(session, query, search_options)
-        if options.mesh or options.minus_mesh:
-            for notice in session.notices():
-                say(f"note: {notice}")
+        # Those of the encoder would load it, which a search by id does without.
+        for notice in session.notices() if options.mesh or options.minus_mesh else session.index.notices():
+            say(f"note: {notice}")
         if options.min_confidence is None and (notice := outdated_notice(session)):
             say(f"note: hits have no confidence: {notice}")
         if options.html is not None:

@@ -44,7 +44,7 @@ class Options:
         queue_timeout_s: time after which a waiting request is refused.
         encoder: new location of the collection's encoder, if its checkpoint moved.
         backend: render backend for mesh files.
-        device: cpu, cuda, or auto.
+        device: cpu, cuda, or auto: where networks run and vectors are searched.
         workers: render processes; one per core by default.
     """
 

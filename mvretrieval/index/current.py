@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvretrieval.index.catch_up import caught_up
-from mvretrieval.index.kinds import IndexParameters
+from mvretrieval.index.gpu_search import GpuSearch, notices_without_gpu
+from mvretrieval.index.kinds import IndexKind, IndexParameters
 from mvretrieval.index.vector_index import VectorIndex
 from mvretrieval.store.augmented import search_vectors_since
 from mvretrieval.store.store import Store
@@ -24,18 +25,20 @@ class CurrentIndex:
     Its lock is taken before the store's (see `Augmenter` for the one between them).
     """
 
-    def __init__(self, folder: Path, store: Store, dim: Callable[[], int]) -> None:
+    def __init__(self, folder: Path, store: Store, dim: Callable[[], int], device: str = "cpu") -> None:
         """Nothing is loaded before the first search.
 
         Args:
             folder: where an index may have been saved.
             store: the truth.
             dim: returns D, when the index is built.
+            device: where vectors are searched: `auto`, `cpu`, `cuda`, `cuda:1`, ...
         """
         self._folder = folder
         self._store = store
         self.dim = dim
         self._index: VectorIndex | None = None
+        self._gpu = GpuSearch.for_device(device, self._wanted_kind)
         # Held while searching, too: an update would move the vectors under a search in another thread.
         self._lock = threading.RLock()
 
@@ -46,6 +49,13 @@ class CurrentIndex:
             since = partial(search_vectors_since, self._store)
             self._index = caught_up(self._index, self._store, self._folder, since, self.dim)
             return self._index
+
+    def warm_up(self) -> None:
+        """Load the index, and copy it to the GPU that was requested."""
+        with self._lock:
+            index = self.get()
+            if self._gpu is not None and len(index):
+                self._gpu.search(index, index.sample(1), 1)
 
     @contextmanager
     def reading(self) -> Iterator[None]:
@@ -60,7 +70,7 @@ class CurrentIndex:
             try:
                 yield
             finally:
-                self._index = None
+                self.close()
 
     def search(
         self,
@@ -71,7 +81,15 @@ class CurrentIndex:
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Cosines, falling, and row ids of the k objects nearest to a vector (D,), among the `allowed` ones if given."""
         with self._lock:
-            return self.get().search(vector[None], k, allowed, parameters)[0]
+            index = self.get()
+            if self._gpu is None:
+                return index.search(vector[None], k, allowed, parameters)[0]
+            return self._gpu.search(index, vector[None], k, allowed, parameters)[0]
+
+    def notices(self) -> list[str]:
+        """Why vectors are searched on the CPU, as a sentence, where another device or kind was requested."""
+        with self._lock:
+            return notices_without_gpu(self._wanted_kind()) if self._gpu is None else self._gpu.notices()
 
     def sample(self, limit: int) -> NDArray[np.float32]:
         """(n, D) vectors of at most `limit` objects."""
@@ -79,9 +97,11 @@ class CurrentIndex:
             return self.get().sample(limit)
 
     def close(self) -> None:
-        """Release mapped files."""
+        """Release mapped files, and memory of the GPU."""
         with self._lock:
             self._index = None
+            if self._gpu is not None:
+                self._gpu.close()
 
     def save(self) -> None:
         """Update the index and write it.
@@ -91,3 +111,7 @@ class CurrentIndex:
         """
         with self._lock:  # a search in another thread could update the vectors while they are written
             self.get().save(self._folder)
+
+    def _wanted_kind(self) -> IndexKind:
+        kind: IndexKind = self._store.get_meta("index", "auto")
+        return kind

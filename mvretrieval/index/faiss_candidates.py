@@ -64,7 +64,7 @@ def _make(factory: str, dim: int) -> Any:
         except RuntimeError as error:
             failure = failure or error
     raise CollectionError(
-        f"'{factory}' is neither auto, exact, hnsw or ivf nor an index that FAISS can make for {dim} dimensions "
+        f"'{factory}' is neither auto, exact, hnsw, ivf or cagra nor an index that FAISS can make for {dim} dimensions "
         f"({reason_of(failure)}): see 'mvr index --index help'",
         code="bad_index_kind",
     ) from failure
@@ -72,7 +72,7 @@ def _make(factory: str, dim: int) -> Any:
 
 def _trained(kind: IndexKind, sample: NDArray[np.float32], count: int) -> Any:
     """An empty FAISS index of a kind for `count` vectors, trained on a sample (n, D)."""
-    n_axes = _n_axes(sample) if kind == "hnsw" else 0
+    n_axes = _n_axes(sample) if kind in ("hnsw", "cagra") else 0
     index = _make((f"PCA{n_axes}," if n_axes else "") + factory_of(kind, count), sample.shape[1])
     lists, graph = _lists_of(index), _graph_of(index)
     if lists is not None:
@@ -129,7 +129,7 @@ class FaissCandidates:
     """A FAISS index by slot.
 
     Attributes:
-        kind: `hnsw`, `ivf` or the factory string.
+        kind: `hnsw`, `ivf`, `cagra` or the factory string.
     """
 
     def __init__(self, index: Any, kind: IndexKind) -> None:
@@ -143,7 +143,7 @@ class FaissCandidates:
         self._graph = _graph_of(index)
         # FAISS 1.15 packs the codes of fast-scan lists in blocks, and does not clear what it removes from the last block: codes
         # that are added there later are wrong.
-        is_plain = not any(isinstance(layer, faiss.IndexRefine) for layer in _layers(index))
+        is_plain = not any(isinstance(layer, faiss.IndexRefine) for layer in layers_of(index))
         self._deletes = self._lists is not None and is_plain and not isinstance(self._lists, faiss.IndexIVFFastScan)
         if self._lists is not None:
             n_lists = int(self._lists.nlist)
@@ -160,7 +160,7 @@ class FaissCandidates:
         """Number of vectors below which `kind` cannot be trained well."""
         if is_named(kind):
             return FEWEST_WITH_CODES
-        innermost = _layers(_make(kind, dim))[-1]
+        innermost = layers_of(_make(kind, dim))[-1]
         centroids = max(getattr(innermost, "nlist", 0), getattr(getattr(innermost, "pq", None), "ksub", 0))
         return max(FEWEST_WITH_CODES, _POINTS_PER_CENTROID * centroids)
 
@@ -197,6 +197,11 @@ class FaissCandidates:
             RuntimeError: the disk is full or read-only.
         """
         write_index(self._index, path)
+
+    @property
+    def faiss_index(self) -> Any:
+        """The FAISS index itself; not to be changed."""
+        return self._index
 
     @property
     def dim(self) -> int:
@@ -290,7 +295,7 @@ class FaissCandidates:
             found = faiss.SearchParametersHNSW(efSearch=wanted.ef_search or self._graph.hnsw.efSearch, **given)
         else:
             found = faiss.SearchParameters(**given)
-        for layer in reversed(_layers(self._index)[:-1]):
+        for layer in reversed(layers_of(self._index)[:-1]):
             if isinstance(layer, faiss.IndexPreTransform):
                 found = faiss.SearchParametersPreTransform(index_params=found)
             else:
@@ -298,20 +303,20 @@ class FaissCandidates:
         return found
 
 
-def _layers(index: Any) -> list[Any]:
+def layers_of(index: Any) -> list[Any]:
     """The index, and the ones that it transforms vectors for or refines; the last one holds lists, a graph or codes."""
     if isinstance(index, faiss.IndexPreTransform):
-        return [index, *_layers(faiss.downcast_index(index.index))]
+        return [index, *layers_of(faiss.downcast_index(index.index))]
     if isinstance(index, faiss.IndexRefine):
-        return [index, *_layers(faiss.downcast_index(index.base_index))]
+        return [index, *layers_of(faiss.downcast_index(index.base_index))]
     return [index]
 
 
 def _lists_of(index: Any) -> Any | None:
-    innermost = _layers(index)[-1]
+    innermost = layers_of(index)[-1]
     return innermost if isinstance(innermost, faiss.IndexIVF) else None
 
 
 def _graph_of(index: Any) -> Any | None:
-    innermost = _layers(index)[-1]
+    innermost = layers_of(index)[-1]
     return innermost if isinstance(innermost, faiss.IndexHNSW) else None

@@ -4,6 +4,7 @@
     exact     all inner products
     hnsw      a graph (Malkov and Yashunin 2016) over 8-bit codes of the principal axes: the fastest
     ivf       inverted lists of one-bit codes (RaBitQ, Gao and Long 2024): the smallest, and the fastest to build
+    cagra     a graph on the GPU (see `index.gpu_copy`); `hnsw` without a GPU, and for filtered searches
     FACTORY   any FAISS factory string, for example IVF1024,PQ64
 
 All but `exact` propose candidates, which are then re-scored by their vectors.
@@ -18,7 +19,7 @@ from typing import Literal, TypeAlias, get_args
 
 from mvretrieval.errors import QueryError
 
-NamedKind: TypeAlias = Literal["auto", "exact", "hnsw", "ivf"]
+NamedKind: TypeAlias = Literal["auto", "exact", "hnsw", "ivf", "cagra"]
 IndexKind: TypeAlias = str
 """A `NamedKind` or a FAISS factory string."""
 
@@ -62,11 +63,11 @@ def n_lists_for(count: int) -> int:
 
 def factory_of(kind: IndexKind, count: int) -> str:
     """FAISS factory string of an approximate kind for `count` vectors, without a projection."""
-    return {"hnsw": _HNSW, "ivf": f"IVF{n_lists_for(count)},RaBitQfs"}.get(kind, kind)
+    return {"hnsw": _HNSW, "cagra": _HNSW, "ivf": f"IVF{n_lists_for(count)},RaBitQfs"}.get(kind, kind)
 
 
 def resolve_kind(kind: IndexKind, count: int, dim: int) -> IndexKind:
-    """How `count` vectors (count, dim) are searched: `exact`, `hnsw`, `ivf` or a factory string."""
+    """How `count` vectors (count, dim) are searched: `exact`, `hnsw`, `ivf`, `cagra` or a factory string."""
     if kind == "exact" or count <= FEWEST_WITH_CODES or (kind == "auto" and count <= EXACT_UP_TO):
         return "exact"
     if kind != "auto":

@@ -123,7 +123,7 @@ class VectorIndex:
             self.untrainable = kind
             warnings.warn(f"no index of kind '{kind}' can be built ({reason_of(error)}): search is exact", stacklevel=2)
             return
-        slots = self._live() if candidates.deletes else np.arange(self.n_slots)
+        slots = self.live_slots() if candidates.deletes else np.arange(self.n_slots)
         for start in range(0, len(slots), _ADDED_AT_ONCE):
             some = slots[start : start + _ADDED_AT_ONCE]
             candidates.add(some, self.rows.take(some))
@@ -135,7 +135,7 @@ class VectorIndex:
 
     @property
     def kind(self) -> IndexKind:
-        """How vectors are searched: `exact`, `hnsw`, `ivf` or a factory string."""
+        """How vectors are searched: `exact`, `hnsw`, `ivf`, `cagra` or a factory string."""
         return "exact" if self.candidates is None else self.candidates.kind
 
     @property
@@ -185,7 +185,7 @@ class VectorIndex:
 
     def drop(self, row_ids: NDArray[np.int64] | list[int]) -> None:
         """Remove objects from the index."""
-        slots = np.unique(self._slots(np.asarray(row_ids, np.int64)))
+        slots = np.unique(self.slots_of(np.asarray(row_ids, np.int64)))
         if len(slots) == 0:
             return
         if self.candidates is not None:
@@ -214,23 +214,23 @@ class VectorIndex:
             For each query the inner products, falling, and the row ids; ties are broken by row id.
         """
         queries = np.ascontiguousarray(queries, np.float32)
-        slots = None if allowed is None else self._slots(allowed)
+        slots = None if allowed is None else self.slots_of(allowed)
         k = min(k, len(self) if slots is None else len(slots))
         if k <= 0:
             return [(np.empty(0, np.float32), np.empty(0, np.int64)) for _ in queries]
         candidates = self.candidates
-        if candidates is None or (slots is not None and self._are_gathered(len(slots))):
-            return self._exact(queries, k, slots)
+        if candidates is None or (slots is not None and self.are_gathered(len(slots))):
+            return self.exact(queries, k, slots)
         n = candidates.n_candidates(k, parameters)
         if not candidates.deletes and slots is None:
             n = round(n * len(candidates) / len(self))  # some of them are dead
-        if self._are_gathered(n):
+        if self.are_gathered(n):
             return self._approximate(candidates, queries, k, slots, n, parameters)
-        return self._exact(queries, k, slots)
+        return self.exact(queries, k, slots)
 
     def sample(self, limit: int) -> NDArray[np.float32]:
         """(n, D) vectors of at most `limit` objects, evenly spaced over the slots."""
-        slots = self._live()
+        slots = self.live_slots()
         if len(slots):
             slots = slots[np.linspace(0, len(slots) - 1, min(limit, len(slots))).astype(np.int64)]
         return self.rows.take(slots)
@@ -319,27 +319,28 @@ class VectorIndex:
         slot_of[row_ids[slots]] = slots
         return cls(dim, sequence, generation, rows, row_ids, alive, slot_of, candidates, path.stem)
 
-    # -- internals -----------------------------------------------------------------------------------------------------
+    # -- slots and exact search ----------------------------------------------------------------------------------------
 
-    def _live(self) -> NDArray[np.int64]:
+    def live_slots(self) -> NDArray[np.int64]:
+        """Slots that hold an object."""
         return np.flatnonzero(self.alive[: self.n_slots])
 
-    def _slots(self, row_ids: NDArray[np.int64]) -> NDArray[np.int64]:
+    def slots_of(self, row_ids: NDArray[np.int64]) -> NDArray[np.int64]:
         """Slots of the objects that are in the index."""
         slots = self.slot_of[row_ids[row_ids < len(self.slot_of)]]
         return np.asarray(slots[slots >= 0])
 
-    def _are_gathered(self, n: int) -> bool:
+    def are_gathered(self, n: int) -> bool:
         """Whether n vectors are so few that they are gathered instead of scoring all."""
         return n < _GATHERED_SHARE * self.n_slots
 
-    def _exact(self, queries: NDArray[np.float32], k: int, slots: NDArray[np.int64] | None) -> list[Found]:
-        """The best of the given slots, or of all live slots."""
+    def exact(self, queries: NDArray[np.float32], k: int, slots: NDArray[np.int64] | None) -> list[Found]:
+        """The best of the given slots, or of all live slots, by scoring them all."""
         found: list[Found] = []
         for part in query_parts(len(queries)):
             some = queries[part]
             size = rows_at_once(len(some))
-            if slots is not None and self._are_gathered(len(slots)):
+            if slots is not None and self.are_gathered(len(slots)):
                 found += nearest(some, self._gathered(np.sort(slots), size), k)
             else:
                 found += nearest(some, self._scanned(slots, size), k)
@@ -380,7 +381,7 @@ class VectorIndex:
         try:
             proposed = candidates.candidates(queries, n, parameters, selected)
         except RuntimeError:  # this kind has no parameters, and cannot select
-            return self._exact(queries, k, slots)
+            return self.exact(queries, k, slots)
         found: list[Found] = []
         has_dead = len(self) < self.n_slots and not candidates.deletes
         for query, near in zip(queries, proposed, strict=True):
@@ -389,7 +390,7 @@ class VectorIndex:
             if has_dead:
                 near = near[self.alive[near]]
             if len(near) < k:  # the lists near this query hold too few vectors
-                found += self._exact(query[None], k, slots)
+                found += self.exact(query[None], k, slots)
             else:
                 found.append(best_of(query, self.rows.take(near), self.row_ids[near], k))
         return found

@@ -73,7 +73,9 @@ class SearchService:
             if session.describer.rig.is_known:
                 session.render_pool().warm_up()
             session.check_encoder()
-            session.index.get()
+            session.index.warm_up()
+            for notice in session.index.notices():
+                _log.warning("%s", notice)
             self.not_ready_reason = ""
         except (MvrError, MvrenderError) as error:  # objects can still be listed and searched by id
             public = "queries cannot be rendered or encoded: see the log of the service"

@@ -14,7 +14,7 @@ class OpenOptions:
     """How this machine runs a collection. None of these options changes the meaning of a vector.
 
     Attributes:
-        device: where networks run: `auto`, `cpu`, `cuda`, `cuda:1`, ...
+        device: where networks run and vectors are searched: `auto`, `cpu`, `cuda`, `cuda:1`, ...
         precision: of the encoder.
         backend: name of the render backend; the best one of this machine by default.
         workers: number of render processes; one per core by default.

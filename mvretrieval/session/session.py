@@ -49,7 +49,7 @@ class Session:
         self.store = store
         self.options = options
         self._describer = StoredDescriber(folder, store, options)
-        self.index = CurrentIndex(folder, store, lambda: self.dim)
+        self.index = CurrentIndex(folder, store, lambda: self.dim, options.device)
         self.augmenter = Augmenter(folder, store, self.index)
         self._pools = RenderPools()
         self._writer = WriterLock(folder)
@@ -171,8 +171,8 @@ class Session:
         self.check_encoder()
 
     def notices(self) -> list[str]:
-        """See `StoredDescriber.notices`."""
-        return self._describer.notices()
+        """See `StoredDescriber.notices` and `CurrentIndex.notices`."""
+        return [*self._describer.notices(), *self.index.notices()]
 
     def relocate_encoder(self, encoder_id: str) -> None:
         """See `StoredDescriber.relocate_encoder`."""

@@ -191,7 +191,9 @@ def test_a_kind_with_many_lists_is_exact_while_there_are_few_vectors() -> None:
 
 @pytest.mark.parametrize("kind", ["Nope", "IVF16,PQ7", "IDMap,Flat", "", "approximate"])
 def test_a_kind_that_cannot_be_made_is_refused(kind: IndexKind) -> None:
-    with raises_code(CollectionError, "bad_index_kind", kind, "auto, exact, hnsw or ivf", "mvr index --index help"):
+    with raises_code(
+        CollectionError, "bad_index_kind", kind, "auto, exact, hnsw, ivf or cagra", "mvr index --index help"
+    ):
         check_factory(kind, DIM)
 
 
