@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from mvretrieval.encoders.registry import open_encoder
     from mvretrieval.errors import MvrError
     from mvretrieval.evaluation.metrics import leave_one_out
+    from mvretrieval.ingest.import_run import ImportReport
+    from mvretrieval.ingest.import_vectors import import_vectors
     from mvretrieval.ingest.index_report import IndexOptions, IndexReport
     from mvretrieval.search.hits import Hit
     from mvretrieval.search.options import RerankOptions, SearchOptions
@@ -46,6 +48,7 @@ _MODULES = {
     "Describer": "describe",
     "DescriberConfig": "describe",
     "Hit": "search.hits",
+    "ImportReport": "ingest.import_run",
     "IndexOptions": "ingest.index_report",
     "IndexReport": "ingest.index_report",
     "MvrError": "errors",
@@ -56,6 +59,7 @@ _MODULES = {
     "Term": "search.query",
     "ViewWeighting": "weighting.view_weighting",
     "ViewWeightingConfig": "weighting.view_weighting",
+    "import_vectors": "ingest.import_vectors",
     "leave_one_out": "evaluation.metrics",
     "open_encoder": "encoders.registry",
 }
@@ -67,6 +71,7 @@ __all__ = [
     "Describer",
     "DescriberConfig",
     "Hit",
+    "ImportReport",
     "IndexOptions",
     "IndexReport",
     "MvrError",
@@ -77,6 +82,7 @@ __all__ = [
     "Term",
     "ViewWeighting",
     "ViewWeightingConfig",
+    "import_vectors",
     "leave_one_out",
     "open_encoder",
 ]
