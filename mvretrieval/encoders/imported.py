@@ -13,7 +13,7 @@ from mvretrieval.errors import EncoderError
 
 MAX_DIM = 65_536
 """Longest vector; the REST API takes no longer ones in a query."""
-NEXT_STEP = "compute a vector with the model that made the others and query with Query(vector=...), or query with the id of an object"
+NEXT_STEP = "query with the id of an object, or with Query(vector=...) and a vector of the model that made the others"
 """What to do where a query cannot be encoded."""
 
 
