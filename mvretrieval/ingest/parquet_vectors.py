@@ -18,7 +18,7 @@ from mvretrieval.errors import VectorsError, did_you_mean
 from mvretrieval.ingest.vector_checks import check_vectors, checked_ids, unreadable, without_missing
 from mvretrieval.ingest.vector_table import VectorBatch
 
-# Columns are read in pieces of this size. Otherwise a row group is read whole, and some programs write one per file.
+# Columns are read in pieces of this size, without `pre_buffer`: it reads a row group whole, and some programs write one per file.
 _BUFFER_BYTES = 8 << 20
 _ROWS_CHECKED_AT_ONCE = 4096
 _PANDAS_INDEX = "__index_level_"
@@ -94,7 +94,7 @@ def read_parquet(path: Path) -> ParquetTable:
 @contextmanager
 def _opened(path: Path) -> Iterator[pq.ParquetFile]:
     try:
-        with pq.ParquetFile(path, buffer_size=_BUFFER_BYTES, page_checksum_verification=True) as file:
+        with pq.ParquetFile(path, buffer_size=_BUFFER_BYTES, pre_buffer=False, page_checksum_verification=True) as file:
             yield file
     except (OSError, pa.ArrowException) as error:
         raise unreadable(path, error) from error

@@ -13,6 +13,7 @@ from mvretrieval.ingest.vector_checks import check_vectors, checked_ids, label_v
 from mvretrieval.ingest.vector_table import ArrayTable, VectorTable
 from mvretrieval.npz_file import StoredArray, read_arrays, stored_arrays
 
+_NUMBERS_AT_ONCE = 1 << 22
 _NEXT_STEP = (
     "give an .npz file with the arrays 'ids' and 'vectors', or a Parquet file with the columns 'id' and 'vector'"
 )
@@ -67,7 +68,7 @@ def read_npz(path: Path) -> ArrayTable:
         ids = checked_ids(given, f"'ids' in {path}")
         stored = arrays["vectors"]
         check_vectors(stored.shape, stored.dtype, len(ids), f"'vectors' in {path}")
-        for _ in stored.parts(1 << 12):  # compares the checksum before anything is stored
+        for _ in stored.parts(max(1, _NUMBERS_AT_ONCE // stored.shape[1])):  # compares the checksum before anything is stored
             pass
         columns, ignored = _labels(arrays, len(ids), path)
     except VectorsError:
