@@ -116,8 +116,8 @@ class StoredArray:
             data = file.read(count * row_bytes)
             if len(data) < count * row_bytes:
                 raise ValueError("it has fewer elements than its header says")
-            if start + count == self.shape[0]:
-                file.read(1)  # at its end the checksum is compared
+            if start + count == self.shape[0] and file.read(1):  # at its end the checksum is compared
+                raise ValueError("it has more elements than its header says")
             yield np.frombuffer(data, self.dtype).reshape(count, *self.shape[1:])
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from mvretrieval.describe import IMPORTED_RIG, DescriberConfig
 from mvretrieval.encoders.registry import open_encoder
@@ -29,7 +29,7 @@ def import_vectors(
     collection: str | Path | Session,
     ids: ArrayLike,
     vectors: ArrayLike,
-    metadata: Mapping[str, Sequence[Any]] | None = None,
+    metadata: Mapping[str, Sequence[Any] | NDArray[Any]] | None = None,
     index: IndexKind | None = None,
     encoder: str | None = None,
     progress: Progress | None = None,
@@ -128,7 +128,7 @@ def _check_fits(session: Session, table: VectorTable, encoder: str | None, index
 def _check_dim(table: VectorTable, dim: int, whose: str) -> None:
     if table.dim != dim:
         raise VectorsError(
-            f"the vectors in {table.source} have {table.dim} numbers, {whose} have {dim}: only vectors of one model can be "
+            f"the vectors in {table.source} have dimension {table.dim}, {whose} have {dim}: only vectors of one model can be "
             "compared. Import these into a new collection",
             code="other_dimension",
         )

@@ -67,7 +67,7 @@ def read_parquet(path: Path) -> ParquetTable:
         for needed in ("id", "vector"):
             _check_has(needed, schema.names, path)
         where = f"the column 'id' in {path}"
-        element = _element_type(schema.field("vector").type, path)
+        _check_type(schema.field("vector").type, path)
         ids: list[Any] = []
         lengths: set[int] = set()
         columns = ["id"] if _fixed_length(schema.field("vector").type) else ["id", "vector"]
@@ -86,7 +86,7 @@ def read_parquet(path: Path) -> ParquetTable:
             code="bad_vectors_shape",
         )
     dim = next(iter(lengths), 0)
-    check_vectors((len(names), dim), np.dtype(element.to_pandas_dtype()), len(names), f"the column 'vector' in {path}")
+    check_vectors((len(names), dim), np.dtype("f4"), len(names), f"the column 'vector' in {path}")
     labels, ignored = _labels(schema)
     return ParquetTable(path, names, dim, labels, ignored)
 
@@ -110,8 +110,8 @@ def _check_has(name: str, names: Sequence[str], path: Path) -> None:
         )
 
 
-def _element_type(kind: Any, path: Path) -> Any:
-    """Type of the numbers of a column of lists."""
+def _check_type(kind: Any, path: Path) -> None:
+    """Check that a column holds lists of numbers."""
     kind = getattr(kind, "storage_type", kind)
     is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
     if not is_list or not (pa.types.is_integer(kind.value_type) or pa.types.is_floating(kind.value_type)):
@@ -119,7 +119,6 @@ def _element_type(kind: Any, path: Path) -> Any:
             f"the column 'vector' in {path} has the type {kind}: give lists of real numbers, such as list<float>",
             code="bad_vectors_type",
         )
-    return kind.value_type
 
 
 def _fixed_length(kind: Any) -> int:

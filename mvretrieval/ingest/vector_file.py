@@ -68,7 +68,9 @@ def read_npz(path: Path) -> ArrayTable:
         ids = checked_ids(given, f"'ids' in {path}")
         stored = arrays["vectors"]
         check_vectors(stored.shape, stored.dtype, len(ids), f"'vectors' in {path}")
-        for _ in stored.parts(max(1, _NUMBERS_AT_ONCE // stored.shape[1])):  # compares the checksum before anything is stored
+        for _ in stored.parts(
+            max(1, _NUMBERS_AT_ONCE // stored.shape[1])
+        ):  # compares the checksum before anything is stored
             pass
         columns, ignored = _labels(arrays, len(ids), path)
     except VectorsError:

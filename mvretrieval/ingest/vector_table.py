@@ -94,7 +94,7 @@ class ArrayTable:
 
 
 def table_of_arrays(
-    ids: ArrayLike, vectors: ArrayLike, metadata: Mapping[str, Sequence[Any]] | None = None
+    ids: ArrayLike, vectors: ArrayLike, metadata: Mapping[str, Sequence[Any] | NDArray[Any]] | None = None
 ) -> ArrayTable:
     """A table of arrays in memory.
 

@@ -51,11 +51,11 @@ CLASS_OF = np.arange(N) % CLASSES
 VECTORS = (3 * _RNG.normal(size=(CLASSES, D))[CLASS_OF] + 2.5 * _RNG.normal(size=(N, D))).astype(np.float32)
 UNITS = VECTORS / np.linalg.norm(VECTORS, axis=1, keepdims=True)
 IDS = [f"part {i:03d}/käse" for i in range(N)]
-LABELS = {"label": [f"class {c}" for c in CLASS_OF], "price": [float(i) / 7 for i in range(N)]}
+LABELS: dict[str, list[Any]] = {"label": [f"class {c}" for c in CLASS_OF], "price": [float(i) / 7 for i in range(N)]}
 
 
 def write_npz(file: Path, ids: Any = IDS, vectors: Any = VECTORS, **arrays: Any) -> Path:
-    np.savez(file, ids=np.array(ids), vectors=vectors, **{k: np.asarray(v) for k, v in arrays.items()})
+    np.savez(file, ids=np.array(ids), vectors=vectors, **{k: np.asarray(v) for k, v in arrays.items()})  # type: ignore[arg-type]
     return file
 
 
@@ -116,7 +116,7 @@ def test_vectors_ids_labels_and_ranking_survive(
     np.testing.assert_allclose(np.stack(list(found.values())), UNITS, atol=1e-6)
     with Collection.open(tmp_path / "c") as things:
         assert things.get(IDS[9]).metadata == {"label": "class 3", "price": 9 / 7}
-        query = _RNG.normal(size=D)
+        query = _RNG.normal(size=D).astype(np.float32)
         cosines = UNITS @ (query / np.linalg.norm(query))
         hits = things.search(Query(vector=query), k=N)
         assert [hit.id for hit in hits] == [IDS[i] for i in np.argsort(-cosines)]
@@ -185,13 +185,18 @@ def test_values_of_labels(tmp_path: Path) -> None:
         assert [things.get(one).metadata for one in ids] == [{"n": 1, "b": "q"}, {"m": "y"}]
 
 
-def test_a_missing_number_or_list_is_a_failure_of_its_row(tmp_path: Path, mvr: Mvr) -> None:
+def test_a_missing_number_or_list_is_a_failure_of_its_row(tmp_path: Path) -> None:
+    from mvretrieval.ingest.parquet_vectors import _vectors
+
     rows: list[list[float | None] | None] = [[1, 2], None, [None, 1], [3, 4], [0, 0]]
-    for kind in (pa.list_(pa.float32()), pa.list_(pa.float32(), 2), pa.list_(pa.int16())):
-        file = tmp_path / "v.parquet"
-        pq.write_table(pa.table({"id": list("abcde"), "vector": pa.array(rows, kind)}), file)
-        (batch,) = read_vector_file(file).batches(10)
-        units, problems = unit_rows(batch.vectors, batch.missing)
+    for kind in (pa.list_(pa.float32()), pa.list_(pa.int16()), pa.list_(pa.float32(), 2)):
+        column = pa.array(rows, kind)
+        vectors, missing = _vectors(column, 2)
+        if kind != pa.list_(pa.float32(), 2):  # pyarrow 18 does not write them with missing lists
+            pq.write_table(pa.table({"id": list("abcde"), "vector": column}), tmp_path / "v.parquet")
+            (batch,) = read_vector_file(tmp_path / "v.parquet").batches(10)
+            np.testing.assert_array_equal(batch.vectors, vectors)
+        units, problems = unit_rows(vectors, missing)
         assert {row: code for row, (code, _) in problems.items()} == {1: "no_vector", 2: "not_finite", 4: "zero_vector"}
         np.testing.assert_allclose(units[[0, 3]], [[5**-0.5, 2 * 5**-0.5], [0.6, 0.8]], atol=1e-6)
 
@@ -317,7 +322,7 @@ def test_unusable_arrays(tmp_path: Path) -> None:
         ("bad_label_count", (["a", "b"], np.eye(2), {"label": ["x"]})),
     ):
         with raises_code(VectorsError, code):
-            import_vectors(folder, *arguments)  # type: ignore[arg-type]
+            import_vectors(folder, *arguments)
     with raises_code(LabelsError, "too_many_labels", "1001"):
         import_vectors(folder, ["a"], [[1.0]], {f"l{i}": [1] for i in range(1001)})
     assert not folder.exists()
@@ -373,7 +378,7 @@ def test_a_failure_that_left_the_file_is_forgotten(tmp_path: Path, mvr: Mvr) -> 
 
 def test_what_does_not_fit_is_refused(own: Collection, things: Collection, tmp_path: Path) -> None:
     session = own.session
-    with raises_code(VectorsError, "other_dimension", "3 numbers", f"have {D}"):
+    with raises_code(VectorsError, "other_dimension", "dimension 3", f"have {D}"):
         import_vectors(session, ["a"], [[1.0, 2.0, 3.0]])
     with raises_code(CollectionError, "other_index_kind", "auto", "hnsw", "mvr reindex"):
         import_vectors(session, IDS, VECTORS, index="hnsw")
@@ -530,12 +535,10 @@ def test_what_needs_meshes_images_or_an_encoder_is_refused(mvr: Mvr, own: Collec
             own.reembed(config)
     with raises_code(CalibrationError, "needs_labels", "--by"):
         own.calibrate()
-    for encode in (
-        lambda: own.describer.encode_images(np.zeros((1, 8, 8, 3), np.uint8)),
-        lambda: own.describer.embed_text("chair"),
-    ):
-        with raises_code(EncoderError, "imported_vectors"):
-            encode()
+    with raises_code(EncoderError, "imported_vectors"):
+        own.describer.encode_images(np.zeros((1, 8, 8, 3), np.uint8))
+    with raises_code(EncoderError, "imported_vectors"):
+        own.describer.embed_text("chair")
     own.close()
     code, out, _ = mvr("eval", "zero-shot", own.folder, "--by", "label", "--json")
     assert code == 1 and json.loads(out)["error"]["code"] == "no_text_tower"
