@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from mvretrieval.evaluation.zero_shot.evaluate import ZeroShotOptions, evaluate_zero_shot
     from mvretrieval.evaluation.zero_shot.view_fusion import ViewFusion
     from mvretrieval.index.kinds import IndexParameters
+    from mvretrieval.ingest.import_run import ImportReport
+    from mvretrieval.ingest.import_vectors import import_vectors
     from mvretrieval.ingest.index_report import IndexOptions, IndexReport
     from mvretrieval.search.hits import Hit
     from mvretrieval.search.options import RerankOptions, SearchOptions
@@ -51,6 +53,7 @@ _MODULES = {
     "Describer": "mvretrieval.describe",
     "DescriberConfig": "mvretrieval.describe",
     "Hit": "mvretrieval.search.hits",
+    "ImportReport": "mvretrieval.ingest.import_run",
     "IndexOptions": "mvretrieval.ingest.index_report",
     "IndexParameters": "mvretrieval.index.kinds",
     "IndexReport": "mvretrieval.ingest.index_report",
@@ -65,6 +68,7 @@ _MODULES = {
     "ViewWeightingConfig": "mvretrieval.weighting.view_weighting",
     "ZeroShotOptions": "mvretrieval.evaluation.zero_shot.evaluate",
     "evaluate_zero_shot": "mvretrieval.evaluation.zero_shot.evaluate",
+    "import_vectors": "mvretrieval.ingest.import_vectors",
     "leave_one_out": "mvretrieval.evaluation.metrics",
     "open_encoder": "mvretrieval.encoders.registry",
     "register": "mvrender.plugins",
@@ -78,6 +82,7 @@ __all__ = [
     "Describer",
     "DescriberConfig",
     "Hit",
+    "ImportReport",
     "IndexOptions",
     "IndexParameters",
     "IndexReport",
@@ -92,6 +97,7 @@ __all__ = [
     "ViewWeightingConfig",
     "ZeroShotOptions",
     "evaluate_zero_shot",
+    "import_vectors",
     "leave_one_out",
     "open_encoder",
     "register",

@@ -17,7 +17,7 @@ from mvrender.renderer import BackendName, check_size
 from mvrender.shading import VIEWS_VERSION, Style, check_style
 from mvretrieval.encoders.encoder import PrecisionChoice, ViewEncoder
 from mvretrieval.encoders.handle import EncoderHandle
-from mvretrieval.encoders.registry import DEFAULT_ENCODER, absolute_encoder
+from mvretrieval.encoders.registry import DEFAULT_ENCODER, absolute_encoder, parse_encoder
 from mvretrieval.errors import DescriberError, did_you_mean
 from mvretrieval.normalize import l2_normalize
 from mvretrieval.weighting.whitening import Whitening, whiten_and_normalize
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 PoolingChoice = Literal["mean", "max"]
 # Styles that are comparable with photos and drawings; depth and normal maps are not.
 IMAGE_STYLES: tuple[Style, ...] = ("texture", "clay")
+IMPORTED_RIG = "views:1"
+"""Rig of a collection of imported vectors: each object has one view, of unknown direction, whose vector is that of the object."""
 _COMMON_NAMES = (
     "airplane apple bag basket bed bench bicycle bird boat book bottle bowl box bridge building bus cabinet camera candle "
     "car cat chair clock computer cow cup desk dog door drum fish flower fork frog gun guitar hammer hat helicopter horse "
@@ -72,6 +74,12 @@ class DescriberConfig:
             check_style(style)
         if len(set(self.styles)) < len(self.styles):
             raise DescriberError(f"a style is named twice: {', '.join(self.styles)}", code="duplicate_style")
+        if not self.has_encoder and (self.rig != IMPORTED_RIG or len(self.styles) > 1):
+            raise DescriberError(
+                f"'{self.encoder}' stands for vectors that were computed elsewhere, which have neither a rig nor styles: add such "
+                "vectors with 'mvr import', or choose an encoder for meshes and images",
+                code="imported_vectors",
+            )
         if self.pooling not in ("mean", "max"):
             raise DescriberError(
                 f"unknown pooling '{self.pooling}': {did_you_mean(self.pooling, ('mean', 'max'))}known are mean and max; "
@@ -87,6 +95,11 @@ class DescriberConfig:
                 "an adapter has its own whitening and pooling: give an adapter, or whitening and pooling",
                 code="adapter_and_pooling",
             )
+
+    @property
+    def has_encoder(self) -> bool:
+        """Whether anything can be encoded: False for vectors from elsewhere (see `encoders.imported`)."""
+        return parse_encoder(self.encoder).family != "vectors"
 
     @property
     def wants_whitening(self) -> bool:

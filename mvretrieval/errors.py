@@ -106,6 +106,12 @@ class ViewsError(MvrError, ValueError):
     code = "bad_views"
 
 
+class VectorsError(MvrError, ValueError):
+    """Vectors to import, or their ids, that cannot be read or used."""
+
+    code = "bad_vectors"
+
+
 class CalibrationError(MvrError, ValueError):
     """Objects or labels that no confidence calibration can be fitted on."""
 

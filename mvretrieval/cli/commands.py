@@ -7,6 +7,7 @@ from typing import Any
 
 COMMANDS = {
     "index": "render and embed meshes (or embed given view images), and add them to a collection",
+    "import": "make a collection of vectors that were computed elsewhere, without meshes",
     "search": "search a collection with a mesh, images, text, or a mixture",
     "render": "write the rendered views of meshes as images",
     "train": "train an adapter (view weighting and a linear layer) on the labels of a collection",
@@ -40,6 +41,7 @@ class UsageError(Exception):
 
 
 _ELSEWHERE = {"train": "mvtrain.cli", "tune": "mvtrain.tune_cli"}
+_MODULES = {"import": "import_vectors"}  # a keyword cannot be the name of a module
 
 
 def command_names() -> dict[str, str]:
@@ -53,5 +55,5 @@ def command_names() -> dict[str, str]:
 
 def command_module(name: str) -> Any:
     """Import the module of a command. It has `Options`, a frozen dataclass, and `run(options) -> exit code`."""
-    file = name.replace(" ", "_").replace("-", "_")
+    file = _MODULES.get(name, name.replace(" ", "_").replace("-", "_"))
     return importlib.import_module(_ELSEWHERE.get(name, f"mvretrieval.cli.{file}"))

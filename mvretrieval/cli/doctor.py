@@ -224,6 +224,7 @@ def _formats() -> list[Finding]:
         ("train", "pytorch_metric_learning", "mvr train"),
         ("report", "sklearn", "mvr eval --report"),
         ("calibrate", "sklearn", "mvr calibrate"),
+        ("parquet", "pyarrow", "mvr import of Parquet files"),
         ("serve", "fastapi", "mvr serve"),
         ("client", "httpx", "mvretrieval.Client, for a service"),
     )

@@ -8,6 +8,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "mvr index things/ ~/my-meshes --labels labels.csv --styles texture,clay --whiten 256",
         "mvr index scans/ --view-manifest views.csv --encoder builtin:",
     ),
+    "import": (
+        "mvr import things/ vectors.npz",
+        "mvr import things/ vectors.parquet --index hnsw",
+        "mvr import photos/ clip.npz --encoder open_clip:ViT-B-32/laion2b_s34b_b79k",
+    ),
     "search": (
         "mvr search things/ --mesh chair.glb -k 5",
         "mvr search things/ --image front.jpg --image side.jpg --where \"label = 'chair'\" --json",

@@ -21,7 +21,7 @@ from mvretrieval.api import Collection, OpenOptions
 from mvretrieval.cli.index_summary import index_summary, no_mesh_found
 from mvretrieval.console import counted, print_json, progress, run_record, say
 from mvretrieval.describe import DescriberConfig, PoolingChoice
-from mvretrieval.encoders.registry import open_encoder
+from mvretrieval.encoders.registry import open_encoder, parse_encoder
 from mvretrieval.errors import CollectionError, DescriberError, ViewsError
 from mvretrieval.index.kinds import IndexKind, NamedKind
 from mvretrieval.ingest.index_report import IndexOptions
@@ -221,6 +221,12 @@ def _config(options: Options, adapter: AdapterConfig | None, views: ViewManifest
             code="adapter_needs_encoder",
         )
     encoder = options.encoder or default.encoder
+    if parse_encoder(encoder).family == "vectors":
+        raise DescriberError(
+            f"'{encoder}' stands for vectors that were computed elsewhere: add them with 'mvr import', or choose an encoder for "
+            "meshes and images",
+            code="imported_vectors",
+        )
     rig, styles, size = default.rig, default.styles, options.size or default.size
     if views is not None:
         rig, styles = options.rig or rig_of(views).name, ("texture",)

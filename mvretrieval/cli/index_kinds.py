@@ -8,7 +8,9 @@ from itertools import pairwise
 
 def wants_help_on_kinds(name: str, arguments: Sequence[str]) -> bool:
     """Whether these arguments of a command are `--index help`."""
-    return name in ("index", "reindex") and (("--index", "help") in pairwise(arguments) or "--index=help" in arguments)
+    return name in ("index", "import", "reindex") and (
+        ("--index", "help") in pairwise(arguments) or "--index=help" in arguments
+    )
 
 
 HELP = """Kinds of index (--index KIND). All but exact propose candidates, which are re-scored by their vectors.

@@ -12,6 +12,7 @@ import tyro
 from mvretrieval.api import Collection
 from mvretrieval.confidence.calibration import calibration_of, is_outdated
 from mvretrieval.console import counted, print_json, table
+from mvretrieval.ingest.imported_objects import FORMAT as IMPORTED
 from mvretrieval.ingest.view_images import FORMAT
 from mvretrieval.session.session import Session
 from mvretrieval.store.augmented import augmentation_of, is_up_to_date
@@ -72,6 +73,7 @@ def _facts(session: Session) -> dict[str, Any]:
             "styles": list(config.styles),
             "size": config.size,
             "from_images": store.count_of_format(FORMAT),
+            "imported": store.count_of_format(IMPORTED),
         },
         "vectors": {"dim": index.dim, **_weighting(session)},
         "augmentation": _augmentation(session),
@@ -131,13 +133,11 @@ def _notes(session: Session) -> list[tuple[str, str]]:
 
 
 def _lines(facts: dict[str, Any]) -> dict[str, str]:
-    encoder, views, index = facts["encoder"], facts["views"], facts["index"]
-    given = views["from_images"]
-    from_images = f"; {'all' if given == facts['objects'] else given} given as images" if given else ""
+    index = facts["index"]
     return {
         "objects": str(facts["objects"]),
-        "encoder": f"{encoder['id']} ({encoder['precision']})",
-        "views": f"{views['rig']}, {', '.join(views['styles'])}, {views['size']} px{from_images}",
+        "encoder": f"{facts['encoder']['id']} ({facts['encoder']['precision']})",
+        "views": _views_line(facts["views"], facts["objects"]),
         "vectors": f"{_weighting_line(facts['vectors'])}, {facts['vectors']['dim']} dimensions",
         "augmentation": _augmentation_line(facts["augmentation"]),
         "confidence": _confidence_line(facts["confidence"]),
@@ -145,6 +145,14 @@ def _lines(facts: dict[str, Any]) -> dict[str, str]:
         "labels": ", ".join(facts["labels"]) or "none",
         "size": f"{facts['size_bytes'] / 1e6:.1f} MB",
     }
+
+
+def _views_line(views: dict[str, Any], n_objects: int) -> str:
+    if views["imported"]:
+        return "none, all vectors were imported"
+    given = views["from_images"]
+    from_images = f"; {'all' if given == n_objects else given} given as images" if given else ""
+    return f"{views['rig']}, {', '.join(views['styles'])}, {views['size']} px{from_images}"
 
 
 def _index_line(index: dict[str, Any]) -> str:

@@ -16,6 +16,7 @@ from mvretrieval.confidence.estimator import outdated_notice
 from mvretrieval.console import print_json, say, table
 from mvretrieval.images import Background
 from mvretrieval.index.kinds import IndexParameters
+from mvretrieval.ingest.imported_objects import FORMAT as IMPORTED
 from mvretrieval.search.explain import view_label
 from mvretrieval.search.hits import Hit, SearchResult
 from mvretrieval.search.options import RerankOptions, SearchOptions
@@ -171,7 +172,7 @@ def _print(options: Options, result: SearchResult, rig: Rig) -> None:
 
 
 def _row(hit: Hit, rig: Rig) -> list[str]:
-    view = f"{view_label(hit.best_view, rig)} {hit.best_view['style']}"
+    view = "-" if hit.facts["format"] == IMPORTED else f"{view_label(hit.best_view, rig)} {hit.best_view['style']}"
     labels = ", ".join(f"{name}={value}" for name, value in hit.metadata.items())
     confidence = [] if hit.confidence is None else [f"{hit.confidence:.0%}"]
     return [str(hit.rank), f"{hit.score:.4f}", *confidence, hit.id, view, labels[:80]]

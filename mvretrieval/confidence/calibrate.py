@@ -49,8 +49,8 @@ def calibrate(session: Session, by: str | None = None, where: str | None = None,
 
     Raises:
         CalibrationError: too few objects (`too_few_objects`), a single class (`one_class`), classes of one object each
-            (`all_distinct`), too few pairs (see `fit_curve`), no labels with database-side augmentation (`needs_labels`), a
-            negative seed (`bad_seed`), or no scikit-learn (`needs_extra`).
+            (`all_distinct`), too few pairs (see `fit_curve`), no labels with database-side augmentation or one view
+            (`needs_labels`), a negative seed (`bad_seed`), or no scikit-learn (`needs_extra`).
         FilterError: the label does not exist, or the filter cannot be parsed.
     """
     check_extra()
@@ -85,6 +85,12 @@ def _without_labels(session: Session, where: str | None, seed: int) -> tuple[_Pa
         raise CalibrationError(
             f"{session.folder} uses database-side augmentation, which does not apply to half of an object's views: calibrate "
             f"by a label (--by), or switch augmentation off with 'mvr reindex {session.folder} --dba 0'",
+            code="needs_labels",
+        )
+    if session.describer.rig.n_views == 1:
+        raise CalibrationError(
+            f"without a label, calibration compares views of the same object, and the objects of {session.folder} have one view: "
+            "calibrate by a label (--by)",
             code="needs_labels",
         )
     row_ids = session.store.select(where)
@@ -157,6 +163,8 @@ def _check_count(session: Session, count: int, where: str | None, by: str | None
 def _no_images(session: Session) -> str:
     """Why stored views cannot stand in for query images; empty where they can."""
     styles = session.describer.config.styles
+    if not session.describer.config.has_encoder:
+        return "the vectors were imported, and no encoder is known for images"
     if set(styles) & set(IMAGE_STYLES):
         return ""
     return f"images are compared with the styles {' and '.join(IMAGE_STYLES)}; the collection has {', '.join(styles)}"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mvrender import plugins
 from mvretrieval.encoders.encoder import PrecisionChoice, ViewEncoder
+from mvretrieval.encoders.imported import MAX_DIM, ImportedVectors
 from mvretrieval.errors import EncoderError, WeightsError, did_you_mean
 
 if TYPE_CHECKING:
@@ -17,7 +19,7 @@ OBJECT = "object"
 """Family of encoders that were given as objects, and cannot be opened by their id."""
 
 DEFAULT_ENCODER = "open_clip:ViT-B-32/laion2b_s34b_b79k"
-_FAMILIES = ("open_clip", "hf-hub", "image_only", "builtin", "tuned", OBJECT)
+_FAMILIES = ("open_clip", "hf-hub", "image_only", "builtin", "tuned", "vectors", OBJECT)
 
 
 @dataclass(frozen=True)
@@ -87,8 +89,8 @@ class EncoderName:
 def parse_encoder(text: str) -> EncoderName:
     """Parse an encoder id.
 
-    The forms are `open_clip:A/TAG`, `open_clip:A@FILE`, `hf-hub:ORG/NAME`, `image_only:A@FILE`, `builtin:`, `tuned:FOLDER`, and
-    `NAME:...` of a plug-in.
+    The forms are `open_clip:A/TAG`, `open_clip:A@FILE`, `hf-hub:ORG/NAME`, `image_only:A@FILE`, `builtin:`, `tuned:FOLDER`,
+    `NAME:...` of a plug-in, and `vectors:D` for vectors of D numbers that were computed elsewhere (see `encoders.imported`).
 
     Raises:
         EncoderError: the id has none of these forms.
@@ -120,6 +122,13 @@ def parse_encoder(text: str) -> EncoderName:
         return EncoderName("tuned", "", None, Path(rest).expanduser())
     if family == "hf-hub":
         return EncoderName("hf-hub", rest, None, None)
+    if family == "vectors":
+        if not re.fullmatch("[1-9][0-9]{0,5}", rest) or int(rest) > MAX_DIM:
+            raise EncoderError(
+                f"'{text}' is not an encoder id: 'vectors:' is followed by the length of the vectors, 1 to {MAX_DIM}",
+                code="bad_encoder_id",
+            )
+        return EncoderName("vectors", rest, None, None)
     name, at, file = rest.partition("@")
     path = Path(file).expanduser() if at else None
     if family == "image_only":
@@ -193,6 +202,8 @@ def open_encoder(text: str, device: str = "auto", precision: PrecisionChoice = "
         from mvretrieval.encoders.builtin import BuiltinEncoder
 
         return BuiltinEncoder()
+    if name.family == "vectors":
+        return ImportedVectors(int(name.architecture))
     if name.family == "tuned":
         from mvretrieval.encoders.tuned import open_tuned
 

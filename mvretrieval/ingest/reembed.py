@@ -17,6 +17,7 @@ from mvretrieval.describe import DescriberConfig
 from mvretrieval.errors import CollectionError, DescriberError
 from mvretrieval.ingest.add import new_objects
 from mvretrieval.ingest.edit import remove_objects
+from mvretrieval.ingest.imported_objects import check_not_imported
 from mvretrieval.ingest.jobs import IngestJob, MeshJob
 from mvretrieval.ingest.repool import fit_whitening, repool
 from mvretrieval.ingest.view_images import FORMAT, ViewImageReader, ViewImagesJob
@@ -96,7 +97,12 @@ def _repool(session: Session, config: DescriberConfig, fit_where: str | None, ad
 
 
 def _check_view_images(session: Session, config: DescriberConfig) -> None:
-    """Refuse other cameras or styles for objects that have view images instead of a mesh."""
+    """Refuse other cameras or styles for objects that have view images instead of a mesh, and everything for imported vectors."""
+    check_not_imported(
+        session,
+        "they cannot be encoded or rendered again. --whiten, --center, --pooling, --adapter, --dba and --index work with them; "
+        "import vectors of another encoder into a new collection",
+    )
     old = session.describer.config
     wanted = [
         f"{name} {getattr(config, name)}" for name in ("rig", "styles") if getattr(config, name) != getattr(old, name)

@@ -25,6 +25,7 @@ from mvrender.renderer import Views
 from mvrender.strips import thumbnail_strip
 from mvretrieval.errors import DescriberError, ViewsError
 from mvretrieval.images import MAX_PIXELS, over_white, to_8_bit
+from mvretrieval.ingest.imported_objects import check_not_imported
 from mvretrieval.ingest.jobs import IngestJob
 from mvretrieval.ingest.scan import is_gone, size_and_time
 from mvretrieval.ingest.view_manifest import ViewManifest, ViewSlots
@@ -172,10 +173,11 @@ class ViewImages:
             in_rig_order: images without directions are in the order of the rig's views.
 
         Raises:
-            DescriberError: the collection has several styles.
+            DescriberError: the collection has several styles, or holds imported vectors.
             ViewsError: the manifest has no directions, and the collection's rig has.
         """
         describer = session.describer
+        check_not_imported(session, "view images cannot be added: index them into their own collection")
         if describer.n_styles > 1:
             raise DescriberError(
                 f"{session.folder} has the styles {', '.join(describer.config.styles)}, view images have one: index them into "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from mvrender.errors import MeshError
 from mvrender.jobs import RenderJob
 from mvretrieval.embed import embed
+from mvretrieval.encoders.imported import NEXT_STEP
 from mvretrieval.errors import QueryError
 from mvretrieval.images import load_image
 from mvretrieval.search.query import Query, Term
@@ -42,15 +44,32 @@ def encode_query(session: Session, query: Query) -> list[EncodedTerm]:
     """Render and encode every term of a query.
 
     Raises:
-        QueryError: a term cannot be read.
+        QueryError: a term cannot be read, or the collection holds imported vectors, which have no encoder (`imported_vectors`).
         NoTextError: a text term for an encoder without a text tower.
     """
     terms = query.all_terms()
+    _check_has_encoder(session, terms)
     if any(term.kind in ("mesh", "images", "text") for term in terms):
         if any(term.kind == "mesh" for term in terms):
             session.render_pool().warm_up(1)  # while the encoder is opened
         session.check_encoder()
     return [_encode_term(session, query, term) for term in terms]
+
+
+def _check_has_encoder(session: Session, terms: Sequence[Term]) -> None:
+    """Refuse what only an encoder can turn into a vector, where there is none; an adapter may embed texts without one."""
+    describer = session.describer
+    if describer.config.has_encoder:
+        return
+    has_names = describer.adapter is not None and describer.adapter.text_embeddings is not None
+    refused = {"mesh": "a mesh", "images": "an image"} | ({} if has_names else {"text": "a text"})
+    for term in terms:
+        if term.kind in refused:
+            raise QueryError(
+                f"{session.folder} holds vectors that were computed elsewhere and has no encoder for {refused[term.kind]}: "
+                f"{NEXT_STEP}",
+                code="imported_vectors",
+            )
 
 
 def _encode_term(session: Session, query: Query, term: Term) -> EncodedTerm:

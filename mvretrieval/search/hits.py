@@ -20,7 +20,7 @@ class Hit:
     Attributes:
         rank: from 1.
         id: of the object.
-        path: of its file.
+        path: of its file; `vector:` and the id for an imported vector, which has none.
         score: cosine with the query; with several terms the weighted sum of z-scored cosines (see `search.combine`). After late
             interaction, a weighted mean with it (see `search.rerank`).
         best_view: the view of the object that is most similar to the query: `view` (index), `style`, `azimuth_deg`,

@@ -12,6 +12,7 @@ from markupsafe import Markup, escape
 from PIL import Image
 
 from mvretrieval.errors import QueryError
+from mvretrieval.ingest.imported_objects import is_imported_path
 from mvretrieval.search.encode import EncodedTerm
 from mvretrieval.search.explain import view_label
 from mvretrieval.search.hits import Hit, SearchResult
@@ -133,9 +134,9 @@ def _hit_cell(session: Session, hit: Hit) -> HitCell:
     labels = ", ".join(f"{name}: {value}" for name, value in hit.metadata.items())
     return HitCell(
         id=hit.id,
-        title=f"{hit.path}\n{labels}",
+        title=f"{hit.id if is_imported_path(hit.path) else hit.path}\n{labels}",
         score=f"{hit.score:.3f}",
-        view=view_label(hit.best_view, session.describer.rig),
+        view="" if is_imported_path(hit.path) else view_label(hit.best_view, session.describer.rig),
         image=None if image is None else data_url(image),
         confidence="" if hit.confidence is None else f"confidence {hit.confidence:.0%}",
     )

@@ -76,6 +76,10 @@ LIBRARY_CODES: dict[str, Code] = {
     "bad_label_value": Code(HTTPStatus.UNPROCESSABLE_ENTITY, "the value of a label is neither text nor a number"),
     "duplicate_label": Code(HTTPStatus.UNPROCESSABLE_ENTITY, "two labels have names that differ in case alone"),
     "too_many_labels": Code(HTTPStatus.UNPROCESSABLE_ENTITY, "the collection has no room for another label"),
+    "imported_vectors": Code(
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        "the collection holds imported vectors, which have no meshes, images or encoder",
+    ),
     "no_text_tower": Code(HTTPStatus.UNPROCESSABLE_ENTITY, "the encoder of the collection has no text tower"),
     "bad_collection": Code(HTTPStatus.SERVICE_UNAVAILABLE, "the collection cannot be read or written now"),
     "collection_locked": Code(HTTPStatus.SERVICE_UNAVAILABLE, "another process is writing to the collection"),

@@ -250,6 +250,10 @@ class CollectionModel(BaseModel):
     encoder: str
     has_text: bool = Field(description="whether it can be searched with text")
     text_hint: str | None = Field(description="how to make it searchable with text, if it is not")
+    has_encoder: bool = Field(
+        description="whether it can be searched with images; without an encoder, queries are ids and vectors"
+    )
+    has_images: bool = Field(description="whether its objects have thumbnails; imported vectors have none")
     calibration: str | None = Field(description="meaning of the confidence of hits; null without a calibration")
     n_views: int
     styles: list[str]

@@ -16,6 +16,7 @@ from mvretrieval.api import Collection
 from mvretrieval.confidence.calibration import calibration_of, is_outdated
 from mvretrieval.errors import MvrError
 from mvretrieval.index.kinds import IndexParameters
+from mvretrieval.ingest.imported_objects import holds_imported
 from mvretrieval.search.hits import Hit
 from mvretrieval.search.options import RerankOptions, SearchOptions
 from mvretrieval.search.pipeline import search
@@ -33,6 +34,7 @@ _TEXT_HINT = (
     "this collection's encoder has no text tower. To search with text, re-embed it with a CLIP encoder: "
     "mvr reindex {folder} --encoder open_clip:ViT-B-32/laion2b_s34b_b79k"
 )
+_NO_ENCODER_HINT = "this collection holds vectors that were computed elsewhere, and no encoder for text"
 
 
 class SearchService:
@@ -169,7 +171,8 @@ class SearchService:
         """The collection and what can be done with it."""
         store, describer, settings = self.session.store, self.session.describer, self.settings
         folder = self.session.folder
-        has_text = describer.has_text
+        has_text, has_encoder = describer.has_text, describer.config.has_encoder
+        text_hint = _TEXT_HINT.format(folder=folder.name) if has_encoder else _NO_ENCODER_HINT
         calibration = calibration_of(store)
         is_calibrated = calibration is not None and not is_outdated(store, calibration)
         return CollectionModel(
@@ -178,7 +181,9 @@ class SearchService:
             failures=len(store.failures()),
             encoder=describer.config.encoder.partition("@")[0],
             has_text=has_text,
-            text_hint=None if has_text else _TEXT_HINT.format(folder=folder.name),
+            text_hint=None if has_text else text_hint,
+            has_encoder=has_encoder,
+            has_images=not holds_imported(self.session),
             calibration=calibration.summary if calibration is not None and is_calibrated else None,
             n_views=describer.rig.n_views,
             styles=list(describer.config.styles),

@@ -31,12 +31,19 @@ class RenderPools:
             limits: time and memory for one file.
 
         Raises:
-            DescriberError: its rig has unknown directions (code `unknown_directions`).
+            DescriberError: its rig has unknown directions (`unknown_directions`), or it has no encoder (`imported_vectors`).
         """
-        if not describer.rig.is_known:
+        if not describer.config.has_encoder:
             raise DescriberError(
-                f"meshes cannot be rendered for this collection: its objects are {describer.rig.n_views} images from unknown "
-                "directions. Query with images, text or the id of an object, and index meshes into their own collection",
+                "meshes cannot be indexed or rendered for this collection: it holds vectors that were computed elsewhere. Add "
+                "vectors with 'mvr import', and index meshes into their own collection",
+                code="imported_vectors",
+            )
+        if not describer.rig.is_known:
+            n_views = describer.rig.n_views
+            raise DescriberError(
+                f"meshes cannot be rendered for this collection: its objects have {n_views} view{'' if n_views == 1 else 's'} of "
+                "unknown direction. Query with images, text or the id of an object, and index meshes into their own collection",
                 code="unknown_directions",
             )
         backend, _ = choose_backend(describer.backend)

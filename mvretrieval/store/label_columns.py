@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,10 +28,7 @@ def set_labels(db: Database, row_id: int, values: Mapping[str, Any]) -> bool:
     if not values:
         return False
     plain = {name: _plain(name, value) for name, value in values.items()}
-    if len({_lower(name) for name in plain}) < len(plain):
-        raise LabelsError(
-            f"two of the labels {', '.join(plain)} differ in case alone: rename one of them", code="duplicate_label"
-        )
+    check_distinct(plain)
     known = {_lower(name) for name in label_names(db)}
     new = [name for name in plain if _lower(name) not in known]
     if new and len(known) + len(new) > _MAX_LABELS:
@@ -50,6 +47,34 @@ def set_labels(db: Database, row_id: int, values: Mapping[str, Any]) -> bool:
     assignments = ", ".join(f"{quoted(name)} = ?" for name in plain)
     db.run(f"UPDATE metadata SET {assignments} WHERE row_id = ?", (*plain.values(), row_id))
     return True
+
+
+def check_distinct(names: Collection[str]) -> None:
+    """Check that no two labels have names that differ in case alone, which SQLite takes for one.
+
+    Raises:
+        LabelsError: code `duplicate_label`.
+    """
+    if len({_lower(name) for name in names}) < len(names):
+        raise LabelsError(
+            f"two of the labels {', '.join(names)} differ in case alone: rename one of them", code="duplicate_label"
+        )
+
+
+def check_new_labels(names: Collection[str]) -> None:
+    """Check names of labels before anything is stored.
+
+    Raises:
+        LabelsError: see `set_labels`.
+    """
+    for name in names:
+        _plain(name, None)
+    check_distinct(names)
+    if len(names) > _MAX_LABELS:
+        raise LabelsError(
+            f"there are {len(names)} labels, a collection has at most {_MAX_LABELS}: leave some out",
+            code="too_many_labels",
+        )
 
 
 def label_names(db: Database) -> list[str]:

@@ -25,7 +25,7 @@ class ObjectRecord:
     Attributes:
         row_id: internal, never reused.
         id: stable name.
-        path: its file.
+        path: its file; `vector:` and the id for an imported vector, which has none.
         content_hash: of everything that its rendered views depend on.
         facts: format, faces, vertices, textured, up.
         notes: about parts of the file that were left out.

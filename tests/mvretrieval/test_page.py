@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import numpy as np
 import pytest
 from made_meshes import SMALL, shape, write_shapes
 from serving import served
 from tiny_clip import tiny_clip
 from waiting import wait_for
 
+from mvretrieval import import_vectors
 from mvretrieval.api import Collection, OpenOptions
 from mvretrieval.describe import DescriberConfig
 from mvretrieval.search.options import SearchOptions
@@ -426,6 +428,30 @@ def test_text_for_an_encoder_without_text_tower(visit: Any, address: str) -> Non
     notice.get_by_role("button").click()
     expect(page.locator("#grid .name")).to_have_text(["shape-010.ply", "shape-011.ply"])
     assert tab.queries() == []
+
+
+def test_imported_vectors_have_no_images_and_no_encoder(visit: Any, tmp_path: Path) -> None:
+    angles = np.arange(12) * 0.1
+    ids = [f"parts/{i:02d}" for i in range(12)]
+    import_vectors(tmp_path / "c", ids, np.stack([np.cos(angles), np.sin(angles)], axis=1), {"angle": angles})
+    with Collection.open(tmp_path / "c", write=True) as made, served(made, ServiceSettings(token="secret")) as url:
+        page = (tab := visit(url)).page
+        expect(page.locator("#about")).to_have_text("12 objects, imported vectors")
+        expect(page.locator("#grid .card")).to_have_count(12)
+        expect(page.locator("#grid img:visible, #pick:visible, #draw:visible, #add-button:visible")).to_have_count(0)
+        page.get_by_role("button", name="More like 03").click()
+        expect(page.locator("#grid .name").first).to_have_text(re.compile("0[24]"))
+        page.locator("#grid .card").first.click()
+        facts = page.locator("#hit .facts").first
+        expect(facts).to_contain_text("vectors")
+        expect(page.locator("#hit")).to_contain_text("angle")
+        expect(page.locator("#hit img:visible, #hit .viewer, #hit :text('Download')")).to_have_count(0)
+        expect(page.locator("#hit")).not_to_contain_text("vector:")
+        page.keyboard.press("Escape")
+        page.fill("#text", "s/1")
+        page.press("#text", "Enter")
+        expect(page.locator("#grid .name")).to_have_text(["10", "11"])
+        assert not [r.url for r in tab.requests if re.search("/api/(thumbnails|strips|models)/", r.url)]
 
 
 def test_more_results_and_search_options(visit: Any, address: str) -> None:

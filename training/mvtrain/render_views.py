@@ -45,7 +45,7 @@ def meshes_of_collection(session: Session, by: str, where: str | None) -> list[L
 
     Raises:
         FilterError: unknown label column, or an invalid filter.
-        TrainingError: no object is left, or an object was indexed from views instead of a mesh.
+        TrainingError: no object is left, or an object has view images or an imported vector instead of a mesh.
     """
     store = session.store
     with session.reading():
@@ -59,10 +59,10 @@ def meshes_of_collection(session: Session, by: str, where: str | None) -> list[L
         if label is None:
             continue
         own, root = records[row_id], roots[row_id]
-        if own.facts.get("format") == "views":
+        if own.facts.get("format") in ("views", "vectors"):
             raise TrainingError(
-                f"'{own.id}' was indexed from views, and tuning renders meshes: choose a collection of meshes, or exclude "
-                "such objects with --where \"format != 'views'\"",
+                f"'{own.id}' has {own.facts['format']} instead of a mesh, and tuning renders meshes: choose a collection of "
+                f"meshes, or exclude such objects with --where \"format != '{own.facts['format']}'\"",
                 code="views_not_tunable",
             )
         found.append(

@@ -9,6 +9,7 @@ import { openFailures } from "./failures.js";
 import { acceptFor, listenForFiles, termsOf } from "./files.js";
 import { buildFilter, conditionOf, rememberValues, showFilter } from "./filters.js";
 import { openHit } from "./hit.js";
+import { setHasImages } from "./images.js";
 import { hideNotice, showNoTextNotice } from "./notice.js";
 import { buildOptions, showOptions } from "./options.js";
 import { changed, DEFAULTS, newTerm, onChange, query, setText } from "./query.js";
@@ -74,17 +75,26 @@ async function loadCollection() {
 }
 
 function showCollection() {
-  const { name, objects, encoder, failures, has_text: hasText, writable, formats, version } = collection;
+  const { name, objects, encoder, failures, has_text: hasText, has_encoder: hasEncoder, writable, formats, version } =
+    collection;
+  setHasImages(collection.has_images);
   document.title = `${name}: 3D object search`;
   byId("home").textContent = name;
   byId("about").textContent =
-    `${objects.toLocaleString("en-GB")} ${objects === 1 ? "object" : "objects"}, encoder ${encoder}`;
+    `${objects.toLocaleString("en-GB")} ${objects === 1 ? "object" : "objects"}, ` +
+    (hasEncoder ? `encoder ${encoder}` : "imported vectors");
   byId("failures-button").hidden = failures === 0;
   byId("failures-button").textContent = `${failures.toLocaleString("en-GB")} not indexed`;
-  byId("add-button").hidden = !writable;
+  byId("add-button").hidden = !writable || !collection.has_images;
+  byId("pick").hidden = byId("draw").hidden = !hasEncoder;
   showTokenState(writable);
   byId("version").textContent = `mvretrieval ${version}`;
   byId("files").accept = acceptFor(formats);
+  if (!hasEncoder) {
+    box.placeholder = hasText ? "Text" : "Part of a name";
+    byId("text-help").textContent = `Press ≈ on an object to find others like it.${hasText ? "" : " Text finds names."}`;
+    return;
+  }
   box.placeholder = hasText ? "Text, images, meshes" : "An image, a sketch or a mesh";
   const how = matchMedia("(pointer: coarse)").matches
     ? "choose an image or a mesh"
@@ -204,6 +214,7 @@ async function refreshCollection() {
 
 function submit() {
   if (!collection.has_text && box.value.trim()) {
+    if (!collection.has_encoder) return searchNames(box.value.trim());
     setStatus("");
     showError("");
     return showNoTextNotice(collection.text_hint, box.value.trim(), searchNames);
@@ -317,6 +328,7 @@ function show3d(object) {
   openHit(object, searched, {
     writable: collection.writable,
     columns: collection.columns,
+    hasImages: collection.has_images,
     moreLike,
     addTerm,
     changed: (after) => {

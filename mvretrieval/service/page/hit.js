@@ -42,7 +42,8 @@ export function openHit(hit, searched, actions) {
     make(
       "div",
       { class: "hit-body" },
-      make("div", { class: "hit-look" }, make("div", { class: "viewer-frame" }, place, reset), match(hit, searched)),
+      actions.hasImages &&
+        make("div", { class: "hit-look" }, make("div", { class: "viewer-frame" }, place, reset), match(hit, searched)),
       make(
         "div",
         { class: "hit-facts stack" },
@@ -52,7 +53,7 @@ export function openHit(hit, searched, actions) {
         facts,
         labels,
         notes,
-        make(
+        actions.hasImages && make(
           "div",
           { class: "row" },
           button("Download GLB", () => download(hit.id, name, errorText), { class: "quiet" }),
@@ -64,7 +65,9 @@ export function openHit(hit, searched, actions) {
   );
   describe(hit);
   viewer?.close();
-  viewer = showViewer(place, { id: hit.id, name, view: hit.best_view, plain: !hit.facts?.textured });
+  viewer = actions.hasImages
+    ? showViewer(place, { id: hit.id, name, view: hit.best_view, plain: !hit.facts?.textured })
+    : null;
   dialog.dataset.shows = hit.id;
   if (!dialog.open) dialog.showModal();
   dialog.scrollTop = 0;
@@ -86,7 +89,7 @@ dialog.addEventListener("click", (event) => {
 });
 
 function factsOf({ facts, path }) {
-  const known = { ...facts, path };
+  const known = { ...facts, path: facts?.format === "vectors" ? undefined : path }; // imported vectors have no file
   return Object.entries(FACTS)
     .filter(([key]) => known[key] !== undefined && known[key] !== null)
     .flatMap(([key, name]) => [make("dt", {}, name), make("dd", {}, plain(key, known[key]))]);

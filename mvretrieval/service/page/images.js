@@ -4,11 +4,17 @@
 import { needsTokenToRead, pathOf, request } from "./api.js";
 
 const MAX_CACHED = 500;
+let hasImages = true;
 const cache = new Map(); // path -> promise of a blob URL, oldest first
 
 export const thumbnailPath = (id, view = 0) => `${pathOf("thumbnails", id)}?view=${view}`;
 export const stripPath = (id) => pathOf("strips", id);
 export const modelPath = (id) => pathOf("models", id);
+
+/** Imported vectors have neither thumbnails nor models: nothing is requested then. */
+export function setHasImages(has) {
+  hasImages = has;
+}
 
 /** A URL that an element can load. */
 export async function urlOf(path) {
@@ -47,6 +53,10 @@ const nearScreen = new IntersectionObserver(
 
 /** Show a path of the API in an <img>; by default once it is near the screen. */
 export function showImage(image, path, { lazy = true } = {}) {
+  if (!hasImages) {
+    image.hidden = true;
+    return;
+  }
   image.addEventListener("error", () => image.classList.add("missing"), { once: true });
   if (!lazy) load(image, path);
   else if (needsTokenToRead()) {

@@ -13,6 +13,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from mvrender.jobs import RenderJob
+from mvretrieval.ingest.imported_objects import is_imported_path
 from mvretrieval.search.thumbnails import view_thumbnail
 from mvretrieval.service.auth import api_router
 from mvretrieval.service.model_cache import ModelCache
@@ -82,6 +83,8 @@ def _strip(service: SearchService, record: ObjectRecord) -> bytes:
 
 
 def _model(service: SearchService, models: ModelCache, record: ObjectRecord) -> bytes:
+    if is_imported_path(record.path):
+        raise ProblemError("no_image", f"'{record.id}' was imported as a vector and has no mesh")
     cached = models.get(record.content_hash)
     if cached is not None:
         return cached

@@ -13,6 +13,7 @@ from pydantic import Json
 
 from mvrender.mesh import UpAxis
 from mvretrieval.api import Collection
+from mvretrieval.ingest.imported_objects import is_imported_path
 from mvretrieval.service.auth import api_router
 from mvretrieval.service.problems import ProblemError, problem_responses
 from mvretrieval.service.schemas import (
@@ -68,7 +69,7 @@ def object_read_routes(service: SearchService) -> APIRouter:
     def list_failures() -> list[FailureModel]:
         """Files that could not be indexed."""
         return [
-            FailureModel(file=path if service.settings.show_paths else Path(path).name, code=code, message=message)
+            FailureModel(file=_file_shown(path, service.settings.show_paths), code=code, message=message)
             for path, code, message in collection.failures()
         ]
 
@@ -124,6 +125,11 @@ def object_write_routes(service: SearchService) -> APIRouter:
         return RemovedModel(removed=removed)
 
     return router
+
+
+def _file_shown(path: str, show_paths: bool) -> str:
+    """The path of a failure, without the folders if these are hidden; that of an imported vector holds its id alone."""
+    return path if show_paths or is_imported_path(path) else Path(path).name
 
 
 def _check_id(object_id: str) -> str:
