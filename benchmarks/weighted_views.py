@@ -1,4 +1,4 @@
-"""View vectors of PSB in settings where views may differ in usefulness, for `weights-matter`. Each setting is built once.
+"""View vectors of PSB in settings where views may differ in usefulness, for `weights-matter-SETTING`. Each setting is built once.
 
 ring          the default rig, 12 views
 dodecahedron  20 views, some from below
@@ -12,13 +12,13 @@ styles        the ring in three styles
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from functools import cache
+from functools import cache, partial
 from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 from scipy.spatial.transform import Rotation
@@ -29,8 +29,9 @@ from mvrender.backends.selection import open_renderer
 from mvrender.cameras import parse_rig
 from mvrender.loading import load
 from mvrender.mesh import Mesh, normalize
-from mvrender.renderer import Renderer
+from mvrender.renderer import Renderer, Views
 from mvrender.shading import Style
+from mvretrieval.encoders.encoder import ViewEncoder
 from mvretrieval.encoders.registry import open_encoder
 from mvretrieval.weighting.config import AdapterConfig
 from mvtrain.features import Features
@@ -38,10 +39,10 @@ from mvtrain.features import Features
 SETTINGS = ("ring", "dodecahedron", "random6", "random12", "occluded", "turned", "photos", "styles")
 _RIGS = {"dodecahedron": "dodecahedron", "random6": "random:6@1", "random12": "random:12@0"}
 _STYLES: dict[str, tuple[Style, ...]] = {"styles": ("clay", "depth", "normal")}
+_ON_THE_RING = ("ring", "occluded", "photos")
 _SIZE = 224
 _SHARE = 1 / 3  # of the views that are occluded or photos
 _CLUTTER_MESHES = 40
-_AT_ONCE = 48
 
 Images = NDArray[np.uint8]
 
@@ -53,55 +54,66 @@ def rig_of(setting: str) -> str:
 
 @cache
 def weighted_views(setting: str) -> Psb:
-    """All 1809 objects in a setting, with the same splits as `psb`."""
+    """The objects of the train split and of the unseen classes in a setting."""
     folder = data.meshes("psb")
     with (folder / "labels.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    views, mask = _encoded(setting, [folder / row["file"] for row in rows])
-    labels, splits = np.array([row["label"] for row in rows]), np.array([row["split"] for row in rows])
-    seen = set(labels[splits == "train"])
-    unseen = (splits == "test") & np.array([label not in seen for label in labels])
+    seen = {row["label"] for row in rows if row["split"] == "train"}
+    rows = [row for row in rows if row["split"] == "train" or row["label"] not in seen]
+    views, mask = _encoded(setting, [str(folder / row["file"]) for row in rows])
+    is_train = np.array([row["split"] == "train" for row in rows])
     directions = parse_rig(rig_of(setting)).directions.astype(np.float32)
-    features = Features(tuple(row["file"] for row in rows), tuple(labels), views, mask, directions, setting)
+    labels = tuple(row["label"] for row in rows)
+    features = Features(tuple(row["file"] for row in rows), labels, views, mask, directions, setting)
     styles = _STYLES.get(setting, ("texture",))
     config = AdapterConfig(setting, "mobilenet", rig_of(setting), styles, _SIZE, views.shape[2], views.shape[3])
-    return Psb(features, splits == "train", splits == "test", unseen, config)
+    return Psb(features, is_train, ~is_train, ~is_train, config)
 
 
-def _encoded(setting: str, files: list[Path]) -> tuple[NDArray[np.float16], NDArray[np.bool_]]:
-    """(N, S, V, D) view vectors and (N, V) mask."""
+def _encoded(setting: str, files: list[str]) -> tuple[NDArray[np.float16], NDArray[np.bool_]]:
+    """(N, S, V, D) view vectors and (N, V) mask. The settings with the same renders are encoded together."""
     path = data.WORK / f"weights-{setting}.npz"
     if not path.exists():
-        encoder = open_encoder(data.mobilenet(), "cpu")
-        views, masks = [], []
-        for images, mask in _rendered(setting, files):
-            flat = encoder.encode_views(images.reshape(-1, *images.shape[3:]))
-            views.append(flat.reshape(*images.shape[:3], -1).astype(np.float16))
-            masks.append(mask)
-        part = path.with_suffix(".part.npz")
-        np.savez(part, views=np.concatenate(views), mask=np.concatenate(masks))
-        part.replace(path)
+        together = _ON_THE_RING if setting in _ON_THE_RING else (setting,)
+        chosen = tuple(map(str, np.random.default_rng(7).choice(np.array(files, dtype=object), _CLUTTER_MESHES)))
+        jobs = partial(_encode_one, together, data.mobilenet(), chosen)
+        with ProcessPoolExecutor(2, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+            found = list(pool.map(jobs, files, range(len(files)), chunksize=8))
+        for name in together:
+            part = path.with_suffix(".part.npz")
+            np.savez(
+                part, views=np.stack([views[name] for views, _ in found]), mask=np.stack([mask for _, mask in found])
+            )
+            part.replace(data.WORK / f"weights-{name}.npz")
     with np.load(path) as file:
         return file["views"], file["mask"]
 
 
-def _rendered(setting: str, files: list[Path]) -> Iterator[tuple[Images, NDArray[np.bool_]]]:
-    """Images (n, S, V, H, W, 3) and masks (n, V) of some objects at a time; the next are rendered meanwhile."""
-    clutter = [str(file) for file in np.random.default_rng(7).choice(np.array(files, dtype=object), _CLUTTER_MESHES)]
-    parts = [range(start, min(start + _AT_ONCE, len(files))) for start in range(0, len(files), _AT_ONCE)]
+def _encode_one(
+    settings: tuple[str, ...], encoder: str, clutter: tuple[str, ...], file: str, number: int
+) -> tuple[dict[str, NDArray[np.float16]], NDArray[np.bool_]]:
+    """View vectors (S, V, D) by setting, and mask (V,), of one mesh, in a process of its own."""
+    views = _render_one(settings[0], file, number)
+    encode = _encoder(encoder).encode_views
+    flat = views.images.reshape(-1, *views.images.shape[2:])
+    plain = encode(flat).astype(np.float16).reshape(*views.images.shape[:2], -1)
+    vectors: dict[str, NDArray[np.float16]] = {}
+    for setting in settings:
+        vectors[setting] = own = plain.copy()
+        if setting in ("occluded", "photos"):
+            rng = np.random.default_rng((SETTINGS.index(setting), number))
+            changed = np.flatnonzero(rng.random(len(flat)) < _SHARE)
+            if len(changed):
+                images = [
+                    _occluded(flat[v], rng) if setting == "occluded" else _photo(flat[v], clutter, rng) for v in changed
+                ]
+                own[0, changed] = encode(np.stack(images)).astype(np.float16)
+    return vectors, views.mask
 
-    def start(part: range) -> Iterator[tuple[Images, NDArray[np.bool_]]]:
-        return pool.map(
-            _render_one, *zip(*((setting, str(files[i]), i, clutter) for i in part), strict=True), chunksize=4
-        )
 
-    with ProcessPoolExecutor(2, get_context("spawn")) as pool:
-        running = start(parts[0])
-        for following in [*parts[1:], None]:
-            images, masks = zip(*running, strict=True)
-            if following is not None:
-                running = start(following)
-            yield np.stack(images), np.stack(masks)
+@cache
+def _encoder(name: str) -> ViewEncoder:
+    return open_encoder(name, "cpu")
 
 
 @cache
@@ -109,22 +121,13 @@ def _renderer() -> Renderer:
     return open_renderer("raster")
 
 
-def _render_one(setting: str, file: str, number: int, clutter: list[str]) -> tuple[Images, NDArray[np.bool_]]:
-    """Images (S, V, H, W, 3) and mask (V,) of one mesh, in a process of its own."""
-    rng = np.random.default_rng((SETTINGS.index(setting), number))
+def _render_one(setting: str, file: str, number: int) -> Views:
     mesh = load(Path(file)).mesh
     if setting == "turned":
-        turned = Rotation.random(random_state=rng).apply(mesh.vertices).astype(np.float32)
-        mesh = Mesh(turned, mesh.faces)
+        turned = Rotation.random(random_state=np.random.default_rng(number)).apply(mesh.vertices)
+        mesh = Mesh(turned.astype(np.float32), mesh.faces)
     rig = parse_rig(rig_of(setting))
-    views = _renderer().render(normalize(mesh, rig.fit), rig, _STYLES.get(setting, ("texture",)), _SIZE)
-    images = views.images.copy()
-    if setting in ("occluded", "photos"):
-        for v in np.flatnonzero(rng.random(rig.n_views) < _SHARE):
-            images[0, v] = (
-                _occluded(images[0, v], rng) if setting == "occluded" else _photo(images[0, v], tuple(clutter), rng)
-            )
-    return images, views.mask
+    return _renderer().render(normalize(mesh, rig.fit), rig, _STYLES.get(setting, ("texture",)), _SIZE)
 
 
 def _occluded(image: Images, rng: np.random.Generator) -> Images:
