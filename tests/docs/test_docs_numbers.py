@@ -24,7 +24,7 @@ def _rows(page: str) -> list[tuple[str, list[str], str]]:
         names = re.findall(r"`([\w-]+)`", cells[0]) if line.startswith("| `") else []
         if names and all(name in _RESULTS for name in names) and len(cells) >= 3:
             # The table of view weights has a column for each weighting; in others, targets follow.
-            rows.append((page, names, " ".join(cells[2:]) if names[0].startswith("weights-matter") else cells[2]))
+            rows.append((page, names, " ".join(cells[1:]) if names[0].startswith("weights-matter") else cells[2]))
     return rows
 
 
