@@ -33,7 +33,7 @@ def main(folder: Path) -> None:
 
         # An object of the collection, filtered by label and by number of faces.
         hits = things.search(Query(id="chair/chair_00.glb"), k=3, where="label <> 'chair' and faces < 5000")
-        print("most like a chair, but not labelled chair:", ", ".join(hit.id for hit in hits))
+        print("most like a chair, but not labeled chair:", ", ".join(hit.id for hit in hits))
 
     # Open it again: the index is loaded, nothing is rendered.
     with Collection.open(folder / "things") as things:

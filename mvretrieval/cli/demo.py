@@ -80,9 +80,9 @@ def _open(place: Path, options: Options) -> Collection:
     return Collection.create(place, DescriberConfig(encoder=options.encoder), open_options)
 
 
-def _lead(session: Session, labelled: bool) -> str:
+def _lead(session: Session, labeled: bool) -> str:
     text = f"Left: the query. Right: the nearest of {len(session)} objects, each with its best view and its score."
-    if labelled:
+    if labeled:
         row_ids = session.store.select(None).tolist()
         vectors = np.stack([session.store.vector_of(row_id) for row_id in row_ids])
         means = leave_one_out(vectors, session.store.column_values("label", row_ids)).means()

@@ -70,8 +70,8 @@ def _summary(options: Options, report: ImportReport, count: int, dim: int) -> It
     names = ("added", "replaced", "unchanged")
     counts = [f"{getattr(report, name)} {name}" for name in names if getattr(report, name) or name == "added"]
     yield f"{', '.join(counts)} in {report.seconds:.1f} s"
-    if report.labelled:
-        yield f"labels of {counted(report.labelled, 'object')} changed"
+    if report.labeled:
+        yield f"labels of {counted(report.labeled, 'object')} changed"
     if report.augmented:
         yield f"database-side augmentation updated for {counted(report.augmented, 'object')}"
     for name, reason in report.ignored:

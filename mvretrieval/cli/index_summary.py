@@ -52,11 +52,11 @@ def _empty(report: IndexReport, count: int, collection: Path, folders: Sequence[
 def _details(report: IndexReport, prune: bool) -> Iterator[str]:
     if report.identical:
         yield f"{report.identical} of them identical to other files, encoded once"
-    if report.labelled or report.unmatched_labels:
+    if report.labeled or report.unmatched_labels:
         unmatched = (
             f", {counted(report.unmatched_labels, 'label row')} without an object" if report.unmatched_labels else ""
         )
-        yield f"labels of {counted(report.labelled, 'object')} changed{unmatched}"
+        yield f"labels of {counted(report.labeled, 'object')} changed{unmatched}"
     if report.unmatched_labels:
         yield f"such as '{report.unmatched_label}'; paths in the CSV are relative to the CSV"
     if missing := report.gone - report.removed:

@@ -106,7 +106,7 @@ def _without_labels(session: Session, where: str | None, seed: int) -> tuple[_Pa
 
 def _by_label(session: Session, by: str, where: str | None, seed: int) -> tuple[_Pairs, _LeftOut]:
     """Pairs where a label defines the classes."""
-    objects, labels = _labelled_objects(session, by, where)
+    objects, labels = _labeled_objects(session, by, where)
     left_out: _LeftOut = {}
     pairs: _Pairs = {"objects": object_queries(session, objects, np.random.default_rng(seed))}
     if reason := _no_images(session):
@@ -121,7 +121,7 @@ def _by_label(session: Session, by: str, where: str | None, seed: int) -> tuple[
     return pairs, left_out
 
 
-def _labelled_objects(session: Session, by: str, where: str | None) -> tuple[CalibrationObjects, list[Any]]:
+def _labeled_objects(session: Session, by: str, where: str | None) -> tuple[CalibrationObjects, list[Any]]:
     """Objects with the label, and the label of each class."""
     store = session.store
     store.check_column(by)
@@ -151,11 +151,11 @@ def _labelled_objects(session: Session, by: str, where: str | None) -> tuple[Cal
 def _check_count(session: Session, count: int, where: str | None, by: str | None = None) -> None:
     if count < MIN_OBJECTS:
         objects = f"{count} object{'' if count == 1 else 's'}"
-        labelled = f" with a label '{by}'" if by is not None else ""
+        labeled = f" with a label '{by}'" if by is not None else ""
         filtered = f" where {where}" if where else ""
         fix = "; add labels with 'mvr index --labels'" if by is not None else ""
         raise CalibrationError(
-            f"{session.folder} has {objects}{labelled}{filtered}, too few for calibration: {MIN_OBJECTS} are needed{fix}",
+            f"{session.folder} has {objects}{labeled}{filtered}, too few for calibration: {MIN_OBJECTS} are needed{fix}",
             code="too_few_objects",
         )
 

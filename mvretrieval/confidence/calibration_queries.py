@@ -1,6 +1,6 @@
 """Calibration queries: queries built from a collection's own objects, and their hits.
 
-The curves are fitted on the first ten hits of each query, without the query object itself. Every labelled object may be a query,
+The curves are fitted on the first ten hits of each query, without the query object itself. Every labeled object may be a query,
 also the only one of its class, whose hits are then all of other classes. In a collection with database-side augmentation the query
 object contributes to its neighbours' vectors, which an external object does not: for external queries, confidence is slightly too
 low there.

@@ -35,7 +35,7 @@ class ImportReport:
         unchanged: objects whose vector is the same.
         failed: number of failures by code.
         failures: (id, code, message).
-        labelled: objects whose labels changed.
+        labeled: objects whose labels changed.
         ignored: (column, reason) of the columns that cannot be labels.
         augmented: objects whose augmented vector changed with their neighbours.
         seconds: wall time.
@@ -47,7 +47,7 @@ class ImportReport:
     unchanged: int = 0
     failed: Counter[str] = field(default_factory=Counter)
     failures: list[tuple[str, str, str]] = field(default_factory=list)
-    labelled: int = 0
+    labeled: int = 0
     ignored: list[tuple[str, str]] = field(default_factory=list)
     augmented: int = 0
     seconds: float = 0.0
@@ -102,7 +102,7 @@ class _Run:
                     continue
                 row_id = self.store.put(new[row], sequence) if row in new else known[0] if known else 0
                 labels = {name: values[row] for name, values in batch.labels.items()}
-                self.report.labelled += self.store.set_metadata(row_id, labels)
+                self.report.labeled += self.store.set_metadata(row_id, labels)
                 if path in self._earlier_failures:
                     self.store.drop_failures([path])
         self.report.added += sum(stored[row] is None for row in changed)

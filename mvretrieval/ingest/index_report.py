@@ -49,7 +49,7 @@ class IndexReport:
         failed: number of failures by code, with those of earlier runs that were not tried again.
         failures: (path, code, message) of this run.
         notes: (path, note) about parts of a file that were left out.
-        labelled: objects whose metadata changed.
+        labeled: objects whose metadata changed.
         unmatched_labels: rows of the labels without an object.
         unmatched_label: path of the first of them.
         whitening: sentence about the fit, or the reason that there was none.
@@ -68,7 +68,7 @@ class IndexReport:
     failed: Counter[str] = field(default_factory=Counter)
     failures: list[tuple[str, str, str]] = field(default_factory=list)
     notes: list[tuple[str, str]] = field(default_factory=list)
-    labelled: int = 0
+    labeled: int = 0
     unmatched_labels: int = 0
     unmatched_label: str = ""
     whitening: str = ""

@@ -299,7 +299,7 @@ class _Run:
 
     def _label(self, row_id: int, path: str) -> None:
         if self.labels is not None and path in self.labels.rows:
-            self.report.labelled += self.store.set_metadata(row_id, self.labels.rows[path])
+            self.report.labeled += self.store.set_metadata(row_id, self.labels.rows[path])
 
     def _step(self, count: int = 1) -> None:
         self.done += count

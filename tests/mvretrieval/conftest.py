@@ -22,7 +22,7 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def things(tmp_path_factory: pytest.TempPathFactory, shapes: Path) -> Iterator[Collection]:
-    """Collection of `shapes`, labelled by kind; not to be changed."""
+    """Collection of `shapes`, labeled by kind; not to be changed."""
     labels = tmp_path_factory.mktemp("labels") / "labels.csv"
     kinds = ["box", "ball", "cone", "ring"]
     rows = [f"{os.path.relpath(shapes, labels.parent)}/shape-{n:03d}.ply,{kinds[n % 4]},{n}" for n in range(12)]

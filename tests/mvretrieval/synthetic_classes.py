@@ -31,8 +31,8 @@ def make_synthetic_classes(folder: Path, config: DescriberConfig) -> Collection:
         sequence = store.next_sequence()
         for i in range(N_CLASSES * N_PER_CLASS + N_UNLABELLED):
             class_id = i % N_CLASSES
-            labelled = i < N_CLASSES * N_PER_CLASS
-            centre = centres[class_id] if labelled else unit(rng.normal(size=dim))
+            labeled = i < N_CLASSES * N_PER_CLASS
+            centre = centres[class_id] if labeled else unit(rng.normal(size=dim))
             # Some classes are narrow, some wide.
             own = centre + (0.5 + class_id / 8) * rng.normal(size=dim) / math.sqrt(dim)
             views = unit(own + 0.5 * rng.normal(size=(1, 3, dim)) / math.sqrt(dim)).astype(np.float16)
@@ -40,7 +40,7 @@ def make_synthetic_classes(folder: Path, config: DescriberConfig) -> Collection:
             vector, _ = describer.pool(views[None].astype(np.float32), mask[None])
             made = replace(new_object(f"{i:03d}.ply", vector[0]), view_vectors=views, view_mask=mask, strip=_strip())
             row_id = store.put(made, sequence)
-            if labelled:
+            if labeled:
                 split = "a" if class_id < N_CLASSES // 2 else "b"
                 labels = {"label": f"class {class_id}", "same": "one", "own": f"o{i}", "split": split}
                 store.set_metadata(row_id, labels)

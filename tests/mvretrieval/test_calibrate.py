@@ -38,8 +38,8 @@ def collection(shared: Collection, tmp_path: Path) -> Iterator[Collection]:
         yield copy
 
 
-def _labelled(collection: Collection) -> tuple[NDArray[np.bool_], CalibrationObjects, NDArray[np.float32]]:
-    """Mask (N,) of labelled objects, those objects, and all vectors (N, D)."""
+def _labeled(collection: Collection) -> tuple[NDArray[np.bool_], CalibrationObjects, NDArray[np.float32]]:
+    """Mask (N,) of labeled objects, those objects, and all vectors (N, D)."""
     store = collection.session.store
     row_ids = store.select(None)
     labels = store.column_values("label", row_ids.tolist())
@@ -53,8 +53,8 @@ def _labelled(collection: Collection) -> tuple[NDArray[np.bool_], CalibrationObj
 # -- queries -----------------------------------------------------------------------------------------------------------
 
 
-def test_pairs_are_the_first_ten_hits_of_each_labelled_object_with_cohorts_of_all_objects(shared: Collection) -> None:
-    kept, objects, vectors = _labelled(shared)
+def test_pairs_are_the_first_ten_hits_of_each_labeled_object_with_cohorts_of_all_objects(shared: Collection) -> None:
+    kept, objects, vectors = _labeled(shared)
     pairs = object_queries(shared.session, objects, np.random.default_rng(0))
     cosines = vectors @ vectors.T
     np.fill_diagonal(cosines, -np.inf)
@@ -75,7 +75,7 @@ def test_image_queries_pool_views_like_query_images(shared: Collection) -> None:
     np.testing.assert_allclose(images, pooled, atol=1e-6)
     padded_views, padded_mask = np.pad(views[:, :2], ((0, 0), (0, 1), (0, 0))), np.array([[True, True, False]])
     np.testing.assert_allclose(describer.pool_images(padded_views, padded_mask), images, atol=1e-6)
-    _, objects, _ = _labelled(shared)
+    _, objects, _ = _labeled(shared)
     pairs = image_queries(session, objects, np.random.default_rng(0))
     again = image_queries(session, objects, np.random.default_rng(0))
     np.testing.assert_array_equal(pairs.cosines, again.cosines)

@@ -47,7 +47,7 @@ COMMAND_ARGUMENTS: dict[str, dict[str, str]] = {
     },
 }
 # Old JSON key -> current one.
-KEYS: dict[str, str] = {"statistics": "whitening", "smoothed": "augmented"}  # mvr index
+KEYS: dict[str, str] = {"statistics": "whitening", "smoothed": "augmented", "labelled": "labeled"}  # mvr index
 # The same for the output of one command.
 COMMAND_KEYS: dict[str, dict[str, str]] = {
     "calibrate": {

@@ -76,7 +76,7 @@ def mvr(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collection]:
-    """The vectors, labelled; not to be changed."""
+    """The vectors, labeled; not to be changed."""
     folder = tmp_path_factory.mktemp("parts") / "c"
     import_vectors(folder, IDS, VECTORS, LABELS)
     with Collection.open(folder) as opened:
@@ -108,8 +108,8 @@ def test_vectors_ids_labels_and_ranking_survive(
     monkeypatch.setattr(import_run, "_MAX_ROWS", rows)
     file = WRITERS[name](tmp_path / name, vectors=17 * VECTORS, **LABELS)
     report = as_json(mvr("import", tmp_path / "c", file, "--json"))
-    assert {k: report[k] for k in ("objects", "found", "added", "labelled")} == {
-        "objects": N, "found": N, "added": N, "labelled": N,
+    assert {k: report[k] for k in ("objects", "found", "added", "labeled")} == {
+        "objects": N, "found": N, "added": N, "labeled": N,
     }  # fmt: skip
     found = stored(tmp_path / "c")
     assert list(found) == IDS
@@ -122,7 +122,7 @@ def test_vectors_ids_labels_and_ranking_survive(
         assert [hit.id for hit in hits] == [IDS[i] for i in np.argsort(-cosines)]
         np.testing.assert_allclose([hit.score for hit in hits], np.sort(cosines)[::-1], atol=1e-6)
     again = as_json(mvr("import", tmp_path / "c", file, "--json"))
-    assert (again["unchanged"], again["added"], again["replaced"], again["labelled"]) == (N, 0, 0, 0)
+    assert (again["unchanged"], again["added"], again["replaced"], again["labeled"]) == (N, 0, 0, 0)
 
 
 def _column(kind: Any, values: NDArray[Any] = VECTORS) -> Any:
@@ -442,7 +442,7 @@ def test_an_interrupted_batch_is_not_stored(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(KeyboardInterrupt):
         import_vectors(tmp_path / "c", IDS, VECTORS, LABELS, progress=stop)
     report = import_vectors(tmp_path / "c", IDS, VECTORS, LABELS)
-    assert (report.unchanged, report.added, report.labelled) == (100, 20, 20)
+    assert (report.unchanged, report.added, report.labeled) == (100, 20, 20)
 
 
 # -- what works over it ------------------------------------------------------------------------------------------------

@@ -190,16 +190,16 @@ def test_changed_labels_change_metadata_without_encoding(collection: Collection,
     labels = tmp_path / "labels.csv"
     labels.write_text("file,label,n\nmeshes/shape-000.ply,box,1\nmeshes/shape-001.ply,ball,2\nmeshes/nothing.ply,x,3\n")
     report, _ = _encoded(collection, meshes, labels=labels)
-    assert (report.labelled, report.unmatched_labels) == (2, 1) and Path(report.unmatched_label).is_absolute()
+    assert (report.labeled, report.unmatched_labels) == (2, 1) and Path(report.unmatched_label).is_absolute()
     assert collection.get("shape-000.ply").metadata == {"label": "box", "n": 1}
     assert collection.get("shape-002.ply").metadata == {}
     labels.write_text("file,label,n,new\nmeshes/shape-000.ply,crate,1,0.5\nmeshes/shape-001.ply,ball,,\n")
     report, encoded = _encoded(collection, meshes, labels=labels)
-    assert encoded == 0 and counts(report) == {"unchanged": 3} and report.labelled == 2
+    assert encoded == 0 and counts(report) == {"unchanged": 3} and report.labeled == 2
     assert collection.get("shape-000.ply").metadata == {"label": "crate", "n": 1, "new": 0.5}
     assert collection.get("shape-001.ply").metadata == {"label": "ball"}
     report, _ = _encoded(collection, meshes, labels=labels)
-    assert report.labelled == 0
+    assert report.labeled == 0
     assert [hit.id for hit in collection.search(Query(id="shape-002.ply"), where="new > 0.1")] == ["shape-000.ply"]
 
 

@@ -125,7 +125,7 @@ def visit(browsers: Any) -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def address(things: Collection) -> Iterator[str]:
-    """Twelve labelled shapes, read-only."""
+    """Twelve labeled shapes, read-only."""
     with served(things) as found:
         yield found
 
@@ -495,7 +495,7 @@ def test_the_keyboard_is_enough(visit: Any, address: str) -> None:
     assert unnamed == []
 
 
-def test_objects_are_added_labelled_and_deleted_with_the_token(visit: Any, writable: str, tmp_path: Path) -> None:
+def test_objects_are_added_labeled_and_deleted_with_the_token(visit: Any, writable: str, tmp_path: Path) -> None:
     page = visit(writable).page
     page.get_by_role("button", name="2 not indexed").click()
     failures = page.get_by_role("dialog", name="Files that could not be indexed")

@@ -135,7 +135,7 @@ def test_query_views_are_included_on_request(reading: str, shapes: Path) -> None
     assert known == {"label": "shape-001.ply", "kind": "id", "weight": -1.0, "views": []}
 
 
-def test_objects_are_added_replaced_labelled_and_removed(own: Collection, meshes: Path, tmp_path: Path) -> None:
+def test_objects_are_added_replaced_labeled_and_removed(own: Collection, meshes: Path, tmp_path: Path) -> None:
     (new,) = write_shapes(tmp_path / "new", [9])
     with served(own, settings()) as url, Client(url, TOKEN) as client:
         assert client.add(new, metadata={"label": "ball", "n": 9}) == new.name

@@ -110,7 +110,7 @@ def test_view_vectors_are_those_of_the_meshes(rendered: Path, gallery: Collectio
     with Collection.create(tmp_path / "meshes", CONFIG, OpenOptions(workers=1)) as meshes:
         meshes.add_folder(rendered / "meshes")
         report = gallery.add_views(rendered / "views.csv", IndexOptions(labels=rendered / "labels.csv"))
-        assert counts(report) == {"added": N} and report.labelled == N and not report.failed
+        assert counts(report) == {"added": N} and report.labeled == N and not report.failed
         assert meshes.session.store.get_meta("view_fingerprint") == gallery.session.store.get_meta("view_fingerprint")
         ours, theirs = views_by_stem(gallery), views_by_stem(meshes)
         assert sorted(ours) == sorted(theirs)
