@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from benchmarks import data
 from benchmarks.commands import MVR
 from mvretrieval.api import Collection
-from mvretrieval.evaluation.metrics import leave_one_out
+from mvretrieval.evaluation.metrics import evaluate, leave_one_out
+from mvretrieval.evaluation.protocols import leave_one_out_task
+from mvretrieval.evaluation.ranking import precomputed
 from mvretrieval.weighting.adapter import Adapter
 from mvretrieval.weighting.config import AdapterConfig
 from mvtrain.config import TrainConfig
@@ -105,16 +107,17 @@ class Psb:
 
     def of_scores(self, scores: NDArray[np.float32]) -> dict[str, float]:
         """The same for (N, N) scores."""
-        from mvretrieval.evaluation.metrics import evaluate
-        from mvretrieval.evaluation.protocols import leave_one_out_task
-        from mvretrieval.evaluation.ranking import precomputed
-
         found = {}
         for name in ("unseen", "whole"):
             rows = np.flatnonzero(getattr(self, name))
-            task = leave_one_out_task([self.features.labels[i] for i in rows])
-            found[name] = float(evaluate(task, precomputed(scores[np.ix_(rows, rows)])).values["mAP"].mean())
+            found[name] = mean_ap_of_scores(scores[np.ix_(rows, rows)], [self.features.labels[i] for i in rows])
         return found
+
+
+def mean_ap_of_scores(scores: NDArray[np.float32], labels: Sequence[str]) -> float:
+    """Leave-one-out mAP of (n, n) scores."""
+    task = leave_one_out_task(list(labels))
+    return float(evaluate(task, precomputed(scores)).values["mAP"].mean())
 
 
 @cache

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import tyro
 
+from mvretrieval.cli.index_summary import SHOWN_FAILURES, changes_line, failures_line
 from mvretrieval.console import counted, print_json, progress, run_record, say
 from mvretrieval.index.kinds import IndexKind, NamedKind
 from mvretrieval.ingest.import_run import ImportReport, import_table
@@ -20,8 +21,6 @@ from mvretrieval.ingest.import_vectors import open_for_import
 from mvretrieval.ingest.vector_file import read_vector_file
 from mvretrieval.session.options import OpenOptions
 from mvretrieval.store.label_columns import FACTS
-
-_SHOWN_FAILURES = 3
 
 
 @dataclass(frozen=True)
@@ -67,9 +66,7 @@ def run(options: Options) -> int:
 
 def _summary(options: Options, report: ImportReport, count: int, dim: int) -> Iterator[str]:
     yield f"{options.collection}: {counted(count, 'object')}, vectors of {counted(dim, 'number')}"
-    names = ("added", "replaced", "unchanged")
-    counts = [f"{getattr(report, name)} {name}" for name in names if getattr(report, name) or name == "added"]
-    yield f"{', '.join(counts)} in {report.seconds:.1f} s"
+    yield changes_line(report, ("added", "replaced", "unchanged"))
     if report.labeled:
         yield f"labels of {counted(report.labeled, 'object')} changed"
     if report.augmented:
@@ -77,7 +74,6 @@ def _summary(options: Options, report: ImportReport, count: int, dim: int) -> It
     for name, reason in report.ignored:
         yield f"'{name}' was left out: {reason}"
     if report.failed:
-        codes = ", ".join(f"{n} {code}" for code, n in report.failed.most_common())
-        yield f"{sum(report.failed.values())} failed: {codes} ('mvr info {options.collection} --failures' lists them)"
-        for _, code, message in report.failures[:_SHOWN_FAILURES]:
+        yield failures_line(report, options.collection)
+        for _, code, message in report.failures[:SHOWN_FAILURES]:
             yield f"  {message} ({code})"

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from mvrender.formats import FORMATS
 from mvretrieval.console import counted
+from mvretrieval.ingest.import_run import ImportReport
 from mvretrieval.ingest.index_report import IndexReport
 
-_SHOWN_FAILURES = 3
+SHOWN_FAILURES = 3
 
 
 def index_summary(report: IndexReport, count: int, collection: Path, folders: Sequence[Path], prune: bool) -> str:
@@ -23,10 +24,9 @@ def index_summary(report: IndexReport, count: int, collection: Path, folders: Se
         prune: whether objects of missing files were removed.
     """
     names = ("added", "replaced", "moved", "unchanged", "removed")
-    counts = [f"{getattr(report, name)} {name}" for name in names if getattr(report, name) or name == "added"]
     lines = [
         f"{collection}: {counted(count, 'object')}",
-        f"{', '.join(counts)} in {report.seconds:.1f} s",
+        changes_line(report, names),
         *_empty(report, count, collection, folders),
         *_details(report, prune),
         *_failures(report, collection),
@@ -37,6 +37,18 @@ def index_summary(report: IndexReport, count: int, collection: Path, folders: Se
 def no_mesh_found(folders: Sequence[Path]) -> str:
     """What is said of folders without a file of a mesh format."""
     return f"no mesh found in {', '.join(map(str, folders))}; the formats are {' '.join(sorted(FORMATS))}"
+
+
+def changes_line(report: IndexReport | ImportReport, names: Sequence[str]) -> str:
+    """What a run changed, such as `3 added, 2 unchanged in 1.0 s`."""
+    counts = [f"{getattr(report, name)} {name}" for name in names if getattr(report, name) or name == "added"]
+    return f"{', '.join(counts)} in {report.seconds:.1f} s"
+
+
+def failures_line(report: IndexReport | ImportReport, collection: Path) -> str:
+    """How many failed, by code."""
+    codes = ", ".join(f"{n} {code}" for code, n in report.failed.most_common())
+    return f"{sum(report.failed.values())} failed: {codes} ('mvr info {collection} --failures' lists them)"
 
 
 def _empty(report: IndexReport, count: int, collection: Path, folders: Sequence[Path]) -> Iterator[str]:
@@ -73,7 +85,6 @@ def _details(report: IndexReport, prune: bool) -> Iterator[str]:
 
 def _failures(report: IndexReport, collection: Path) -> Iterator[str]:
     if report.failed:
-        codes = ", ".join(f"{n} {code}" for code, n in report.failed.most_common())
-        yield f"{sum(report.failed.values())} failed: {codes} ('mvr info {collection} --failures' lists them)"
-        for path, code, message in report.failures[:_SHOWN_FAILURES]:
+        yield failures_line(report, collection)
+        for path, code, message in report.failures[:SHOWN_FAILURES]:
             yield f"  {path}: {message} ({code})"

@@ -43,15 +43,12 @@ def open_plugin(name: str, rest: str, device: str, precision: PrecisionChoice) -
     return encoder
 
 
-def check_encoder(encoder: ViewEncoder, name: str) -> NDArray[np.float32]:
+def check_encoder(encoder: ViewEncoder, name: str) -> None:
     """Check the contract of `ViewEncoder` with two images.
 
     Args:
         encoder: open.
         name: for the message.
-
-    Returns:
-        (D,) vector of the second image, which changes with the weights (see `check_probe`).
 
     Raises:
         EncoderError: code `bad_plugin_encoder`.
@@ -79,7 +76,11 @@ def check_encoder(encoder: ViewEncoder, name: str) -> NDArray[np.float32]:
     alone = np.asarray(encoder.encode_views(images[1:]))
     if alone.shape != (1, encoder.dim) or float(alone[0] @ vectors[1]) < _SAME_COSINE:
         raise _error(name, "gives an image another vector when it is encoded alone")
-    vector: NDArray[np.float32] = alone[0]
+
+
+def probe_vector(encoder: ViewEncoder) -> NDArray[np.float32]:
+    """(D,) vector of a fixed image, which changes with the weights (see `check_probe`)."""
+    vector: NDArray[np.float32] = encoder.encode_views(_probe_images(encoder.image_size)[1:])[0]
     return vector
 
 
@@ -89,12 +90,12 @@ def check_probe(encoder: ViewEncoder, name: str, stored: NDArray[np.float32]) ->
     Args:
         encoder: open.
         name: for the message.
-        stored: result of `check_encoder` when the collection was made.
+        stored: result of `probe_vector` when the collection was made.
 
     Raises:
         EncoderError: it does not (`fingerprint_not_changed`).
     """
-    cosine = float(check_encoder(encoder, name) @ stored)
+    cosine = float(probe_vector(encoder) @ stored)
     if cosine < _SAME_COSINE:
         raise EncoderError(
             f"encoder '{name}' gives other vectors than when the collection was made (cosine {cosine:.3f} of the same image), and "

@@ -12,7 +12,7 @@ from mvrender.backends.selection import choose_backend, is_named
 from mvrender.renderer import BackendName
 from mvretrieval.describe import Describer, DescriberConfig, check_same_fingerprint
 from mvretrieval.encoders.encoder import ViewEncoder
-from mvretrieval.encoders.plugin import check_encoder, check_probe
+from mvretrieval.encoders.plugin import check_probe, probe_vector
 from mvretrieval.encoders.registry import is_plugin, object_id
 from mvretrieval.session.options import OpenOptions
 from mvretrieval.store.store import Store
@@ -176,7 +176,7 @@ def _view_meta(describer: Describer) -> dict[str, Any]:
     encoder = describer.encoder
     plugin = is_plugin(describer.config.encoder)
     return {
-        "encoder_probe": check_encoder(encoder, describer.config.encoder).tobytes() if plugin else None,
+        "encoder_probe": probe_vector(encoder).tobytes() if plugin else None,
         "view_fingerprint": describer.view_fingerprint,
         "precision": encoder.precision,
         "backend": choose_backend(describer.backend)[0],
