@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 EXTRAS ?= dev
 
-.PHONY: setup demo test test-slow test-random coverage lint format docs bench clean
+.PHONY: setup demo test all-tests test-slow test-random coverage lint style types format docs bench clean
 
 setup: $(READY)
 
@@ -24,8 +24,12 @@ demo: setup
 # Modules and rewritten assertions are compiled once, not by every process that a test starts.
 unexport PYTHONDONTWRITEBYTECODE
 
-test: lint
+# Types are checked beside the tests, which often wait for other processes.
+test: style
 	@echo 'The tests take three to seven minutes on two cores; pytest prints the seconds at the end.'
+	@$(MAKE) --no-print-directory --jobs 2 types all-tests
+
+all-tests: setup
 	$(BIN)/pytest
 
 test-slow: setup
@@ -39,10 +43,14 @@ test-random: setup
 coverage: setup
 	$(BIN)/pytest --cov mvretrieval --cov mvrender --cov mvtrain --cov-report term:skip-covered
 
-lint: setup
+lint: style types
+
+style: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/oxlint --deny-warnings mvretrieval
+
+types: setup
 	$(BIN)/mypy
 
 format: setup

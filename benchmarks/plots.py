@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,15 @@ from benchmarks.search_peers import CURVES
 
 DOCS = RESULTS.parent.parent / "docs"
 _LOWEST_RECALL = 0.8
+_GAP = 0.6  # between bars of different units, in bars
 _OURS, _OTHERS, _TARGET = "#2f6f9f", "#b9c4cc", "#c0392b"
 _INTRODUCTION = """# Speed
 
 Each result is a ratio or a time, measured in one run together with its baseline or limit, by `make bench` (those marked *full* by
 `python -m benchmarks --full speed`). [Benchmarks](benchmarks.md) has those of a GPU. The numbers are in
 [results.yaml](../benchmarks/results.yaml), experiments that did not help in [NOTES.md](../benchmarks/NOTES.md). This page is
-written by `python -m benchmarks.plots`. A red line is the target.
+written by `python -m benchmarks.plots`. A red line is the target. Bars of one unit have one scale, and a space separates them from
+those of another.
 """
 
 
@@ -80,24 +82,31 @@ def _sentence(text: str) -> str:
     return f"{text[0].upper()}{text[1:]}."
 
 
-def _scale(benchmark: Benchmark, name: str) -> str:
-    """Unit of a value; values with the same unit share a scale. It is the last word: `ours views/s`, `pyrender views/s`."""
+def _unit(benchmark: Benchmark, names: Iterable[str], name: str) -> str:
+    """Unit of a value: its last word, as in `ours views/s` and `pyrender views/s`.
+
+    Values without one are of the same unit if there are no others and each has a target.
+    """
     if " " in name:
         return name.rsplit(" ", 1)[-1]
-    return "" if len(benchmark.targets) > 1 else name
+    return "" if set(names) == set(benchmark.targets) else name
 
 
 def _draw(benchmark: Benchmark, values: Mapping[str, float], path: Path) -> None:
     """Draw bars; each unit has its own scale."""
-    names = list(values)[::-1]
+    units = [_unit(benchmark, values, name) for name in values]
+    names = sorted(values, key=lambda name: units.index(_unit(benchmark, values, name)))[::-1]  # by unit
     longest: dict[str, float] = {}
+    places: list[float] = []
     for name in names:
-        unit = _scale(benchmark, name)
+        unit = _unit(benchmark, values, name)
+        gap = _GAP if places and unit not in longest else 0.0
+        places.append(places[-1] + 1 + gap if places else 0.0)
         longest[unit] = max(longest.get(unit, 0.0), abs(values[name]), abs(benchmark.targets.get(name, 0.0)), 1e-12)
-    canvas, axes = pyplot.subplots(figsize=(7, 0.36 * len(names) + 0.25))
+    canvas, axes = pyplot.subplots(figsize=(7, 0.36 * (places[-1] + 1) + 0.25))
     lowest = 0.0
-    for place, name in enumerate(names):
-        unit = _scale(benchmark, name)
+    for place, name in zip(places, names, strict=True):
+        unit = _unit(benchmark, values, name)
         ours = name in benchmark.targets or name.startswith("ours")
         length = values[name] / longest[unit]
         lowest = min(lowest, length)
@@ -106,7 +115,7 @@ def _draw(benchmark: Benchmark, values: Mapping[str, float], path: Path) -> None
         if name in benchmark.targets:
             target = benchmark.targets[name] / longest[unit]
             axes.plot([target, target], [place - 0.42, place + 0.42], color=_TARGET, linewidth=2)
-    axes.set_yticks(range(len(names)), names, fontsize=9)
+    axes.set_yticks(places, names, fontsize=9)
     if lowest < 0:
         axes.axvline(0.0, color="black", linewidth=0.8)
     axes.set_xlim(lowest, 1.01)

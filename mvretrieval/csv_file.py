@@ -58,8 +58,8 @@ def read_csv(
             n_columns = len(reader.fieldnames)
             n_cells = n_columns - missing + len(row.get(None, ()))
             raise error(
-                f"{where}, line {line}: {n_cells} cells, but there are {n_columns} columns: quote cells that contain commas, and "
-                "leave cells empty instead of out",
+                f"{where}, line {line}: {n_cells} cell{'' if n_cells == 1 else 's'} for {n_columns} columns: quote cells that "
+                "contain commas, and leave cells empty instead of out",
                 code="csv_row_length",
             )
     return names, rows

@@ -82,7 +82,7 @@ class DescriberConfig:
             )
         if self.pooling not in ("mean", "max"):
             raise DescriberError(
-                f"unknown pooling '{self.pooling}': {did_you_mean(self.pooling, ('mean', 'max'))}known are mean and max; "
+                f"unknown pooling '{self.pooling}': {did_you_mean(self.pooling, ('mean', 'max'))}choose mean or max; "
                 "learned weights need an adapter",
                 code="unknown_pooling",
             )

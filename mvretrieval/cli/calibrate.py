@@ -52,8 +52,11 @@ def run(options: Options) -> int:
         if options.remove:
             return _remove(collection, options.json)
         record = run_record("calibrate", options)
+        earlier = calibration_of(collection.session.store)
         calibration = collection.calibrate(options.by, options.where, options.seed)
         collection.session.store.add_run(record["time"], record)
+        if earlier is not None and earlier.by != options.by:
+            say(f"note: this replaces the calibration for {earlier.classes}")
         if options.by is not None:
             _warn_seen_classes(collection, options.by, options.where)
         if augmentation_of(collection.session.store) is not None:
@@ -89,8 +92,8 @@ def _warn_seen_classes(collection: Collection, by: str, where: str | None) -> No
 
 
 def _print(folder: Path, calibration: Calibration) -> None:
-    same = f"has the query's '{calibration.by}'" if calibration.by is not None else "is the query's object"
-    print(f"{folder}: confidence is the probability that a hit {same}")
+    verb = "are" if calibration.by is None else "have"
+    print(f"{folder}: confidence is the probability that query and hit {verb} {calibration.classes}")
     head = ["query", "curve", "queries", "pairs", "positive", "error on held-out classes"]
     if calibration.by is None:
         head[-1] = "error on held-out objects"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import traceback
 from contextlib import redirect_stderr
@@ -79,7 +78,7 @@ def run_command(name: str, arguments: list[str]) -> int:
 
     program = f"mvr {name}"
     try:
-        options, verbosity = _parse(name, module, arguments, as_json)
+        options, verbosity = _parse(name, module, arguments)
     except (MvrenderError, MvrError, UsageError, ValueError) as error:
         return _fail(program, error, as_json, exit_code=2)
     set_verbosity(verbosity)
@@ -106,22 +105,20 @@ def _log_versions(program: str) -> None:
     logger.debug("%s: mvretrieval %s, Python %s", program, __version__, platform.python_version())
 
 
-def _parse(name: str, module: Any, arguments: list[str], as_json: bool) -> tuple[Any, Any]:
-    """Parse options. With --json, what the parser prints about wrong use becomes the message of an error."""
-    from mvretrieval.cli.parsing import parse
+def _parse(name: str, module: Any, arguments: list[str]) -> tuple[Any, Any]:
+    """Parse options. What the parser prints about wrong use becomes the message of an error."""
+    from mvretrieval.cli.parsing import command_options, parse
 
-    description = _description(name, module.__doc__ or "")
-    if not as_json:
-        return parse(name, module.Options, description, arguments)
     printed = StringIO()
     try:
         with redirect_stderr(printed):
-            return parse(name, module.Options, description, arguments)
+            return parse(name, module.Options, _description(name, module.__doc__ or ""), arguments)
     except SystemExit as ended:
         if ended.code != 2:
             raise
-        text = re.sub(r"[─│╭╮╰╯•]", " ", printed.getvalue())
-        raise UsageError(" ".join(text.split())) from ended
+        from mvretrieval.cli.usage import usage_message
+
+        raise UsageError(usage_message(printed.getvalue(), name, command_options(module.Options))) from ended
 
 
 def _fail(program: str, error: Exception, as_json: bool, exit_code: int) -> int:

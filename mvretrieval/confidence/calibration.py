@@ -43,14 +43,18 @@ class Calibration:
     left_out: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def classes(self) -> str:
+        """What confidence is the probability of, for people."""
+        return f"the same '{self.by}'" if self.by is not None else "the same object"
+
+    @property
     def summary(self) -> str:
         """One line for people: classes, filter, modalities and their calibration errors."""
-        classes = f"same '{self.by}'" if self.by is not None else "same object (no labels)"
         parts = [
             f"{name} (calibration error {curve.error:.3f})" if curve.error is not None else name
             for name, curve in self.curves.items()
         ]
-        return f"{classes}{f' where {self.where}' if self.where else ''}; kinds of query: {', '.join(parts)}"
+        return f"{self.classes}{f' where {self.where}' if self.where else ''}; kinds of query: {', '.join(parts)}"
 
     def to_json(self) -> str:
         """Convert to JSON text."""

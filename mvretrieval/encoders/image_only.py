@@ -136,7 +136,7 @@ def _timm(name: str, weights: Path | None, device: torch.device, precision: Prec
     if not name.startswith("hf-hub:") and not timm.is_model(base.split(".")[0]):
         raise EncoderError(
             f"unknown image encoder '{name}': {did_you_mean(base, ['mobilenet_v2', *timm.list_models()])}"
-            "known are mobilenet_v2@FILE and the models of timm.list_models()",
+            "choose mobilenet_v2@FILE or one of timm.list_models()",
             code="unknown_architecture",
         )
     options: dict[str, Any] = {"num_classes": 0}

@@ -131,7 +131,7 @@ def _check_tag(encoder_id: str, architecture: str, tag: str | None) -> None:
     if tag not in tags:
         raise EncoderError(
             f"'{architecture}' has no pretrained weights '{tag}': {did_you_mean(tag or '', tags)}"
-            f"known are {', '.join(tags) or 'none; give a local file as open_clip:' + architecture + '@FILE'}",
+            + (f"choose one of {', '.join(tags)}" if tags else f"give a local file as open_clip:{architecture}@FILE"),
             code="unknown_pretrained_tag",
         )
     config = open_clip.get_pretrained_cfg(architecture, tag)

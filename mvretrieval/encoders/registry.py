@@ -104,8 +104,8 @@ def parse_encoder(text: str) -> EncoderName:
     )
     if not colon or family not in _FAMILIES:
         raise EncoderError(
-            f"unknown encoder '{text}': {did_you_mean(family, [*_FAMILIES, *plugins.names('encoders')])}the forms are {forms}; "
-            "an encoder of another package needs that package",
+            f"unknown encoder '{text}': {did_you_mean(family, [*_FAMILIES, *plugins.names('encoders')])}choose one of {forms}, or "
+            "install the package that provides it",
             code="unknown_encoder",
         )
     if family == "builtin":
@@ -135,7 +135,11 @@ def parse_encoder(text: str) -> EncoderName:
         return EncoderName("image_only", name, None, path)
     architecture, slash, tag = name.partition("/")
     if path is None and not slash:
-        raise EncoderError(f"'{text}' has neither a tag nor a file: the forms are {forms}", code="bad_encoder_id")
+        raise EncoderError(
+            f"'{text}' has neither a tag nor a file: give one, as in open_clip:ViT-B-32/laion2b_s34b_b79k or "
+            "open_clip:ViT-B-32@FILE",
+            code="bad_encoder_id",
+        )
     return EncoderName("open_clip", architecture, tag or None, path)
 
 

@@ -92,11 +92,12 @@ class OpenSetQueries:
         Raises:
             EvaluationError: the file cannot be read, or is not a query split.
         """
+        fix = "delete it, or choose a new path, to draw queries"
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise EvaluationError(f"query split {path} cannot be read: {error}", code="unreadable") from error
-        fix = "delete it, or choose a new path, to draw queries"
+            reason = getattr(error, "strerror", None) or error  # without the path, which is named already
+            raise EvaluationError(f"query split {path} cannot be read ({reason}): {fix}", code="unreadable") from error
         if not isinstance(record, dict) or record.get("protocol") != _NAME:
             raise EvaluationError(
                 f"{path} is not a query split of the open-set protocol; {fix}", code="bad_query_split"

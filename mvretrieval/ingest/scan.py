@@ -37,7 +37,7 @@ def find_meshes(folders: Iterable[Path]) -> Iterator[FoundFile]:
     for folder in folders:
         start = absolute(folder)
         if is_gone(start):
-            yield _problem(start, start.parent, "missing_file", "no such file or folder")
+            yield _problem(start, start.parent, "missing_file", "no such file or folder; check the path")
         elif os.path.isfile(start):  # noqa: PTH113 - Path.is_file() raises if a parent folder may not be entered
             if str(start) not in seen_files:
                 seen_files.add(str(start))

@@ -44,7 +44,8 @@ class Term:
         if self.kind not in _VALUES:
             near = did_you_mean(str(self.kind), _VALUES)
             raise QueryError(
-                f"unknown kind of term '{self.kind}': {near}known are {', '.join(_VALUES)}", code="unknown_term_kind"
+                f"unknown kind of term '{self.kind}': {near}choose one of {', '.join(_VALUES)}",
+                code="unknown_term_kind",
             )
         types, description = _VALUES[self.kind]
         if not isinstance(self.value, types):

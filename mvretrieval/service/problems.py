@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -124,11 +125,56 @@ def _handle_library_error(request: Request, error: Exception) -> JSONResponse:
 
 def _handle_invalid_request(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    details = [
-        f"{'.'.join(str(part) for part in item['loc'][1:]) or 'the request'}: {item['msg']}"
-        for item in error.errors()[:3]
-    ]
-    return problem_response(SERVICE_CODES["bad_request"].status, "bad_request", "; ".join(details))
+    details = "; ".join(_plain_detail(item) for item in error.errors()[:3])
+    return problem_response(SERVICE_CODES["bad_request"].status, "bad_request", details)
+
+
+# Kind of a validation error of pydantic -> what the value has to be.
+_EXPECTED = {
+    "dict_type": "must be a JSON object",
+    "model_attributes_type": "must be a JSON object",
+    "model_type": "must be a JSON object",
+    "list_type": "must be a list",
+    "string_type": "must be a string",
+    "int_type": "must be an integer",
+    "int_parsing": "must be an integer",
+    "int_from_float": "must be an integer",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "finite_number": "must be a finite number",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "missing": "is missing",
+    "extra_forbidden": "is unknown: leave it out, or check its spelling",
+    "too_short": "needs {min_length} or more entries",
+    "too_long": "has more than {max_length} entries",
+    "string_too_short": "needs {min_length} or more characters",
+    "string_too_long": "has more than {max_length} characters",
+    "greater_than_equal": "must be at least {ge}",
+    "greater_than": "must be more than {gt}",
+    "less_than_equal": "must be at most {le}",
+    "less_than": "must be less than {lt}",
+    "literal_error": "must be one of {expected}",
+    "enum": "must be one of {expected}",
+}
+
+
+def _plain_detail(item: Mapping[str, Any]) -> str:
+    """One problem of a request: the place of the value, what it has to be, and the value where it is short."""
+    if item["type"] == "json_invalid":
+        return f"the body is not JSON ({item['ctx']['error']} at character {item['loc'][-1]}): send a JSON object"
+    place = ".".join(str(part) for part in item["loc"][1:]) or "the request"
+    expected = _EXPECTED.get(item["type"])
+    if expected is None:
+        return f"{place}: {item['msg'].removeprefix('Value error, ')}"
+    given = item["input"]
+    shown = f", not {json.dumps(given)}" if "must be" in expected and _is_short(given) else ""
+    context = {name: f"{value:g}" if isinstance(value, float) else value for name, value in item.get("ctx", {}).items()}
+    return f"'{place}' {expected.format(**context)}{shown}"
+
+
+def _is_short(value: Any) -> bool:
+    return isinstance(value, bool | int | float | str) and len(str(value)) <= 40
 
 
 def _handle_http_error(request: Request, error: Exception) -> JSONResponse:

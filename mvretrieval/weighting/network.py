@@ -46,8 +46,8 @@ class NetworkConfig:
         if self.kind not in get_args(NamedPooling) and plugins.find("weightings", self.kind) is None:
             kinds = [*get_args(NamedPooling), *plugins.names("weightings")]
             raise AdapterError(
-                f"unknown pooling '{self.kind}': {did_you_mean(self.kind, kinds)}known are {', '.join(kinds)}; one of another "
-                "package needs that package",
+                f"unknown pooling '{self.kind}': {did_you_mean(self.kind, kinds)}choose one of {', '.join(kinds)}, or "
+                "install the package that provides it",
                 code="unknown_pooling",
             )
         if self.dataset_scores not in get_args(DatasetScores):

@@ -236,12 +236,12 @@ def parse_rig(text: str) -> Rig:
     if match is None or name not in _RIGS:
         near = get_close_matches(name.split(":")[0], _RIGS, n=1)
         hint = f"did you mean '{near[0]}'? " if near else ""
-        raise RigError(f"unknown rig '{text}': {hint}known are {', '.join(RIG_EXAMPLES)}", code="unknown_rig")
+        raise RigError(f"unknown rig '{text}': {hint}choose one like {', '.join(RIG_EXAMPLES)}", code="unknown_rig")
     numbers = [int(match.group(2))] if match.group(2) else []
     angles = [float(match.group(3))] if match.group(3) else []
     if (numbers and name not in ("ring", "sphere", "random")) or (angles and name not in ("ring", "random")):
         raise RigError(
-            f"rig '{name}' does not take the numbers of '{text}': known are {', '.join(RIG_EXAMPLES)}",
+            f"rig '{name}' does not take the numbers of '{text}': choose one like {', '.join(RIG_EXAMPLES)}",
             code="bad_rig_numbers",
         )
     return _RIGS[name](*numbers, *angles)

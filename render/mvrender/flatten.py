@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mvrender.errors import MeshError
-from mvrender.mesh import Limits, Mesh
+from mvrender.mesh import NO_FACES, Limits, Mesh
 from mvrender.shading import CLAY
 
 # Views are at most 1024 pixels wide: a larger texture adds no visible detail.
@@ -54,9 +54,7 @@ def flatten(scene: trimesh.Scene, limits: Limits, *, linear_light: bool = False)
         if isinstance(geometry, trimesh.Trimesh) and len(geometry.faces):
             _add(parts, geometry, transform, limits, linear_light)
     if not parts.faces:
-        kinds = sorted({type(g).__name__ for g in scene.geometry.values()})
-        held = f" (it holds {', '.join(kinds)})" if kinds else ""
-        raise MeshError("no_faces", f"the file holds no triangles{held}; points and lines alone cannot be rendered")
+        raise MeshError("no_faces", NO_FACES)
     vertices = np.concatenate(parts.vertices)
     # Centred in float64: float32 would lose the detail of an object far from the origin.
     finite = vertices[np.isfinite(vertices).all(axis=1)]

@@ -98,7 +98,9 @@ def _read(path: Path, suffix: str, limits: Limits) -> bytes:
     if suffix not in FORMATS:
         if path.is_dir():
             raise MeshError("not_a_file", "this is a folder; give a mesh file")
-        raise MeshError("unknown_format", f"'{suffix}' is not a mesh format; known are {', '.join(sorted(FORMATS))}")
+        raise MeshError(
+            "unknown_format", f"'{suffix}' is not a supported mesh format; supported are {', '.join(sorted(FORMATS))}"
+        )
     try:
         info = path.stat()
         if not stat.S_ISREG(info.st_mode):
@@ -111,7 +113,7 @@ def _read(path: Path, suffix: str, limits: Limits) -> bytes:
             )
         return path.read_bytes()
     except FileNotFoundError:
-        raise MeshError("missing_file", "no such file") from None
+        raise MeshError("missing_file", "no such file; check the path") from None
     except PermissionError:
         raise MeshError("no_permission", "this user may not read the file; change its mode or owner") from None
     except OSError as error:

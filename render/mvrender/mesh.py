@@ -24,6 +24,8 @@ _TO_Y_UP: dict[str, NDArray[np.float32]] = {
     "-x": np.array([[0, 1, 0], [-1, 0, 0], [0, 0, 1]], np.float32),
 }
 UP_AXES = tuple(_TO_Y_UP)
+NO_FACES = "the file has no triangles, and points and lines are not rendered; export its surfaces as a mesh"
+"""Message of a file with points, lines or nothing."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ def check(mesh: Mesh) -> None:
         MeshError: no faces, indices out of range, or vertices that are NaN or infinite.
     """
     if len(mesh.faces) == 0:
-        raise MeshError("no_faces", "the file holds no triangles; points and lines alone cannot be rendered")
+        raise MeshError("no_faces", NO_FACES)
     if mesh.faces.min() < 0 or mesh.faces.max() >= len(mesh.vertices):
         raise MeshError(
             "bad_indices",

@@ -51,7 +51,7 @@ def check_style(text: str) -> Style:
     for style in STYLES:
         if style == text:
             return style
-    raise RigError(f"unknown style '{text}': known are {', '.join(STYLES)}", code="unknown_style")
+    raise RigError(f"unknown style '{text}': choose one of {', '.join(STYLES)}", code="unknown_style")
 
 
 def parse_styles(text: str) -> tuple[Style, ...]:

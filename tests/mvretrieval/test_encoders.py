@@ -293,7 +293,7 @@ def test_published_mobilenet_weights_get_their_own_preprocessing(shared_data: Pa
     [
         ("open_clp:ViT-B-32/openai", "unknown_encoder", "did you mean 'open_clip'?"),
         ("ViT-B-32", "unknown_encoder", "open_clip:MODEL/TAG"),
-        ("open_clip:ViT-B-32", "bad_encoder_id", "open_clip:MODEL/TAG"),
+        ("open_clip:ViT-B-32", "bad_encoder_id", "as in open_clip:ViT-B-32/laion2b"),
         ("open_clip:ViT-B32/openai", "unknown_architecture", "did you mean 'ViT-B-32'?"),
         ("open_clip:ViT-B-32/laion2b", "unknown_pretrained_tag", "did you mean 'laion2b_"),
         ("open_clip:ViT-B-32@/missing.pt", "missing_checkpoint", "/missing.pt"),

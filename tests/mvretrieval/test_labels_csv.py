@@ -94,7 +94,9 @@ def test_quotes_newlines_and_byte_order_mark(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("row", "n_cells"), [("x.obj,1", 2), ("x.obj", 1), ("x.obj,2,3,4,5", 5)])
 def test_short_and_long_rows_are_refused(row: str, n_cells: int, tmp_path: Path) -> None:
     """A lost cell would remove the label that an object has."""
-    with raises_code(LabelsError, "csv_row_length", f"line 3: {n_cells} cells, but there are 3 columns"):
+    with raises_code(
+        LabelsError, "csv_row_length", f"line 3: {n_cells} cell{'' if n_cells == 1 else 's'} for 3 columns"
+    ):
         read_labels(_write(tmp_path, f"file,a,b\ny.obj,1,2\n{row}\n"))
 
 

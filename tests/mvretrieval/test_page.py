@@ -327,6 +327,7 @@ def test_an_image_is_pasted_and_other_files_are_refused(visit: Any, address: str
     (tmp_path / "broken.png").write_bytes(b"not an image")
     drop(page, tmp_path / "broken.png")
     expect(page.locator("#problem")).to_have_text(re.compile("^broken.png is not an image"))
+    expect(page.locator(".term .suffix")).to_have_text("png")
 
 
 @pytest.mark.skipif(not VIEWER.exists(), reason=f"the 3D viewer was not fetched: {VIEWER}")
@@ -499,7 +500,7 @@ def test_objects_are_added_labeled_and_deleted_with_the_token(visit: Any, writab
     page = visit(writable).page
     page.get_by_role("button", name="2 not indexed").click()
     failures = page.get_by_role("dialog", name="Files that could not be indexed")
-    expect(failures).to_contain_text("The file holds no triangles")
+    expect(failures).to_contain_text("The file has no triangles")
     expect(failures).to_contain_text("<img src=x onerror=alert(1)>.ply")
     page.keyboard.press("Escape")
     shape(11).export(tmp_path / "new ring.ply")

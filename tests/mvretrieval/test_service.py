@@ -252,6 +252,28 @@ def test_each_limit_has_its_own_status_and_code(own: Collection, tmp_path: Path)
         assert ring.exists()
 
 
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b"{'terms'", "the body is not JSON"),
+        (b"[]", "'the request' must be a JSON object"),
+        (b"{}", "'terms' is missing"),
+        (b'{"terms": []}', "'terms' needs 1 or more entries"),
+        (b'{"terms": 3}', "'terms' must be a list, not 3"),
+        (b'{"terms": [{"id": "a"}], "k": "x"}', "'k' must be an integer, not \"x\""),
+        (b'{"terms": [{"id": "a"}], "k": 0}', "'k' must be at least 1, not 0"),
+        (b'{"terms": [{"id": "a"}], "kk": 1}', "'kk' is unknown"),
+        (b'{"terms": [{"id": "a"}], "up": "up"}', "'up' must be one of '+x'"),
+        (b'{"terms": [{"id": "a", "weight": 0}]}', "terms.0.id.weight: the weight is 0: leave the term out"),
+        (b'{"terms": [{"shape": "a"}]}', "terms.0: a term has one of mesh"),
+    ],
+)
+def test_messages_of_invalid_requests(reading: str, body: bytes, message: str) -> None:
+    response = httpx.post(f"{reading}/api/search", content=body, headers={"Content-Type": "application/json"})
+    assert problem(response) == (422, "bad_request")
+    assert response.json()["message"].startswith(message)
+
+
 def test_requests_beyond_the_queue_are_refused(own: Collection, meshes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = meshes / "shape-001.ply"
     query = {"query": json.dumps({"terms": [{"mesh": file.name}]})}

@@ -54,8 +54,11 @@ def _full(kind: IndexKind, n: int = 300) -> VectorIndex:
 def _brute_force(
     truth: dict[int, NDArray[np.float32]], query: NDArray[np.float32], k: int, allowed: Sequence[int] | None = None
 ) -> list[int]:
-    kept = [n for n in sorted(truth) if allowed is None or n in set(allowed)]
-    return sorted(kept, key=lambda n: (-float(truth[n] @ query), n))[:k]
+    kept = sorted(truth if allowed is None else truth.keys() & set(allowed))
+    if not kept:
+        return []
+    scores = np.stack([truth[n] for n in kept]) @ query
+    return [kept[i] for i in np.argsort(-scores, kind="stable")[:k]]
 
 
 def _assert_equals_brute_force(
@@ -66,7 +69,11 @@ def _assert_equals_brute_force(
         wanted = None if allowed is None else np.array(allowed, np.int64)
         for query, (scores, row_ids) in zip(queries, index.search(queries, k, wanted), strict=True):
             assert row_ids.tolist() == _brute_force(truth, query, k, allowed)
-            np.testing.assert_allclose(scores, [truth[int(n)] @ query for n in row_ids], atol=1e-5)
+            np.testing.assert_allclose(scores, _vectors_of(truth, row_ids) @ query, atol=1e-5)
+
+
+def _vectors_of(truth: dict[int, NDArray[np.float32]], row_ids: NDArray[np.int64]) -> NDArray[np.float32]:
+    return np.array([truth[int(n)] for n in row_ids], np.float32).reshape(-1, DIM)
 
 
 puts = st.tuples(st.just("put"), st.lists(st.integers(0, 40), min_size=1, max_size=12, unique=True))

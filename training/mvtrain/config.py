@@ -87,7 +87,7 @@ def check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
     """Raise a TrainingError if `value` is not one of the known ones."""
     if value not in known:
         raise TrainingError(
-            f"unknown {name} '{value}': {did_you_mean(value, known)}known values are {', '.join(known)}",
+            f"unknown {name} '{value}': {did_you_mean(value, known)}choose one of {', '.join(known)}",
             code="unknown_choice",
         )
 

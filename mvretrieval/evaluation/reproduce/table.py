@@ -209,7 +209,7 @@ def parse_table(name: str, text: str) -> Table:
 def _parse_row(values: dict[str, Any]) -> TableRow:
     row = TableRow(**(dict(values) | {"options": tuple(map(str, values.get("options", ())))}))
     if row.task not in get_args(TaskName):
-        raise ValueError(f"row '{row.name}' has the task '{row.task}', known are {', '.join(get_args(TaskName))}")
+        raise ValueError(f"row '{row.name}' has the task '{row.task}'; choose one of {', '.join(get_args(TaskName))}")
     if row.task == "features" and len(row.options) != 1:
         raise ValueError(f"row '{row.name}' needs one option, the column of its file")
     if not isinstance(row.run, bool) or not row.source:

@@ -76,16 +76,13 @@ function item(term, actions) {
 
 function preview(term, actions) {
   if (term.kind === "text") return null;
-  if (term.kind === "mesh")
-    return make("span", { class: "term-image suffix", "aria-hidden": "true" }, suffix(term.files[0].name));
+  if (term.kind === "mesh") return suffixBox(term.files[0]);
   if (term.kind === "id") {
     const image = make("img", { class: "term-image", alt: "", width: 40, height: 40 });
     showImage(image, thumbnailPath(term.id), { lazy: false });
     return image;
   }
-  const images = term.files
-    .slice(0, 4)
-    .map((file) => make("img", { class: "term-image", alt: "", width: 40, height: 40, src: urlOfFile(file) }));
+  const images = term.files.slice(0, 4).map(fileImage);
   if (!term.strokes) return images;
   return make(
     "button",
@@ -99,7 +96,17 @@ function preview(term, actions) {
   );
 }
 
-const suffix = (name) => name.match(/\.([^.]+)$/)?.[1].slice(0, 4) ?? "";
+/** The image of a file, or its suffix if the browser cannot decode it. */
+function fileImage(file) {
+  const image = make("img", { class: "term-image", alt: "", width: 40, height: 40, src: urlOfFile(file) });
+  image.addEventListener("error", () => image.replaceWith(suffixBox(file)), { once: true });
+  return image;
+}
+
+function suffixBox(file) {
+  const suffix = file.name.match(/\.([^.]+)$/)?.[1].slice(0, 4) ?? "";
+  return make("span", { class: "term-image suffix", "aria-hidden": "true" }, suffix);
+}
 
 function urlOfFile(file) {
   if (!urls.has(file)) urls.set(file, URL.createObjectURL(file));

@@ -60,7 +60,7 @@ def open_offscreen(size: int) -> Any:
                 "backend 'pyrender' is not installed: run pip install pyrender", code="backend_not_installed"
             ) from None
         detail = " ".join(str(error).split())[:200]
-        fix = _FIX.get(platform, "Unset PYOPENGL_PLATFORM: known are egl and osmesa")
+        fix = _FIX.get(platform, "Unset PYOPENGL_PLATFORM, or set it to egl or osmesa")
         raise BackendError(
             f"pyrender cannot open OpenGL through '{platform}' ({type(error).__name__}: {detail}). {fix}; {_ALTERNATIVE}",
             code="no_opengl",

@@ -98,7 +98,7 @@ def _plugin(name: BackendName) -> plugins.Factory:
     make = plugins.find("renderers", name)
     if make is None:
         known = ", ".join([*get_args(NamedBackend), *plugins.names("renderers")])
-        raise BackendError(f"unknown backend '{name}': known are {known}", code="unknown_backend")
+        raise BackendError(f"unknown backend '{name}': choose one of {known}", code="unknown_backend")
     return make
 
 
