@@ -32,7 +32,7 @@ _MOST_AXES = 0.5
 _SAMPLE_FOR_AXES = 20_000
 # Candidates of lists, whose codes are coarse: per hit, and at least. Of graphs: at most, unless more hits are wanted.
 _FROM_LISTS = (10, 500)
-_FROM_GRAPHS = (2, 64)
+_FROM_GRAPHS = (2, 40)
 _MOST_PARAMETERS = 100  # kept, since every request of a service may name others
 
 
@@ -136,8 +136,9 @@ class FaissCandidates:
         """Use `FaissCandidates.trained` or `FaissCandidates.open`."""
         self.kind = kind
         self._index = index
+        self._rotation, self._searched = _split_rotation(index)
         # pytorch-metric-learning imports faiss.contrib.torch_utils, whose `search` for tensors takes no parameters.
-        self._search = index.search_numpy if hasattr(index, "search_numpy") else index.search
+        self._search = getattr(self._searched, "search_numpy", self._searched.search)
         self._made_parameters: dict[IndexParameters, Any] = {}
         self._lists = _lists_of(index)
         self._graph = _graph_of(index)
@@ -267,6 +268,9 @@ class FaissCandidates:
         Raises:
             RuntimeError: this index cannot select.
         """
+        if self._rotation is not None:
+            matrix, offset = self._rotation
+            queries = queries @ matrix + offset
         queries = np.ascontiguousarray(queries, np.float32)
         if selected is None:
             _, slots = self._search(queries, n, params=self._parameters_of(parameters))
@@ -295,7 +299,7 @@ class FaissCandidates:
             found = faiss.SearchParametersHNSW(efSearch=wanted.ef_search or self._graph.hnsw.efSearch, **given)
         else:
             found = faiss.SearchParameters(**given)
-        for layer in reversed(layers_of(self._index)[:-1]):
+        for layer in reversed(layers_of(self._searched)[:-1]):
             if isinstance(layer, faiss.IndexPreTransform):
                 found = faiss.SearchParametersPreTransform(index_params=found)
             else:
@@ -310,6 +314,21 @@ def layers_of(index: Any) -> list[Any]:
     if isinstance(index, faiss.IndexRefine):
         return [index, *layers_of(faiss.downcast_index(index.base_index))]
     return [index]
+
+
+def _split_rotation(index: Any) -> tuple[tuple[NDArray[np.float32], NDArray[np.float32]] | None, Any]:
+    """The matrix (D, d) and offset (d,) that an index applies first, and the index behind them; None if there is no matrix.
+
+    FAISS takes 20 microseconds longer than numpy to apply them to a query, a quarter of the search of a graph.
+    """
+    if not isinstance(index, faiss.IndexPreTransform) or index.chain.size() != 1:
+        return None, index
+    rotation = faiss.downcast_VectorTransform(index.chain.at(0))
+    if not isinstance(rotation, faiss.LinearTransform) or not rotation.is_trained:
+        return None, index
+    matrix = faiss.vector_to_array(rotation.A).reshape(rotation.d_out, rotation.d_in)
+    offset = faiss.vector_to_array(rotation.b) if rotation.have_bias else np.zeros(rotation.d_out, np.float32)
+    return (np.ascontiguousarray(matrix.T), offset), faiss.downcast_index(index.index)
 
 
 def _lists_of(index: Any) -> Any | None:
