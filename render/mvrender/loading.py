@@ -5,24 +5,23 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import io
-import logging
 import os
 import re
 import stat
-import warnings
 import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import trimesh
 from PIL import Image
 
+from mvrender.assemble import assemble
 from mvrender.errors import FailureCode, MeshError
-from mvrender.flatten import flatten
 from mvrender.formats import FORMATS
 from mvrender.gltf import prepare_gltf
 from mvrender.mesh import Limits, Mesh, UpAxis, check, rotate_to_y_up
+from mvrender.readers import with_trimesh
+from mvrender.readers.parts import Reading
 from mvrender.references import FolderReferences, as_utf8
 
 _LINEAR_LIGHT = {".glb", ".gltf", ".step", ".stp"}
@@ -66,10 +65,10 @@ def load(path: Path, *, root: Path | None = None, up: UpAxis | None = None, limi
     suffix = path.suffix.lower()
     data = _read(path, suffix, limits)
     references = FolderReferences(path.parent, root or path.parent)
-    scene = _load_scene(_prepare(data, suffix, limits), suffix, references)
-    mesh = flatten(scene, limits, linear_light=suffix in _LINEAR_LIGHT)
+    reading = Reading(suffix, references, limits)
+    mesh = _parsed(data, reading)
     check(mesh)
-    notes = [*mesh.notes]
+    notes = [*reading.notes]
     notes += [f"reference '{name}' is missing; rendered without it" for name in references.missing]
     notes += [f"reference '{name}' is outside of the folder; rendered without it" for name in references.refused]
     notes += [f"reference '{name}' is not a readable image; rendered without it" for name in references.broken]
@@ -171,22 +170,15 @@ def _stl_size(data: bytes) -> int:
     return 84 + 50 * int.from_bytes(data[80:84], "little")
 
 
-def _load_scene(data: bytes, suffix: str, references: FolderReferences) -> trimesh.Scene:
+def _parsed(data: bytes, reading: Reading) -> Mesh:
+    suffix, references = reading.suffix, reading.references
     if suffix in (".step", ".stp") and importlib.util.find_spec("cascadio") is None:
         raise MeshError("needs_extra", "STEP files need an extra: run pip install 'mvretrieval[step]'")
     # Our limit on texture pixels is checked before decoding. Pillow's limit is below a 16k texture.
     Image.MAX_IMAGE_PIXELS = None
-    logging.getLogger("trimesh").setLevel(logging.CRITICAL)
+    prepared = _prepare(data, suffix, reading.limits)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return trimesh.load_scene(
-                trimesh.util.wrap_as_stream(data),
-                file_type=suffix[1:],
-                resolver=references,
-                process=False,
-                allow_remote=False,
-            )
+        return assemble(with_trimesh.read(prepared, reading, linear_light=suffix in _LINEAR_LIGHT), reading)
     except MeshError:
         raise  # a geometry buffer is missing or outside of the folder
     except (MemoryError, KeyboardInterrupt):

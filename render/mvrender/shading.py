@@ -14,7 +14,7 @@ from mvrender.errors import RigError
 
 VIEWS_VERSION = 2
 """Part of every fingerprint. Increase it when rendered images change: by a change here, in the GL shaders, in
-`mesh.normalize`, in `flatten` (colours, textures) or in the sampling of a backend."""
+`mesh.normalize`, in the readers or `assemble` (colours, textures) or in the sampling of a backend."""
 
 Style = Literal["texture", "clay", "depth", "normal", "silhouette"]
 STYLES: tuple[Style, ...] = get_args(Style)

@@ -20,10 +20,13 @@ from PIL import Image
 from tiny_clip import tiny_clip
 
 from data_scripts import modelnet40, objaverse_lvis, open_set
+from mvrender.assemble import assemble
 from mvrender.backends.selection import open_renderer
 from mvrender.cameras import parse_rig
-from mvrender.flatten import flatten
 from mvrender.mesh import Limits, normalize
+from mvrender.readers import with_trimesh
+from mvrender.readers.parts import Reading
+from mvrender.references import FolderReferences
 from mvretrieval.evaluation.reproduce.table import read_table
 from mvretrieval.procedural_shapes import make_object
 
@@ -161,7 +164,8 @@ def test_open_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def _views(folder: str, shape: str, seed: int) -> dict[str, bytes]:
     """Four of the 24 views of an object, in the layout of the release."""
-    mesh = normalize(flatten(trimesh.Scene(make_object(shape, seed)), Limits()), "extent")
+    reading = Reading(".glb", FolderReferences(Path(), Path()), Limits())
+    mesh = normalize(assemble(with_trimesh.parts_of(trimesh.Scene(make_object(shape, seed))), reading), "extent")
     images = open_renderer("raster").render(mesh, parse_rig("ring:4@30"), ("clay",), 64).images
     found = {}
     for i, image in enumerate(images[0]):

@@ -1,0 +1,154 @@
+"""Join the parts of an object to one `Mesh`: one index of vertices, one list of textures, colours over white."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from mvrender.errors import MeshError
+from mvrender.mesh import NO_FACES, Mesh
+from mvrender.readers.parts import Color, Material, Part, Reading, over_white
+from mvrender.shading import CLAY
+
+# Views are at most 1024 pixels wide: a larger texture adds no visible detail.
+_MAX_TEXTURE_SIDE = 2048
+_WHITE: Color = (255, 255, 255)
+
+
+@dataclass
+class _Assembly:
+    """Arrays of the parts that have been added so far."""
+
+    reading: Reading
+    vertices: list[NDArray[np.float64]] = field(default_factory=list)
+    faces: list[NDArray[np.int64]] = field(default_factory=list)
+    colors: list[NDArray[np.uint8]] = field(default_factory=list)
+    uv: list[NDArray[np.float32]] = field(default_factory=list)
+    face_texture: list[NDArray[np.int32]] = field(default_factory=list)
+    textures: list[NDArray[np.uint8]] = field(default_factory=list)
+    # With the image itself: ids of objects that are gone are used again.
+    texture_index: dict[tuple[int, Color, bool], tuple[int, Image.Image]] = field(default_factory=dict)
+    n_vertices: int = 0
+    n_faces: int = 0
+    has_color: bool = False
+
+
+def assemble(parts: Iterable[Part], reading: Reading) -> Mesh:
+    """Join all parts.
+
+    Args:
+        parts: as a reader returns them; taken one at a time, so that a limit stops the reader.
+        reading: its limits, and where notes go.
+
+    Raises:
+        MeshError: more faces than `limits.max_faces`, indices out of range, or no triangles.
+    """
+    whole = _Assembly(reading)
+    for part in parts:
+        if len(part.faces):
+            _add(whole, part)
+    if not whole.faces:
+        raise MeshError("no_faces", NO_FACES)
+    vertices = np.concatenate(whole.vertices)
+    # Centred in float64: float32 would lose the detail of an object far from the origin.
+    finite = vertices[np.isfinite(vertices).all(axis=1)]
+    if len(finite):
+        vertices -= finite.min(axis=0) / 2 + finite.max(axis=0) / 2
+    with np.errstate(over="ignore"):
+        vertices32 = vertices.astype(np.float32)
+    return Mesh(
+        vertices=vertices32,
+        faces=np.concatenate(whole.faces).astype(np.int32),
+        vertex_colors=np.concatenate(whole.colors) if whole.has_color else None,
+        uv=np.concatenate(whole.uv) if whole.textures else None,
+        face_texture=np.concatenate(whole.face_texture) if whole.textures else None,
+        textures=tuple(whole.textures),
+    )
+
+
+def _add(whole: _Assembly, part: Part) -> None:
+    limits = whole.reading.limits
+    whole.n_faces += len(part.faces)
+    if whole.n_faces > limits.max_faces:
+        raise MeshError(
+            "too_large",
+            f"more than {limits.max_faces:,} faces; decimate the mesh, or raise --max-faces and give --retry",
+        )
+    vertices, faces = np.asarray(part.vertices, np.float64), np.asarray(part.faces, np.int64)
+    if faces.min() < 0 or faces.max() >= len(vertices):
+        raise MeshError(
+            "bad_indices", f"faces use vertices {faces.min()} to {faces.max()}, but there are {len(vertices)}"
+        )
+    colors, uv = part.colors, part.uv
+    if part.face_colors is not None:
+        # With one colour per face, each corner becomes a vertex of its own.
+        vertices, colors = vertices[faces.ravel()], np.repeat(part.face_colors, 3, axis=0)
+        uv = None if uv is None else uv[faces.ravel()]
+        faces = np.arange(3 * len(faces)).reshape(-1, 3)
+    colors = None if colors is None else over_white(colors)
+    material = part.material or Material()
+    texture = -1
+    if material.image is not None and uv is not None:
+        texture = _texture(whole, material.image, material.color or _WHITE, material.opaque)
+    if texture >= 0:
+        colors = np.full((len(vertices), 3), 255, np.uint8) if colors is None else colors
+    elif material.color is not None:
+        if colors is None:
+            colors = np.tile(np.array(material.color, np.uint8), (len(vertices), 1))
+        else:
+            colors = (colors * (np.array(material.color, np.float32) / 255)).astype(np.uint8)
+    whole.has_color |= colors is not None
+    if colors is None:
+        colors = np.tile(CLAY.astype(np.uint8), (len(vertices), 1))
+    flat = uv is None or texture < 0
+    whole.vertices.append(vertices)
+    whole.faces.append(faces + whole.n_vertices)
+    whole.colors.append(colors)
+    whole.uv.append(np.zeros((len(vertices), 2), np.float32) if flat else np.nan_to_num(np.asarray(uv, np.float32)))
+    whole.face_texture.append(np.full(len(faces), texture, np.int32))
+    whole.n_vertices += len(vertices)
+
+
+def _texture(whole: _Assembly, image: Image.Image, color: Color, opaque: bool) -> int:
+    """Add an image, multiplied by its material's colour, to the textures. Returns its index; -1 if it cannot be read."""
+    key = (id(image), color, opaque)
+    if key in whole.texture_index:
+        return whole.texture_index[key][0]
+    index = -1
+    width, height = image.size
+    most = whole.reading.limits.max_texture_pixels
+    if width * height > most:
+        whole.reading.note(f"texture of {width} x {height} pixels omitted: over the limit of {most} pixels")
+    else:
+        try:
+            pixels = _small_rgb(image, opaque)
+        except (OSError, ValueError, SyntaxError) as error:
+            whole.reading.note(f"texture unreadable, rendered without it: {error}")
+        else:
+            if color != _WHITE:
+                pixels = (pixels * (np.array(color, np.float32) / 255)).astype(np.uint8)
+            index = len(whole.textures)
+            whole.textures.append(pixels)
+    whole.texture_index[key] = (index, image)
+    return index
+
+
+def _small_rgb(image: Image.Image, opaque: bool) -> NDArray[np.uint8]:
+    """(h, w, 3) pixels of at most `_MAX_TEXTURE_SIDE`, transparent parts composited over white unless `opaque`."""
+    image.draft("RGB", (_MAX_TEXTURE_SIDE, _MAX_TEXTURE_SIDE))  # decodes JPEG at a fraction of its size
+    shrink = -(-max(image.size) // _MAX_TEXTURE_SIDE)
+    if shrink > 1:
+        if image.mode == "P":
+            image = image.convert("RGBA")
+        image = image.reduce(shrink)
+    if opaque:
+        return np.asarray(image.convert("RGB"))
+    if image.mode in ("RGBA", "LA", "PA", "P") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(white, rgba)
+    return np.asarray(image.convert("RGB"))

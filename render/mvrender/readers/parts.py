@@ -1,0 +1,109 @@
+"""What every reader returns: parts of the object, placed in the frame of the file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from mvrender.mesh import Limits
+from mvrender.references import FolderReferences
+
+Color = tuple[int, int, int]
+Wrap = Literal["repeat", "mirror", "clamp"]
+
+
+@dataclass(frozen=True)
+class Material:
+    """Colour and texture of a part.
+
+    Attributes:
+        color: sRGB, which tints texture and vertex colours; None if the file has none.
+        image: texture; None without.
+        opaque: its alpha has no meaning.
+        wrap: what is beyond its edges, along u and v.
+    """
+
+    color: Color | None = None
+    image: Image.Image | None = None
+    opaque: bool = False
+    wrap: tuple[Wrap, Wrap] = ("repeat", "repeat")
+
+
+@dataclass(frozen=True)
+class Part:
+    """Triangles with one material.
+
+    Attributes:
+        vertices: (n, 3).
+        faces: (m, 3) indices of vertices.
+        colors: (n, 3 or 4) uint8 sRGB, the fourth is opacity; None without.
+        face_colors: (m, 3 or 4) in the same way, instead of `colors`.
+        uv: (n, 2), v upwards; None without.
+        material: None without.
+    """
+
+    vertices: NDArray[np.float64]
+    faces: NDArray[np.int64]
+    colors: NDArray[np.uint8] | None = None
+    face_colors: NDArray[np.uint8] | None = None
+    uv: NDArray[np.float64] | None = None
+    material: Material | None = None
+
+
+@dataclass
+class Reading:
+    """What a reader needs besides the bytes of the file, and what it reports.
+
+    Attributes:
+        suffix: of the file, such as ".obj".
+        references: reads files that the file names.
+        limits: resources that the file may use.
+        notes: what was not understood or is missing, one sentence each.
+    """
+
+    suffix: str
+    references: FolderReferences
+    limits: Limits
+    notes: list[str] = field(default_factory=list)
+
+    def note(self, text: str) -> None:
+        """Add a note, once."""
+        if text not in self.notes:
+            self.notes.append(text)
+
+
+def placed(vertices: NDArray[np.float64], transform: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Vertices (n, 3) after a transform (4, 4)."""
+    if np.array_equal(transform, np.eye(4)):
+        return vertices
+    return vertices @ transform[:3, :3].T + transform[:3, 3]
+
+
+def linear_to_srgb(colors: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Convert bytes of linear colours to sRGB (IEC 61966-2-1). A fourth column, opacity, stays."""
+    converted = _SRGB[colors]
+    converted[..., 3:] = colors[..., 3:]
+    return converted
+
+
+def _srgb_of_linear_bytes() -> NDArray[np.uint8]:
+    linear = np.arange(256) / 255
+    srgb = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+    return np.asarray(np.rint(srgb * 255), np.uint8)
+
+
+_SRGB = _srgb_of_linear_bytes()
+
+
+def over_white(colors: NDArray[np.uint8] | Sequence[Sequence[int]]) -> NDArray[np.uint8]:
+    """Composite colours (n, 3 or 4) over white, to (n, 3)."""
+    colors = np.asarray(colors, np.uint8)
+    if colors.shape[1] == 3:
+        return colors
+    alpha = colors[:, 3:4].astype(np.float32) / 255
+    return np.asarray(colors[:, :3] * alpha + 255 * (1 - alpha), np.uint8)
