@@ -9,6 +9,7 @@ import os
 import re
 import stat
 import zipfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,13 +21,19 @@ from mvrender.errors import FailureCode, MeshError
 from mvrender.formats import FORMATS
 from mvrender.gltf import prepare_gltf
 from mvrender.mesh import Limits, Mesh, UpAxis, check, rotate_to_y_up
-from mvrender.readers import with_trimesh
-from mvrender.readers.parts import Reading
-from mvrender.references import FolderReferences, as_utf8
+from mvrender.readers import obj, off, ply, stl, with_trimesh
+from mvrender.readers.parts import Part, Reading
+from mvrender.references import FolderReferences
 
 _LINEAR_LIGHT = {".glb", ".gltf", ".step", ".stp"}
 """Formats whose colours are linear; STEP is converted to glTF."""
 
+_READERS: dict[str, Callable[[bytes, Reading], Iterator[Part]]] = {
+    ".obj": obj.read,
+    ".off": off.read,
+    ".ply": ply.read,
+    ".stl": stl.read,
+}
 _BAD_INDICES = re.compile(r"is out of bounds for axis|face index outside the range")
 
 
@@ -129,22 +136,10 @@ def _prepare(data: bytes, suffix: str, limits: Limits) -> bytes:
     """Convert the content to what trimesh can read.
 
     Raises:
-        MeshError: glTF that requires an unknown extension, a truncated binary STL, or a 3MF archive that is too large.
+        MeshError: glTF that requires an unknown extension, or a 3MF archive that is too large.
     """
     if suffix in (".glb", ".gltf"):
         return prepare_gltf(data, suffix)
-    if suffix in (".obj", ".off"):
-        return as_utf8(data)
-    if suffix == ".stl":
-        # The number of triangles in a binary header contains zero bytes, which text does not.
-        if b"\0" not in data[:84]:
-            return data if len(data) == _stl_size(data) else as_utf8(data)
-        expected = _stl_size(data)
-        if len(data) < expected:
-            raise MeshError(
-                "unreadable", f"a binary STL of {expected:,} bytes, truncated after {len(data):,}; copy it again"
-            )
-        return data[:expected]  # some exporters append bytes, which trimesh rejects
     if suffix == ".3mf":
         _check_unpacked(data, limits)
     return data
@@ -165,11 +160,6 @@ def _check_unpacked(data: bytes, limits: Limits) -> None:
         )
 
 
-def _stl_size(data: bytes) -> int:
-    """Size in bytes of a binary STL with this header."""
-    return 84 + 50 * int.from_bytes(data[80:84], "little")
-
-
 def _parsed(data: bytes, reading: Reading) -> Mesh:
     suffix, references = reading.suffix, reading.references
     if suffix in (".step", ".stp") and importlib.util.find_spec("cascadio") is None:
@@ -178,6 +168,8 @@ def _parsed(data: bytes, reading: Reading) -> Mesh:
     Image.MAX_IMAGE_PIXELS = None
     prepared = _prepare(data, suffix, reading.limits)
     try:
+        if suffix in _READERS:
+            return assemble(_READERS[suffix](prepared, reading), reading)
         return assemble(with_trimesh.read(prepared, reading, linear_light=suffix in _LINEAR_LIGHT), reading)
     except MeshError:
         raise  # a geometry buffer is missing or outside of the folder

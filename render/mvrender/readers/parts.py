@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,6 +82,24 @@ def placed(vertices: NDArray[np.float64], transform: NDArray[np.float64]) -> NDA
     if np.array_equal(transform, np.eye(4)):
         return vertices
     return vertices @ transform[:3, :3].T + transform[:3, 3]
+
+
+def color_bytes(colors: NDArray[Any]) -> NDArray[np.uint8]:
+    """Colours as bytes. Floats are of 0 to 1, or of 0 to 255 if one is larger; integers are of their type's range."""
+    if colors.dtype.kind in "ui":
+        scaled = colors if colors.dtype == np.uint8 else np.rint(colors.clip(0) * (255.0 / np.iinfo(colors.dtype).max))
+        return np.asarray(scaled, np.uint8)
+    colors = np.nan_to_num(colors)
+    scale = 255 if colors.max(initial=0.0) <= 1 else 1
+    return np.rint((colors * scale).clip(0, 255)).astype(np.uint8)
+
+
+def compact(faces: NDArray[np.int64], n_vertices: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The vertices that faces (any shape) use, in order, and the faces as indices of these."""
+    is_used = np.zeros(n_vertices, bool)
+    is_used[faces] = True
+    place = np.cumsum(is_used) - 1
+    return np.flatnonzero(is_used), place[faces]
 
 
 def linear_to_srgb(colors: NDArray[np.uint8]) -> NDArray[np.uint8]:
