@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from mvrender.texture_images import to_8_bit
 from mvretrieval.errors import QueryError
 
 Background = Literal["auto", "keep"]
@@ -55,16 +56,6 @@ def load_image(path: Path, size: int, background: Background = "auto") -> NDArra
     if background == "auto":
         rgb = _crop_plain_background(rgb)
     return _square(rgb, size)
-
-
-def to_8_bit(image: Image.Image) -> Image.Image:
-    """Scale grey values of 16 or 32 bits to 8: Pillow would clip all but the darkest 1/256 to white."""
-    if not image.mode.startswith(("I", "F")):
-        return image
-    values = np.asarray(image, np.float32)
-    top = float(values.max(initial=0))
-    full = next((full for full in (1, 255, 65535) if top <= full), top) if image.mode == "F" else max(65535.0, top)
-    return Image.fromarray((values * (255 / full)).clip(0, 255).astype(np.uint8))
 
 
 def over_white(rgba: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -13,9 +13,8 @@ from mvrender.errors import MeshError
 from mvrender.mesh import NO_FACES, Mesh
 from mvrender.readers.parts import Color, Material, Part, Reading, over_white
 from mvrender.shading import CLAY
+from mvrender.texture_images import Tiles, small_rgb, tiles_of, unrolled, unrolled_uv
 
-# Views are at most 1024 pixels wide: a larger texture adds no visible detail.
-_MAX_TEXTURE_SIDE = 2048
 _WHITE: Color = (255, 255, 255)
 
 
@@ -31,7 +30,9 @@ class _Assembly:
     face_texture: list[NDArray[np.int32]] = field(default_factory=list)
     textures: list[NDArray[np.uint8]] = field(default_factory=list)
     # With the image itself: ids of objects that are gone are used again.
-    texture_index: dict[tuple[int, Color, bool], tuple[int, Image.Image]] = field(default_factory=dict)
+    texture_index: dict[tuple[int, Color, bool, tuple[Tiles, Tiles]], tuple[int, Image.Image]] = field(
+        default_factory=dict
+    )
     n_vertices: int = 0
     n_faces: int = 0
     has_color: bool = False
@@ -93,7 +94,10 @@ def _add(whole: _Assembly, part: Part) -> None:
     material = part.material or Material()
     texture = -1
     if material.image is not None and uv is not None:
-        texture = _texture(whole, material.image, material.color or _WHITE, material.opaque)
+        uv = np.nan_to_num(uv)
+        tiles = tiles_of(uv[:, 0], material.wrap[0]), tiles_of(uv[:, 1], material.wrap[1])
+        texture = _texture(whole, material.image, material.color or _WHITE, material.opaque, tiles)
+        uv = unrolled_uv(uv, tiles)
     if texture >= 0:
         colors = np.full((len(vertices), 3), 255, np.uint8) if colors is None else colors
     elif material.color is not None:
@@ -108,14 +112,14 @@ def _add(whole: _Assembly, part: Part) -> None:
     whole.vertices.append(vertices)
     whole.faces.append(faces + whole.n_vertices)
     whole.colors.append(colors)
-    whole.uv.append(np.zeros((len(vertices), 2), np.float32) if flat else np.nan_to_num(np.asarray(uv, np.float32)))
+    whole.uv.append(np.zeros((len(vertices), 2), np.float32) if flat else np.asarray(uv, np.float32))
     whole.face_texture.append(np.full(len(faces), texture, np.int32))
     whole.n_vertices += len(vertices)
 
 
-def _texture(whole: _Assembly, image: Image.Image, color: Color, opaque: bool) -> int:
+def _texture(whole: _Assembly, image: Image.Image, color: Color, opaque: bool, tiles: tuple[Tiles, Tiles]) -> int:
     """Add an image, multiplied by its material's colour, to the textures. Returns its index; -1 if it cannot be read."""
-    key = (id(image), color, opaque)
+    key = (id(image), color, opaque, tiles)
     if key in whole.texture_index:
         return whole.texture_index[key][0]
     index = -1
@@ -125,7 +129,7 @@ def _texture(whole: _Assembly, image: Image.Image, color: Color, opaque: bool) -
         whole.reading.note(f"texture of {width} x {height} pixels omitted: over the limit of {most} pixels")
     else:
         try:
-            pixels = _small_rgb(image, opaque)
+            pixels = unrolled(small_rgb(image, opaque), tiles)
         except (OSError, ValueError, SyntaxError) as error:
             whole.reading.note(f"texture unreadable, rendered without it: {error}")
         else:
@@ -135,20 +139,3 @@ def _texture(whole: _Assembly, image: Image.Image, color: Color, opaque: bool) -
             whole.textures.append(pixels)
     whole.texture_index[key] = (index, image)
     return index
-
-
-def _small_rgb(image: Image.Image, opaque: bool) -> NDArray[np.uint8]:
-    """(h, w, 3) pixels of at most `_MAX_TEXTURE_SIDE`, transparent parts composited over white unless `opaque`."""
-    image.draft("RGB", (_MAX_TEXTURE_SIDE, _MAX_TEXTURE_SIDE))  # decodes JPEG at a fraction of its size
-    shrink = -(-max(image.size) // _MAX_TEXTURE_SIDE)
-    if shrink > 1:
-        if image.mode == "P":
-            image = image.convert("RGBA")
-        image = image.reduce(shrink)
-    if opaque:
-        return np.asarray(image.convert("RGB"))
-    if image.mode in ("RGBA", "LA", "PA", "P") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-        image = Image.alpha_composite(white, rgba)
-    return np.asarray(image.convert("RGB"))

@@ -19,9 +19,8 @@ from PIL import Image
 from mvrender.assemble import assemble
 from mvrender.errors import FailureCode, MeshError
 from mvrender.formats import FORMATS
-from mvrender.gltf import prepare_gltf
 from mvrender.mesh import Limits, Mesh, UpAxis, check, rotate_to_y_up
-from mvrender.readers import obj, off, ply, stl, with_trimesh
+from mvrender.readers import gltf, obj, off, ply, stl, with_trimesh
 from mvrender.readers.parts import Part, Reading
 from mvrender.references import FolderReferences
 
@@ -29,6 +28,8 @@ _LINEAR_LIGHT = {".glb", ".gltf", ".step", ".stp"}
 """Formats whose colours are linear; STEP is converted to glTF."""
 
 _READERS: dict[str, Callable[[bytes, Reading], Iterator[Part]]] = {
+    ".glb": gltf.read,
+    ".gltf": gltf.read,
     ".obj": obj.read,
     ".off": off.read,
     ".ply": ply.read,
@@ -138,8 +139,6 @@ def _prepare(data: bytes, suffix: str, limits: Limits) -> bytes:
     Raises:
         MeshError: glTF that requires an unknown extension, or a 3MF archive that is too large.
     """
-    if suffix in (".glb", ".gltf"):
-        return prepare_gltf(data, suffix)
     if suffix == ".3mf":
         _check_unpacked(data, limits)
     return data

@@ -87,11 +87,13 @@ def placed(vertices: NDArray[np.float64], transform: NDArray[np.float64]) -> NDA
 def color_bytes(colors: NDArray[Any]) -> NDArray[np.uint8]:
     """Colours as bytes. Floats are of 0 to 1, or of 0 to 255 if one is larger; integers are of their type's range."""
     if colors.dtype.kind in "ui":
-        scaled = colors if colors.dtype == np.uint8 else np.rint(colors.clip(0) * (255.0 / np.iinfo(colors.dtype).max))
+        scaled: NDArray[Any] = colors
+        if colors.dtype != np.uint8:
+            scaled = np.rint(colors.clip(0) * (255.0 / np.iinfo(colors.dtype).max))
         return np.asarray(scaled, np.uint8)
     colors = np.nan_to_num(colors)
     scale = 255 if colors.max(initial=0.0) <= 1 else 1
-    return np.rint((colors * scale).clip(0, 255)).astype(np.uint8)
+    return np.asarray(np.rint((colors * scale).clip(0, 255)), np.uint8)
 
 
 def compact(faces: NDArray[np.int64], n_vertices: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

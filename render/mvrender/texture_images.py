@@ -1,0 +1,91 @@
+"""From the image of a material to the pixels of a texture: bit depth, opacity, size, and what is beyond its edges."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from mvrender.readers.parts import Wrap
+
+# Views are at most 1024 pixels wide: a larger texture adds no visible detail.
+_MAX_TEXTURE_SIDE = 2048
+# A texture that ends at its edges is continued by this many of its sizes, where the coordinates are so far out.
+_MOST_TILES = 4
+
+
+def to_8_bit(image: Image.Image) -> Image.Image:
+    """Scale grey values of 16 or 32 bits to 8: Pillow would clip all but the darkest 1/256 to white."""
+    if not image.mode.startswith(("I", "F")):
+        return image
+    values = np.asarray(image, np.float32)
+    top = float(values.max(initial=0))
+    full = next((full for full in (1, 255, 65535) if top <= full), top) if image.mode == "F" else max(65535.0, top)
+    return Image.fromarray((values * (255 / full)).clip(0, 255).astype(np.uint8))
+
+
+def small_rgb(image: Image.Image, opaque: bool) -> NDArray[np.uint8]:
+    """(h, w, 3) pixels of at most 2048 x 2048, transparent parts composited over white unless `opaque`.
+
+    Raises:
+        OSError, ValueError, SyntaxError: the image cannot be decoded.
+    """
+    image.draft("RGB", (_MAX_TEXTURE_SIDE, _MAX_TEXTURE_SIDE))  # decodes JPEG at a fraction of its size
+    image = to_8_bit(image)
+    shrink = -(-max(image.size) // _MAX_TEXTURE_SIDE)
+    if shrink > 1:
+        if image.mode == "P":
+            image = image.convert("RGBA")
+        image = image.reduce(shrink)
+    if opaque:
+        return np.asarray(image.convert("RGB"))
+    if image.mode in ("RGBA", "LA", "PA", "P") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(white, rgba)
+    return np.asarray(image.convert("RGB"))
+
+
+Tiles = tuple[Wrap, int, int]
+"""Along one axis: what is beyond the edges, and the first and last coordinate (whole numbers) that are used."""
+
+
+def tiles_of(coordinates: NDArray[np.float64], wrap: Wrap) -> Tiles:
+    """The tiles that texture coordinates (n,) use along one axis. Renderers repeat textures, so that repeating needs none."""
+    low, high = float(coordinates.min(initial=0.0)), float(coordinates.max(initial=1.0))
+    if wrap == "repeat" or (low >= 0 and high <= 1):
+        return "repeat", 0, 1
+    if wrap == "mirror":
+        return "mirror", 0, 2
+    return "clamp", max(-_MOST_TILES, math.floor(low)), min(1 + _MOST_TILES, math.ceil(high))
+
+
+def unrolled(pixels: NDArray[np.uint8], tiles: tuple[Tiles, Tiles]) -> NDArray[np.uint8]:
+    """A texture (h, w, 3) with what is beyond its edges along u and v, so that repeating it does no harm."""
+    for axis, (wrap, first, last) in ((1, tiles[0]), (0, tiles[1])):
+        if wrap == "mirror":
+            both = (pixels, np.flip(pixels, axis)) if axis == 1 else (np.flip(pixels, axis), pixels)  # v points upwards
+            pixels = np.concatenate(both, axis=axis)
+        elif wrap == "clamp":
+            size = pixels.shape[axis]
+            before, after = -first * size, (last - 1) * size
+            widths = [(0, 0)] * 3
+            widths[axis] = (before, after) if axis == 1 else (after, before)
+            pixels = np.pad(pixels, widths, mode="edge")
+    longest = max(pixels.shape[:2])
+    if longest > 2 * _MAX_TEXTURE_SIDE:
+        pixels = np.asarray(Image.fromarray(pixels).reduce(-(-longest // (2 * _MAX_TEXTURE_SIDE))))
+    return pixels
+
+
+def unrolled_uv(uv: NDArray[np.float64], tiles: tuple[Tiles, Tiles]) -> NDArray[np.float64]:
+    """Texture coordinates (n, 2) in an unrolled texture."""
+    columns = []
+    for i, (wrap, first, last) in enumerate(tiles):
+        column = uv[:, i]
+        if wrap == "clamp":
+            column = column.clip(first, last)
+        columns.append((column - first) / (last - first))
+    return np.stack(columns, axis=1)
