@@ -200,7 +200,12 @@ class _Scene:
         made = self._materials.of(primitive.material)
         n = len(primitive.vertices)
         colors = primitive.attributes.get("COLOR_0")
-        painted = None if colors is None or len(colors) != n else _vertex_colors(colors, made.opaque)
+        painted = None
+        if colors is not None and len(colors) == n:
+            if _is_one_as_bytes(colors):
+                self._reading.note("vertex colours are 1/255 everywhere, which is taken for white")
+            else:
+                painted = _vertex_colors(colors, made.opaque)
         uv = primitive.attributes.get(f"TEXCOORD_{made.uv_set}")
         if uv is not None and len(uv) == n:
             uv = np.asarray(uv, np.float64)
@@ -302,6 +307,11 @@ def _skinned(primitive: _Primitive, joints: NDArray[np.float64]) -> NDArray[np.f
     total /= np.where(weight_sum > 0, weight_sum, 1)[:, None, None]
     moved = np.einsum("nij,nj->ni", total[:, :3, :3], primitive.vertices) + total[:, :3, 3]
     return np.where(weight_sum[:, None] > 0, moved, primitive.vertices)
+
+
+def _is_one_as_bytes(colors: NDArray[Any]) -> bool:
+    """Whether all colours, and their opacity, are the byte 1: exporters write it where 1.0 is meant."""
+    return colors.shape[1] == 4 and len(colors) > 0 and bool((np.abs(colors - 1 / 255) < 1e-6).all())
 
 
 def _vertex_colors(colors: NDArray[Any], opaque: bool) -> NDArray[np.uint8]:
