@@ -145,7 +145,7 @@ BENCHMARKS = (
     Benchmark(
         "pipeline-efficiency", "speed", "core-seconds of stages over those of mvr index", {"ratio": 0.9}, pipeline_efficiency,
     ),
-    Benchmark("pipeline-total", "speed", "mvr index over the plain loop, ViT-B/32, 200 PSB meshes", {"ratio": 4.0}, pipeline_total),
+    Benchmark("pipeline-total", "speed", "mvr index over a plain loop, ViT-B/32, 200 PSB meshes", {"ratio": 4.0}, pipeline_total),
     Benchmark("pipeline-gpu", "fidelity", "mvr index, ViT-B/32, 12 views", {"meshes/s": 200}, pipeline_gpu, device="cuda"),
     Benchmark(
         "pipeline-growth", "speed", "time per object at 100k objects over that at 1k", {"ratio": 1.2}, pipeline_growth,

@@ -63,7 +63,7 @@ def render_quality() -> dict[str, float]:
 BENCHMARKS = (
     Benchmark("render-cpu", "speed", "views/s over pyrender's on llvmpipe, 224 px, 200 PSB meshes", {"ratio": 5.0}, render_cpu),
     Benchmark(
-        "render-quality", "speed", "SSIM to the own reference with 64 and more samples: ours minus pyrender's",
+        "render-quality", "speed", "SSIM of each renderer to its own reference with 64 and more samples: ours minus pyrender's",
         {"advantage": 0.0}, render_quality,
     ),
     Benchmark(

@@ -25,7 +25,11 @@ def _section(name: str) -> str:
     accepted = command_options(module.Options)
     fields = {field.name: field for field in dataclasses.fields(module.Options)}
     about = _attributes(module.Options)
-    positional = [_spelled(option) for option in accepted if not option.flags]
+    positional = [
+        _spelled(option) if _default(fields[option.name]) == "required" else f"[{_spelled(option)}]"
+        for option in accepted
+        if not option.flags
+    ]
     rows = [
         f"| `{_spelled(option)}` | {_value(option)} | {_default(fields[option.name])} | {about.get(option.name, '')} |"
         for option in accepted

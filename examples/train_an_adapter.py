@@ -8,6 +8,7 @@ Both collections hold the same view vectors. Nothing is rendered or encoded for 
 from __future__ import annotations
 
 import csv
+import shlex
 import shutil
 import subprocess
 import sys
@@ -44,7 +45,7 @@ def split_labels(path: Path) -> None:
 
 def mvr(*arguments: object) -> None:
     """Run a command; its table goes to stdout."""
-    print("$ mvr", *arguments, flush=True)
+    print("$ mvr", shlex.join(map(str, arguments)), flush=True)
     subprocess.run([sys.executable, "-m", "mvretrieval", *map(str, arguments)], check=True, stderr=subprocess.DEVNULL)
 
 

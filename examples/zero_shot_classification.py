@@ -9,6 +9,7 @@ weak: over all sets of three unseen classes of these shapes, top-1 accuracy is a
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -59,7 +60,7 @@ def attribute_vectors() -> NDArray[np.float32]:
 
 def mvr(*arguments: object) -> None:
     """Run a command; its table goes to stdout."""
-    print("$ mvr", *arguments, flush=True)
+    print("$ mvr", shlex.join(map(str, arguments)), flush=True)
     subprocess.run([sys.executable, "-m", "mvretrieval", *map(str, arguments)], check=True, stderr=subprocess.DEVNULL)
 
 

@@ -101,7 +101,7 @@ def _plugins() -> list[Finding]:
     """Plug-ins that other packages declare."""
     findings = []
     for group, name, package in plugins.installed():
-        kind = group.removesuffix("s")
+        kind = {"losses": "loss"}.get(group, group.removesuffix("s"))
         try:
             plugins.find(group, name)
         except PluginError as error:

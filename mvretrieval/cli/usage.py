@@ -9,6 +9,9 @@ from mvretrieval.cli.parsing import CommandOption
 
 _RULE = re.compile("^\\W*[─-]{5,}\\W*$")  # in ASCII where stderr has no UTF-8
 _FRAME = re.compile("[│╭╮╰╯•]")
+_BAD_NUMBER = re.compile(
+    r"Error parsing (\S+?): .*?(invalid literal for int|could not convert string to float).*: '(.*)'$"
+)
 _TYPES = {"invalid literal for int": "an integer", "could not convert string to float": "a number"}
 
 
@@ -47,15 +50,17 @@ def _plain(problem: str, sections: Sequence[Sequence[str]], options: Sequence[Co
         value, flag = match.groups()
         choices = next((option.choices for option in options if flag in (*option.flags, option.name.upper())), ())
         return f"{flag} takes one of {', '.join(choices)}, not '{value}'"
-    if match := re.match(r"Error parsing (\S+?): ([^:(]+).*: '(.*)'$", problem):
+    if match := re.match(
+        r"Error parsing (\S+?): .*?(invalid literal for int|could not convert string to float).*: '(.*)'$", problem
+    ):
         flag, reason, value = match.groups()
-        if reason.strip() in _TYPES:
-            return f"{flag} takes {_TYPES[reason.strip()]}, not '{value}'"
+        return f"{flag} takes {_TYPES[reason]}, not '{value}'"
     if match := re.match(r"Unrecognized options: (.+)", problem):
         near = _flags(next((lines for lines in sections if lines[0].startswith("Perhaps you meant")), ()))
         first = match.group(1).split(", ")[0]
-        kind = "option" if first.startswith("-") else "argument"
-        return f"unknown {kind} '{first}'" + (f". Did you mean {' or '.join(near[:3])}?" if near else "")
+        if not first.startswith("-"):
+            return f"unexpected argument '{first}' (an option that takes several values is repeated)"
+        return f"unknown option '{first}'" + (f". Did you mean {' or '.join(near[:3])}?" if near else "")
     if problem.startswith("Missing from"):
         missing = [line.split()[0] for line in sections[0][1:] if re.match(r"(--|[A-Z_]+\b( \[|$))", line)]
         if missing:

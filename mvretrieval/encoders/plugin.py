@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mvrender import plugins
 from mvretrieval.encoders.encoder import PrecisionChoice, ViewEncoder
-from mvretrieval.errors import EncoderError
+from mvretrieval.errors import EncoderError, MvrError
 
 _UNIT_TOLERANCE = 1e-2  # of the norm; bfloat16 has two to three digits
 _SAME_COSINE = 0.99  # of the same image in both precisions, or on other machines
@@ -33,12 +33,20 @@ def open_plugin(name: str, rest: str, device: str, precision: PrecisionChoice) -
         precision: of the network.
 
     Raises:
-        EncoderError: it does not keep the contract of `ViewEncoder` (`bad_plugin_encoder`).
+        EncoderError: it does not keep the contract of `ViewEncoder` (`bad_plugin_encoder`), or raises (`plugin_failed`).
         PluginError: it cannot be imported.
     """
     make = plugins.find("encoders", name)
     assert make is not None  # `parse_encoder` found it
-    encoder: ViewEncoder = make(rest, device, precision)
+    try:
+        encoder: ViewEncoder = make(rest, device, precision)
+    except MvrError:
+        raise
+    except Exception as error:  # of another package
+        raise EncoderError(
+            f"plug-in '{name}' cannot open '{name}:{rest}' ({type(error).__name__}: {error}): check the text after the colon",
+            code="plugin_failed",
+        ) from error
     check_encoder(encoder, f"{name}:{rest}")
     return encoder
 

@@ -104,8 +104,8 @@ def parse_encoder(text: str) -> EncoderName:
     )
     if not colon or family not in _FAMILIES:
         raise EncoderError(
-            f"unknown encoder '{text}': {did_you_mean(family, [*_FAMILIES, *plugins.names('encoders')])}choose one of {forms}, or "
-            "install the package that provides it",
+            f"unknown encoder '{text}': {did_you_mean(family, [*_FAMILIES, *plugins.names('encoders')])}choose one of {forms}; or "
+            f"install the package whose plug-in '{family}' is",
             code="unknown_encoder",
         )
     if family == "builtin":
@@ -204,7 +204,9 @@ def open_encoder(text: str, device: str = "auto", precision: PrecisionChoice = "
         return open_plugin(name.family, name.architecture, device, precision)
     if name.family == "builtin":
         from mvretrieval.encoders.builtin import BuiltinEncoder
+        from mvretrieval.encoders.device import choose_device
 
+        choose_device(device)  # refuses unknown names; the encoder itself runs on the CPU
         return BuiltinEncoder()
     if name.family == "vectors":
         return ImportedVectors(int(name.architecture))

@@ -52,7 +52,11 @@ def evaluate_other(
         scores, description = task_scores(session, other_set, other_task, scoring)
     n_different = len(set(evaluation_set.ids) ^ set(other_set.ids))
     notes = (
-        [f"{n_different} objects are in only one of the collections, so the galleries differ"] if n_different else []
+        [
+            f"the galleries differ: {n_different} of the ids {'is' if n_different == 1 else 'are'} in only one of the collections"
+        ]
+        if n_different
+        else []
     )
     notes += [f"{other}: {description}"] if description else []
     return evaluate(other_task, scores, family(other_task.n_relevant), other_set.ids), notes

@@ -92,7 +92,7 @@ class OpenSetQueries:
         Raises:
             EvaluationError: the file cannot be read, or is not a query split.
         """
-        fix = "delete it, or choose a new path, to draw queries"
+        fix = "give a file that --query-split has written, or a new path to draw queries"
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:

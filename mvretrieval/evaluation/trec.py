@@ -187,8 +187,12 @@ def _lines(path: Path, columns: int, shape: str) -> Iterator[tuple[str, list[str
                         code="bad_trec_file",
                     )
                 yield f"{path}, line {number}", cells
-    except (OSError, UnicodeDecodeError) as error:
-        raise EvaluationError(f"{path} cannot be read: {error}", code="unreadable") from error
+    except UnicodeDecodeError as error:
+        raise EvaluationError(
+            f"{path} is not a text: give a collection or a TREC run file", code="unreadable"
+        ) from error
+    except OSError as error:
+        raise EvaluationError(f"{path} cannot be read ({error.strerror}): check the path", code="unreadable") from error
 
 
 def _number(kind: type[_Number], text: str, where: str) -> _Number:

@@ -57,6 +57,7 @@ def export_faiss(session: Session, path: Path, kind: IndexKind = "exact", where:
         }
     ids_path = path.with_name(path.name + IDS_SUFFIX)
     parts = [file.with_name(file.name + ".part") for file in (path, ids_path)]
+    index = None
     try:
         index = index_of_vectors(kind, np.ascontiguousarray(vectors))
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -69,7 +70,7 @@ def export_faiss(session: Session, path: Path, kind: IndexKind = "exact", where:
         for part in parts:
             with suppress(OSError):
                 part.unlink(missing_ok=True)
-        raise CollectionError(
-            f"{path} was not written ({reason_of(error)}): give another file, or another --index", code="export_failed"
-        ) from error
+        fix = "free space, or give another file" if index is not None else "give another --index"
+        reason = getattr(error, "strerror", None) or reason_of(error)
+        raise CollectionError(f"{path} was not written ({reason}): {fix}", code="export_failed") from error
     return len(found)

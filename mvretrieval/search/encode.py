@@ -47,6 +47,11 @@ def encode_query(session: Session, query: Query) -> list[EncodedTerm]:
         QueryError: a term cannot be read, or the collection holds imported vectors, which have no encoder (`imported_vectors`).
         NoTextError: a text term for an encoder without a text tower.
     """
+    if not isinstance(query, Query):
+        raise QueryError(
+            f"a query is a Query, such as Query(text='a chair') or Query(mesh='chair.glb'), not {type(query).__name__}",
+            code="bad_query",
+        )
     terms = query.all_terms()
     _check_has_encoder(session, terms)
     if any(term.kind in ("mesh", "images", "text") for term in terms):

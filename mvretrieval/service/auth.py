@@ -43,7 +43,7 @@ def _route_class(settings: ServiceSettings, access: Access) -> type[APIRoute]:
             handle = super().get_route_handler()
 
             async def checked(request: Request) -> Response:
-                _check_site(request)
+                _check_site(request, settings)
                 if access == "write" or settings.auth:
                     _check_token(settings, request, access)
                 check_content_length(request, settings)
@@ -54,13 +54,25 @@ def _route_class(settings: ServiceSettings, access: Access) -> type[APIRoute]:
     return CheckedRoute
 
 
-def _check_site(request: Request) -> None:
+def _check_site(request: Request, settings: ServiceSettings) -> None:
     """Refuse requests that a page of another website makes: it could not read the response, but could overload the service."""
-    if request.method != "GET" and request.headers.get("sec-fetch-site") == "cross-site":
+    if request.method != "GET" and _is_cross_site(request, settings):
         raise ProblemError(
             "cross_site",
             "requests from pages of other websites are refused: send them from a server, or serve both under one name",
         )
+
+
+def _is_cross_site(request: Request, settings: ServiceSettings) -> bool:
+    """Whether a browser says so; older ones only name the origin of the page."""
+    site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
+    if site is not None or origin is None:
+        return site == "cross-site"
+    try:
+        host = urlsplit(origin).hostname or ""
+    except ValueError:
+        return True
+    return host != _host_of(request.scope) and host not in (settings.hosts or ())
 
 
 def _check_token(settings: ServiceSettings, request: Request, access: Access) -> None:

@@ -125,7 +125,7 @@ def _handle_library_error(request: Request, error: Exception) -> JSONResponse:
 
 def _handle_invalid_request(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    details = "; ".join(_plain_detail(item) for item in error.errors()[:3])
+    details = "; ".join(dict.fromkeys(_plain_detail(item) for item in error.errors()))
     return problem_response(SERVICE_CODES["bad_request"].status, "bad_request", details)
 
 
@@ -162,15 +162,34 @@ _EXPECTED = {
 def _plain_detail(item: Mapping[str, Any]) -> str:
     """One problem of a request: the place of the value, what it has to be, and the value where it is short."""
     if item["type"] == "json_invalid":
-        return f"the body is not JSON ({item['ctx']['error']} at character {item['loc'][-1]}): send a JSON object"
-    place = ".".join(str(part) for part in item["loc"][1:]) or "the request"
+        *_, place = item["loc"]
+        if isinstance(place, int):
+            return f"the body is not JSON ({item['ctx']['error']} at character {place}): send a JSON object"
+        return f"the field '{place}' is not JSON ({item['ctx']['error']}): send a JSON object"
+    place = _place(item["loc"][1:])
     expected = _EXPECTED.get(item["type"])
     if expected is None:
         return f"{place}: {item['msg'].removeprefix('Value error, ')}"
     given = item["input"]
+    if place == "the request" and isinstance(given, str | bytes):
+        return "the body is not sent as JSON: add the header Content-Type: application/json"
     shown = f", not {json.dumps(given)}" if "must be" in expected and _is_short(given) else ""
     context = {name: f"{value:g}" if isinstance(value, float) else value for name, value in item.get("ctx", {}).items()}
     return f"'{place}' {expected.format(**context)}{shown}"
+
+
+# Kinds of terms and types of labels, which pydantic adds to the place of a value.
+_ALTERNATIVES = {"str", "int", "float", "constrained-str", "finite-float", "nullable"}
+
+
+def _place(location: Sequence[str | int]) -> str:
+    """`terms.0.weight` of `("terms", 0, "id", "weight")`: without the alternative that was tried."""
+    parts = [str(part) for part in location]
+    if len(parts) > 3 and parts[0] == "terms":  # the kind of the term
+        del parts[2]
+    if parts[0:1] == ["metadata"] and parts[-1] in _ALTERNATIVES:
+        del parts[-1]
+    return ".".join(parts) or "the request"
 
 
 def _is_short(value: Any) -> bool:

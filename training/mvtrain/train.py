@@ -243,7 +243,8 @@ def _choose_steps(
     enough = max(max(mean.values()) - config.tolerance, mean[0])
     chosen = max(step for step, value in mean.items() if value >= enough and (step == 0 or value > mean[0]))
     passes = chosen / float(np.mean(sizes))
-    return round(passes * len(features)), {"held_out_mAP": mean[chosen], "untrained_mAP": mean[0]}
+    metrics = {"held_out_mAP": mean[chosen], "untrained_mAP": mean[0], "held_out_steps": float(chosen)}
+    return round(passes * len(features)), metrics
 
 
 def _validation_curve(run: _Run, validation: Features, stage: str, log: Log) -> dict[int, float]:

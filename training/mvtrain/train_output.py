@@ -13,7 +13,7 @@ from mvtrain.log import TrainingLog
 from mvtrain.train_options import Options
 
 Log = Callable[[dict[str, Any]], None]
-_COUNTS = ("steps", "names_known")
+_COUNTS = ("steps", "held_out_steps", "names_known")
 
 
 class TrainOutput:
@@ -104,8 +104,8 @@ def print_report(options: Options, metrics: dict[str, Any]) -> None:
     print(f"{options.out}: adapter trained on {objects}, {classes}, {metrics['seconds']} s")
     if "held_out_mAP" in metrics:
         print(
-            f"  mAP on held-out classes: {metrics['held_out_mAP']:.4f} after {steps}, "
-            f"{_compared(metrics)} {metrics['untrained_mAP']:.4f} without training"
+            f"  mAP on held-out classes: {metrics['held_out_mAP']:.4f} after {counted(metrics['held_out_steps'], 'step')}, "
+            f"{_compared(metrics)} {metrics['untrained_mAP']:.4f} without training; then {steps} on all classes"
         )
     elif options.self_supervised:
         print(f"  no validation: self-supervised training has no classes to hold out; {steps}")

@@ -44,7 +44,7 @@ def _report(options: Options, metrics: dict[str, Any]) -> None:
         advice = (
             f"To train on all classes: --held-out 0 --max-steps {metrics['steps']}"
             if better
-            else "Keep the untuned encoder, or try a lower --learning-rate or more classes"
+            else "The untuned encoder is the better one: keep it, or try a lower --learning-rate or more classes"
         )
         print(
             f"  mAP on held-out classes, mean of the view vectors: {metrics['held_out_mAP']:.4f} after {steps}, "
@@ -58,5 +58,9 @@ def _report(options: Options, metrics: dict[str, Any]) -> None:
     print(f"  rendered views are in {options.views_folder}; delete them if you do not tune again")
     source = "reindex" if options.is_collection else "index things/"
     print(f"  next: mvr {source} {options.meshes} --encoder tuned:{options.out}")
-    print(f"  then: mvr train COLLECTION --by {options.by}   (trains view weights with all views and whitening)")
-    print(f"    or: mvr reindex COLLECTION --adapter {options.out / 'adapter'}   (the jointly trained view weights)")
+    things = options.meshes if options.is_collection else "things/"
+    print(
+        f"  then: mvr train {things} --by {options.by} --out {options.out / 'new-adapter'}   "
+        "(trains view weights with all views and whitening)"
+    )
+    print(f"    or: mvr reindex {things} --adapter {options.out / 'adapter'}   (the jointly trained view weights)")

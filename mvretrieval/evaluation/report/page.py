@@ -22,8 +22,8 @@ _N_WORST, _N_BEST = 6, 4
 _CLASS_METRICS = ("NN", "FT", "mAP", "NDCG@100", "ANMRR")
 _MEANINGS = {
     "NN": "first hit is relevant",
-    "FT": "recall at R",
-    "ST": "recall at 2R",
+    "FT": "recall of the first R hits; R: number of relevant objects",
+    "ST": "recall of the first 2R hits",
     "DCG": "discounted cumulative gain over the whole ranking, divided by the ideal one",
     "mAP": "mean average precision",
     "NDCG@100": "normalized DCG of the first 100",

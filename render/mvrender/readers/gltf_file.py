@@ -35,7 +35,7 @@ def parse(data: bytes, suffix: str) -> tuple[dict[str, Any], bytes]:
         text, chunk = data, b""
         if suffix == ".glb":
             if data[:4] != b"glTF":
-                raise ValueError("no glTF magic")
+                raise ValueError("it does not begin with 'glTF'; export it again, or rename it by its format")
             expected = int.from_bytes(data[8:12], "little")
             if len(data) < max(expected, 20):
                 raise ValueError(f"{max(expected, 20):,} bytes, truncated after {len(data):,}; copy it again")
