@@ -20,7 +20,7 @@ from mvrender.assemble import assemble
 from mvrender.errors import FailureCode, MeshError
 from mvrender.formats import FORMATS
 from mvrender.mesh import Limits, Mesh, UpAxis, check, rotate_to_y_up
-from mvrender.readers import gltf, obj, off, ply, stl, with_trimesh
+from mvrender.readers import dae, gltf, obj, off, ply, stl, threemf, with_trimesh
 from mvrender.readers.parts import Part, Reading
 from mvrender.references import FolderReferences
 
@@ -28,6 +28,8 @@ _LINEAR_LIGHT = {".glb", ".gltf", ".step", ".stp"}
 """Formats whose colours are linear; STEP is converted to glTF."""
 
 _READERS: dict[str, Callable[[bytes, Reading], Iterator[Part]]] = {
+    ".3mf": threemf.read,
+    ".dae": dae.read,
     ".glb": gltf.read,
     ".gltf": gltf.read,
     ".obj": obj.read,

@@ -14,6 +14,7 @@ from mvrender.readers.parts import Wrap
 _MAX_TEXTURE_SIDE = 2048
 # A texture that ends at its edges is continued by this many of its sizes, where the coordinates are so far out.
 _MOST_TILES = 4
+_INSIDE = 1e-3  # so far from its end, where the other end would be seen
 
 
 def to_8_bit(image: Image.Image) -> Image.Image:
@@ -86,6 +87,6 @@ def unrolled_uv(uv: NDArray[np.float64], tiles: tuple[Tiles, Tiles]) -> NDArray[
     for i, (wrap, first, last) in enumerate(tiles):
         column = uv[:, i]
         if wrap == "clamp":
-            column = column.clip(first, last)
+            column = column.clip(first + _INSIDE, last - _INSIDE)
         columns.append((column - first) / (last - first))
     return np.stack(columns, axis=1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -15,10 +17,10 @@ DART = [(0, 0), (2, -1), (0.5, 0), (2, 1)]
 STAR = [(np.cos(a) * r, np.sin(a) * r) for a, r in zip(np.arange(10) * np.pi / 5, [2, 0.5] * 5, strict=True)]
 
 
-def lifted(points: list[tuple[float, float]]) -> NDArray[np.float64]:
+def lifted(points: Sequence[tuple[float, float]]) -> NDArray[np.float64]:
     """In a plane that is parallel to no axis, far from the origin."""
     turn = np.linalg.qr(np.array([(1.0, 2, 3), (0, 1, 4), (5, 6, 0)]))[0]
-    return np.column_stack([np.array(points, float), np.zeros(len(points))]) @ turn + (1000, -500, 20)
+    return np.asarray(np.column_stack([np.array(points, float), np.zeros(len(points))]) @ turn + (1000, -500, 20))
 
 
 def area(points: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -87,7 +87,7 @@ def _clip_ears(rings: Sequence[NDArray[np.float64]]) -> NDArray[np.int64]:
     points = np.concatenate(rings) - rings[0][0]
     flat = np.ascontiguousarray(points[:, kept])
     ends = np.cumsum([len(ring) for ring in rings]).astype(np.uint32)
-    found = mapbox_earcut.triangulate_float64(flat, ends).astype(np.int64).reshape(-1, 3)
+    found: NDArray[np.int64] = np.asarray(mapbox_earcut.triangulate_float64(flat, ends), np.int64).reshape(-1, 3)
     if len(found):  # as the outline is turned
         a, b, c = (points[found[:, i]] for i in range(3))
         if np.cross(b - a, c - a).sum(axis=0) @ normal < 0:
