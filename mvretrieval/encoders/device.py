@@ -24,12 +24,7 @@ def choose_device(name: str = "auto") -> torch.device:
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise EncoderError(
-            f"unknown device '{name}': give auto, cpu, cuda, cuda:1, ...", code="unknown_device"
-        ) from None
+    device = parse_device(name)
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if device.type == "cuda" and (device.index or 0) >= count:
         raise EncoderError(
@@ -37,6 +32,20 @@ def choose_device(name: str = "auto") -> torch.device:
             code="device_unavailable",
         )
     return device
+
+
+def parse_device(name: str) -> torch.device:
+    """Parse the name of a device, which need not be there.
+
+    Raises:
+        EncoderError: no device has such a name.
+    """
+    try:
+        return torch.device(name)
+    except RuntimeError:
+        raise EncoderError(
+            f"unknown device '{name}': give auto, cpu, cuda, cuda:1, ...", code="unknown_device"
+        ) from None
 
 
 def choose_precision(device: torch.device, requested: PrecisionChoice = "auto") -> tuple[Precision, str]:

@@ -204,9 +204,10 @@ def open_encoder(text: str, device: str = "auto", precision: PrecisionChoice = "
         return open_plugin(name.family, name.architecture, device, precision)
     if name.family == "builtin":
         from mvretrieval.encoders.builtin import BuiltinEncoder
-        from mvretrieval.encoders.device import choose_device
+        from mvretrieval.encoders.device import parse_device
 
-        choose_device(device)  # refuses unknown names; the encoder itself runs on the CPU
+        if device != "auto":
+            parse_device(device)  # refuses unknown names; this encoder runs on the CPU
         return BuiltinEncoder()
     if name.family == "vectors":
         return ImportedVectors(int(name.architecture))

@@ -281,6 +281,9 @@ def test_leaving_early_ends_all_workers(box: Path) -> None:
         assert [images_of(result).shape for result in itertools.islice(results, 3)] == [(1, 2, 64, 64, 3)] * 3
         results.close()  # type: ignore[attr-defined]
         assert set(workers()) == known
+        for thread in threading.enumerate():
+            if isinstance(thread, threading.Timer):  # of a time limit: cancelled, it ends in a moment
+                thread.join()
         assert threading.active_count() == n_threads
         assert next(n_taken) < 20  # files are not taken long before they are rendered
         assert images_of(pool.render(RenderJob(box))).any()

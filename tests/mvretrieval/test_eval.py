@@ -245,7 +245,7 @@ def test_another_collection_is_evaluated_with_its_own_gallery(mvr: Mvr, good: Pa
     as_json(mvr(good, *arguments))
     alone = as_json(mvr(larger, *arguments))
     code, out, err = mvr(good, *arguments, "--compare", larger)
-    assert code == 0 and "20 objects are in only one of the collections" in err
+    assert code == 0 and "20 of the ids are in only one of the collections" in err
     compared = json.loads(out)["compare"]
     assert {name: compared[name]["second"] for name in compared} == pytest.approx(
         {name: alone[name] for name in compared}

@@ -264,7 +264,7 @@ def test_each_limit_has_its_own_status_and_code(own: Collection, tmp_path: Path)
         (b'{"terms": [{"id": "a"}], "k": 0}', "'k' must be at least 1, not 0"),
         (b'{"terms": [{"id": "a"}], "kk": 1}', "'kk' is unknown"),
         (b'{"terms": [{"id": "a"}], "up": "up"}', "'up' must be one of '+x'"),
-        (b'{"terms": [{"id": "a", "weight": 0}]}', "terms.0.id.weight: the weight is 0: leave the term out"),
+        (b'{"terms": [{"id": "a", "weight": 0}]}', "terms.0.weight: the weight is 0: leave the term out"),
         (b'{"terms": [{"shape": "a"}]}', "terms.0: a term has one of mesh"),
     ],
 )

@@ -96,7 +96,9 @@ def test_from_a_collection_to_a_tuned_one(
     assert mvr("tune", things, "--out", out, *options) == 0
     printed = capsys.readouterr()
     assert "8 objects, 2 classes" in printed.out
-    assert f"next: mvr reindex {things} --encoder tuned:{out}" in printed.out and "mvr train COLLECTION" in printed.out
+    assert (
+        f"next: mvr reindex {things} --encoder tuned:{out}" in printed.out and f"mvr train {things} --by" in printed.out
+    )
     assert {path.name for path in out.iterdir()} == {
         "model.safetensors", "lora.safetensors", "config.json", "log.jsonl", "adapter", "objects.json"
     }  # fmt: skip

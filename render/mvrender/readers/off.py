@@ -18,7 +18,9 @@ from mvrender.readers.polygons import triangulate
 from mvrender.readers.text import clean_lines, decode, numbers_of, spans, table
 from mvrender.shading import CLAY
 
-_HEADER = re.compile(r"(?P<st>ST)?(?P<c>C)?(?P<n>N)?(?P<four>4)?(?P<dim>n)?OFF\b *(?P<binary>BINARY)?", re.IGNORECASE)
+_HEADER = re.compile(
+    r"(?P<st>ST)?(?P<c>C)?(?P<n>N)?(?P<four>4)?(?P<dim>n)?OFF(?![A-Za-z]) *(?P<binary>BINARY)?", re.IGNORECASE
+)
 
 
 def read(data: bytes, reading: Reading) -> Iterator[Part]:

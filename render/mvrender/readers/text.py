@@ -47,10 +47,15 @@ def clean_lines(text: str, keep: tuple[str, ...] = ()) -> list[str]:
 
 
 def numbers_of(text: str, kind: type[_Number]) -> NDArray[_Number]:
-    """Numbers between spaces, up to the first word that is not one."""
+    """Numbers between spaces; fewer than there are words if one of these is no number."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # says that it stopped at such a word
-        return np.fromstring(text, kind, sep=" ")
+        warnings.simplefilter(
+            "ignore", DeprecationWarning
+        )  # says that it stopped at such a word, as newer numpy raises
+        try:
+            return np.fromstring(text, kind, sep=" ")
+        except ValueError:
+            return np.empty(0, kind)
 
 
 def table(lines: Sequence[str], at_least: int) -> NDArray[np.float64]:

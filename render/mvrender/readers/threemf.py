@@ -185,7 +185,7 @@ def _array(mesh: Any, name: str, kind: type[ctypes.Structure], dtype: np.dtype[A
 
 
 def _looked_up(properties: NDArray[np.uint32], value: Any, kind: type, width: int) -> NDArray[Any]:
-    """(3 m, width) values of the properties (m, 3); each is asked for once."""
+    """(3 m, width) values of the properties (m, 3); each is read once."""
     unique, where = np.unique(properties.ravel(), return_inverse=True)
     return np.array([value(int(i)) for i in unique], kind).reshape(-1, width)[where]
 
