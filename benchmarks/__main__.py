@@ -25,6 +25,7 @@ from benchmarks import (
     fidelity,
     gpu_index,
     learning,
+    mesh_files,
     os3dor,
     pipeline,
     rendering,
@@ -39,6 +40,7 @@ from benchmarks.benchmark import Benchmark, Skipped
 RESULTS = Path(__file__).parent / "results.yaml"
 BENCHMARKS: tuple[Benchmark, ...] = (
     *collection.BENCHMARKS, *gpu_index.BENCHMARKS, *encoding.BENCHMARKS, *fidelity.BENCHMARKS, *learning.BENCHMARKS,
+    *mesh_files.BENCHMARKS,
     *class_names.BENCHMARKS, *os3dor.BENCHMARKS, *pipeline.BENCHMARKS,
     *rendering.BENCHMARKS, *search_peers.BENCHMARKS, *searching.BENCHMARKS,
     *service.BENCHMARKS, *confidence.BENCHMARKS, *tuning.BENCHMARKS, *weights_matter.BENCHMARKS,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from mvrender.formats import FORMATS
@@ -28,6 +28,7 @@ def index_summary(report: IndexReport, count: int, collection: Path, folders: Se
         f"{collection}: {counted(count, 'object')}",
         changes_line(report, names),
         *_empty(report, count, collection, folders),
+        *passed_over_lines(report.passed_over),
         *_details(report, prune),
         *_failures(report, collection),
     ]
@@ -49,6 +50,15 @@ def failures_line(report: IndexReport | ImportReport, collection: Path) -> str:
     """How many failed, by code."""
     codes = ", ".join(f"{n} {code}" for code, n in report.failed.most_common())
     return f"{sum(report.failed.values())} failed: {codes} ('mvr info {collection} --failures' lists them)"
+
+
+def passed_over_lines(counts: Mapping[str, int]) -> list[str]:
+    """`5 files passed over: 3 .blend, 2 .fbx`; nothing if there are none."""
+    if not counts:
+        return []
+    total = sum(counts.values())
+    kinds = ", ".join(f"{n} {suffix}" for suffix, n in sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+    return [f"{counted(total, 'file')} passed over, since their formats are not read: {kinds}"]
 
 
 def _empty(report: IndexReport, count: int, collection: Path, folders: Sequence[Path]) -> Iterator[str]:

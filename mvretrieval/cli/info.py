@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,8 @@ from mvretrieval.api import Collection
 from mvretrieval.confidence.calibration import calibration_of, is_outdated
 from mvretrieval.console import counted, print_json, table
 from mvretrieval.ingest.imported_objects import FORMAT as IMPORTED
+from mvretrieval.ingest.index_report import PASSED_OVER
+from mvretrieval.ingest.outdated import outdated_by_format
 from mvretrieval.ingest.view_images import FORMAT
 from mvretrieval.session.session import Session
 from mvretrieval.store.augmented import augmentation_of, is_up_to_date
@@ -25,7 +30,7 @@ class Options:
     Attributes:
         collection: folder of the collection.
         failures: list every file that failed, with the reason.
-        notes: list the notes that loading made about objects, such as ignored parts.
+        notes: list what loading noted about objects, such as ignored parts, by kind; --json has them by object too.
         json: print one JSON object, with numbers as numbers.
     """
 
@@ -42,9 +47,10 @@ def run(options: Options) -> int:
         facts = _facts(session)
         failures = session.store.failures()
         notes = _notes(session) if options.notes else []
+    kinds = _kinds(notes)
     if options.json:
         facts["failures"] = [{"path": p, "code": c, "message": m} for p, c, m in failures]
-        print_json(facts | ({"notes": notes} if options.notes else {}))
+        print_json(facts | ({"notes": notes, "note_kinds": kinds} if options.notes else {}))
         return 0
     print("\n".join(f"{name:<14}{value}" for name, value in _lines(facts).items()))
     if failures:
@@ -54,8 +60,11 @@ def run(options: Options) -> int:
         print(f"{'failures':<14}none")
     if options.failures and failures:
         print(table([[code, path, message] for path, code, message in failures], ["code", "file", "reason"]))
-    for object_id, note in notes:
-        print(f"{object_id}: {note}")
+    if kinds:
+        rows = [[str(kind["objects"]), kind["note"], kind["example"]] for kind in kinds]
+        print(table(rows, ["objects", "note", "such as"]))
+    elif options.notes:
+        print(f"{'notes':<14}none")
     return 0
 
 
@@ -80,6 +89,8 @@ def _facts(session: Session) -> dict[str, Any]:
         "confidence": _confidence(session),
         "index": {"kind": index.kind, "wanted": store.get_meta("index", "auto"), "objects": len(index)},
         "labels": list(store.metadata_columns()),
+        "outdated": outdated_by_format(session),
+        "passed_over": json.loads(store.get_meta(PASSED_OVER, "{}")),
         "size_bytes": sum(file.stat().st_size for file in session.folder.iterdir() if file.is_file()),
     }
 
@@ -129,6 +140,23 @@ def _notes(session: Session) -> list[tuple[str, str]]:
     return [(records[n].id, note) for n in row_ids for note in records[n].notes]
 
 
+def _kinds(notes: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
+    """Notes that differ only in names and numbers, the most frequent first: number of objects, text, and an example."""
+    objects: dict[str, dict[str, str]] = {}
+    for object_id, note in notes:
+        kind = re.sub(r"\d[\d,.]*", "N", re.sub(r"'[^']*'", "'...'", note))
+        objects.setdefault(kind, {}).setdefault(object_id, note)
+    found = [
+        {
+            "objects": len(own),
+            "note": next(iter(own.values())) if len(set(own.values())) == 1 else kind,
+            "example": next(iter(own)),
+        }
+        for kind, own in objects.items()
+    ]
+    return sorted(found, key=lambda kind: -kind["objects"])
+
+
 # -- as text -----------------------------------------------------------------------------------------------------------
 
 
@@ -143,6 +171,8 @@ def _lines(facts: dict[str, Any]) -> dict[str, str]:
         "confidence": _confidence_line(facts["confidence"]),
         "index": f"{_index_line(index)}, {counted(index['objects'], 'object')}",
         "labels": ", ".join(facts["labels"]) or "none",
+        **({"outdated": _outdated_line(facts["outdated"])} if facts["outdated"] else {}),
+        **({"passed over": _passed_over_line(facts["passed_over"])} if facts["passed_over"] else {}),
         "size": f"{facts['size_bytes'] / 1e6:.1f} MB",
     }
 
@@ -153,6 +183,17 @@ def _views_line(views: dict[str, Any], n_objects: int) -> str:
     given = views["from_images"]
     from_images = f"; {'all' if given == n_objects else given} given as images" if given else ""
     return f"{views['rig']}, {', '.join(views['styles'])}, {views['size']} px{from_images}"
+
+
+def _outdated_line(counts: dict[str, int]) -> str:
+    kinds = ", ".join(f"{n} {name}" for name, n in counts.items())
+    total = counted(sum(counts.values()), "object")
+    return f"{total} may look different with the present readers ({kinds}): 'mvr reindex COLLECTION --outdated'"
+
+
+def _passed_over_line(counts: dict[str, int]) -> str:
+    kinds = ", ".join(f"{n} {suffix}" for suffix, n in sorted(counts.items(), key=lambda item: -item[1]))
+    return f"{counted(sum(counts.values()), 'file')} in the last run: {kinds}"
 
 
 def _index_line(index: dict[str, Any]) -> str:

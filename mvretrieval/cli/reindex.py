@@ -22,6 +22,7 @@ from mvretrieval.console import counted, progress, run_record, say, say_error
 from mvretrieval.describe import DescriberConfig, PoolingChoice
 from mvretrieval.errors import AdapterError, DescriberError
 from mvretrieval.index.kinds import IndexKind, NamedKind
+from mvretrieval.ingest.outdated import reembed_outdated
 from mvretrieval.ingest.reembed import reembed, same_views
 from mvretrieval.session.session import Session
 from mvretrieval.store.augmented import AugmentationConfig
@@ -49,6 +50,7 @@ class Options:
         dba_alpha: power of the cosine similarity that weighs the neighbours. Default: 3.
         index: kind of index: auto, exact, hnsw, ivf, cagra or a FAISS factory string; 'mvr index --index help' tells what to
             choose.
+        outdated: render and encode again only the objects whose files would look different with the present readers.
         drop_missing: remove objects whose files can no longer be rendered.
         backend: renderer. Default: the best one available.
         device: cpu, cuda, or auto.
@@ -70,6 +72,7 @@ class Options:
     dba: int | None = None
     dba_alpha: float | None = None
     index: NamedKind | IndexKind | None = None
+    outdated: bool = False
     drop_missing: bool = False
     backend: NamedBackend | BackendName | None = None
     device: str = "auto"
@@ -88,7 +91,9 @@ def run(options: Options) -> int:
     with Collection.open(options.collection, machine, write=True) as collection:
         session = collection.session
         record = run_record("reindex", options)
-        only_search = options.dba is not None or options.index is not None
+        if options.outdated:
+            _reembed_outdated(session, bool(changes))
+        only_search = options.outdated or options.dba is not None or options.index is not None
         if changes or options.fit_where is not None or not only_search:
             config = replace(session.describer.config, **changes)
             _check(session, options, config, adapter)
@@ -103,6 +108,19 @@ def run(options: Options) -> int:
             with _notice_of_lost_confidence(session):
                 _augment(session, augmentation)
     return 0
+
+
+def _reembed_outdated(session: Session, has_changes: bool) -> None:
+    if has_changes:
+        raise DescriberError(
+            "--outdated keeps the configuration: run it alone, or leave it out, since all objects are then rendered again",
+            code="bad_options",
+        )
+    with progress("mesh") as step:
+        count, failed = reembed_outdated(session, step)
+    for object_id, code, message in failed:
+        say_error(f"kept {object_id} as it was: {message} ({code})")
+    print(f"{session.folder}: {counted(count, 'outdated object')} rendered and embedded again")
 
 
 def _check(session: Session, options: Options, config: DescriberConfig, adapter: Adapter | None) -> None:

@@ -14,7 +14,7 @@ from mvrender.loading import load
 from mvrender.mesh import UpAxis
 from mvretrieval.search.query import Term
 
-_MESHES_WITH_REFERENCES = {".obj", ".gltf", ".dae"}
+_MESHES_WITH_REFERENCES = {".obj", ".gltf", ".dae", ".ply"}
 _CODES: tuple[tuple[type[OSError], FailureCode], ...] = (
     (FileNotFoundError, "missing_file"),
     (PermissionError, "no_permission"),

@@ -99,6 +99,7 @@ def job_from_json(fields: Mapping[str, Any]) -> RemoteJob:
     if fields["report"] is not None:
         counts = dict(fields["report"])
         counts["failed"] = Counter(counts["failed"])
+        counts["passed_over"] = Counter(counts.get("passed_over", {}))
         counts["failures"] = [(failure["file"], failure["code"], failure["message"]) for failure in counts["failures"]]
         report = IndexReport(**counts)
     return RemoteJob(**{**fields, "report": report})

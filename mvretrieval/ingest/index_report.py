@@ -9,6 +9,9 @@ from pathlib import Path
 
 from mvrender.mesh import Limits, UpAxis
 
+PASSED_OVER = "passed_over"
+"""Key of the store's meta data: JSON of the number of files by suffix that the last run passed over."""
+
 
 @dataclass(frozen=True)
 class IndexOptions:
@@ -49,6 +52,7 @@ class IndexReport:
         failed: number of failures by code, with those of earlier runs that were not tried again.
         failures: (path, code, message) of this run.
         notes: (path, note) about parts of a file that were left out.
+        passed_over: number of 3D files and archives by suffix that no reader reads.
         labeled: objects whose metadata changed.
         unmatched_labels: rows of the labels without an object.
         unmatched_label: path of the first of them.
@@ -68,6 +72,7 @@ class IndexReport:
     failed: Counter[str] = field(default_factory=Counter)
     failures: list[tuple[str, str, str]] = field(default_factory=list)
     notes: list[tuple[str, str]] = field(default_factory=list)
+    passed_over: Counter[str] = field(default_factory=Counter)
     labeled: int = 0
     unmatched_labels: int = 0
     unmatched_label: str = ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from mvrender.mesh import UpAxis
 from mvretrieval.errors import DescriberError, FilterError
 from mvretrieval.ingest.add import new_objects
 from mvretrieval.ingest.classify import Action, FileState, classify
-from mvretrieval.ingest.index_report import IndexOptions, IndexReport
+from mvretrieval.ingest.index_report import PASSED_OVER, IndexOptions, IndexReport
 from mvretrieval.ingest.jobs import IngestJob, job_of
 from mvretrieval.ingest.labels_csv import Labels, read_labels
 from mvretrieval.ingest.repool import fit_whitening
@@ -106,6 +107,9 @@ class _Run:
 
     def _index_files(self) -> None:
         self.report.found = self.total = sum(1 for _ in self.source.find())
+        self.report.passed_over = self.source.passed_over.copy()
+        with self.store.transaction():
+            self.store.set_meta(PASSED_OVER, json.dumps(self.report.passed_over))
         jobs = self._jobs()
         while True:
             for result in self.source.run(jobs, self._needs_views):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mvrender.formats import FORMATS
+from mvrender.formats import FORMATS, NOT_READ
 
 
 @dataclass(frozen=True)
@@ -26,12 +27,17 @@ class FoundFile:
     problem: tuple[str, str] | None = None
 
 
-def find_meshes(folders: Iterable[Path]) -> Iterator[FoundFile]:
+def find_meshes(folders: Iterable[Path], passed_over: Counter[str] | None = None) -> Iterator[FoundFile]:
     """Find mesh files in folders and their sub-folders, in a stable order; single files are returned whatever their suffix.
 
     Links are followed, each folder once, so that a loop of links ends. Names inside a folder that begin with a dot are skipped:
     version control, trash folders, and the `._chair.glb` that macOS writes beside every file.
+
+    Args:
+        folders: folders or files.
+        passed_over: receives the number of 3D files and archives of each suffix that are not read.
     """
+    passed_over = Counter() if passed_over is None else passed_over
     seen_folders: set[tuple[int, int]] = set()
     seen_files: set[str] = set()
     for folder in folders:
@@ -43,13 +49,13 @@ def find_meshes(folders: Iterable[Path]) -> Iterator[FoundFile]:
                 seen_files.add(str(start))
                 yield _named(start, start.parent)
         else:
-            for found in _walk(start, start, seen_folders):
+            for found in _walk(start, start, seen_folders, passed_over):
                 if str(found.path) not in seen_files:
                     seen_files.add(str(found.path))
                     yield found
 
 
-def _walk(folder: Path, root: Path, seen: set[tuple[int, int]]) -> Iterator[FoundFile]:
+def _walk(folder: Path, root: Path, seen: set[tuple[int, int]], passed_over: Counter[str]) -> Iterator[FoundFile]:
     try:
         info = folder.stat()
         if (info.st_dev, info.st_ino) in seen:
@@ -70,9 +76,11 @@ def _walk(folder: Path, root: Path, seen: set[tuple[int, int]]) -> Iterator[Foun
         except OSError:
             is_folder = False
         if is_folder:
-            yield from _walk(path, root, seen)
+            yield from _walk(path, root, seen, passed_over)
         elif path.suffix.lower() in FORMATS:
             yield _named(path, root)
+        elif path.suffix.lower() in NOT_READ:
+            passed_over[path.suffix.lower()] += 1
 
 
 def _named(path: Path, root: Path) -> FoundFile:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
@@ -17,7 +18,13 @@ Problem = tuple[str, str]
 
 
 class Source(Protocol):
-    """Finds objects and renders or reads their views."""
+    """Finds objects and renders or reads their views.
+
+    Attributes:
+        passed_over: number of files of each suffix that `find` has passed over, since no reader reads them.
+    """
+
+    passed_over: Counter[str]
 
     def find(self) -> Iterator[tuple[IngestJob, Problem | None]]:
         """Every object, with the reason why it cannot be indexed, or None."""
@@ -56,11 +63,13 @@ class MeshFolders:
         """
         self._store = session.store
         self._folders = folders
+        self.passed_over: Counter[str] = Counter()
         self._pool = session.render_pool(limits)
 
     def find(self) -> Iterator[tuple[IngestJob, Problem | None]]:
         """See `Source`."""
-        for found in find_meshes(self._folders):
+        self.passed_over = Counter()
+        for found in find_meshes(self._folders, self.passed_over):
             yield MeshJob(found.path, found.root), found.problem
 
     def run(self, jobs: Iterable[IngestJob], needs_views: Callable[[Opened], bool]) -> Iterator[Rendered | Failed]:

@@ -8,7 +8,7 @@ import json
 import os
 import struct
 import zlib
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -192,6 +192,7 @@ class ViewImages:
                 f"columns azimuth_deg and elevation_deg, or give --rig {rig.name[:80]} if each object's rows are in that order",
                 code="no_directions",
             )
+        self.passed_over: Counter[str] = Counter()  # a manifest names all files
         self._store = session.store
         self._manifest = manifest
         self._slots = ViewSlots(rig, in_rig_order)

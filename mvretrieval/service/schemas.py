@@ -225,6 +225,7 @@ class ReportModel(BaseModel):
     removed: int = Field(description="objects that were removed because their file no longer exists")
     failed: dict[str, int] = Field(description="files that could not be indexed, by code")
     failures: list[FailureModel]
+    passed_over: dict[str, int] = Field({}, description="3D files and archives that no reader reads, by suffix")
     seconds: float
 
 

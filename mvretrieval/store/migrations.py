@@ -16,7 +16,7 @@ from pathlib import Path
 from mvretrieval.errors import CollectionError
 from mvretrieval.store.writer_lock import WriterLock
 
-VERSION = 2
+VERSION = 3
 _SECONDS_TO_WAIT = 60.0  # for another process that migrates the same collection
 
 
@@ -111,5 +111,9 @@ def _from_1(db: sqlite3.Connection) -> None:
     db.execute("UPDATE meta SET value = 'ivf' WHERE key = 'index' AND value = 'approximate'")
 
 
-_MIGRATIONS: dict[int, Callable[[sqlite3.Connection], None]] = {1: _from_1}
+def _from_2(db: sqlite3.Connection) -> None:
+    db.execute("ALTER TABLE objects ADD COLUMN reader INTEGER NOT NULL DEFAULT 1")
+
+
+_MIGRATIONS: dict[int, Callable[[sqlite3.Connection], None]] = {1: _from_1, 2: _from_2}
 """By the version that each starts from."""

@@ -74,14 +74,15 @@ def put_object(db: Database, new: NewObject, sequence: int) -> int:
 
 def _put_row(db: Database, new: NewObject, sequence: int) -> int:
     facts = [new.facts.get(name) for name in _FACTS]
+    reader = new.facts.get("reader", 1)
     notes = json.dumps(list(new.notes))
     row = db.one("SELECT row_id FROM objects WHERE path = ?", (new.path,))
     if row is None:
         cursor = db.run(
             "INSERT INTO objects"
-            " (id, path, content_hash, stat, root, format, faces, vertices, textured, up, notes, sequence)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (new.id, new.path, new.content_hash, new.stat, new.root, *facts, notes, sequence),
+            " (id, path, content_hash, stat, root, format, faces, vertices, textured, up, notes, sequence, reader)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (new.id, new.path, new.content_hash, new.stat, new.root, *facts, notes, sequence, reader),
         )
         row_id = int(cursor.lastrowid or 0)
         db.run("INSERT INTO metadata (row_id) VALUES (?)", (row_id,))
@@ -89,8 +90,8 @@ def _put_row(db: Database, new: NewObject, sequence: int) -> int:
     row_id = int(row[0])
     db.run(
         "UPDATE objects SET content_hash = ?, stat = ?, root = ?, format = ?, faces = ?, vertices = ?, textured = ?,"
-        " up = ?, notes = ?, sequence = ? WHERE row_id = ?",
-        (new.content_hash, new.stat, new.root, *facts, notes, sequence, row_id),
+        " up = ?, notes = ?, sequence = ?, reader = ? WHERE row_id = ?",
+        (new.content_hash, new.stat, new.root, *facts, notes, sequence, reader, row_id),
     )
     return row_id
 
@@ -118,13 +119,13 @@ def read_whole(db: Database, row_id: int, view_shape: tuple[int, ...]) -> NewObj
     """Everything stored for one object, ready for another store; `view_shape` is (S, V, D)."""
     record = read_records(db, [row_id])[row_id]
     views, mask = blobs.views_of(db, row_id)
-    stat, root = db.one("SELECT stat, root FROM objects WHERE row_id = ?", (row_id,))
+    stat, root, reader = db.one("SELECT stat, root, reader FROM objects WHERE row_id = ?", (row_id,))
     return NewObject(
         id=record.id,
         path=record.path,
         content_hash=record.content_hash,
         stat=stat,
-        facts=record.facts,
+        facts={**record.facts, "reader": reader},
         notes=record.notes,
         vector=blobs.vector_of(db, row_id),
         view_vectors=views.reshape(view_shape).astype(np.float16),

@@ -34,7 +34,8 @@ CREATE TABLE objects (
     root TEXT NOT NULL,  -- folder that the file's references may not leave
     format TEXT, faces INTEGER, vertices INTEGER, textured INTEGER, up TEXT,
     notes TEXT NOT NULL,
-    sequence INTEGER NOT NULL  -- of the last change
+    sequence INTEGER NOT NULL,  -- of the last change
+    reader INTEGER NOT NULL DEFAULT 1  -- version of the reader that the file was loaded with
 );
 CREATE INDEX objects_by_content ON objects (content_hash);
 CREATE INDEX objects_by_sequence ON objects (sequence);

@@ -264,6 +264,16 @@ class Store:
         """
         return label_columns.select(self.db, where)
 
+    def row_ids_of_older_readers(self, current: Mapping[str, int]) -> list[int]:
+        """Row ids of objects that were loaded with an older reader than `current`, the version by format."""
+        rows = self.db.all("SELECT DISTINCT format, reader FROM objects")
+        older = [(name, reader) for name, reader in rows if reader < current.get(name, 0)]
+        found: list[int] = []
+        for name, reader in older:
+            rows = self.db.all("SELECT row_id FROM objects WHERE format = ? AND reader = ?", (name, reader))
+            found += [int(row[0]) for row in rows]
+        return sorted(found)
+
     # -- failures -----------------------------------------------------------------------------------------------------
 
     def put_failure(self, path: str, code: str, message: str, stat: str) -> None:

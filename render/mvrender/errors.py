@@ -26,6 +26,8 @@ FailureCode = Literal[
     "outside_reference",
     "missing_reference",
     "bad_label",
+    "no_model",
+    "several_models",
 ]
 """Codes of failed files. Scripts depend on them: codes are added, never renamed."""
 

@@ -15,5 +15,24 @@ FORMATS: dict[str, UpAxis] = {
     ".3mf": "+z",
     ".step": "+z",
     ".stp": "+z",
+    ".fbx": "+y",
+    ".zip": "+y",
+    ".zae": "+y",
 }
-"""Conventional up axis of each format by suffix. A DAE file states its own."""
+"""Conventional up axis of each format by suffix. DAE and FBX files state their own; an archive has that of the file in it."""
+
+_READERS = {".glb": 2, ".gltf": 2, ".obj": 2, ".off": 2, ".ply": 2, ".stl": 2, ".3mf": 2, ".dae": 2, ".fbx": 2}
+
+
+def reader_version(suffix: str) -> int:
+    """Version of the reader of a format. It grows when files of it may look different from before."""
+    return _READERS.get(suffix, 1)
+
+
+NOT_READ = frozenset(
+    """.3ds .3dm .7z .abc .ac .amf .ase .blend .brep .c4d .catpart .catproduct .ctm .dwg .dxf .f3d .fcstd .gcode .hda .iam
+    .iges .igs .ipt .iv .jt .lwo .lws .lxo .ma .max .mb .md2 .md3 .md5mesh .mdl .nif .pmx .prt .rar .rvt .sat .scad .shapr
+    .skp .sldasm .sldprt .smd .spz .stpz .tar .tgz .u3d .unitypackage .usd .usda .usdc .usdz .vox .vrm .vrml .vtk .vtp .wrl .x .x3d
+    .x3db .x3dv .x_b .x_t .xyz .ztl""".split()
+)
+"""Suffixes of 3D files, and of archives that may hold some, which no reader of this package reads."""

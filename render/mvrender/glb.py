@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import trimesh
 from numpy.typing import NDArray
@@ -34,8 +36,19 @@ def to_glb(mesh: Mesh, max_faces: int = MAX_FACES) -> bytes:
     of_face = np.full(len(mesh.faces), -1) if mesh.face_texture is None else mesh.face_texture
     for texture in np.unique(of_face):
         scene.add_geometry(_part(mesh, mesh.faces[of_face == texture], int(texture)))
-    glb: bytes = scene.export(file_type="glb")
+    glb: bytes = scene.export(file_type="glb", tree_postprocessor=_complete_materials)
     return glb
+
+
+def _complete_materials(tree: dict[str, Any]) -> None:
+    """Give primitives with vertex colours a material. Without one they are metal, which is drawn almost black."""
+    plain = [p for mesh in tree["meshes"] for p in mesh["primitives"] if "material" not in p]
+    if not plain:
+        return
+    materials = tree.setdefault("materials", [])
+    materials.append({"pbrMetallicRoughness": {"metallicFactor": 0.0, "roughnessFactor": 0.9}, "doubleSided": True})
+    for primitive in plain:
+        primitive["material"] = len(materials) - 1
 
 
 def decimated(mesh: Mesh, max_faces: int) -> Mesh:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import io
 import os
 import re
 import stat
-import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,11 +16,13 @@ from PIL import Image
 
 from mvrender.assemble import assemble
 from mvrender.errors import FailureCode, MeshError
-from mvrender.formats import FORMATS
+from mvrender.formats import FORMATS, reader_version
 from mvrender.mesh import Limits, Mesh, UpAxis, check, rotate_to_y_up
 from mvrender.readers import dae, gltf, obj, off, ply, stl, threemf, with_trimesh
+from mvrender.readers.archive import SUFFIXES as ARCHIVES
+from mvrender.readers.archive import open_archive
 from mvrender.readers.parts import Part, Reading
-from mvrender.references import FolderReferences
+from mvrender.references import FolderReferences, References
 
 _LINEAR_LIGHT = {".glb", ".gltf", ".step", ".stp"}
 """Formats whose colours are linear; STEP is converted to glTF."""
@@ -37,6 +37,8 @@ _READERS: dict[str, Callable[[bytes, Reading], Iterator[Part]]] = {
     ".ply": ply.read,
     ".stl": stl.read,
 }
+# Suffixes, the module that their reader needs, and the extra that installs it.
+_EXTRAS = (((".step", ".stp"), "cascadio", "step"), ((".fbx",), "ufbx", "fbx"))
 _BAD_INDICES = re.compile(r"is out of bounds for axis|face index outside the range")
 
 
@@ -49,7 +51,7 @@ class Loaded:
         content_hash: sha256 over the file, the referenced files that were read, the suffix and the up axis.
         references: absolute paths of the referenced files that were read.
         up: up axis of the file.
-        facts: `format`, `faces`, `vertices`, `textured`.
+        facts: `format`, `faces`, `vertices`, `textured`, and `reader`, the version of the reader.
     """
 
     mesh: Mesh
@@ -74,24 +76,28 @@ def load(path: Path, *, root: Path | None = None, up: UpAxis | None = None, limi
     limits = limits or Limits()
     suffix = path.suffix.lower()
     data = _read(path, suffix, limits)
-    references = FolderReferences(path.parent, root or path.parent)
-    reading = Reading(suffix, references, limits)
-    mesh = _parsed(data, reading)
+    references: References = FolderReferences(path.parent, root or path.parent)
+    content, inner = data, suffix
+    if suffix in ARCHIVES:
+        content, inner, references = open_archive(data, FORMATS.keys() - set(ARCHIVES), limits)
+    reading = Reading(inner, references, limits)
+    mesh = _parsed(content, reading)
     check(mesh)
     notes = [*reading.notes]
     notes += [f"reference '{name}' is missing; rendered without it" for name in references.missing]
     notes += [f"reference '{name}' is outside of the folder; rendered without it" for name in references.refused]
     notes += [f"reference '{name}' is not a readable image; rendered without it" for name in references.broken]
-    axis = up or _up_axis(suffix, data)
+    axis = up or reading.up or FORMATS[inner]
     digest = hashlib.sha256(data)
     for name, used in sorted((os.fsencode(file.name), sha) for file, sha in references.used.items()):
         digest.update(b"\0" + name + b"\0" + used.encode())
     digest.update(f"\0{suffix}\0{axis}".encode())
     facts = {
-        "format": suffix[1:],
+        "format": inner[1:],
         "faces": len(mesh.faces),
         "vertices": len(mesh.vertices),
         "textured": bool(mesh.textures),
+        "reader": reader_version(inner),
     }
     return Loaded(
         mesh=replace(rotate_to_y_up(mesh, axis), notes=tuple(notes)),
@@ -131,47 +137,23 @@ def _read(path: Path, suffix: str, limits: Limits) -> bytes:
         raise MeshError("bad_name", f"not a valid file name: {error}") from None
 
 
-# Share of the memory limit: trimesh needs several times the size of text.
-_UNPACKED_SHARE = 0.25
-
-
-def _prepare(data: bytes, suffix: str, limits: Limits) -> bytes:
-    """Convert the content to what trimesh can read.
-
-    Raises:
-        MeshError: glTF that requires an unknown extension, or a 3MF archive that is too large.
-    """
-    if suffix == ".3mf":
-        _check_unpacked(data, limits)
-    return data
-
-
-def _check_unpacked(data: bytes, limits: Limits) -> None:
-    """Refuse an archive whose unpacked size does not fit into memory. Parsing finds all other problems."""
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            unpacked = sum(member.file_size for member in archive.infolist())
-    except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError):
-        return
-    if unpacked > limits.memory_bytes * _UNPACKED_SHARE:
-        raise MeshError(
-            "too_large",
-            f"unpacks to {unpacked / 1e9:.1f} GB, too much for {limits.memory_bytes / 1e9:.1f} GB of memory; "
-            "raise --max-memory-gb if the file is right",
-        )
-
-
 def _parsed(data: bytes, reading: Reading) -> Mesh:
     suffix, references = reading.suffix, reading.references
-    if suffix in (".step", ".stp") and importlib.util.find_spec("cascadio") is None:
-        raise MeshError("needs_extra", "STEP files need an extra: run pip install 'mvretrieval[step]'")
+    for kinds, module, extra in _EXTRAS:
+        if suffix in kinds and importlib.util.find_spec(module) is None:
+            raise MeshError(
+                "needs_extra", f"{suffix[1:].upper()} files need an extra: run pip install 'mvretrieval[{extra}]'"
+            )
     # Our limit on texture pixels is checked before decoding. Pillow's limit is below a 16k texture.
     Image.MAX_IMAGE_PIXELS = None
-    prepared = _prepare(data, suffix, reading.limits)
     try:
+        if suffix == ".fbx":
+            from mvrender.readers import fbx  # an extra
+
+            return assemble(fbx.read(data, reading), reading)
         if suffix in _READERS:
-            return assemble(_READERS[suffix](prepared, reading), reading)
-        return assemble(with_trimesh.read(prepared, reading, linear_light=suffix in _LINEAR_LIGHT), reading)
+            return assemble(_READERS[suffix](data, reading), reading)
+        return assemble(with_trimesh.read(data, reading, linear_light=suffix in _LINEAR_LIGHT), reading)
     except MeshError:
         raise  # a geometry buffer is missing or outside of the folder
     except (MemoryError, KeyboardInterrupt):
@@ -188,11 +170,3 @@ def _parsed(data: bytes, reading: Reading) -> Mesh:
             "unreadable",
             f"not a readable {suffix[1:].upper()} file ({type(error).__name__}: {detail}); open and save it again",
         ) from error
-
-
-def _up_axis(suffix: str, data: bytes) -> UpAxis:
-    if suffix == ".dae":
-        stated = re.search(rb"<up_axis>\s*([XYZ])_UP", data[:1_000_000])
-        if stated:
-            return {b"X": "+x", b"Y": "+y", b"Z": "+z"}[stated.group(1)]  # type: ignore[return-value]
-    return FORMATS[suffix]

@@ -1,60 +1,38 @@
-"""Files referenced by a mesh file: read only from within one folder, hashed, and never fetched from the network."""
+"""Files that a mesh file names: read only from its folder or archive, hashed, and never fetched from the network."""
 
 from __future__ import annotations
 
 import hashlib
 import io
+import posixpath
 import re
+import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from urllib.parse import unquote
 
 from PIL import Image
-from trimesh.resolvers import Resolver
 
 from mvrender.errors import MeshError
 
 _MAX_REFERENCE_BYTES = 2 << 30
-_IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".tga", ".gif", ".tif", ".tiff", ".webp", ".dds"}
 
 
-def as_utf8(text: bytes) -> bytes:
-    """Convert text to UTF-8. For other encodings trimesh needs an optional package.
+class References:
+    """Finds and reads named files.
 
-    Latin-1 decodes any bytes, and keywords and numbers are the same in every encoding of mesh files.
-    """
-    try:
-        text.decode()
-    except UnicodeDecodeError:
-        return text.decode("latin-1").encode()
-    return text
-
-
-def _without_file_scheme(name: str) -> str:
-    """`file:///C:/maps/t.png` as `C:/maps/t.png`, `file:///maps/t.png` as `/maps/t.png`."""
-    match = re.match(r"file:/{0,2}(?:localhost)?(?=/)", name, re.IGNORECASE)
-    if match is None:
-        return name
-    path = name[match.end() :]
-    return path[1:] if re.match(r"/[A-Za-z]:", path) else path
-
-
-class FolderReferences(Resolver):  # type: ignore[misc]  # trimesh is not typed everywhere
-    """trimesh resolver that reads only files within `root`.
-
-    A name is resolved relative to the mesh. Of an absolute or Windows path (common in MTL files from other machines) the last
-    part is tried beside the mesh. Paths that leave `root`, also through a symlink, are refused.
+    A name is resolved relative to the mesh. Of an absolute or Windows path (common in files from other machines) the last part
+    is tried beside the mesh. The case of a name does not matter if no file has its own.
 
     Attributes:
-        used: sha256 by path of each reference that was read.
+        used: sha256 by path of each file of the file system that was read.
         missing: names that were not found.
-        refused: names outside of the folder, and URLs.
+        refused: names outside of the folder or archive, and URLs.
         broken: names of images that cannot be opened.
     """
 
-    def __init__(self, folder: Path, root: Path) -> None:
-        self.folder = folder.resolve()
-        self.root = root.resolve()
+    def __init__(self) -> None:
         self.used: dict[Path, str] = {}
         self.missing: list[str] = []
         self.refused: list[str] = []
@@ -69,27 +47,16 @@ class FolderReferences(Resolver):  # type: ignore[misc]  # trimesh is not typed 
         """
         name = _without_file_scheme(str(name).strip())
         if "://" in name:
-            self._note(self.refused, name)
+            _note(self.refused, name)
             raise MeshError("outside_reference", f"'{name}' is a URL, and only local files are read")
-        for candidate in self._candidates(name):
-            if not self._is_readable(candidate):
-                continue
-            try:
-                real = candidate.resolve()
-                data = real.read_bytes()
-            except (OSError, ValueError, RuntimeError):  # no permission
-                continue
-            self.used[real] = hashlib.sha256(data).hexdigest()
-            return self._prepared(name, data)
+        data = self._read(name)
+        if data is not None:
+            return data
         if self._is_outside(name):
-            self._note(self.refused, name)
-            raise MeshError("outside_reference", f"'{name}' is outside of {self.root} and was not read")
-        self._note(self.missing, name)
-        raise MeshError("missing_reference", f"'{name}' is not in {self.folder}")
-
-    def exists(self, name: str) -> bool:
-        """Whether a file of this name could be read."""
-        return any(self._is_readable(candidate) for candidate in self._candidates(name))
+            _note(self.refused, name)
+            raise MeshError("outside_reference", f"'{name}' is outside of {self.place} and was not read")
+        _note(self.missing, name)
+        raise MeshError("missing_reference", f"'{name}' is not in {self.place}")
 
     def image(self, name: str, folder: str = "") -> Image.Image | None:
         """Open the image called `name`; None, and a record of the reason, if it cannot be opened.
@@ -100,47 +67,64 @@ class FolderReferences(Resolver):  # type: ignore[misc]  # trimesh is not typed 
         """
         beside = f"{folder}/{name}"
         inner = beside if folder not in ("", ".") and self.exists(beside) else name
-        if inner in self._images:
-            return self._images[inner]
-        image = None
-        try:
-            image = Image.open(io.BytesIO(self.get(inner)))
-        except MeshError:
-            pass  # recorded
-        except (OSError, ValueError, SyntaxError):
-            self._note(self.broken, name)
-        self._images[inner] = image
-        return image
-
-    def keys(self) -> list[str]:
-        """List the names in the mesh's folder."""
-        return [p.name for p in self.folder.iterdir()]
-
-    def namespaced(self, namespace: str) -> FolderReferences:
-        """Resolver of a sub-folder with the same rules and shared records."""
-        inner = FolderReferences(self.folder / namespace, self.root)
-        inner.used, inner.missing, inner.refused, inner.broken = self.used, self.missing, self.refused, self.broken
-        return inner
-
-    def write(self, name: str, data: object) -> None:
-        """Refuse to write.
-
-        Raises:
-            PermissionError: always.
-        """
-        raise PermissionError(f"loading a mesh must not write files ('{name}')")
-
-    def _prepared(self, name: str, data: bytes) -> bytes:
-        """Content as trimesh can read it. Notes unreadable images, which trimesh ignores silently."""
-        suffix = PureWindowsPath(name).suffix.lower()
-        if suffix == ".mtl":
-            return as_utf8(data)
-        if suffix in _IMAGES:
+        if inner not in self._images:
+            image = None
             try:
-                Image.open(io.BytesIO(data)).close()
+                image = Image.open(io.BytesIO(self.get(inner)))
+            except MeshError:
+                pass  # recorded
             except (OSError, ValueError, SyntaxError):
-                self._note(self.broken, name)
-        return data
+                _note(self.broken, name)
+            self._images[inner] = image
+        return self._images[inner]
+
+    @property
+    def place(self) -> str:
+        """The folder or archive, for messages."""
+        raise NotImplementedError
+
+    def exists(self, name: str) -> bool:
+        """Whether a file of this name could be read."""
+        raise NotImplementedError
+
+    def _read(self, name: str) -> bytes | None:
+        """The content of a file; None if it is not there or outside."""
+        raise NotImplementedError
+
+    def _is_outside(self, name: str) -> bool:
+        raise NotImplementedError
+
+
+class FolderReferences(References):
+    """Files below a folder. Paths that leave it, also through a symlink, are refused."""
+
+    def __init__(self, folder: Path, root: Path) -> None:
+        """Read files of `folder`, the mesh's, and others below `root`."""
+        super().__init__()
+        self.folder = folder.resolve()
+        self.root = root.resolve()
+
+    @property
+    def place(self) -> str:
+        """See `References`."""
+        return str(self.root)
+
+    def exists(self, name: str) -> bool:
+        """See `References`."""
+        return any(self._is_readable(candidate) for candidate in self._candidates(name))
+
+    def _read(self, name: str) -> bytes | None:
+        for candidate in self._candidates(name):
+            if not self._is_readable(candidate):
+                continue
+            try:
+                real = candidate.resolve()
+                data = real.read_bytes()
+            except (OSError, ValueError, RuntimeError):  # no permission
+                continue
+            self.used[real] = hashlib.sha256(data).hexdigest()
+            return data
+        return None
 
     def _is_readable(self, path: Path) -> bool:
         try:
@@ -150,9 +134,7 @@ class FolderReferences(Resolver):  # type: ignore[misc]  # trimesh is not typed 
             return False
 
     def _candidates(self, name: str) -> Iterator[Path]:
-        name = _without_file_scheme(name)
-        parts = [name, unquote(name), name.replace("\\", "/"), PureWindowsPath(unquote(name)).name]
-        paths = [self.folder / part for part in dict.fromkeys(parts) if part]
+        paths = [self.folder / part for part in _spellings(name)]
         yield from paths
         for path in paths:  # systems that ignore the case of names have written many files
             yield from self._in_any_case(path)
@@ -183,7 +165,72 @@ class FolderReferences(Resolver):  # type: ignore[misc]  # trimesh is not typed 
         except (OSError, ValueError, RuntimeError):
             return True
 
-    @staticmethod
-    def _note(names: list[str], name: str) -> None:
-        if name not in names:
-            names.append(name)
+
+class ArchiveReferences(References):
+    """Members of a ZIP archive, beside the one that holds the mesh."""
+
+    def __init__(self, archive: zipfile.ZipFile, member: str) -> None:
+        """Read members of an open archive; `member` is that of the mesh."""
+        super().__init__()
+        self._archive = archive
+        self._folder = posixpath.dirname(member)
+        self._members = {info.filename: info for info in archive.infolist() if not info.is_dir()}
+        self._by_folded = {name.casefold(): info for name, info in self._members.items()}
+
+    @property
+    def place(self) -> str:
+        """See `References`."""
+        return "the archive"
+
+    def exists(self, name: str) -> bool:
+        """See `References`."""
+        return self._find(name) is not None
+
+    def _find(self, name: str) -> zipfile.ZipInfo | None:
+        paths = [posixpath.normpath(posixpath.join(self._folder, part)) for part in _spellings(name)]
+        for path in paths:
+            if path in self._members:
+                return self._members[path]
+        return next((self._by_folded[path.casefold()] for path in paths if path.casefold() in self._by_folded), None)
+
+    def _read(self, name: str) -> bytes | None:
+        info = self._find(name)
+        if info is None or info.file_size > _MAX_REFERENCE_BYTES:
+            return None
+        try:
+            return self._archive.read(info)
+        except (
+            zipfile.BadZipFile,
+            zlib.error,
+            OSError,
+            RuntimeError,
+            NotImplementedError,
+            ValueError,
+        ):  # damaged, or encrypted
+            return None
+
+    def _is_outside(self, name: str) -> bool:
+        plain = name.replace("\\", "/")
+        joined = posixpath.normpath(posixpath.join(self._folder, plain))
+        return PurePosixPath(plain).is_absolute() or PureWindowsPath(name).is_absolute() or joined.startswith("..")
+
+
+def _spellings(name: str) -> list[str]:
+    """A name as it is and as other systems write it; last its last part alone."""
+    name = _without_file_scheme(name)
+    parts = [name, unquote(name), name.replace("\\", "/"), PureWindowsPath(unquote(name)).name]
+    return [part for part in dict.fromkeys(parts) if part]
+
+
+def _without_file_scheme(name: str) -> str:
+    """`file:///C:/maps/t.png` as `C:/maps/t.png`, `file:///maps/t.png` as `/maps/t.png`."""
+    match = re.match(r"file:/{0,2}(?:localhost)?(?=/)", name, re.IGNORECASE)
+    if match is None:
+        return name
+    path = name[match.end() :]
+    return path[1:] if re.match(r"/[A-Za-z]:", path) else path
+
+
+def _note(names: list[str], name: str) -> None:
+    if name not in names:
+        names.append(name)

@@ -18,6 +18,7 @@ from mvrender.jobs import RenderJob, RenderSpec
 from mvrender.loading import load
 from mvrender.mesh import Mesh, normalize
 from mvrender.pool import RenderPool
+from mvrender.readers.gltf_file import parse
 
 RIG = parse_rig("ring:4@20")
 
@@ -61,6 +62,14 @@ def test_the_glb_looks_like_the_mesh(make: object, tmp_path: Path) -> None:
     found = round_trip(mesh, tmp_path)
     assert np.abs(found.vertices).max() <= 1 + 1e-6 and len(found.faces) == len(mesh.faces)
     assert np.abs(rendered(found) - rendered(mesh)).mean() < 1.0
+
+
+def test_vertex_colours_are_no_metal() -> None:
+    """glTF's default material is metal, which viewers draw almost black."""
+    tree, _ = parse(to_glb(coloured_ball()), ".glb")
+    (material,) = tree["materials"]
+    assert material["pbrMetallicRoughness"]["metallicFactor"] == 0 and material["doubleSided"]
+    assert all(primitive["material"] == 0 for mesh in tree["meshes"] for primitive in mesh["primitives"])
 
 
 def test_both_sides_of_a_face_are_visible(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ COMMAND_KEYS: dict[str, dict[str, str]] = {
     },
 }
 # Current keys that the old code did not print.
-NEW_KEYS: set[str] = {"schema", "unmatched_label", "held_out_steps"}
+NEW_KEYS: set[str] = {"schema", "unmatched_label", "held_out_steps", "passed_over"}
 # Old keys whose strings are identifiers and must be equal. In other strings (messages) only the numbers must be equal.
 EXACT = {"id", "style", "metadata", "facts", "format", "up", "code", "labels", "protocol", "by", "where", "method"}
 # Old keys whose values depend on the machine.

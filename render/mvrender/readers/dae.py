@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvrender.errors import MeshError
+from mvrender.mesh import UpAxis
 from mvrender.readers.collada_file import ColladaFile, Element, Input, Matrix
 from mvrender.readers.collada_materials import ColladaMaterials
 from mvrender.readers.collada_skins import geometry_of, posed, positions_of
@@ -22,6 +23,7 @@ from mvrender.readers.polygons import triangulate, triangulate_rings
 _PRIMITIVES = ("triangles", "polylist", "polygons", "tristrips", "trifans")
 _NOT_RENDERED = ("lines", "linestrips")
 _MOST_LEVELS = 256
+_UP: dict[str, UpAxis] = {"X_UP": "+x", "Y_UP": "+y", "Z_UP": "+z"}
 
 
 def read(data: bytes, reading: Reading) -> Iterator[Part]:
@@ -32,6 +34,7 @@ def read(data: bytes, reading: Reading) -> Iterator[Part]:
         lxml.etree.XMLSyntaxError, ValueError: it is damaged.
     """
     file = ColladaFile(data, reading)
+    reading.up = _UP.get((file.root.findtext("asset/up_axis") or "").strip())
     scene = _Scene(file, reading)
     link = file.root.find("scene/instance_visual_scene")
     visual = None if link is None else file.target(link.get("url"))

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mvrender.mesh import Limits
-from mvrender.references import FolderReferences
+from mvrender.mesh import Limits, UpAxis
+from mvrender.references import References
 
 Color = tuple[int, int, int]
 Wrap = Literal["repeat", "mirror", "clamp"]
@@ -64,12 +64,14 @@ class Reading:
         references: reads files that the file names.
         limits: resources that the file may use.
         notes: what was not understood or is missing, one sentence each.
+        up: up axis that the file states; None if it states none.
     """
 
     suffix: str
-    references: FolderReferences
+    references: References
     limits: Limits
     notes: list[str] = field(default_factory=list)
+    up: UpAxis | None = None
 
     def note(self, text: str) -> None:
         """Add a note, once."""

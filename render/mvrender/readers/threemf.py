@@ -19,11 +19,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mvrender.errors import MeshError
-from mvrender.mesh import Limits
+from mvrender.readers.archive import DAMAGED, check_unpacked
 from mvrender.readers.parts import Material, Part, Reading, Wrap, compact, placed
 
-# Share of the memory limit: XML takes several times the size of its text.
-_UNPACKED_SHARE = 0.25
 _MOST_LEVELS = 64  # of components
 _COLORS, _MATERIALS, _TEXTURE = (
     lib3mf.PropertyType.Colors,
@@ -43,7 +41,11 @@ def read(data: bytes, reading: Reading) -> Iterator[Part]:
         MeshError: it unpacks to too much, or components are nested too deep.
         lib3mf.ELib3MFException: it is not a 3MF file, or damaged.
     """
-    check_unpacked(data, reading.limits)
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            check_unpacked(archive, reading.limits)
+    except DAMAGED as error:
+        raise MeshError("unreadable", f"not a readable 3MF file ({error}); copy or export it again") from None
     model = _wrapper().CreateModel()
     reader = model.QueryReader("3mf")
     reader.SetStrictModeActive(False)
@@ -55,21 +57,6 @@ def read(data: bytes, reading: Reading) -> Iterator[Part]:
         items = [(found, np.eye(4)) for found in _all(model.GetMeshObjects())]
     for found, transform in items:
         yield from file.parts(found, transform, 0)
-
-
-def check_unpacked(data: bytes, limits: Limits) -> None:
-    """Refuse an archive whose unpacked size does not fit into memory. Parsing finds all other problems."""
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            unpacked = sum(member.file_size for member in archive.infolist())
-    except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError):
-        return
-    if unpacked > limits.memory_bytes * _UNPACKED_SHARE:
-        raise MeshError(
-            "too_large",
-            f"unpacks to {unpacked / 1e9:.1f} GB, too much for {limits.memory_bytes / 1e9:.1f} GB of memory; "
-            "raise --max-memory-gb if the file is right",
-        )
 
 
 @cache

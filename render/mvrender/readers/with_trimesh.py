@@ -34,7 +34,6 @@ def read(data: bytes, reading: Reading, *, linear_light: bool = False) -> Iterat
         scene = trimesh.load_scene(
             trimesh.util.wrap_as_stream(data),
             file_type=reading.suffix[1:],
-            resolver=reading.references,
             process=False,
             allow_remote=False,
         )
