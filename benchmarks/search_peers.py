@@ -7,6 +7,7 @@ best of three rounds counts, so that the load of the machine affects all.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -32,6 +33,7 @@ _K = 10
 _N_QUERIES = 500
 _ROUNDS = 3
 _RECALLS = (0.95, 0.99)
+_RECALLS_OF_A_MILLION = (0.95, 0.98)  # no other library reaches 0.99 with these settings
 _EF = (24, 28, 32, 36, 40, 48, 64, 80, 96, 112, 128, 160, 192, 256)
 _NPROBE = (4, 8, 16, 32, 64, 128)
 
@@ -184,17 +186,17 @@ def _fastest(contender: Contender, recall: float, column: int) -> float:
     return max((point[column] for point in contender.points.values() if point[0] >= recall), default=0.0)
 
 
-def search_peers(n: int) -> dict[str, float]:
+def search_peers(n: int, recalls: Sequence[float]) -> dict[str, float]:
     """Our queries per second over those of the best peer, at two recalls and in two ways; and all of them."""
     built = contenders(n)
     _store_curves(n, built)
     values: dict[str, float] = {}
-    for recall in _RECALLS:
+    for recall in recalls:
         for way, column in (("one", 1), ("batch", 2)):
             rates = {contender.name: _fastest(contender, recall, column) for contender in built}
             ours = max(rates[contender.name] for contender in built if contender.ours)
             peers = max(rates[contender.name] for contender in built if not contender.ours)
-            values[f"{way} at {recall}"] = ours / peers
+            values[f"{way} at {recall}"] = ours / peers if peers else math.inf if ours else 0.0
             values |= {f"{name}, {way} at {recall}, queries/s": rate for name, rate in rates.items()}
     return values | {f"{contender.name}, build s": contender.build_seconds for contender in built}
 
@@ -225,7 +227,9 @@ def search_one() -> dict[str, float]:
     return {"ratio": ours / min(by_faiss, by_torch), "ours ms": ours, "FAISS ms": by_faiss, "torch ms": by_torch}
 
 
-_TARGETS = {f"{way} at {recall}": 1.0 for recall in _RECALLS for way in ("one", "batch")}
+def _targets(recalls: Sequence[float]) -> dict[str, float]:
+    return {f"{way} at {recall}": 1.0 for recall in recalls for way in ("one", "batch")}
+
 
 BENCHMARKS = (
     Benchmark(
@@ -240,15 +244,15 @@ BENCHMARKS = (
         "search-peers",
         "fidelity",
         "recall@10 and queries/s at 200k x 512 against FAISS, hnswlib and usearch",
-        _TARGETS,
-        partial(search_peers, 200_000),
+        _targets(_RECALLS),
+        partial(search_peers, 200_000, _RECALLS),
     ),
     Benchmark(
         "search-peers-1m",
         "fidelity",
         "the same at 1M x 512",
-        _TARGETS,
-        partial(search_peers, 1_000_000),
+        _targets(_RECALLS_OF_A_MILLION),
+        partial(search_peers, 1_000_000, _RECALLS_OF_A_MILLION),
         full=True,
     ),
 )

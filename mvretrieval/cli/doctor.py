@@ -219,6 +219,7 @@ def _seconds(work: Callable[[], object]) -> float:
 def _formats() -> list[Finding]:
     extras = (
         ("draco", "DracoPy", "Draco-compressed glTF"),
+        ("fbx", "ufbx", "FBX files"),
         ("step", "cascadio", "STEP files"),
         ("timm", "timm", "DINOv2 and others"),
         ("train", "pytorch_metric_learning", "mvr train"),

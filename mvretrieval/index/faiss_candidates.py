@@ -30,8 +30,9 @@ _EF_SEARCH = (96, 0.26)
 _VARIANCE_KEPT = 0.9
 _MOST_AXES = 0.5
 _SAMPLE_FOR_AXES = 20_000
-# Candidates of lists, whose codes are coarse: per hit, and at least. Of graphs: at most, unless more hits are wanted.
+# Candidates of lists, whose codes are coarse: per hit, and at least.
 _FROM_LISTS = (10, 500)
+# Candidates of graphs: per hit, and as many as this unless a quarter of the candidate list is more.
 _FROM_GRAPHS = (2, 40)
 _MOST_PARAMETERS = 100  # kept, since every request of a service may name others
 
@@ -248,7 +249,7 @@ class FaissCandidates:
         ef_search = (
             parameters.ef_search if parameters is not None and parameters.ef_search else self._graph.hnsw.efSearch
         )
-        return max(min(ef_search, at_most), per_hit * k)
+        return max(min(ef_search, at_most), ef_search // 4, per_hit * k)
 
     def candidates(
         self,

@@ -27,7 +27,7 @@ import mvrender
 from mvrender.backends.raster import RasterRenderer
 from mvrender.cameras import parse_rig
 from mvrender.errors import FAILURE_CODES, MeshError
-from mvrender.formats import FORMATS
+from mvrender.formats import FORMATS, reader_version
 from mvrender.loading import load
 from mvrender.mesh import Limits, Mesh, normalize
 
@@ -144,6 +144,7 @@ def test_each_format_loads_the_same_shape(name: str, tmp_path: Path) -> None:
         "faces": len(expected.faces),
         "vertices": len(loaded.mesh.vertices),
         "textured": False,
+        "reader": reader_version(path.suffix),
     }
     assert loaded.mesh.vertices.dtype == np.float32 and loaded.mesh.faces.dtype == np.int32
     assert loaded.mesh.notes == ()

@@ -1,7 +1,7 @@
 """FBX, text and binary, in the pose of the file: read with ufbx.
 
-Source: ufbx (https://github.com/ufbx/ufbx), which documents the format. Lists of vectors have buffers in its Python binding, those of
-integers only iterate; `numpy.asarray` of either crashes in version 0.0.5.
+Source: ufbx (https://github.com/ufbx/ufbx), which documents the format. Lists of vectors have buffers in its Python binding, those
+of integers only iterate; `numpy.asarray` of either crashes in version 0.0.5.
 """
 
 from __future__ import annotations
