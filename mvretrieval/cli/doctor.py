@@ -220,6 +220,7 @@ def _formats() -> list[Finding]:
     extras = (
         ("draco", "DracoPy", "Draco-compressed glTF"),
         ("fbx", "ufbx", "FBX files"),
+        ("usd", "pxr", "USD and USDZ files"),
         ("step", "cascadio", "STEP files"),
         ("timm", "timm", "DINOv2 and others"),
         ("train", "pytorch_metric_learning", "mvr train"),

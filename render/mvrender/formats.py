@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mvrender.mesh import UpAxis
 
+USD = (".usd", ".usda", ".usdc", ".usdz")
 FORMATS: dict[str, UpAxis] = {
     ".glb": "+y",
     ".gltf": "+y",
@@ -16,10 +17,14 @@ FORMATS: dict[str, UpAxis] = {
     ".step": "+z",
     ".stp": "+z",
     ".fbx": "+y",
+    ".usd": "+y",
+    ".usda": "+y",
+    ".usdc": "+y",
+    ".usdz": "+y",
     ".zip": "+y",
     ".zae": "+y",
 }
-"""Conventional up axis of each format by suffix. DAE and FBX files state their own; an archive has that of the file in it."""
+"""Conventional up axis of each format by suffix. DAE, FBX and USD files state their own; an archive has that of the file in it."""
 
 _READERS = {".glb": 2, ".gltf": 2, ".obj": 2, ".off": 2, ".ply": 2, ".stl": 2, ".3mf": 2, ".dae": 2, ".fbx": 2}
 
@@ -32,7 +37,7 @@ def reader_version(suffix: str) -> int:
 NOT_READ = frozenset(
     """.3ds .3dm .7z .abc .ac .amf .ase .blend .brep .c4d .catpart .catproduct .ctm .dwg .dxf .f3d .fcstd .gcode .hda .iam
     .iges .igs .ipt .iv .jt .lwo .lws .lxo .ma .max .mb .md2 .md3 .md5mesh .mdl .nif .pmx .prt .rar .rvt .sat .scad .shapr
-    .skp .sldasm .sldprt .smd .spz .stpz .tar .tgz .u3d .unitypackage .usd .usda .usdc .usdz .vox .vrm .vrml .vtk .vtp .wrl .x .x3d
+    .skp .sldasm .sldprt .smd .spz .stpz .tar .tgz .u3d .unitypackage .vox .vrm .vrml .vtk .vtp .wrl .x .x3d
     .x3db .x3dv .x_b .x_t .xyz .ztl""".split()
 )
 """Suffixes of 3D files, and of archives that may hold some, which no reader of this package reads."""

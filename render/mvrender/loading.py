@@ -16,7 +16,7 @@ from PIL import Image
 
 from mvrender.assemble import assemble
 from mvrender.errors import FailureCode, MeshError
-from mvrender.formats import FORMATS, reader_version
+from mvrender.formats import FORMATS, USD, reader_version
 from mvrender.mesh import Limits, Mesh, UpAxis, check, rotate_to_y_up
 from mvrender.readers import dae, gltf, obj, off, ply, stl, threemf, with_trimesh
 from mvrender.readers.archive import SUFFIXES as ARCHIVES
@@ -38,7 +38,7 @@ _READERS: dict[str, Callable[[bytes, Reading], Iterator[Part]]] = {
     ".stl": stl.read,
 }
 # Suffixes, the module that their reader needs, and the extra that installs it.
-_EXTRAS = (((".step", ".stp"), "cascadio", "step"), ((".fbx",), "ufbx", "fbx"))
+_EXTRAS = (((".step", ".stp"), "cascadio", "step"), ((".fbx",), "ufbx", "fbx"), (USD, "pxr", "usd"))
 _BAD_INDICES = re.compile(r"is out of bounds for axis|face index outside the range")
 
 
@@ -151,6 +151,10 @@ def _parsed(data: bytes, reading: Reading) -> Mesh:
             from mvrender.readers import fbx  # an extra
 
             return assemble(fbx.read(data, reading), reading)
+        if suffix in USD:
+            from mvrender.readers import usd  # an extra
+
+            return assemble(usd.read(data, reading), reading)
         if suffix in _READERS:
             return assemble(_READERS[suffix](data, reading), reading)
         return assemble(with_trimesh.read(data, reading, linear_light=suffix in _LINEAR_LIGHT), reading)

@@ -87,17 +87,17 @@ def test_objects_of_older_collections_are_outdated(version: str, tmp_path: Path)
 
 def test_files_of_other_formats_are_counted(mvr: Mvr, tmp_path: Path) -> None:
     write_shapes(tmp_path / "m", [0])
-    for name in ("a.blend", "sub/b.USDZ", "sub/c.usdz", ".hidden.usdz", "t.png", "readme.txt", "m.mtl"):
+    for name in ("a.blend", "sub/b.MAX", "sub/c.max", ".hidden.max", "t.png", "readme.txt", "m.mtl"):
         (tmp_path / "m" / name).parent.mkdir(exist_ok=True)
         (tmp_path / "m" / name).write_bytes(b"")
     flags = ("--encoder", "builtin:", "--rig", "ring:3@30", "--size", "64")
     _, out, _ = mvr("index", tmp_path / "c", tmp_path / "m", *flags)
-    assert "3 files passed over, since their formats are not read: 2 .usdz, 1 .blend" in out
-    assert "3 files in the last run: 2 .usdz, 1 .blend" in mvr("info", tmp_path / "c")[1]
+    assert "3 files passed over, since their formats are not read: 2 .max, 1 .blend" in out
+    assert "3 files in the last run: 2 .max, 1 .blend" in mvr("info", tmp_path / "c")[1]
     (tmp_path / "m" / "a.blend").unlink()
     report = json.loads(mvr("index", tmp_path / "c", tmp_path / "m", "--json")[1])
-    assert report["passed_over"] == {".usdz": 2}
-    assert json.loads(mvr("info", tmp_path / "c", "--json")[1])["passed_over"] == {".usdz": 2}
+    assert report["passed_over"] == {".max": 2}
+    assert json.loads(mvr("info", tmp_path / "c", "--json")[1])["passed_over"] == {".max": 2}
     assert "passed over" not in mvr("index", tmp_path / "c", tmp_path / "m" / "shape-000.ply")[1]
 
 

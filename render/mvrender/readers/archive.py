@@ -20,7 +20,9 @@ _SHOWN = 3
 # Share of the memory limit: readers need several times the size of text.
 _UNPACKED_SHARE = 0.25
 # Of a model in several formats the first is read: those that keep most of it.
-_PREFERRED = (".glb", ".gltf", ".fbx", ".dae", ".obj", ".3mf", ".ply", ".step", ".stp", ".off", ".stl")
+_PREFERRED = (
+    ".glb", ".gltf", ".usdz", ".usdc", ".usd", ".usda", ".fbx", ".dae", ".obj", ".3mf", ".ply", ".step", ".stp", ".off", ".stl",
+)  # fmt: skip
 
 
 def open_archive(data: bytes, formats: Collection[str], limits: Limits) -> tuple[bytes, str, ArchiveReferences]:
