@@ -33,6 +33,7 @@ from benchmarks import (
     searching,
     service,
     tuning,
+    viewer,
     weights_matter,
 )  # fmt: skip
 from benchmarks.benchmark import Benchmark, Skipped
@@ -40,7 +41,7 @@ from benchmarks.benchmark import Benchmark, Skipped
 RESULTS = Path(__file__).parent / "results.yaml"
 BENCHMARKS: tuple[Benchmark, ...] = (
     *collection.BENCHMARKS, *gpu_index.BENCHMARKS, *encoding.BENCHMARKS, *fidelity.BENCHMARKS, *learning.BENCHMARKS,
-    *mesh_files.BENCHMARKS,
+    *mesh_files.BENCHMARKS, *viewer.BENCHMARKS,
     *class_names.BENCHMARKS, *os3dor.BENCHMARKS, *pipeline.BENCHMARKS,
     *rendering.BENCHMARKS, *search_peers.BENCHMARKS, *searching.BENCHMARKS,
     *service.BENCHMARKS, *confidence.BENCHMARKS, *tuning.BENCHMARKS, *weights_matter.BENCHMARKS,

@@ -54,16 +54,19 @@ def assemble(parts: Iterable[Part], reading: Reading) -> Mesh:
             _add(whole, part)
     if not whole.faces:
         raise MeshError("no_faces", NO_FACES)
-    vertices = np.concatenate(whole.vertices)
+    vertices, faces = np.concatenate(whole.vertices), np.concatenate(whole.faces)
+    is_used = np.zeros(len(vertices), bool)
+    is_used[faces] = True
     # Centred in float64: float32 would lose the detail of an object far from the origin.
-    finite = vertices[np.isfinite(vertices).all(axis=1)]
+    finite = vertices[is_used & np.isfinite(vertices).all(axis=1)]
     if len(finite):
         vertices -= finite.min(axis=0) / 2 + finite.max(axis=0) / 2
+    vertices[~is_used] = 0  # wherever they are, and whatever they hold
     with np.errstate(over="ignore"):
         vertices32 = vertices.astype(np.float32)
     return Mesh(
         vertices=vertices32,
-        faces=np.concatenate(whole.faces).astype(np.int32),
+        faces=faces.astype(np.int32),
         vertex_colors=np.concatenate(whole.colors) if whole.has_color else None,
         uv=np.concatenate(whole.uv) if whole.textures else None,
         face_texture=np.concatenate(whole.face_texture) if whole.textures else None,
@@ -130,7 +133,9 @@ def _texture(whole: _Assembly, image: Image.Image, color: Color, opaque: bool, t
     else:
         try:
             pixels = unrolled(small_rgb(image, opaque), tiles)
-        except (OSError, ValueError, SyntaxError) as error:
+        except MemoryError:
+            raise
+        except Exception as error:  # Pillow's plugins raise anything on a damaged file
             whole.reading.note(f"texture unreadable, rendered without it: {error}")
         else:
             if color != _WHITE:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import posixpath
 import re
 import zipfile
@@ -15,6 +14,7 @@ from urllib.parse import unquote
 from PIL import Image
 
 from mvrender.errors import MeshError
+from mvrender.texture_images import open_image
 
 _MAX_REFERENCE_BYTES = 2 << 30
 
@@ -70,11 +70,11 @@ class References:
         if inner not in self._images:
             image = None
             try:
-                image = Image.open(io.BytesIO(self.get(inner)))
+                image = open_image(self.get(inner))
+                if image is None:
+                    _note(self.broken, name)
             except MeshError:
                 pass  # recorded
-            except (OSError, ValueError, SyntaxError):
-                _note(self.broken, name)
             self._images[inner] = image
         return self._images[inner]
 
@@ -173,8 +173,8 @@ class ArchiveReferences(References):
         """Read members of an open archive; `member` is that of the mesh."""
         super().__init__()
         self._archive = archive
-        self._folder = posixpath.dirname(member)
-        self._members = {info.filename: info for info in archive.infolist() if not info.is_dir()}
+        self._folder = posixpath.dirname(_normal(member))
+        self._members = {_normal(info.filename): info for info in archive.infolist() if not info.is_dir()}
         self._by_folded = {name.casefold(): info for name, info in self._members.items()}
 
     @property
@@ -191,7 +191,13 @@ class ArchiveReferences(References):
         for path in paths:
             if path in self._members:
                 return self._members[path]
-        return next((self._by_folded[path.casefold()] for path in paths if path.casefold() in self._by_folded), None)
+        for path in paths:
+            if path.casefold() in self._by_folded:
+                return self._by_folded[path.casefold()]
+        # Textures are often in a folder of their own, which only the program knew that wrote the mesh.
+        last = posixpath.basename(paths[-1]).casefold() if paths else ""
+        same = [info for name, info in self._by_folded.items() if posixpath.basename(name) == last]
+        return same[0] if len(same) == 1 and not self._is_outside(name) else None
 
     def _read(self, name: str) -> bytes | None:
         info = self._find(name)
@@ -229,6 +235,11 @@ def _without_file_scheme(name: str) -> str:
         return name
     path = name[match.end() :]
     return path[1:] if re.match(r"/[A-Za-z]:", path) else path
+
+
+def _normal(name: str) -> str:
+    """The name of a member with slashes, and without `.` and `..`."""
+    return posixpath.normpath(name.replace("\\", "/"))
 
 
 def _note(names: list[str], name: str) -> None:

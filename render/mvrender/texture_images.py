@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import io
 import math
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mvrender.readers.parts import Wrap
-
+Wrap = Literal["repeat", "mirror", "clamp"]
 # Views are at most 1024 pixels wide: a larger texture adds no visible detail.
 _MAX_TEXTURE_SIDE = 2048
 # A texture that ends at its edges is continued by this many of its sizes, where the coordinates are so far out.
 _MOST_TILES = 4
 _INSIDE = 1e-3  # so far from its end, where the other end would be seen
+
+
+# What is opened at all: others start helper programs (EPS), or are no textures.
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TGA", "GIF", "TIFF", "DDS", "PPM")
+
+
+def open_image(content: bytes) -> Image.Image | None:
+    """Open an image without decoding it; None if it cannot be opened."""
+    try:
+        return Image.open(io.BytesIO(content), formats=_FORMATS)
+    except Exception:  # Pillow's plugins raise anything on a damaged file
+        return None
 
 
 def to_8_bit(image: Image.Image) -> Image.Image:
@@ -37,8 +50,10 @@ def small_rgb(image: Image.Image, opaque: bool) -> NDArray[np.uint8]:
     image = to_8_bit(image)
     shrink = -(-max(image.size) // _MAX_TEXTURE_SIDE)
     if shrink > 1:
-        if image.mode == "P":
+        if image.mode in ("P", "PA"):
             image = image.convert("RGBA")
+        elif image.mode == "1":
+            image = image.convert("L")
         image = image.reduce(shrink)
     if opaque:
         return np.asarray(image.convert("RGB"))
@@ -65,6 +80,9 @@ def tiles_of(coordinates: NDArray[np.float64], wrap: Wrap) -> Tiles:
 
 def unrolled(pixels: NDArray[np.uint8], tiles: tuple[Tiles, Tiles]) -> NDArray[np.uint8]:
     """A texture (h, w, 3) with what is beyond its edges along u and v, so that repeating it does no harm."""
+    longest = max(size * (last - first) for size, (_, first, last) in zip(pixels.shape[1::-1], tiles, strict=True))
+    if longest > 2 * _MAX_TEXTURE_SIDE:
+        pixels = np.asarray(Image.fromarray(pixels).reduce(-(-longest // (2 * _MAX_TEXTURE_SIDE))))
     for axis, (wrap, first, last) in ((1, tiles[0]), (0, tiles[1])):
         if wrap == "mirror":
             both = (pixels, np.flip(pixels, axis)) if axis == 1 else (np.flip(pixels, axis), pixels)  # v points upwards
@@ -75,9 +93,6 @@ def unrolled(pixels: NDArray[np.uint8], tiles: tuple[Tiles, Tiles]) -> NDArray[n
             widths = [(0, 0)] * 3
             widths[axis] = (before, after) if axis == 1 else (after, before)
             pixels = np.pad(pixels, widths, mode="edge")
-    longest = max(pixels.shape[:2])
-    if longest > 2 * _MAX_TEXTURE_SIDE:
-        pixels = np.asarray(Image.fromarray(pixels).reduce(-(-longest // (2 * _MAX_TEXTURE_SIDE))))
     return pixels
 
 

@@ -352,6 +352,16 @@ def test_what_is_not_understood_is_noted(made: Builder, tmp_path: Path) -> None:
         load(made.write(tmp_path / "b.glb"))
 
 
+@pytest.mark.parametrize(
+    "change", [{"images": [{}]}, {"images": [{"uri": "data:image/png;base64,x"}]}, {"textures": []}, {"samplers": []}]
+)
+def test_a_damaged_texture_leaves_the_shape(change: dict[str, Any], made: Builder, tmp_path: Path) -> None:
+    textured(made, FOUR, [(0.25, 0.25)] * 3)
+    made.tree |= change
+    loaded = load(made.write(tmp_path / "a.glb"))
+    assert len(loaded.mesh.faces) == 1 and not loaded.mesh.textures and "rendered without it" in loaded.mesh.notes[0]
+
+
 def test_buffers_and_images_in_data_uris(made: Builder, tmp_path: Path) -> None:
     textured(made, FOUR, [(0.25, 0.25)] * 3)
     made.write(tmp_path / "a.glb")

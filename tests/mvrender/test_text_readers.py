@@ -398,3 +398,66 @@ def test_text_stl_with_several_solids(tmp_path: Path) -> None:
     for bad in ("vertex 0 0 0\n", text.replace("vertex 1 0 0", "vertex 1 zero 0")):
         with raises_code(MeshError, "unreadable"):
             load(write(tmp_path / "b.stl", bad))
+
+
+# -- what other programs write --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "area"),
+    [
+        (SQUARE + "vn 0 0 1\n" + UV + "f 1/1/1 2/2/1 3/3/1\nf 1 3 4\n", 1),  # as many slashes as if each word had one
+        ("# C:\\models\\\n" + SQUARE + "f 1 2 3 4\n", 1),
+        (SQUARE + "usemtl name\\\nf 1 2 3\nf 1 3 4\n", 1),
+        (SQUARE + "g a\x85f 1 2 3\nf 1 2 3 4\n", 1),  # not a line end
+        (SQUARE + "f 1 2 3 4 ", 1),
+        (SQUARE.replace("\n", "\r ") + "f 1 2 3 4\r", 1),
+        (SQUARE + "vt 0.5\nvt 1.#QNAN 0\nf 1/1 2/1 3/1 4/1\n", 1),
+        (SQUARE + "v nan nan nan\nv 1e9 0 0\nf 1 2 3 4\n", 1),  # vertices of no face
+    ],
+)
+def test_obj_files_of_other_programs(text: str, area: float, tmp_path: Path) -> None:
+    mesh = load(write(tmp_path / "a.obj", text.encode("latin-1"))).mesh
+    assert areas(mesh) == pytest.approx(area)
+
+
+def test_names_of_materials_with_the_sign_of_comments(tmp_path: Path) -> None:
+    halves(tmp_path / "t#1.png", GREEN, GREEN)
+    write(tmp_path / "m.mtl", "# by hand\nnewmtl Material #25\nKd 1 1 1\nmap_Kd t#1.png\n")
+    text = "mtllib m.mtl\nusemtl Material #25\n" + SQUARE + UV + "f 1/1 2/2 3/3 4/4\n"
+    assert colors_of(write(tmp_path / "a.obj", text)) == {GREEN}
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [("ushort", "255 128 0"), ("uint", "255 128 0"), ("float", "1.0001 0.5 0"), ("ushort", "65535 32896 0")],
+)
+def test_scales_of_colours(kind: str, values: str, tmp_path: Path) -> None:
+    elements = "element vertex 3\n" + XYZ + properties("red", "green", "blue", kind=kind) + "element face 1\n" + FACES
+    body = "\n".join([*(f"{x} {y} {z} {values}" for x, y, z in POINTS[:3]), "3 0 1 2", ""])
+    assert colors_of(write(tmp_path / "a.ply", ply(elements, body))) == {(255, 128, 0)}
+    assert colors_of(write(tmp_path / "a.off", off("OFF", CORNERS, ["4 0 1 2 3 255 0 0 1"]))) == {RED}
+    assert colors_of(
+        write(tmp_path / "b.off", off("NCOFF", [f"{c} 0 0 1 255 0 0 255" for c in CORNERS], ["4 0 1 2 3"]))
+    ) == {RED}
+
+
+def test_detail_far_from_a_vertex_that_no_face_uses(tmp_path: Path) -> None:
+    elements = "element vertex 4\n" + properties("x", "y", "z", kind="double") + "element face 1\n" + FACES
+    rows = ["500000 5000000 100", "500000.01 5000000 100", "500000 5000000.01 100", "0 0 0", "3 0 1 2", ""]
+    mesh = load(write(tmp_path / "a.ply", ply(elements, "\n".join(rows)))).mesh
+    assert areas(mesh) == pytest.approx(5e-5, rel=1e-3)
+
+
+def test_images_of_formats_that_are_not_opened_are_noted(tmp_path: Path) -> None:
+    """PostScript would start another program; a DDS with an unknown layout raises what is no error of files."""
+    write(tmp_path / "m.mtl", "newmtl a\nKd 1 0 0\nmap_Kd t.png\n")
+    path = write(tmp_path / "a.obj", "mtllib m.mtl\nusemtl a\n" + SQUARE + UV + "f 1/1 2/2 3/3 4/4\n")
+    for content in (
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
+        b"DDS " + bytes([124, 0, 0, 0]) + b"\xff" * 120,
+    ):
+        write(tmp_path / "t.png", content)
+        assert colors_of(path) == {RED} and any(
+            word in load(path).mesh.notes[0] for word in ("not a readable image", "omitted")
+        )

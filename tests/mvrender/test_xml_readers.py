@@ -170,6 +170,13 @@ def test_textures_of_3mf(tmp_path: Path) -> None:
     assert face_colors(mesh) == {RED, GREEN, BLUE, CLAY_COLOR}  # v points upwards
 
 
+def test_a_3mf_that_is_not_valid_is_drawn_with_a_note(tmp_path: Path) -> None:
+    degenerate = mesh_xml().replace("</triangles>", '<triangle v1="0" v2="0" v3="1"/></triangles>')
+    text = model_xml(f'<object id="1" type="model">{degenerate}</object>', '<item objectid="1"/>')
+    loaded = load(package(tmp_path / "a.3mf", {"3D/3dmodel.model": text}))
+    assert size(loaded.mesh) == [1, 1, 1] and "not valid" in loaded.mesh.notes[0]
+
+
 def test_damaged_3mf(tmp_path: Path) -> None:
     good = package(
         tmp_path / "a.3mf",
@@ -184,8 +191,9 @@ def test_damaged_3mf(tmp_path: Path) -> None:
         with raises_code(MeshError, "unreadable"):
             load(tmp_path / "b.3mf")
     for bad in (text, model_xml("", '<item objectid="4"/>'), "<model", ""):
-        with raises_code(MeshError, "unreadable"):
+        with pytest.raises(MeshError) as error:
             load(package(tmp_path / "c.3mf", {"3D/3dmodel.model": bad}))
+        assert error.value.code in ("unreadable", "no_faces")
 
 
 # -- DAE -----------------------------------------------------------------------------------------------------------------

@@ -49,6 +49,15 @@ def test_a_model_with_its_textures(texture: str, tmp_path: Path) -> None:
     assert loaded.references == ()  # all of it is in the archive
 
 
+@pytest.mark.parametrize("prefix", ["./", "../", "source/", "a\\"])
+def test_odd_names_of_members(prefix: str, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
+        file.writestr(f"{prefix}thing.obj", OBJ)
+        file.writestr(f"{prefix}m.mtl", "newmtl a\nmap_Kd t.png\n")
+        file.writestr("textures/t.png" if prefix == "source/" else f"{prefix}t.png", png())
+    assert load(tmp_path / "a.zip").facts["textured"]
+
+
 def test_the_richest_of_several_formats_is_read(tmp_path: Path) -> None:
     glb = trimesh.Scene(trimesh.creation.icosphere()).export(file_type="glb")
     path = archive(

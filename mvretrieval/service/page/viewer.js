@@ -92,7 +92,7 @@ function modelViewer(src, name, view, plain) {
     "min-camera-orbit": "auto 0deg 1m",
     "max-camera-orbit": "auto 180deg 12m",
     "environment-image": plain ? "legacy" : "neutral",
-    exposure: plain ? "0.5" : "0.9",
+    exposure: plain ? "0.5" : "0.55", // nearest to the rendered views
     "shadow-intensity": "0.8",
     "tone-mapping": "neutral",
     loading: "eager",

@@ -82,7 +82,7 @@ def check_unpacked(archive: zipfile.ZipFile, limits: Limits) -> None:
 
 def _is_hidden(name: str) -> bool:
     """What operating systems add, such as `__MACOSX/._chair.glb`."""
-    return any(part.startswith((".", "__MACOSX")) for part in name.split("/"))
+    return any(part.startswith((".", "__MACOSX")) and part not in (".", "..") for part in name.split("/"))
 
 
 def _suffix(name: str) -> str:

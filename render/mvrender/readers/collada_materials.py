@@ -11,7 +11,8 @@ import numpy as np
 from PIL import Image
 
 from mvrender.readers.collada_file import ColladaFile, Element
-from mvrender.readers.parts import Color, Material, Reading, Wrap
+from mvrender.readers.parts import Color, Material, Reading
+from mvrender.texture_images import Wrap
 
 _SHADERS = ("phong", "lambert", "blinn", "constant")
 _WRAPS: dict[str, Wrap] = {"WRAP": "repeat", "MIRROR": "mirror", "CLAMP": "clamp", "BORDER": "clamp", "NONE": "clamp"}

@@ -194,11 +194,13 @@ class _Scene:
             triangles = _strips_or_fans(sizes, primitive.tag == "trifans")
         else:
             triangles, _ = triangulate(positions, indices[:, offset], sizes)
+        all_triangles, all_indices, n = [triangles], [indices], len(indices)
         for rings in holes:
             found = triangulate_rings([positions[ring[:, offset]] for ring in rings])
-            triangles = np.concatenate([triangles, found + len(indices)])
-            indices = np.concatenate([indices, *rings])
-        return _Corners(indices, triangles)
+            all_triangles.append(found + n)
+            all_indices += rings
+            n += sum(map(len, rings))
+        return _Corners(np.concatenate(all_indices), np.concatenate(all_triangles))
 
     def _with_holes(self, entry: Element, stride: int) -> list[NDArray[np.int64]]:
         """Outline and holes of a `ph`."""

@@ -6,7 +6,6 @@ of integers only iterate; `numpy.asarray` of either crashes in version 0.0.5.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,8 +16,9 @@ from PIL import Image
 
 from mvrender.errors import MeshError
 from mvrender.mesh import UpAxis
-from mvrender.readers.parts import Color, Material, Part, Reading, Wrap, color_bytes, placed
+from mvrender.readers.parts import Color, Material, Part, Reading, color_bytes, placed
 from mvrender.readers.polygons import triangulate
+from mvrender.texture_images import Wrap, open_image
 
 _AXES: tuple[UpAxis, ...] = ("+x", "-x", "+y", "-y", "+z", "-z")
 _MOST_LEVELS = 256
@@ -105,11 +105,10 @@ class _Materials:
     def _image(self, texture: Any) -> Image.Image | None:
         content = bytes(texture.content)
         if content:
-            try:
-                return Image.open(io.BytesIO(content))
-            except (OSError, ValueError, SyntaxError):
+            image = open_image(content)
+            if image is None:
                 self._reading.note(f"the embedded image of '{texture.name}' is not readable; rendered without it")
-                return None
+            return image
         names = [name for name in (texture.relative_filename, texture.filename, texture.absolute_filename) if name]
         if not names:
             return None

@@ -6,7 +6,6 @@ Source: glTF 2.0 specification (Khronos), chapters 3.6, 3.8.3 and 4.4.
 from __future__ import annotations
 
 import base64
-import io
 import json
 import re
 from typing import Any
@@ -17,6 +16,7 @@ from PIL import Image
 
 from mvrender.errors import MeshError
 from mvrender.readers.parts import Reading
+from mvrender.texture_images import open_image
 
 _COMPONENTS = {5120: "i1", 5121: "u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
 _SHAPES: dict[str, tuple[int, ...]] = {
@@ -160,11 +160,10 @@ class GltfFile:
         return self._images[index]
 
     def _opened(self, content: bytes, index: int) -> Image.Image | None:
-        try:
-            return Image.open(io.BytesIO(content))
-        except (OSError, ValueError, SyntaxError):
+        image = open_image(content)
+        if image is None:
             self._reading.note(f"embedded image {index} is not a readable image; rendered without it")
-            return None
+        return image
 
 
 def _embedded(uri: str) -> bytes | None:

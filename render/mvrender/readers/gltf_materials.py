@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mvrender.readers.gltf_file import GltfFile
-from mvrender.readers.parts import Color, Material, Reading, Wrap
+from mvrender.readers.parts import Color, Material, Reading
+from mvrender.texture_images import Wrap
 
 _WRAPS: dict[int, Wrap] = {10497: "repeat", 33648: "mirror", 33071: "clamp"}
 _SPECULAR_GLOSSINESS = "KHR_materials_pbrSpecularGlossiness"
@@ -60,7 +61,11 @@ class GltfMaterials:
     def _make(self, entry: dict[str, Any]) -> GltfMaterial:
         opaque = entry.get("alphaMode", "OPAQUE") == "OPAQUE"
         factor, texture = _base(entry)
-        image, wrap = self._image(texture)
+        try:
+            image, wrap = self._image(texture)
+        except (KeyError, ValueError, IndexError, TypeError) as error:
+            self._reading.note(f"a texture is damaged ({type(error).__name__}: {error}); rendered without it")
+            image, wrap = None, ("repeat", "repeat")
         color = None if factor is None else _srgb(factor, opaque)
         info = texture or {}
         transform = info.get("extensions", {}).get("KHR_texture_transform", {})

@@ -8,7 +8,6 @@ reads relative indices, several libraries and the options of maps.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -22,7 +21,7 @@ from mvrender.readers.polygons import triangulate
 from mvrender.readers.text import clean_lines, decode, numbers_of, table
 
 _SURFACES = {"curv", "curv2", "surf"}
-_CONTINUED = re.compile(r"\\[ \t]*\r?\n")
+_CONTINUED = ("v ", "vt ", "vn ", "f ", "l ", "p ")  # of other lines, a backslash at the end may be part of a name
 # Options of a map in an MTL, and how many values they have at most; those with three may have fewer.
 _MAP_OPTIONS = {
     "-blendu": 1, "-blendv": 1, "-bm": 1, "-boost": 1, "-cc": 1, "-clamp": 1, "-imfchan": 1, "-mm": 2, "-o": 3, "-s": 3, "-t": 3,
@@ -98,7 +97,7 @@ def read(data: bytes, reading: Reading) -> Iterator[Part]:
     if not any(group.lines for group in groups.values()):
         return
     coordinates, colors = _vertices(vertex_lines)
-    uv = table(uv_lines, 2)[:, :2] if uv_lines else None
+    uv = _texture_coordinates(uv_lines, reading)
     materials = _materials(libraries, reading)
     for name, group in groups.items():
         if group.lines:
@@ -107,9 +106,28 @@ def read(data: bytes, reading: Reading) -> Iterator[Part]:
 
 def _lines(text: str) -> list[str]:
     """Lines with one space between words, without comments."""
-    if "\\" in text:
-        text = _CONTINUED.sub(" ", text)
-    return clean_lines(text, keep=("usemtl", "mtllib", "o ", "g "))  # names may contain the sign of a comment
+    lines = clean_lines(text, keep=("usemtl", "mtllib", "o ", "g "))  # names may contain the sign of a comment
+    if "\\" not in text:
+        return lines
+    joined: list[str] = []
+    for line in lines:
+        if joined and joined[-1].endswith("\\") and joined[-1].startswith(_CONTINUED):
+            joined[-1] = f"{joined[-1][:-1].rstrip()} {line.lstrip()}"
+        else:
+            joined.append(line)
+    return joined
+
+
+def _texture_coordinates(lines: list[str], reading: Reading) -> NDArray[np.float64] | None:
+    """(n, 2) texture coordinates; None without, or with a note if they cannot be read."""
+    if not lines:
+        return None
+    try:
+        found = table(lines, 1)[:, :2]
+    except ValueError:
+        reading.note("texture coordinates cannot be read; rendered without textures")
+        return None
+    return found if found.shape[1] == 2 else np.column_stack([found[:, 0], np.zeros(len(found))])
 
 
 def _vertices(lines: list[str]) -> tuple[NDArray[np.float64], NDArray[np.uint8] | None]:
@@ -186,7 +204,8 @@ def _indices(text: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     if (n_slashes, n_double) in ((0, 0), (n, 0), (2 * n, 0), (2 * n, n)):  # words of one form
         per_word = 1 + n_slashes // n - n_double // n
         numbers = numbers_of(text.replace("//", " ").replace("/", " "), np.int64)
-        if len(numbers) == n * per_word:
+        form = "//" if n_double else "/"
+        if len(numbers) == n * per_word and (n_slashes == 0 or _has_one_form(text, form, n_slashes // n)):
             table = numbers.reshape(n, per_word)
             return table[:, 0], zeros if n_slashes == 0 or n_double else table[:, 1]
     vertex, texture = zeros, zeros.copy()
@@ -198,6 +217,11 @@ def _indices(text: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         except (ValueError, OverflowError):
             raise ValueError(f"'{word}' is not a corner of a face") from None
     return vertex, texture
+
+
+def _has_one_form(text: str, mark: str, n_slashes: int) -> bool:
+    """Whether every word has so many slashes, and `mark` if they are double: counts of the whole text do not tell."""
+    return all(word.count("/") == n_slashes and mark in word for word in text.split(" "))
 
 
 # -- material libraries --------------------------------------------------------------------------------------------------
@@ -229,7 +253,7 @@ def _files(name: str, reading: Reading) -> list[str]:
 def _parse_library(text: str, folder: str) -> Iterator[tuple[str, _Library]]:
     name: str | None = None
     library = _Library(folder)
-    for line in clean_lines(text):
+    for line in clean_lines(text, comments=False):  # names may contain the sign of a comment
         keyword, _, rest = line.partition(" ")
         keyword, rest = keyword.lower(), rest.strip()
         if keyword == "newmtl":

@@ -19,7 +19,7 @@ from mvrender.readers.text import clean_lines, decode, numbers_of, spans, table
 from mvrender.shading import CLAY
 
 _HEADER = re.compile(
-    r"(?P<st>ST)?(?P<c>C)?(?P<n>N)?(?P<four>4)?(?P<dim>n)?OFF(?![A-Za-z]) *(?P<binary>BINARY)?", re.IGNORECASE
+    r"(?P<st>ST)?(?P<cn>[CN]{0,2})(?P<four>4)?(?P<dim>n)?OFF(?![A-Za-z]) *(?P<binary>BINARY)?", re.IGNORECASE
 )
 
 
@@ -48,7 +48,8 @@ def read(data: bytes, reading: Reading) -> Iterator[Part]:
         raise ValueError(f"{len(lines)} lines for {n_vertices} vertices and {n_faces} faces: the file is cut off")
     if n_vertices == 0 or n_faces == 0:
         return
-    has = {name: bool(header and header[name]) for name in ("st", "c", "n")}
+    letters = (header["cn"] if header else "").upper()
+    has = {"st": bool(header and header["st"]), "c": "C" in letters, "n": "N" in letters}
     numbers = table(lines[:n_vertices], 3)
     vertices = numbers[:, :3]
     corners, sizes, face_colors = _faces(lines[n_vertices : n_vertices + n_faces], reading)

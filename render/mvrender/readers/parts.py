@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +12,9 @@ from PIL import Image
 
 from mvrender.mesh import Limits, UpAxis
 from mvrender.references import References
+from mvrender.texture_images import Wrap
 
 Color = tuple[int, int, int]
-Wrap = Literal["repeat", "mirror", "clamp"]
 
 
 @dataclass(frozen=True)
@@ -87,19 +87,32 @@ def placed(vertices: NDArray[np.float64], transform: NDArray[np.float64]) -> NDA
 
 
 def color_bytes(colors: NDArray[Any]) -> NDArray[np.uint8]:
-    """Colours as bytes. Floats are of 0 to 1, or of 0 to 255 if one is larger; integers are of their type's range."""
-    if colors.dtype.kind in "ui":
-        scaled: NDArray[Any] = colors
-        if colors.dtype != np.uint8:
-            scaled = np.rint(colors.clip(0) * (255.0 / np.iinfo(colors.dtype).max))
-        return np.asarray(scaled, np.uint8)
-    colors = np.nan_to_num(colors)
-    scale = 255 if colors.max(initial=0.0) <= 1 else 1
-    return np.asarray(np.rint((colors * scale).clip(0, 255)), np.uint8)
+    """Colours (n, 3 or 4) as bytes; the fourth column, opacity, has a scale of its own.
+
+    Floats are of 0 to 1, or of 0 to 255 if one is larger than 2: some are a little above 1. Integers hold bytes, or the whole range
+    of their type if one is larger than 255.
+    """
+    if colors.shape[1] == 4:
+        return np.column_stack([color_bytes(colors[:, :3]), _bytes(colors[:, 3:])])
+    return _bytes(colors)
+
+
+def _bytes(values: NDArray[Any]) -> NDArray[np.uint8]:
+    if values.dtype == np.uint8:
+        return values
+    largest = float(np.nanmax(values, initial=0))
+    if values.dtype.kind in "ui":
+        scale = 1.0 if largest <= 255 else 255 / np.iinfo(values.dtype).max
+    else:
+        scale = 255.0 if largest <= 2 else 1.0
+    return np.asarray(np.rint((np.nan_to_num(values) * scale).clip(0, 255)), np.uint8)
 
 
 def compact(faces: NDArray[np.int64], n_vertices: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The vertices that faces (any shape) use, in order, and the faces as indices of these."""
+    if n_vertices > 8 * faces.size:  # many small groups share many vertices
+        used, corners = np.unique(faces, return_inverse=True)
+        return used, corners.reshape(faces.shape)
     is_used = np.zeros(n_vertices, bool)
     is_used[faces] = True
     place = np.cumsum(is_used) - 1

@@ -6,6 +6,7 @@ texture coordinates of vertices or corners, `comment TextureFile` and `texnumber
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from mvrender.readers.text import clean_lines, decode, numbers_of, spans
 _TYPES = {
     "char": "i1", "int8": "i1", "uchar": "u1", "uint8": "u1", "short": "i2", "int16": "i2", "ushort": "u2", "uint16": "u2",
     "int": "i4", "int32": "i4", "uint": "u4", "uint32": "u4", "float": "f4", "float32": "f4", "double": "f8", "float64": "f8",
+    "int64": "i8", "uint64": "u8",
 }  # fmt: skip
 _ORDERS = {"ascii": "", "binary_little_endian": "<", "binary_big_endian": ">"}
 _COLORS = (("red", "green", "blue"), ("diffuse_red", "diffuse_green", "diffuse_blue"), ("r", "g", "b"))
@@ -146,8 +148,6 @@ def _colors(table: Mapping[str, Column]) -> NDArray[np.uint8] | None:
     alpha = table.get("alpha")
     if isinstance(alpha, np.ndarray) and alpha.dtype == rgb.dtype:
         rgb = np.column_stack([rgb, alpha])
-    if rgb.dtype.kind == "i" and rgb.dtype.itemsize > 1:  # wide signed integers hold bytes
-        rgb = rgb.clip(0, 255).astype(np.uint8)
     return color_bytes(rgb)
 
 
@@ -172,7 +172,7 @@ def _header(data: bytes) -> tuple[str, list[_Element], list[str], bytes]:
     """Format, elements, texture files and the content behind the header."""
     end = re.search(rb"^[ \t]*end_header[ \t]*(\r\n|\n|\r)", data[:_LONGEST_HEADER], re.MULTILINE)
     end = end or re.search(rb"[\r\n]end_header(\r\n|\n|\r)", data[:_LONGEST_HEADER])
-    if not data[:3] == b"ply" or end is None:
+    if not data.removeprefix(codecs.BOM_UTF8).startswith(b"ply") or end is None:
         raise ValueError("no header of a PLY file, from 'ply' to 'end_header'")
     form = ""
     elements: list[_Element] = []

@@ -6,6 +6,7 @@ colours, which are not part of it.
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Iterator
 
@@ -31,7 +32,8 @@ def read(data: bytes, reading: Reading) -> Iterator[Part]:
     """
     size = _HEADER_BYTES + _FACET.itemsize * int.from_bytes(data[80:84], "little")
     # The number of triangles in a binary header contains zero bytes, which text does not.
-    if b"\0" not in data[:_HEADER_BYTES] and len(data) != size:
+    is_utf_16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    if (is_utf_16 or b"\0" not in data[:_HEADER_BYTES]) and len(data) != size:
         yield from _read_text(decode(data))
         return
     if len(data) < size or len(data) < _HEADER_BYTES:
@@ -62,7 +64,7 @@ def _read_text(text: str) -> Iterator[Part]:
     """All solids of a text; a facet that is cut off is left out."""
     if re.match(r"\s*solid\b", text, re.IGNORECASE) is None:
         raise ValueError("neither a binary STL nor text that begins with 'solid'")
-    rows = re.findall(r"^[ \t]*vertex[ \t]+([^\r\n]+)", text, re.IGNORECASE | re.MULTILINE)
+    rows = re.findall(r"\svertex\s+(\S+\s+\S+\s+\S+)", text, re.IGNORECASE)
     numbers = numbers_of(" ".join(rows), np.float64)
     if len(numbers) < 3 * (len(rows) - 1):
         raise ValueError("a vertex has a word that is not a number")

@@ -34,15 +34,20 @@ def decode(data: bytes) -> str:
         return data.decode("latin-1")
 
 
-def clean_lines(text: str, keep: tuple[str, ...] = ()) -> list[str]:
-    """Lines with one space between words, without comments (`#`) except in lines that begin with one of `keep`."""
-    if "\t" in text:
-        text = text.replace("\t", " ")
-    lines = text.splitlines()
-    if "#" in text:
-        lines = [line if line.startswith(keep) else line.partition("#")[0].rstrip() for line in lines]
-    if "  " in text or "\n " in text or " \n" in text or " \r" in text or text.startswith(" "):
-        lines = [" ".join(line.split()) for line in lines]
+def clean_lines(text: str, keep: tuple[str, ...] = (), comments: bool = True) -> list[str]:
+    """Lines with one space between words.
+
+    Args:
+        text: with any line ends. Other separators that Python knows are parts of names here.
+        keep: beginnings of lines whose `#` begins no comment.
+        comments: whether comments are removed.
+    """
+    text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\t", " ")
+    lines = text.split("\n")
+    if comments and "#" in text:
+        lines = [line if line.startswith(keep) else line.partition("#")[0].rstrip(" ") for line in lines]
+    if "  " in text or "\n " in text or " \n" in text or text.startswith(" ") or text.endswith(" "):
+        lines = [" ".join(filter(None, line.split(" "))) for line in lines]
     return lines
 
 

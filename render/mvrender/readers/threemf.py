@@ -19,8 +19,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mvrender.errors import MeshError
+from mvrender.readers import with_trimesh
 from mvrender.readers.archive import DAMAGED, check_unpacked
-from mvrender.readers.parts import Material, Part, Reading, Wrap, compact, placed
+from mvrender.readers.parts import Material, Part, Reading, compact, placed
+from mvrender.texture_images import Wrap, open_image
 
 _MOST_LEVELS = 64  # of components
 _COLORS, _MATERIALS, _TEXTURE = (
@@ -49,7 +51,14 @@ def read(data: bytes, reading: Reading) -> Iterator[Part]:
     model = _wrapper().CreateModel()
     reader = model.QueryReader("3mf")
     reader.SetStrictModeActive(False)
-    reader.ReadFromBuffer((ctypes.c_uint8 * len(data)).from_buffer_copy(data))
+    try:
+        reader.ReadFromBuffer((ctypes.c_uint8 * len(data)).from_buffer_copy(data))
+    except lib3mf.ELib3MFException as error:  # of one degenerate triangle, or a missing texture
+        parts = list(with_trimesh.read(data, reading))
+        detail = " ".join(str(error).split())[:100]
+        reading.note(f"the 3MF file is not valid ({detail}): rendered without colours and objects of other model parts")
+        yield from parts
+        return
     file = _Model(model, reading)
     items = [(item.GetObjectResource(), _matrix(item.GetObjectTransform())) for item in _all(model.GetBuildItems())]
     if not items:
@@ -137,10 +146,8 @@ class _Model:
     def _image(self, texture: Any) -> tuple[Image.Image | None, tuple[Wrap, Wrap]]:
         key = texture.GetUniqueResourceID()
         if key not in self._images:
-            image = None
-            try:
-                image = Image.open(io.BytesIO(bytes(texture.GetAttachment().WriteToBuffer())))
-            except (OSError, ValueError, SyntaxError):
+            image = open_image(bytes(texture.GetAttachment().WriteToBuffer()))
+            if image is None:
                 self._reading.note("a texture is not a readable image; rendered without it")
             u, v = texture.GetTileStyleUV()
             self._images[key] = image, (_WRAPS[int(u)], _WRAPS[int(v)])

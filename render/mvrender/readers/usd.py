@@ -20,9 +20,10 @@ from pxr import Usd, UsdGeom, UsdShade
 
 from mvrender.errors import MeshError
 from mvrender.readers.archive import DAMAGED, check_unpacked
-from mvrender.readers.parts import Color, Material, Part, Reading, Wrap, color_bytes, placed
+from mvrender.readers.parts import Color, Material, Part, Reading, color_bytes, placed
 from mvrender.readers.polygons import triangulate
 from mvrender.references import ArchiveReferences, References
+from mvrender.texture_images import Wrap
 
 _WRAPS: dict[str, Wrap] = {"repeat": "repeat", "mirror": "mirror", "clamp": "clamp", "black": "clamp"}
 
