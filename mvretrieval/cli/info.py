@@ -150,7 +150,7 @@ def _kinds(notes: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
         {
             "objects": len(own),
             "note": next(iter(own.values())) if len(set(own.values())) == 1 else kind,
-            "example": next(iter(own)),
+            "example": min(own),
         }
         for kind, own in objects.items()
     ]
