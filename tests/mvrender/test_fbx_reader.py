@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from error_codes import raises_code
+from mesh_area import areas
 from PIL import Image
 
 from mvrender.errors import MeshError
@@ -74,11 +75,6 @@ def fbx(path: Path, objects: str, connections: str, up: int = 1) -> Path:
         f"Objects: {{\n{objects}}}\nConnections: {{\n{rows}}}\n"
     )
     return path
-
-
-def areas(mesh: Mesh) -> float:
-    a, b, c = (mesh.vertices[mesh.faces[:, i]].astype(float) for i in range(3))
-    return float(np.linalg.norm(np.cross(b - a, c - a), axis=1).sum() / 2)
 
 
 def colors_of(mesh: Mesh) -> set[tuple[int, ...]]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from error_codes import raises_code
+from mesh_area import areas
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -34,11 +35,6 @@ def halves(path: Path, left: Any = RED, right: Any = BLUE) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.array([[left, right]], np.uint8).repeat(8, 0).repeat(8, 1)).save(path)
     return path
-
-
-def areas(mesh: Mesh) -> float:
-    a, b, c = (mesh.vertices[mesh.faces[:, i]].astype(float) for i in range(3))
-    return float(np.linalg.norm(np.cross(b - a, c - a), axis=1).sum() / 2)
 
 
 def face_colors(mesh: Mesh) -> NDArray[np.float64]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from error_codes import raises_code
+from mesh_area import areas
 from PIL import Image
 
 from mvrender.errors import MeshError
@@ -41,11 +42,6 @@ def usda(path: Path, body: str, looks: str = "", up: str = "Y") -> Path:
     head = f'#usda 1.0\n(\n upAxis = "{up}"\n)\n'
     path.write_text(head + body + (f'def Scope "Looks" {{\n{looks}}}\n' if looks else ""))
     return path
-
-
-def areas(found: Mesh) -> float:
-    a, b, c = (found.vertices[found.faces[:, i]].astype(float) for i in range(3))
-    return float(np.linalg.norm(np.cross(b - a, c - a), axis=1).sum() / 2)
 
 
 def colors_of(found: Mesh) -> set[tuple[int, ...]]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from error_codes import raises_code
+from mesh_area import areas
 from PIL import Image
 
 from mvrender.errors import MeshError
@@ -253,11 +254,6 @@ def dae(path: Path, geometries: str, nodes: str, effects: Any = (), images: str 
 
 def colored(name: str, rgb: str) -> Any:
     return effect(name, f"<color>{rgb} 1</color>")
-
-
-def areas(mesh: Mesh) -> float:
-    a, b, c = (mesh.vertices[mesh.faces[:, i]].astype(float) for i in range(3))
-    return float(np.linalg.norm(np.cross(b - a, c - a), axis=1).sum() / 2)
 
 
 U = "0 0 0 3 0 0 3 3 0 2 3 0 2 1 0 1 1 0 1 3 0 0 3 0"

@@ -14,7 +14,6 @@ import ufbx
 from numpy.typing import NDArray
 from PIL import Image
 
-from mvrender.errors import MeshError
 from mvrender.mesh import UpAxis
 from mvrender.readers.parts import Color, Material, Part, Reading, color_bytes, placed
 from mvrender.readers.polygons import triangulate
@@ -56,8 +55,6 @@ def _parts(node: Any, materials: _Materials) -> Iterator[Part]:
     if not (deformed and not mesh.skinned_is_local):  # else they are in the frame of the scene
         vertices = placed(vertices, _matrix(node.geometry_to_world))
     corners = _integers(position.indices)
-    if len(corners) and corners.max() >= len(vertices):
-        raise MeshError("bad_indices", f"a face uses vertex {corners.max()}, but there are {len(vertices)}")
     sizes = np.fromiter(
         (face.num_indices for face in mesh.faces), np.int64, len(mesh.faces)
     )  # one face after the other

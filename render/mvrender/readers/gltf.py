@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from mvrender.errors import MeshError
 from mvrender.readers.gltf_file import GltfFile, parse
-from mvrender.readers.gltf_materials import GltfMaterials, srgb_of_linear
-from mvrender.readers.parts import Part, Reading, placed
+from mvrender.readers.gltf_materials import GltfMaterials
+from mvrender.readers.parts import Part, Reading, placed, srgb_of_linear
 
 _DRACO, _INSTANCING, _VISIBILITY = "KHR_draco_mesh_compression", "EXT_mesh_gpu_instancing", "KHR_node_visibility"
 _UNDERSTOOD = {

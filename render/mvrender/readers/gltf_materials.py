@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mvrender.readers.gltf_file import GltfFile
-from mvrender.readers.parts import Color, Material, Reading
+from mvrender.readers.parts import Color, Material, Reading, srgb_of_linear
 from mvrender.texture_images import Wrap
 
 _WRAPS: dict[int, Wrap] = {10497: "repeat", 33648: "mirror", 33071: "clamp"}
@@ -115,13 +115,6 @@ def _srgb(factor: list[float], opaque: bool) -> Color:
     alpha = 1.0 if opaque or len(linear) < 4 else linear[3]
     r, g, b = (int(value) for value in np.rint(rgb * alpha + 255 * (1 - alpha)))
     return r, g, b
-
-
-def srgb_of_linear(linear: NDArray[Any]) -> NDArray[np.float64]:
-    """Linear values of 0 to 1 as sRGB (IEC 61966-2-1)."""
-    return np.asarray(
-        np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * np.maximum(linear, 0.0031308) ** (1 / 2.4) - 0.055)
-    )
 
 
 def _uv_matrix(transform: dict[str, Any]) -> NDArray[np.float64]:

@@ -149,8 +149,6 @@ def _parts(
     corners, uv_corners, sizes = _corners(group)
     if len(corners) == 0:
         return
-    if corners.min() < 0 or corners.max() >= len(coordinates):
-        raise MeshError("bad_indices", f"a face uses a vertex that does not exist: there are {len(coordinates)}")
     triangles, _ = triangulate(coordinates, corners, sizes)
     material: Material | None = None
     has_uv: NDArray[np.bool_] = np.zeros(len(triangles), bool)

@@ -53,10 +53,6 @@ def read(data: bytes, reading: Reading) -> Iterator[Part]:
     numbers = table(lines[:n_vertices], 3)
     vertices = numbers[:, :3]
     corners, sizes, face_colors = _faces(lines[n_vertices : n_vertices + n_faces], reading)
-    if len(corners) and (corners.min() < 0 or corners.max() >= n_vertices):
-        raise MeshError(
-            "bad_indices", f"faces use vertices {corners.min()} to {corners.max()}, but there are {n_vertices}"
-        )
     triangles, owner = triangulate(vertices, corners, sizes)
     if face_colors is not None:
         yield Part(vertices, corners[triangles], face_colors=face_colors[owner])

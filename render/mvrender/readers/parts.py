@@ -126,13 +126,14 @@ def linear_to_srgb(colors: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return converted
 
 
-def _srgb_of_linear_bytes() -> NDArray[np.uint8]:
-    linear = np.arange(256) / 255
-    srgb = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
-    return np.asarray(np.rint(srgb * 255), np.uint8)
+def srgb_of_linear(linear: NDArray[Any]) -> NDArray[np.float64]:
+    """Linear values of 0 to 1 as sRGB (IEC 61966-2-1)."""
+    return np.asarray(
+        np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * np.maximum(linear, 0.0031308) ** (1 / 2.4) - 0.055)
+    )
 
 
-_SRGB = _srgb_of_linear_bytes()
+_SRGB = np.asarray(np.rint(255 * srgb_of_linear(np.arange(256) / 255)), np.uint8)
 
 
 def over_white(colors: NDArray[np.uint8] | Sequence[Sequence[int]]) -> NDArray[np.uint8]:

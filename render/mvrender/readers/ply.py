@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mvrender.errors import MeshError
 from mvrender.readers.parts import Material, Part, Reading, color_bytes
-from mvrender.readers.polygons import triangulate
+from mvrender.readers.polygons import check_corners, triangulate
 from mvrender.readers.text import clean_lines, decode, numbers_of, spans
 
 _TYPES = {
@@ -78,7 +77,7 @@ def read(data: bytes, reading: Reading) -> Iterator[Part]:
     strip = next((strips[name] for name in _CORNERS if isinstance(strips.get(name), _List)), None)
     if isinstance(strip, _List):
         triangles = _strip_triangles(strip)
-        _check(triangles, len(vertices))
+        check_corners(triangles.ravel(), len(vertices))
         material = Material(image=images[0]) if images else None
         yield Part(vertices, triangles, colors, uv=uv, material=material)
 
@@ -92,7 +91,6 @@ def _faces(
     images: list[Any],
 ) -> Iterator[Part]:
     of_corner = corners.values.astype(np.int64)
-    _check(of_corner, len(vertices))
     triangles, owner = triangulate(vertices, of_corner, corners.sizes)
     face_colors = _colors(faces)
     texcoord, number = faces.get("texcoord"), faces.get("texnumber")
@@ -123,13 +121,6 @@ def _faces(
         yield Part(vertices, of_corner[triangles], face_colors=face_colors[owner])
     else:
         yield Part(vertices, of_corner[triangles], colors)
-
-
-def _check(corners: NDArray[np.int64], n_vertices: int) -> None:
-    if len(corners) and (corners.min() < 0 or corners.max() >= n_vertices):
-        raise MeshError(
-            "bad_indices", f"faces use vertices {corners.min()} to {corners.max()}, but there are {n_vertices}"
-        )
 
 
 def _columns(table: Mapping[str, Column], names: tuple[tuple[str, ...], ...]) -> NDArray[Any] | None:

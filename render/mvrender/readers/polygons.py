@@ -8,8 +8,18 @@ import mapbox_earcut
 import numpy as np
 from numpy.typing import NDArray
 
+from mvrender.errors import MeshError
+
 # A fan may have triangles that are turned over by this share of the polygon's area: rounding, not concavity.
 _FLAT = 1e-9
+
+
+def check_corners(corners: NDArray[np.int64], n_vertices: int) -> None:
+    """Raise a MeshError (`bad_indices`) if a corner is none of the vertices."""
+    if len(corners) and (corners.min() < 0 or corners.max() >= n_vertices):
+        raise MeshError(
+            "bad_indices", f"faces use vertices {corners.min()} to {corners.max()}, but there are {n_vertices}"
+        )
 
 
 def triangulate(
@@ -27,7 +37,11 @@ def triangulate(
 
     Returns:
         Triangles (t, 3) as indices into `corners`, in the order of their polygons; and the polygon (t,) of each.
+
+    Raises:
+        MeshError: a corner is none of the vertices.
     """
+    check_corners(corners, len(vertices))
     starts = np.cumsum(sizes) - sizes
     if len(sizes) and (sizes == 3).all():
         return np.arange(len(corners)).reshape(-1, 3), np.arange(len(sizes))

@@ -20,7 +20,7 @@ from pxr import Usd, UsdGeom, UsdShade
 
 from mvrender.errors import MeshError
 from mvrender.readers.archive import DAMAGED, check_unpacked
-from mvrender.readers.parts import Color, Material, Part, Reading, color_bytes, placed
+from mvrender.readers.parts import Color, Material, Part, Reading, color_bytes, placed, srgb_of_linear
 from mvrender.readers.polygons import triangulate
 from mvrender.references import ArchiveReferences, References
 from mvrender.texture_images import Wrap
@@ -106,8 +106,6 @@ class _Stage:
         sizes, corners = np.array(counts, np.int64), np.array(indices, np.int64)
         if (sizes < 0).any() or sizes.sum() > len(corners):
             raise ValueError("a mesh ends within a face")
-        if len(corners) and (corners.min() < 0 or corners.max() >= len(vertices)):
-            raise MeshError("bad_indices", f"faces use vertices {corners.min()} to {corners.max()} of {len(vertices)}")
         corners = corners[: sizes.sum()]
         holes = mesh.GetHoleIndicesAttr().Get()
         triangles, owner = triangulate(vertices, corners, sizes)
@@ -217,9 +215,8 @@ def _primvar(
 
 
 def _srgb(linear: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Linear colours as sRGB (IEC 61966-2-1)."""
-    linear = np.nan_to_num(linear).clip(0, 1)
-    return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * np.maximum(linear, 0.0031308) ** (1 / 2.4) - 0.055)
+    """Linear colours of any range as sRGB of 0 to 1."""
+    return srgb_of_linear(np.nan_to_num(linear).clip(0, 1))
 
 
 def _color(value: Any) -> Color:
