@@ -18,7 +18,7 @@ from mvrender.assemble import assemble
 from mvrender.errors import FailureCode, MeshError
 from mvrender.formats import FORMATS, USD, reader_version
 from mvrender.mesh import Limits, Mesh, UpAxis, check, rotate_to_y_up
-from mvrender.readers import dae, gltf, obj, off, ply, stl, threemf, with_trimesh
+from mvrender.readers import dae, gltf, obj, off, ply, stl, threemf
 from mvrender.readers.archive import SUFFIXES as ARCHIVES
 from mvrender.readers.archive import open_archive
 from mvrender.readers.parts import Part, Reading
@@ -157,6 +157,8 @@ def _parsed(data: bytes, reading: Reading) -> Mesh:
             return assemble(usd.read(data, reading), reading)
         if suffix in _READERS:
             return assemble(_READERS[suffix](data, reading), reading)
+        from mvrender.readers import with_trimesh  # late: trimesh takes half of a worker's start
+
         return assemble(with_trimesh.read(data, reading, linear_light=suffix in _LINEAR_LIGHT), reading)
     except MeshError:
         raise  # a geometry buffer is missing or outside of the folder

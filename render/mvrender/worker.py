@@ -15,7 +15,6 @@ from typing import Any, BinaryIO
 from mvrender.backends.selection import open_renderer
 from mvrender.cameras import Rig, parse_rig
 from mvrender.errors import MeshError, MvrenderError
-from mvrender.glb import to_glb
 from mvrender.loading import Loaded, load
 from mvrender.mesh import Limits, normalize
 from mvrender.renderer import Renderer
@@ -43,6 +42,8 @@ class _Worker:
         assert request["op"] in ("render", "glb") and self.loaded is not None
         mesh, self.loaded = self.loaded.mesh, None
         if request["op"] == "glb":
+            from mvrender.glb import to_glb  # late: trimesh takes half of a worker's start
+
             return {}, to_glb(mesh)
         views = self.renderer.render(normalize(mesh, self.rig.fit), self.rig, self.styles, self.size)
         if not views.mask.any():

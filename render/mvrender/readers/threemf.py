@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mvrender.errors import MeshError
-from mvrender.readers import with_trimesh
 from mvrender.readers.archive import DAMAGED, check_unpacked
 from mvrender.readers.parts import Material, Part, Reading, compact, placed
 from mvrender.texture_images import Wrap, open_image
@@ -54,6 +53,8 @@ def read(data: bytes, reading: Reading) -> Iterator[Part]:
     try:
         reader.ReadFromBuffer((ctypes.c_uint8 * len(data)).from_buffer_copy(data))
     except lib3mf.ELib3MFException as error:  # of one degenerate triangle, or a missing texture
+        from mvrender.readers import with_trimesh  # late: trimesh takes half of a worker's start
+
         parts = list(with_trimesh.read(data, reading))
         detail = " ".join(str(error).split())[:100]
         reading.note(f"the 3MF file is not valid ({detail}): rendered without colours and objects of other model parts")
