@@ -17,9 +17,10 @@ from mvrender.renderer import BackendName, check_size
 from mvrender.shading import VIEWS_VERSION, Style, check_style
 from mvretrieval.encoders.encoder import PrecisionChoice, ViewEncoder
 from mvretrieval.encoders.handle import EncoderHandle
-from mvretrieval.encoders.registry import DEFAULT_ENCODER, absolute_encoder, parse_encoder
+from mvretrieval.encoders.registry import DEFAULT_ENCODER, absolute_encoder
 from mvretrieval.errors import DescriberError, did_you_mean
 from mvretrieval.normalize import l2_normalize
+from mvretrieval.weighting.view_fingerprint import differences
 from mvretrieval.weighting.whitening import Whitening, whiten_and_normalize
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ class DescriberConfig:
     @property
     def has_encoder(self) -> bool:
         """Whether anything can be encoded: False for vectors from elsewhere (see `encoders.imported`)."""
-        return parse_encoder(self.encoder).family != "vectors"
+        return not self.encoder.startswith("vectors:")  # not parsed: a plug-in may not be installed
 
     @property
     def wants_whitening(self) -> bool:
@@ -356,9 +357,12 @@ def check_same_fingerprint(stored: str, current: str, name: str, fix: str) -> No
     """Refuse to compare vectors of different describers.
 
     Raises:
-        DescriberError: the fingerprints differ; the message has both, and the fix.
+        DescriberError: the fingerprints differ; the message has the parts that differ, and the fix.
     """
     if stored != current:
+        lines = "".join(
+            f"\n  {part}: {own} (stored), {here} (here)" for part, (own, here) in differences(stored, current).items()
+        )
         raise DescriberError(
-            f"{name} was embedded with\n  {stored}\nand this encoder is\n  {current}\n{fix}", code="other_encoder"
+            f"{name} was embedded with other views or another encoder{lines}\n{fix}", code="other_encoder"
         )

@@ -179,10 +179,16 @@ def _evaluate(options: Options, session: Session) -> _Run:
 def _why_no_queries(options: Options, evaluation_set: EvaluationSet) -> str:
     n = len(evaluation_set.ids)
     if not n:
-        return f"no object matches {evaluation_set.selection.description}"
+        return f"no object matches {evaluation_set.selection.description}; 'mvr info {options.collection}' lists the labels"
     if evaluation_set.n_unlabeled == n:
-        return f"none of the {n} objects has a '{options.by}'"
-    return f"no two of the {n} objects have the same '{options.by}'"
+        return (
+            f"none of the {n} objects has a '{options.by}': set it with 'mvr index --labels FILE.csv', or choose another label "
+            "with --by"
+        )
+    return (
+        f"no two of the {n} objects have the same '{options.by}': choose another label with --by, or a selection with more "
+        "objects of a class"
+    )
 
 
 def _task(options: Options, evaluation_set: EvaluationSet) -> tuple[Task, OpenSetQueries | None]:

@@ -6,7 +6,7 @@ encoder, rig, style or view size renders and encodes all files again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,12 +18,12 @@ from mvrender.renderer import BackendName, NamedBackend
 from mvrender.shading import parse_styles
 from mvretrieval.api import Collection, OpenOptions
 from mvretrieval.confidence.estimator import outdated_notice
-from mvretrieval.console import counted, progress, run_record, say, say_error
+from mvretrieval.console import counted, print_json, progress, run_record, say, say_error
 from mvretrieval.describe import DescriberConfig, PoolingChoice
 from mvretrieval.errors import AdapterError, DescriberError
 from mvretrieval.index.kinds import IndexKind, NamedKind
 from mvretrieval.ingest.outdated import reembed_outdated
-from mvretrieval.ingest.reembed import reembed, same_views
+from mvretrieval.ingest.reembed import Failure, reembed, same_views
 from mvretrieval.session.session import Session
 from mvretrieval.store.augmented import AugmentationConfig
 from mvretrieval.weighting.adapter import Adapter
@@ -56,6 +56,7 @@ class Options:
         device: cpu, cuda, or auto.
         precision: of the encoder.
         workers: render processes. Default: one per core.
+        json: print one JSON object: numbers of objects and dimensions, the kind of index, and the failures.
     """
 
     collection: tyro.conf.Positional[Path]
@@ -78,6 +79,7 @@ class Options:
     device: str = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     workers: int | None = None
+    json: bool = False
 
 
 def run(options: Options) -> int:
@@ -91,26 +93,46 @@ def run(options: Options) -> int:
     with Collection.open(options.collection, machine, write=True) as collection:
         session = collection.session
         record = run_record("reindex", options)
+        done: list[str] = []
+        failed: list[Failure] = []
         if options.outdated:
-            _reembed_outdated(session, bool(changes))
+            count, failed = _reembed_outdated(session, bool(changes))
+            done.append(f"{counted(count, 'outdated object')} rendered and embedded again")
         only_search = options.outdated or options.dba is not None or options.index is not None
         if changes or options.fit_where is not None or not only_search:
             config = replace(session.describer.config, **changes)
             _check(session, options, config, adapter)
             session.store.add_run(record["time"], record)
             with _notice_of_lost_confidence(session):
-                _reembed(session, options, config, adapter)
+                failed = _reembed(session, options, config, adapter)
+            done.append(_summary(session))
         else:
             session.store.add_run(record["time"], record)
         if options.index is not None:
-            _change_index(session, options.index)
+            done.append(_change_index(session, options.index))
         if options.dba is not None:
             with _notice_of_lost_confidence(session):
                 _augment(session, augmentation)
+            done.append(f"{len(session)} objects, database-side augmentation: {augmentation or 'off'}")
+        if options.json:
+            print_json(_facts(session, options, failed))
+        else:
+            print("\n".join(f"{options.collection}: {line}" for line in done))
     return 0
 
 
-def _reembed_outdated(session: Session, has_changes: bool) -> None:
+def _facts(session: Session, options: Options, failed: Sequence[Failure]) -> dict[str, Any]:
+    index = session.index.get()
+    outcome = "kept" if options.outdated else "removed"
+    return {
+        "objects": len(session),
+        "dim": index.dim,
+        "index": index.kind,
+        outcome: [{"id": object_id, "code": code, "message": message} for object_id, code, message in failed],
+    }
+
+
+def _reembed_outdated(session: Session, has_changes: bool) -> tuple[int, list[Failure]]:
     if has_changes:
         raise DescriberError(
             "--outdated keeps the configuration: run it alone, or leave it out, since all objects are then rendered again",
@@ -120,7 +142,7 @@ def _reembed_outdated(session: Session, has_changes: bool) -> None:
         count, failed = reembed_outdated(session, step)
     for object_id, code, message in failed:
         say_error(f"kept {object_id} as it was: {message} ({code})")
-    print(f"{session.folder}: {counted(count, 'outdated object')} rendered and embedded again")
+    return count, failed
 
 
 def _check(session: Session, options: Options, config: DescriberConfig, adapter: Adapter | None) -> None:
@@ -143,26 +165,27 @@ def _check(session: Session, options: Options, config: DescriberConfig, adapter:
         )
 
 
-def _reembed(session: Session, options: Options, config: DescriberConfig, adapter: Adapter | None) -> None:
+def _reembed(session: Session, options: Options, config: DescriberConfig, adapter: Adapter | None) -> list[Failure]:
     with progress("mesh") as step, _advice_on_adapter(adapter):
         failed = reembed(session, config, options.fit_where, options.drop_missing, step, adapter)
     for object_id, code, message in failed:
         say_error(f"removed {object_id}: {message} ({code})")
-    whitening = session.describer.whitening
+    return failed
+
+
+def _summary(session: Session) -> str:
+    whitening, adapter = session.describer.whitening, session.describer.config.adapter
     fitted = f", whitening fitted on {whitening.n_views} views" if whitening else ""
-    fitted += f", adapter {config.adapter}" if config.adapter else ""
-    print(f"{options.collection}: {len(session)} objects, {session.index.get().dim} dimensions{fitted}")
+    fitted += f", adapter {adapter}" if adapter else ""
+    return f"{len(session)} objects, {session.index.get().dim} dimensions{fitted}"
 
 
-def _change_index(session: Session, kind: IndexKind) -> None:
+def _change_index(session: Session, kind: IndexKind) -> str:
     session.set_index_kind(kind)
     for notice in session.index.notices():
         say(f"note: {notice}")
     found = session.index.get().kind
-    print(
-        f"{session.folder}: {counted(len(session), 'object')}, index: {kind}"
-        + (f" ({found} so far)" if found != kind else "")
-    )
+    return f"{counted(len(session), 'object')}, index: {kind}" + (f" ({found} so far)" if found != kind else "")
 
 
 @contextmanager
@@ -196,7 +219,6 @@ def _augmentation(options: Options) -> AugmentationConfig | None:
 def _augment(session: Session, augmentation: AugmentationConfig | None) -> None:
     with progress("object") as step:
         session.augmenter.set(augmentation, step)
-    print(f"{session.folder}: {len(session)} objects, database-side augmentation: {augmentation or 'off'}")
 
 
 def _changes(options: Options) -> dict[str, Any]:

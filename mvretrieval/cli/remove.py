@@ -8,6 +8,7 @@ from pathlib import Path
 import tyro
 
 from mvretrieval.api import Collection
+from mvretrieval.console import print_json
 from mvretrieval.errors import CollectionError
 
 
@@ -19,11 +20,13 @@ class Options:
         collection: folder of the collection.
         ids: objects to remove.
         where: also remove the objects that match this filter.
+        json: print one JSON object: the ids of the removed objects, and how many are left.
     """
 
     collection: tyro.conf.Positional[Path]
     ids: tyro.conf.Positional[tuple[str, ...]] = ()
     where: str | None = None
+    json: bool = False
 
 
 def run(options: Options) -> int:
@@ -37,6 +40,10 @@ def run(options: Options) -> int:
         if options.where:
             row_ids = collection.session.store.select(options.where).tolist()
             ids += [record.id for record in collection.session.store.records(row_ids).values()]
-        count = collection.remove(*dict.fromkeys(ids))
-        print(f"removed {count}, {len(collection)} left")
+        removed = list(dict.fromkeys(ids))
+        count = collection.remove(*removed)
+        if options.json:
+            print_json({"removed": removed, "objects": len(collection)})
+        else:
+            print(f"removed {count}, {len(collection)} left")
     return 0

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import tyro
 
@@ -23,7 +24,7 @@ from mvrender.renderer import BackendName, NamedBackend
 from mvrender.shading import parse_styles
 from mvretrieval.cli.index_summary import no_mesh_found
 from mvretrieval.cli.render_output import ContactSheet, StyleManifest, write_views
-from mvretrieval.console import say, say_error
+from mvretrieval.console import print_json, say, say_error
 from mvretrieval.ingest.scan import find_meshes
 
 
@@ -41,6 +42,7 @@ class Options:
         up: axis that is up in the files. Default: the convention of each format.
         backend: renderer. Default: the best one available.
         sheet_only: write only the contact sheet.
+        json: print one JSON object: the contact sheet, the rendered files with their facts and notes, and the failures.
     """
 
     files: tyro.conf.Positional[tuple[Path, ...]]
@@ -51,6 +53,7 @@ class Options:
     up: UpAxis | None = None
     backend: NamedBackend | BackendName | None = None
     sheet_only: bool = False
+    json: bool = False
 
 
 def run(options: Options) -> int:
@@ -61,34 +64,51 @@ def run(options: Options) -> int:
     say(f"views: {spec.rig.name}, {', '.join(styles)}, {spec.size} px; {backend} ({reason})")
     manifests = {style: StyleManifest.read(options.out / f"views-{style}.csv") for style in styles}
     sheet = ContactSheet()
-    rendered = 0
+    rendered: list[dict[str, Any]] = []
     jobs, unusable = _jobs(options)
-    for path, code, message in unusable:
-        say_error(f"{path}: {message} ({code})")
+    failures = _Failures()
+    for failure in unusable:
+        failures.add(*failure)
     ids = _ids(jobs)
     try:
-        for result in _render(spec, jobs):
+        for result in _render(spec, jobs, failures):
             path = result.opened.job.path
             try:
                 if not options.sheet_only:
                     write_views(options.out, ids[path], result, spec, manifests)
             except OSError as error:
-                say_error(f"{path}: its views cannot be written: {error.strerror or error} (not_written)")
+                failures.add(path, "not_written", f"its views cannot be written: {error.strerror or error}")
                 continue
-            say(f"{path}: {result.opened.facts['faces']} faces, up {result.opened.up}")
-            rendered += 1
+            opened = result.opened
+            say(f"{path}: {opened.facts['faces']} faces, up {opened.up}")
+            facts = {"id": ids[path], "up": opened.up, **opened.facts, "notes": list(opened.notes)}
+            rendered.append({"path": str(path), **facts})
             sheet.add(ids[path], result)
     finally:  # also after an interruption, the manifests list the images that exist
         for manifest in manifests.values():
             manifest.write()
-    if not rendered:
-        return 1
-    place = options.out / "sheet.png"
-    sheet.save(place)
-    if rendered > len(sheet):
-        say(f"the sheet shows {len(sheet)} of {rendered} meshes")
-    print(place)
-    return 0
+    place = options.out / "sheet.png" if rendered else None
+    if place is not None:
+        sheet.save(place)
+        if len(rendered) > len(sheet):
+            say(f"the sheet shows {len(sheet)} of {len(rendered)} meshes")
+    if options.json:
+        found = {"sheet": None if place is None else str(place), "rendered": rendered, "failures": failures.rows}
+        print_json(found)
+    elif place is not None:
+        print(place)
+    return 0 if rendered else 1
+
+
+class _Failures:
+    """Files that could not be rendered or written; each is printed at once."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, str]] = []
+
+    def add(self, path: Path, code: str, message: str) -> None:
+        say_error(f"{path}: {message} ({code})")
+        self.rows.append({"path": str(path), "code": code, "message": message})
 
 
 def _jobs(options: Options) -> tuple[list[RenderJob], list[tuple[Path, str, str]]]:
@@ -104,12 +124,12 @@ def _jobs(options: Options) -> tuple[list[RenderJob], list[tuple[Path, str, str]
     return jobs, [(item.path, *item.problem) for item in found if item.problem is not None]
 
 
-def _render(spec: RenderSpec, jobs: list[RenderJob]) -> Iterator[Rendered]:
-    """Rendered meshes; a failure is printed."""
+def _render(spec: RenderSpec, jobs: list[RenderJob], failures: _Failures) -> Iterator[Rendered]:
+    """Rendered meshes."""
     with RenderPool(spec) as pool:
         for result in pool.run(jobs):
             if isinstance(result, Failed):
-                say_error(f"{result.job.path}: {result.message} ({result.code})")
+                failures.add(result.job.path, result.code, result.message)
                 continue
             for note in result.opened.notes:
                 say(f"{result.opened.job.path}: {note}")

@@ -144,11 +144,13 @@ def parse_encoder(text: str) -> EncoderName:
 
 
 def absolute_encoder(text: str) -> str:
-    """Make the path in an encoder id absolute, if there is one.
+    """Make the path in an encoder id absolute, if there is one. Ids of plug-ins stay as they are.
 
     Raises:
         EncoderError: the id cannot be parsed.
     """
+    if text.partition(":")[0] not in _FAMILIES:  # its package need not be installed to look at a collection
+        return text
     name = parse_encoder(text)
     if name.file is None:
         return text

@@ -10,12 +10,10 @@ from mvrender.formats import FORMATS, reader_version
 from mvrender.jobs import Failed, Rendered
 from mvretrieval.ingest.add import new_objects
 from mvretrieval.ingest.jobs import MeshJob
+from mvretrieval.ingest.reembed import Failure
 from mvretrieval.session.session import Session
 
 _BATCH = 8
-
-Failure = tuple[str, str, str]
-"""Id, code and message of an object whose file could not be rendered again. It stays as it was."""
 
 
 def outdated_row_ids(session: Session) -> list[int]:
@@ -35,7 +33,7 @@ def reembed_outdated(session: Session, progress: Callable[[int, int], None] | No
     """Render and embed the outdated objects again, a few at a time: a kill loses at most these.
 
     Returns:
-        Number of objects that were embedded, and the failures.
+        Number of objects that were embedded, and the failures: these objects stay as they were.
     """
     session.lock_for_writing()
     row_ids = outdated_row_ids(session)

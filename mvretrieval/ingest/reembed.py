@@ -104,14 +104,13 @@ def _check_view_images(session: Session, config: DescriberConfig) -> None:
         "import vectors of another encoder into a new collection",
     )
     old = session.describer.config
-    wanted = [
-        f"{name} {getattr(config, name)}" for name in ("rig", "styles") if getattr(config, name) != getattr(old, name)
-    ]
+    wanted = [f"rig {config.rig}"] if config.rig != old.rig else []
+    wanted += [f"styles {', '.join(config.styles)}"] if config.styles != old.styles else []
     count = session.store.count_of_format(FORMAT) if wanted else 0
     if count:
         raise DescriberError(
             f"{count} objects of {session.folder} were indexed from view images, which cannot be rendered with "
-            f"{', '.join(wanted)}. Leave --rig and --styles out: --encoder, --size, --whiten, --pooling and --adapter work "
+            f"{' and '.join(wanted)}. Leave --rig and --styles out: --encoder, --size, --whiten, --pooling and --adapter work "
             "with view images; or index the meshes into a new collection",
             code="views_cannot_be_rendered",
         )

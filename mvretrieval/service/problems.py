@@ -202,8 +202,14 @@ def _handle_http_error(request: Request, error: Exception) -> JSONResponse:
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:  # the framework lists the methods of one route only
         matching = [route for route in request.app.state.routes if route.matches(request.scope)[0] is not Match.NONE]
         headers["Allow"] = ", ".join(sorted({method for route in matching for method in route.methods or ()}))
-    code = error.code if isinstance(error, ProblemError) else HTTPStatus(error.status_code).name.lower()
-    return problem_response(error.status_code, code, str(error.detail), headers)
+    if isinstance(error, ProblemError):
+        return problem_response(error.status_code, error.code, str(error.detail), headers)
+    message = str(error.detail)
+    if error.status_code == HTTPStatus.NOT_FOUND:  # no route
+        message = f"there is nothing at '{request.url.path[:100]}': GET /openapi.json lists the paths"
+    elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        message = f"{request.method} is not allowed at '{request.url.path[:100]}': use {headers['Allow']}"
+    return problem_response(error.status_code, HTTPStatus(error.status_code).name.lower(), message, headers)
 
 
 def _handle_os_error(_: Request, error: Exception) -> JSONResponse:

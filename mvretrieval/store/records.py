@@ -109,6 +109,7 @@ def read_records(db: Database, row_ids: Sequence[int]) -> dict[int, ObjectRecord
             some,
         ):
             facts = dict(zip(_FACTS, row[4:9], strict=True))
+            facts["textured"] = None if facts["textured"] is None else bool(facts["textured"])
             metadata = {k: v for k, v in zip(labels, row[10:], strict=True) if v is not None}
             notes = tuple(json.loads(row[9])) if row[9] != "[]" else ()  # few objects have notes
             found[row[0]] = ObjectRecord(row[0], row[1], row[2], row[3], facts, notes, metadata)

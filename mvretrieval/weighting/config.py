@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from mvrender.shading import Style
 from mvretrieval.errors import AdapterError
 from mvretrieval.weighting.network import NetworkConfig
+from mvretrieval.weighting.view_fingerprint import differences
 
 FORMAT = 1
 TextKind = Literal["adapted", "frozen", "named"]
@@ -90,19 +90,17 @@ class AdapterConfig:
             AdapterError: other styles, size or encoder (`adapter_other_views`), or slot scores and other cameras
                 (`adapter_other_cameras`).
         """
-        own, other = _parse_fingerprint(self.views), _parse_fingerprint(view_fingerprint)
-        different = [name for name in own if name != "rig" and own[name] != other.get(name)]
+        different = differences(self.views, view_fingerprint)
+        other_cameras = different.pop("rig", None) is not None
         if different:
-            lines = "".join(
-                f"\n  {name}: {own[name]} (adapter), {other.get(name, 'unknown')} (here)" for name in different
-            )
+            lines = "".join(f"\n  {name}: {own} (adapter), {here} (here)" for name, (own, here) in different.items())
             raise AdapterError(
                 f"the adapter was trained on other views ({self.encoder}){lines}\nTrain an adapter on this collection "
                 "('mvr train'), or re-embed the collection with the adapter's views: 'mvr reindex' with "
                 f"--styles {','.join(self.styles)} --size {self.size} and the adapter's encoder",
                 code="adapter_other_views",
             )
-        if own.get("rig") == other.get("rig"):
+        if not other_cameras:
             return []
         if self.network.by_slot:
             raise AdapterError(
@@ -117,10 +115,3 @@ class AdapterConfig:
         else:
             effect = "other cameras may show less of an object"
         return [f"the adapter was trained with {self.rig}: {effect}"]
-
-
-def _parse_fingerprint(views: str) -> dict[str, str]:
-    """Split a view fingerprint into its parts; one of an early version has no parts."""
-    names = r"views=(?P<version>\S+) rig=(?P<rig>.*?) styles=(?P<styles>\S+) size=(?P<size>\d+) encoder=(?P<encoder>.*)"
-    found = re.fullmatch(names, views, re.DOTALL)
-    return {"views": views} if found is None else found.groupdict()

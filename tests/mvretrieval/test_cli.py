@@ -108,7 +108,6 @@ FAILURES = [
     (["reindex", "{c}", "--dba-alpha", "2"], "dba_alpha_without_dba", "--dba"),
     (["reindex", "{c}", "--no-adapter", "--center"], "no_adapter_with_whitening", "--no-adapter"),
 ]
-_WITHOUT_JSON = ("remove", "render", "reindex")
 
 
 @pytest.mark.parametrize(("arguments", "error_code", "contains"), FAILURES)
@@ -121,12 +120,11 @@ def test_a_failure_is_1_and_one_message(
     assert contains in err and "Traceback" not in err
     assert f"mvr {arguments[0]}: " in err
     message = err.rstrip("\n").rpartition(f"mvr {arguments[0]}: ")[2]
-    if arguments[0] not in _WITHOUT_JSON:
-        code, out, err = mvr(*given, "--json")
-        found = json.loads(out)
-        assert code == 1 and found["schema"] == 1 and found["error"]["message"] == message and message not in err
-        assert re.fullmatch(r"[a-z][a-z0-9_]+", found["error"]["code"]) and found["error"]["code"] != "error"
-        assert error_code in ("", found["error"]["code"])
+    code, out, err = mvr(*given, "--json")
+    found = json.loads(out)
+    assert code == 1 and found["schema"] == 1 and found["error"]["message"] == message and message not in err
+    assert re.fullmatch(r"[a-z][a-z0-9_]+", found["error"]["code"]) and found["error"]["code"] != "error"
+    assert error_code in ("", found["error"]["code"])
     assert not Path("new").exists()
 
 
@@ -209,6 +207,37 @@ def test_index_search_info_eval_remove(mvr: Mvr, tmp_path: Path) -> None:
     code, out, _ = mvr("remove", c, "shape-000.ply", "--where", "label = 'kind1'")
     assert code == 0 and out == "removed 3, 5 left\n"
     assert mvr("remove", c, "shape-000.ply")[0] == 1
+    removed = as_json(mvr("remove", c, "shape-002.ply", "shape-003.ply", "--json"))
+    assert removed == {"removed": ["shape-002.ply", "shape-003.ply"], "objects": 3}
+
+
+def test_json_of_render_reindex_and_export(mvr: Mvr, tmp_path: Path) -> None:
+    meshes, c = tmp_path / "m", tmp_path / "c"
+    files = write_shapes(meshes, range(3))
+    (meshes / "bad.obj").write_text("v 0 0 0\n")
+    command = ("render", meshes, "--out", tmp_path / "v", "--rig", "ring:2@20", "--size", 64, "--json")
+    found = as_json(mvr(*command))
+    assert found["sheet"] == str(tmp_path / "v" / "sheet.png") and Path(found["sheet"]).exists()
+    assert sorted(row["path"] for row in found["rendered"]) == sorted(map(str, files))
+    assert {"id", "faces", "up", "notes"} <= set(found["rendered"][0])
+    assert [(row["path"], row["code"]) for row in found["failures"]] == [(str(meshes / "bad.obj"), "no_faces")]
+    for file in files:
+        file.unlink()
+    code, out, _ = mvr(*command)
+    assert code == 1 and json.loads(out)["sheet"] is None and json.loads(out)["rendered"] == []
+
+    files = write_shapes(meshes, range(3))
+    assert mvr("index", c, meshes, *FLAGS)[0] == 0
+    files[0].unlink()
+    command = ("reindex", c, "--rig", "ring:2@30", "--drop-missing", "--index", "hnsw", "--dba", 1, "--json")
+    found = as_json(mvr(*command))
+    assert (found["objects"], found["dim"], found["index"]) == (2, 1024, "exact")
+    assert [(row["id"], row["code"]) for row in found["removed"]] == [("shape-000.ply", "missing_file")]
+
+    place = tmp_path / "c.faiss"
+    found = as_json(mvr("export", c, "--faiss", place, "--json"))
+    assert found == {"faiss": str(place), "ids": f"{place}.json", "vectors": 2}
+    assert all(Path(found[name]).exists() for name in ("faiss", "ids"))
 
 
 def test_the_kind_of_index_is_chosen_shown_and_changed(mvr: Mvr, tmp_path: Path) -> None:

@@ -62,8 +62,9 @@ def test_the_four_plugins(environment: dict[str, str], tmp_path: Path) -> None:
     (meshes / "labels.csv").write_text("file,label\n" + rows)
     flags = ("--encoder", "thumbnail:8", "--backend", "outline", "--rig", "ring:3@30", "--size", 64, "--workers", 1)
     training = ("--whiten", 0, "--folds", 0, "--max-steps", 3, "--out", adapter, "--device", "cpu")
+    plain = tmp_path / "plain"
     by_mesh = ("search", things, "--mesh", files[2], "-k", 1, "--json")
-    index, info, search, other, train, reindex, weighted, encoder, backend = run_all(
+    index, info, search, other, train, reindex, weighted, *refused, unweighted = run_all(
         environment,
         tmp_path,
         ("index", things, meshes, "--labels", meshes / "labels.csv", *flags),
@@ -75,8 +76,22 @@ def test_the_four_plugins(environment: dict[str, str], tmp_path: Path) -> None:
         ("search", things, "--id", files[0].name, "--json"),
         ("index", tmp_path / "c", meshes, "--encoder", "thumbnails:8"),
         ("index", tmp_path / "c", meshes, "--backend", "outlines"),
+        (
+            "index",
+            plain,
+            files[0].parent,
+            "--encoder",
+            "thumbnail:8",
+            "--rig",
+            "ring:3@30",
+            "--size",
+            64,
+            "--workers",
+            1,
+        ),
     )
-    for code, _, error in (index, info, search, train, reindex, weighted):
+    encoder, backend = refused
+    for code, _, error in (index, info, search, train, reindex, weighted, unweighted):
         assert code == 0, error
     facts = json.loads(info[1])
     assert facts["objects"] == 8 and facts["encoder"]["id"] == "thumbnail:8"
@@ -99,8 +114,9 @@ def test_the_four_plugins(environment: dict[str, str], tmp_path: Path) -> None:
     assert backend[0] != 0 and "outline" in backend[2].split("choose")[1]
 
     without = dict(environment, PYTHONPATH="")
-    ((code, _, error),) = run_all(without, tmp_path, ("search", things, "--id", files[0].name))
-    assert code == 1 and "install the package" in error
+    by_id, info = run_all(without, tmp_path, ("search", things, "--id", files[0].name), ("info", plain))
+    assert by_id[0] == 1 and "install the package" in by_id[2]
+    assert info[0] == 0 and "thumbnail:8" in info[1], info[2]
 
 
 def test_the_outlines_are_black_on_white(environment: dict[str, str], tmp_path: Path) -> None:

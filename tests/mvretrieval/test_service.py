@@ -249,6 +249,8 @@ def test_each_limit_has_its_own_status_and_code(own: Collection, tmp_path: Path)
         assert post(terms=[{"id": "shape-001.ply", "weight": -1}]) == (422, "only_negative_terms")
         assert post(terms=[{"vector": [1.0, 2.0]}]) == (422, "bad_vector_shape")
         assert problem(httpx.get(f"{url}/nowhere")) == (404, "not_found")
+        assert "/openapi.json lists" in httpx.get(f"{url}/nowhere").text and httpx.get(f"{url}/openapi.json").is_success
+        assert "PUT is not allowed at '/api/search': use POST" in httpx.put(f"{url}/api/search").text
         assert ring.exists()
 
 

@@ -153,9 +153,7 @@ def _facts(data: ReportData) -> list[tuple[str, str]]:
         transform = f"{kind}, fitted on {whitening.n_views} views"
     facts = [
         ("encoder", f"{config.encoder} ({store.get_meta('precision')})"),
-        ("rig", f"{describer.rig.short_name}: {describer.rig.n_views} views"),
-        ("styles", ", ".join(config.styles)),
-        ("images", f"{config.size} px, {store.get_meta('backend')}"),
+        *(_view_facts(data) if config.has_encoder else [("views", "none, all vectors were imported")]),
         ("view vectors", transform),
         ("pooling", pooling_text(describer)),
         ("dimensions", str(vectors.shape[1]) if vectors.ndim == 2 and len(vectors) else "none"),
@@ -169,7 +167,18 @@ def _facts(data: ReportData) -> list[tuple[str, str]]:
         for name, value in asdict(config).items()
         if name not in _KNOWN_FIELDS and value
     ]
-    return facts[:6] + more + facts[6:]
+    at = [name for name, _ in facts].index("dimensions")
+    return facts[:at] + more + facts[at:]
+
+
+def _view_facts(data: ReportData) -> list[tuple[str, str]]:
+    describer = data.session.describer
+    rig, config = describer.rig, describer.config
+    return [
+        ("rig", f"{rig.short_name}: {rig.n_views} views"),
+        ("styles", ", ".join(config.styles)),
+        ("images", f"{config.size} px, {data.session.store.get_meta('backend')}"),
+    ]
 
 
 def _queries(data: ReportData, thumbnails: Thumbnails) -> dict[str, list[ReportQuery]]:
