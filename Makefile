@@ -16,10 +16,11 @@ $(READY): pyproject.toml hatch_build.py
 	$(call install,.[$(EXTRAS)])
 	@touch $(READY)
 
-# uv installs in a third of the time, but does not read pip's configuration: not where pip has an index of its own.
+# uv installs in a third of the time, but does not read pip's configuration: not where pip has an index of its own. Its cache would
+# keep 8 GB.
 define install
 if $(BIN)/pip config list | grep -q '[.]index-url=' \
-	    || ! { $(BIN)/pip install --quiet uv && $(BIN)/uv pip install --quiet --python $(BIN)/python --editable '$(1)'; }; then \
+	    || ! { $(BIN)/pip install --quiet uv && $(BIN)/uv pip install --quiet --no-cache --python $(BIN)/python --editable '$(1)'; }; then \
 	    $(BIN)/pip install --quiet --no-compile --editable '$(1)'; fi
 endef
 

@@ -99,15 +99,14 @@ def load_rate() -> dict[str, float]:
         seconds = [0.0, 0.0]
         for path in files:
             content = path.read_bytes()
-            linear = path.suffix == ".glb"
-            own = gltf.read if linear else off.read
+            own = gltf.read if path.suffix == ".glb" else off.read
             for i in (0, 1):
                 reading = Reading(path.suffix, FolderReferences(path.parent, path.parent), Limits())
                 started = time.perf_counter()
                 if i:
                     assemble(own(content, reading), reading)
                 else:
-                    assemble(with_trimesh.read(content, reading, linear_light=linear), reading)
+                    assemble(with_trimesh.read(content, reading), reading)
                 seconds[i] += time.perf_counter() - started
         ratios.append(seconds[0] / seconds[1])
         values |= {f"trimesh, {name} s": seconds[0], f"ours, {name} s": seconds[1]}

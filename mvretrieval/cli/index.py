@@ -48,7 +48,7 @@ class Options:
             Objects may lack views.
         labels: CSV with a `file` column (paths relative to the CSV). Other columns become metadata, `up` sets the up axis. With
             --view-manifest, `file` is the folder, the id or the first image of an object.
-        up: axis that is up in the files. Default: the convention of each format, +Z for STL, 3MF and STEP, +Y for others.
+        up: axis that is up in the files. Default: the convention of each format, +Z for STL, 3MF, STEP and IGES, +Y for others.
         encoder: view encoder. Default: open_clip:ViT-B-32/laion2b_s34b_b79k. `builtin:` needs no weights.
         rig: camera rig: ring:12@30 (default), os3dor, sphere:20, dodecahedron, cube, random:12@0 (seed 0). With
             --view-manifest, default: the directions in the CSV; give it if the CSV has none and the images are in rig order.
@@ -290,7 +290,7 @@ def _announce(collection: Collection, options: Options, views: ViewManifest | No
     shown = f"views: {describer.rig.short_name}, {', '.join(config.styles)}, {config.size} px"
     if views is None:
         backend, reason = choose_backend(options.backend)
-        up = f"up {options.up}" if options.up else "up by format (+z for stl, 3mf and step; +y for others)"
+        up = f"up {options.up}" if options.up else "up by format (+z for stl, 3mf, step and iges; +y for others)"
         say(f"{shown}, {up}; {backend} ({reason})")
     else:
         unknown = "" if describer.rig.is_known else ", unknown directions"

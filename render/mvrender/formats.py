@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mvrender.mesh import UpAxis
 
+CAD = (".step", ".stp", ".iges", ".igs")
 USD = (".usd", ".usda", ".usdc", ".usdz")
 FORMATS: dict[str, UpAxis] = {
     ".glb": "+y",
@@ -16,6 +17,8 @@ FORMATS: dict[str, UpAxis] = {
     ".3mf": "+z",
     ".step": "+z",
     ".stp": "+z",
+    ".iges": "+z",
+    ".igs": "+z",
     ".fbx": "+y",
     ".usd": "+y",
     ".usda": "+y",
@@ -26,7 +29,7 @@ FORMATS: dict[str, UpAxis] = {
 }
 """Conventional up axis of each format by suffix. DAE, FBX and USD files state their own; an archive has that of the file in it."""
 
-_READERS = {".glb": 2, ".gltf": 2, ".obj": 2, ".off": 2, ".ply": 2, ".stl": 2, ".3mf": 2, ".dae": 2, ".fbx": 2}
+_READERS = dict.fromkeys((".glb", ".gltf", ".obj", ".off", ".ply", ".stl", ".3mf", ".dae", ".fbx", ".step", ".stp"), 2)
 
 
 def reader_version(suffix: str) -> int:
@@ -36,7 +39,7 @@ def reader_version(suffix: str) -> int:
 
 NOT_READ = frozenset(
     """.3ds .3dm .7z .abc .ac .amf .ase .blend .brep .c4d .catpart .catproduct .ctm .dwg .dxf .f3d .fcstd .gcode .hda .iam
-    .iges .igs .ipt .iv .jt .lwo .lws .lxo .ma .max .mb .md2 .md3 .md5mesh .mdl .nif .pmx .prt .rar .rvt .sat .scad .shapr
+    .ipt .iv .jt .lwo .lws .lxo .ma .max .mb .md2 .md3 .md5mesh .mdl .nif .pmx .prt .rar .rvt .sat .scad .shapr
     .skp .sldasm .sldprt .smd .spz .stpz .tar .tgz .u3d .unitypackage .vox .vrm .vrml .vtk .vtp .wrl .x .x3d
     .x3db .x3dv .x_b .x_t .xyz .ztl""".split()
 )

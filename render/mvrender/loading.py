@@ -16,16 +16,13 @@ from PIL import Image
 
 from mvrender.assemble import assemble
 from mvrender.errors import FailureCode, MeshError
-from mvrender.formats import FORMATS, USD, reader_version
+from mvrender.formats import CAD, FORMATS, USD, reader_version
 from mvrender.mesh import Limits, Mesh, UpAxis, check, rotate_to_y_up
 from mvrender.readers import dae, gltf, obj, off, ply, stl, threemf
 from mvrender.readers.archive import SUFFIXES as ARCHIVES
 from mvrender.readers.archive import open_archive
 from mvrender.readers.parts import Part, Reading
 from mvrender.references import FolderReferences, References
-
-_LINEAR_LIGHT = {".glb", ".gltf", ".step", ".stp"}
-"""Formats whose colours are linear; STEP is converted to glTF."""
 
 _READERS: dict[str, Callable[[bytes, Reading], Iterator[Part]]] = {
     ".3mf": threemf.read,
@@ -38,7 +35,7 @@ _READERS: dict[str, Callable[[bytes, Reading], Iterator[Part]]] = {
     ".stl": stl.read,
 }
 # Suffixes, the module that their reader needs, and the extra that installs it.
-_EXTRAS = (((".step", ".stp"), "cascadio", "step"), ((".fbx",), "ufbx", "fbx"), (USD, "pxr", "usd"))
+_EXTRAS = ((CAD, "cascadio", "cad"), ((".fbx",), "ufbx", "fbx"), (USD, "pxr", "usd"))
 _BAD_INDICES = re.compile(r"is out of bounds for axis|face index outside the range")
 
 
@@ -155,11 +152,11 @@ def _parsed(data: bytes, reading: Reading) -> Mesh:
             from mvrender.readers import usd  # an extra
 
             return assemble(usd.read(data, reading), reading)
-        if suffix in _READERS:
-            return assemble(_READERS[suffix](data, reading), reading)
-        from mvrender.readers import with_trimesh  # late: trimesh takes half of a worker's start
+        if suffix in CAD:
+            from mvrender.readers import cad  # an extra
 
-        return assemble(with_trimesh.read(data, reading, linear_light=suffix in _LINEAR_LIGHT), reading)
+            return assemble(cad.read(data, reading), reading)
+        return assemble(_READERS[suffix](data, reading), reading)
     except MeshError:
         raise  # a geometry buffer is missing or outside of the folder
     except (MemoryError, KeyboardInterrupt):

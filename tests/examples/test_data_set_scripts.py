@@ -12,21 +12,17 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
-import trimesh
 import tyro
 from doc_pages import ROOT
 from PIL import Image
 from tiny_clip import tiny_clip
 
 from data_scripts import modelnet40, objaverse_lvis, open_set
-from mvrender.assemble import assemble
 from mvrender.backends.selection import open_renderer
 from mvrender.cameras import parse_rig
-from mvrender.mesh import Limits, normalize
-from mvrender.readers import with_trimesh
-from mvrender.readers.parts import Reading
-from mvrender.references import FolderReferences
+from mvrender.mesh import Mesh, normalize
 from mvretrieval.evaluation.reproduce.table import read_table
 from mvretrieval.procedural_shapes import make_object
 
@@ -164,8 +160,8 @@ def test_open_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def _views(folder: str, shape: str, seed: int) -> dict[str, bytes]:
     """Four of the 24 views of an object, in the layout of the release."""
-    reading = Reading(".glb", FolderReferences(Path(), Path()), Limits())
-    mesh = normalize(assemble(with_trimesh.parts_of(trimesh.Scene(make_object(shape, seed))), reading), "extent")
+    made = make_object(shape, seed)
+    mesh = normalize(Mesh(made.vertices.astype(np.float32), made.faces.astype(np.int32)), "extent")
     images = open_renderer("raster").render(mesh, parse_rig("ring:4@30"), ("clay",), 64).images
     found = {}
     for i, image in enumerate(images[0]):

@@ -399,13 +399,11 @@ def test_texture_transforms_are_applied(required: bool, tmp_path: Path) -> None:
     np.testing.assert_allclose(1 - moved[:, 1], 0.5 - 2 * u, atol=1e-5)
 
 
-def test_step_needs_its_extra(tmp_path: Path) -> None:
-    try:
-        import cascadio  # noqa: F401
-    except ImportError:
-        assert code_of(write(tmp_path / "a.step", "ISO-10303-21;")) == "needs_extra"
-    else:
-        assert code_of(write(tmp_path / "a.step", "ISO-10303-21;")) == "unreadable"
+@pytest.mark.parametrize(("name", "extra"), [("a.step", "cad"), ("a.igs", "cad"), ("a.fbx", "fbx"), ("a.usda", "usd")])
+def test_some_formats_need_an_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, extra: str) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with raises_code(MeshError, "needs_extra", f"mvretrieval[{extra}]"):
+        load(write(tmp_path / name, "anything"))
 
 
 # --- bad files ------------------------------------------------------------------------------------------------------

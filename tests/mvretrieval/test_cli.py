@@ -229,8 +229,7 @@ def test_json_of_render_reindex_and_export(mvr: Mvr, tmp_path: Path) -> None:
     files = write_shapes(meshes, range(3))
     assert mvr("index", c, meshes, *FLAGS)[0] == 0
     files[0].unlink()
-    command = ("reindex", c, "--rig", "ring:2@30", "--drop-missing", "--index", "hnsw", "--dba", 1, "--json")
-    found = as_json(mvr(*command))
+    found = as_json(mvr("reindex", c, "--rig", "ring:2@30", "--drop-missing", "--index", "hnsw", "--dba", 1, "--json"))
     assert (found["objects"], found["dim"], found["index"]) == (2, 1024, "exact")
     assert [(row["id"], row["code"]) for row in found["removed"]] == [("shape-000.ply", "missing_file")]
 

@@ -119,21 +119,11 @@ def compact(faces: NDArray[np.int64], n_vertices: int) -> tuple[NDArray[np.int64
     return np.flatnonzero(is_used), place[faces]
 
 
-def linear_to_srgb(colors: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Convert bytes of linear colours to sRGB (IEC 61966-2-1). A fourth column, opacity, stays."""
-    converted = _SRGB[colors]
-    converted[..., 3:] = colors[..., 3:]
-    return converted
-
-
 def srgb_of_linear(linear: NDArray[Any]) -> NDArray[np.float64]:
     """Linear values of 0 to 1 as sRGB (IEC 61966-2-1)."""
     return np.asarray(
         np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * np.maximum(linear, 0.0031308) ** (1 / 2.4) - 0.055)
     )
-
-
-_SRGB = np.asarray(np.rint(255 * srgb_of_linear(np.arange(256) / 255)), np.uint8)
 
 
 def over_white(colors: NDArray[np.uint8] | Sequence[Sequence[int]]) -> NDArray[np.uint8]:
