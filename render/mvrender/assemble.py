@@ -30,7 +30,7 @@ class _Assembly:
     face_texture: list[NDArray[np.int32]] = field(default_factory=list)
     textures: list[NDArray[np.uint8]] = field(default_factory=list)
     # With the image itself: ids of objects that are gone are used again.
-    texture_index: dict[tuple[int, Color, bool, tuple[Tiles, Tiles]], tuple[int, Image.Image]] = field(
+    texture_index: dict[tuple[int, Color, bool, float | None, tuple[Tiles, Tiles]], tuple[int, Image.Image]] = field(
         default_factory=dict
     )
     n_vertices: int = 0
@@ -55,6 +55,14 @@ def assemble(parts: Iterable[Part], reading: Reading) -> Mesh:
     if not whole.faces:
         raise MeshError("no_faces", NO_FACES)
     vertices, faces = np.concatenate(whole.vertices), np.concatenate(whole.faces)
+    face_texture = np.concatenate(whole.face_texture)
+    is_placed = np.asarray(np.isfinite(vertices).all(axis=1))
+    is_drawn = is_placed[faces].all(axis=1)
+    if is_drawn.any() and not is_drawn.all():
+        reading.note(
+            f"{(~is_drawn).sum()} of {len(faces)} faces have a coordinate that is no number; rendered without them"
+        )
+        faces, face_texture = faces[is_drawn], face_texture[is_drawn]
     is_used = np.zeros(len(vertices), bool)
     is_used[faces] = True
     # Centred in float64: float32 would lose the detail of an object far from the origin.
@@ -69,7 +77,7 @@ def assemble(parts: Iterable[Part], reading: Reading) -> Mesh:
         faces=faces.astype(np.int32),
         vertex_colors=np.concatenate(whole.colors) if whole.has_color else None,
         uv=np.concatenate(whole.uv) if whole.textures else None,
-        face_texture=np.concatenate(whole.face_texture) if whole.textures else None,
+        face_texture=face_texture if whole.textures else None,
         textures=tuple(whole.textures),
     )
 
@@ -99,7 +107,7 @@ def _add(whole: _Assembly, part: Part) -> None:
     if material.image is not None and uv is not None:
         uv = np.nan_to_num(uv)
         tiles = tiles_of(uv[:, 0], material.wrap[0]), tiles_of(uv[:, 1], material.wrap[1])
-        texture = _texture(whole, material.image, material.color or _WHITE, material.opaque, tiles)
+        texture = _texture(whole, material.image, material, tiles)
         uv = unrolled_uv(uv, tiles)
     if texture >= 0:
         colors = np.full((len(vertices), 3), 255, np.uint8) if colors is None else colors
@@ -120,9 +128,10 @@ def _add(whole: _Assembly, part: Part) -> None:
     whole.n_vertices += len(vertices)
 
 
-def _texture(whole: _Assembly, image: Image.Image, color: Color, opaque: bool, tiles: tuple[Tiles, Tiles]) -> int:
+def _texture(whole: _Assembly, image: Image.Image, material: Material, tiles: tuple[Tiles, Tiles]) -> int:
     """Add an image, multiplied by its material's colour, to the textures. Returns its index; -1 if it cannot be read."""
-    key = (id(image), color, opaque, tiles)
+    color = material.color or _WHITE
+    key = (id(image), color, material.opaque, material.cutoff, tiles)
     if key in whole.texture_index:
         return whole.texture_index[key][0]
     index = -1
@@ -132,7 +141,7 @@ def _texture(whole: _Assembly, image: Image.Image, color: Color, opaque: bool, t
         whole.reading.note(f"texture of {width} x {height} pixels omitted: over the limit of {most} pixels")
     else:
         try:
-            pixels = unrolled(small_rgb(image, opaque), tiles)
+            pixels = unrolled(small_rgb(image, material.opaque, material.cutoff), tiles)
         except MemoryError:
             raise
         except Exception as error:  # Pillow's plugins raise anything on a damaged file

@@ -40,8 +40,13 @@ def to_8_bit(image: Image.Image) -> Image.Image:
     return Image.fromarray((values * (255 / full)).clip(0, 255).astype(np.uint8))
 
 
-def small_rgb(image: Image.Image, opaque: bool) -> NDArray[np.uint8]:
+def small_rgb(image: Image.Image, opaque: bool, cutoff: float | None = None) -> NDArray[np.uint8]:
     """(h, w, 3) pixels of at most 2048 x 2048, transparent parts composited over white unless `opaque`.
+
+    Args:
+        image: not yet decoded.
+        opaque: its opacity has no meaning.
+        cutoff: opacity of 0 to 1 from which a pixel is opaque; below, it is transparent.
 
     Raises:
         OSError, ValueError, SyntaxError: the image cannot be decoded.
@@ -59,6 +64,8 @@ def small_rgb(image: Image.Image, opaque: bool) -> NDArray[np.uint8]:
         return np.asarray(image.convert("RGB"))
     if image.mode in ("RGBA", "LA", "PA", "P") or "transparency" in image.info:
         rgba = image.convert("RGBA")
+        if cutoff is not None:
+            rgba.putalpha(rgba.getchannel("A").point([255 * (value >= 255 * cutoff) for value in range(256)]))
         white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
         image = Image.alpha_composite(white, rgba)
     return np.asarray(image.convert("RGB"))

@@ -380,7 +380,6 @@ def test_buffers_and_images_in_data_uris(made: Builder, tmp_path: Path) -> None:
         {"accessors": [{"bufferView": 0, "byteOffset": -4, "componentType": 5126, "count": 3, "type": "VEC3"}]},
         {"accessors": [{"bufferView": 0, "componentType": 5199, "count": 3, "type": "VEC3"}]},
         {"accessors": []},
-        {"meshes": [{"primitives": [{"attributes": {}}]}]},
         {"meshes": 7},
         {"nodes": [{"mesh": 5}]},
         {"nodes": [{"mesh": 0, "matrix": [1, 2, 3]}]},
@@ -393,3 +392,70 @@ def test_damaged_trees(change: dict[str, Any], made: Builder, tmp_path: Path) ->
     made.tree |= change
     with raises_code(MeshError, "unreadable"):
         load(made.write(tmp_path / "a.glb"))
+
+
+# -- what exporters write beside the specification -----------------------------------------------------------------------
+
+
+def test_a_cutoff_makes_pixels_opaque_or_invisible(made: Builder, tmp_path: Path) -> None:
+    alphas = np.array([[0, 100, 140, 255]], np.uint8).repeat(4, 0)
+    image = Image.fromarray(np.dstack([*[np.zeros_like(alphas)] * 3, alphas]))
+    uv = [(0.125, 0.5), (0.375, 0.5), (0.625, 0.5)]
+    for cutoff, factor, expected in ((None, 1, [255, 255, 0]), (0.3, 1, [255, 0, 0]), (0.3, 0.4, [255, 255, 255])):
+        made = Builder()
+        textured(made, image, uv)
+        material = made.tree["materials"][0]
+        material["alphaMode"] = "MASK"
+        material["pbrMetallicRoughness"]["baseColorFactor"] = [1, 1, 1, factor]
+        if cutoff is not None:
+            material["alphaCutoff"] = cutoff
+        assert [color[0] for color in sampled(load(made.write(tmp_path / "a.glb")).mesh)] == expected
+
+
+def test_vertex_colors_that_are_not_marked_as_normalized(made: Builder, tmp_path: Path) -> None:
+    made.mesh(made.triangle(COLOR_0=made.accessor(np.array([(255, 0, 0, 255)] * 3, np.uint8))))
+    assert colors_of(made.write(tmp_path / "a.glb")) == [(255, 0, 0)]
+
+
+@pytest.mark.parametrize("name", ["KHR_texture_basisu", "EXT_texture_avif"])
+def test_required_kinds_of_images_do_not_hide_the_shape(name: str, made: Builder, tmp_path: Path) -> None:
+    textured(made, FOUR, [(0, 0)] * 3)
+    made.tree["textures"] = [{"extensions": {name: {"source": 0}}}]
+    made.tree["extensionsUsed"] = made.tree["extensionsRequired"] = [name]
+    loaded = load(made.write(tmp_path / "a.glb"))
+    assert loaded.facts["faces"] == 1 and not loaded.facts["textured"]
+    (note,) = loaded.mesh.notes
+    assert name in note and "rendered without it" in note
+
+
+def test_the_other_image_is_taken_where_one_cannot_be_read(made: Builder, tmp_path: Path) -> None:
+    textured(made, FOUR, [(0.25, 0.25)] * 3)
+    made.tree["images"].append({"bufferView": made.view(b"no image"), "mimeType": "image/webp"})
+    made.tree["textures"][0]["extensions"] = {"EXT_texture_webp": {"source": 1}}
+    assert sampled(load(made.write(tmp_path / "a.glb")).mesh) == [RED] * 3
+
+
+def test_a_primitive_without_positions_is_noted(made: Builder, tmp_path: Path) -> None:
+    made.mesh({"attributes": {"NORMAL": made.accessor(np.asarray(TRIANGLE, np.float32))}}, made.triangle())
+    loaded = load(made.write(tmp_path / "a.glb"))
+    assert loaded.facts["faces"] == 1 and "no positions" in loaded.mesh.notes[0]
+
+
+def test_joints_without_weight_may_have_any_number(made: Builder, tmp_path: Path) -> None:
+    joints = made.accessor(np.array([(0, 99, 0, 0)] * 3, np.uint16))
+    weights = made.accessor(np.array([(1, 0, 0, 0)] * 3, np.float32))
+    made.mesh(made.triangle(JOINTS_0=joints, WEIGHTS_0=weights))
+    made.tree["nodes"] = [{"mesh": 0, "skin": 0}, {"scale": [2, 2, 2]}]
+    made.tree["skins"] = [{"joints": [1]}]
+    np.testing.assert_allclose(
+        points_of(load(made.write(tmp_path / "a.glb")).mesh), 2 * np.asarray(TRIANGLE), atol=1e-6
+    )
+
+
+def test_zeros_behind_the_tree(made: Builder, tmp_path: Path) -> None:
+    made.mesh(made.triangle())
+    data = bytearray(made.write(tmp_path / "a.glb").read_bytes())
+    end = 20 + int.from_bytes(data[12:16], "little")
+    padding = len(data[20:end]) - len(bytes(data[20:end]).rstrip())
+    (tmp_path / "b.glb").write_bytes(bytes(data[: end - padding]) + bytes(padding) + bytes(data[end:]))
+    assert padding and load(tmp_path / "b.glb").facts["faces"] == 1

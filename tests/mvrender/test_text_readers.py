@@ -457,3 +457,19 @@ def test_images_of_formats_that_are_not_opened_are_noted(tmp_path: Path) -> None
         assert colors_of(path) == {RED} and any(
             word in load(path).mesh.notes[0] for word in ("not a readable image", "omitted")
         )
+
+
+def test_vertices_of_an_obj_with_and_without_colours(tmp_path: Path) -> None:
+    text = "v 0 0 0 1 0 0\nv 1 0 0\nv 0 1 0 0 0 1\nf 1 2 3\n"
+    (tmp_path / "a.obj").write_text(text)
+    mesh = load(tmp_path / "a.obj").mesh
+    assert mesh.vertex_colors is not None
+    assert mesh.vertex_colors.tolist() == [[255, 0, 0], CLAY.astype(int).tolist(), [0, 0, 255]]
+
+
+@pytest.mark.parametrize("bad", ["nan", "inf"])
+def test_faces_without_a_place_are_left_out(tmp_path: Path, bad: str) -> None:
+    (tmp_path / "a.obj").write_text(f"v 0 0 0\nv 1 0 0\nv 0 1 0\nv {bad} 0 1\nf 1 2 3\nf 1 2 4\n")
+    loaded = load(tmp_path / "a.obj")
+    assert loaded.facts["faces"] == 1 and np.isfinite(loaded.mesh.vertices).all()
+    assert loaded.mesh.notes == ("1 of 2 faces have a coordinate that is no number; rendered without them",)

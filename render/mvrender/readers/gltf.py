@@ -36,6 +36,8 @@ _WITHOUT_EFFECT = (
     "OMI_",
     "VRM",
 )
+# Images of kinds that are not read: without them the shape is right, and a note is given where one is missing.
+_IMAGES = {"KHR_texture_basisu", "EXT_texture_avif"}
 _TRIANGLES, _STRIP, _FAN = 4, 5, 6
 
 Matrix = NDArray[np.float64]
@@ -64,7 +66,7 @@ def _check_extensions(tree: dict[str, Any], reading: Reading) -> None:
         raise MeshError("needs_extra", "Draco-compressed glTF needs an extra: run pip install 'mvretrieval[draco]'")
 
     def is_known(name: str) -> bool:
-        return name in _UNDERSTOOD or name.startswith(_WITHOUT_EFFECT)
+        return name in _UNDERSTOOD or name in _IMAGES or name.startswith(_WITHOUT_EFFECT)
 
     unknown = [name for name in required if not is_known(name)]
     if unknown:
@@ -180,6 +182,9 @@ class _Scene:
             indices = None
             if "indices" in entry:
                 indices = self._file.accessor(entry["indices"])[:, 0].astype(np.int64)
+        if "POSITION" not in attributes:
+            self._reading.note("a primitive has no positions; rendered without it")
+            return None
         vertices = np.asarray(attributes["POSITION"], np.float64)
         for weight, target in zip(weights, entry.get("targets", []), strict=False):
             if weight and "POSITION" in target:
@@ -202,6 +207,7 @@ class _Scene:
         colors = primitive.attributes.get("COLOR_0")
         painted = None
         if colors is not None and len(colors) == n:
+            colors = _normalized(colors, "COLOR_0")  # integers that are not marked as normalized: nothing else is meant
             if _is_one_as_bytes(colors):
                 self._reading.note("vertex colours are 1/255 everywhere, which is taken for white")
             else:
@@ -296,6 +302,7 @@ def _skinned(primitive: _Primitive, joints: NDArray[np.float64]) -> NDArray[np.f
         which, weights = primitive.attributes.get(f"JOINTS_{i}"), primitive.attributes.get(f"WEIGHTS_{i}")
         if which is None or weights is None:
             break
+        which = np.where(weights > 0, which, 0)  # what does not move a vertex may have any number
         if len(which) and which.max() >= len(joints):
             raise ValueError(f"a vertex is moved by joint {which.max()} of {len(joints)}")
         for column in range(4):
@@ -324,7 +331,7 @@ def _vertex_colors(colors: NDArray[Any], opaque: bool) -> NDArray[np.uint8]:
 
 
 def _normalized(values: NDArray[Any], name: str) -> NDArray[Any]:
-    """Integers of colours, texture coordinates and weights as floats; Draco does not say whether they are normalized."""
+    """Integers of colours, texture coordinates and weights as floats, whether the file calls them normalized or not."""
     if values.dtype.kind in "iu" and name.startswith(("COLOR", "TEXCOORD", "WEIGHTS")):
         return np.maximum(values / np.float32(np.iinfo(values.dtype).max), np.float32(-1))
     return values

@@ -43,7 +43,7 @@ def parse(data: bytes, suffix: str) -> tuple[dict[str, Any], bytes]:
             text, rest = data[20:end], data[end:]
             if rest[4:8] == b"BIN\0":
                 chunk = rest[8 : 8 + int.from_bytes(rest[:4], "little")]
-        tree = json.loads(text.decode("utf-8-sig"))
+        tree = json.loads(text.decode("utf-8-sig").rstrip("\0"))
         if not isinstance(tree, dict):
             raise ValueError("its JSON is no object")
         if str(tree.get("asset", {}).get("version", "2")).startswith("1"):

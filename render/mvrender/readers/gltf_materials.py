@@ -59,18 +59,24 @@ class GltfMaterials:
         return self._made[index]
 
     def _make(self, entry: dict[str, Any]) -> GltfMaterial:
-        opaque = entry.get("alphaMode", "OPAQUE") == "OPAQUE"
+        mode = entry.get("alphaMode", "OPAQUE")
+        opaque = mode == "OPAQUE"
         factor, texture = _base(entry)
         try:
             image, wrap = self._image(texture)
         except (KeyError, ValueError, IndexError, TypeError) as error:
             self._reading.note(f"a texture is damaged ({type(error).__name__}: {error}); rendered without it")
             image, wrap = None, ("repeat", "repeat")
+        cutoff = None
+        if mode == "MASK":
+            opacity = 1.0 if factor is None else float(factor[3])
+            cutoff = float(entry.get("alphaCutoff", 0.5)) / max(opacity, 1e-6)  # of the texture alone
+            factor = None if factor is None else [*factor[:3], 1.0 if image is not None else float(cutoff <= 1)]
         color = None if factor is None else _srgb(factor, opaque)
         info = texture or {}
         transform = info.get("extensions", {}).get("KHR_texture_transform", {})
         return GltfMaterial(
-            Material(color, image, opaque, wrap),
+            Material(color, image, opaque, wrap, cutoff),
             opaque,
             int(transform.get("texCoord", info.get("texCoord", 0))),
             _uv_matrix(transform) if transform else None,
@@ -85,12 +91,14 @@ class GltfMaterials:
         sampler = self._file.item("samplers", texture["sampler"]) if "sampler" in texture else {}
         wrap = (_WRAPS.get(sampler.get("wrapS", 10497), "repeat"), _WRAPS.get(sampler.get("wrapT", 10497), "repeat"))
         extensions = texture.get("extensions", {})
-        source = next((extensions[name]["source"] for name in _SOURCES if name in extensions), texture.get("source"))
-        if source is None:
+        sources = [extensions[name]["source"] for name in _SOURCES if name in extensions]
+        if "source" in texture:
+            sources.append(texture["source"])
+        if not sources:
             kinds = ", ".join(extensions) or "nothing"
             self._reading.note(f"a texture has only {kinds} as its image, which is not read; rendered without it")
-            return None, wrap
-        return self._file.image(source), wrap
+        images = (self._file.image(source) for source in sources)
+        return next((image for image in images if image is not None), None), wrap
 
 
 def _base(entry: dict[str, Any]) -> tuple[list[float] | None, dict[str, Any] | None]:

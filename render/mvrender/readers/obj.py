@@ -19,6 +19,7 @@ from mvrender.errors import MeshError
 from mvrender.readers.parts import Color, Material, Part, Reading, color_bytes, compact
 from mvrender.readers.polygons import triangulate
 from mvrender.readers.text import clean_lines, decode, numbers_of, table
+from mvrender.shading import CLAY
 
 _SURFACES = {"curv", "curv2", "surf"}
 _CONTINUED = ("v ", "vt ", "vn ", "f ", "l ", "p ")  # of other lines, a backslash at the end may be part of a name
@@ -132,10 +133,14 @@ def _texture_coordinates(lines: list[str], reading: Reading) -> NDArray[np.float
 
 def _vertices(lines: list[str]) -> tuple[NDArray[np.float64], NDArray[np.uint8] | None]:
     """Coordinates, and the colours that some programs write behind them: three numbers of 0 to 1, or to 255."""
-    numbers = table(lines, 3)
-    if numbers.shape[1] < 6:
+    numbers = table(lines, 3, at_most=6)
+    colors = numbers[:, 3:6]
+    colored = np.isfinite(colors).all(axis=1)
+    if colors.shape[1] < 3 or not colored.any():
         return numbers[:, :3], None
-    return numbers[:, :3], color_bytes(numbers[:, 3:6])
+    found = np.tile(CLAY.astype(np.uint8), (len(numbers), 1))
+    found[colored] = color_bytes(colors[colored])
+    return numbers[:, :3], found
 
 
 def _parts(

@@ -26,12 +26,14 @@ class Material:
         image: texture; None without.
         opaque: its alpha has no meaning.
         wrap: what is beyond its edges, along u and v.
+        cutoff: opacity of the texture, from 0 to 1, below which it is not seen, and from which it is opaque; None: it is blended.
     """
 
     color: Color | None = None
     image: Image.Image | None = None
     opaque: bool = False
     wrap: tuple[Wrap, Wrap] = ("repeat", "repeat")
+    cutoff: float | None = None
 
 
 @dataclass(frozen=True)

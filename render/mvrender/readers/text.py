@@ -63,8 +63,13 @@ def numbers_of(text: str, kind: type[_Number]) -> NDArray[_Number]:
             return np.empty(0, kind)
 
 
-def table(lines: Sequence[str], at_least: int) -> NDArray[np.float64]:
-    """(n, m) numbers of cleaned lines, of which each has m or more; the last one may be cut off.
+def table(lines: Sequence[str], at_least: int, at_most: int | None = None) -> NDArray[np.float64]:
+    """(n, m) numbers of cleaned lines; the last one may be cut off.
+
+    Args:
+        lines: as `clean_lines` returns them.
+        at_least: numbers that every line has.
+        at_most: numbers that some lines have; NaN where another line has fewer. By default m is what every line has.
 
     Raises:
         ValueError: a line has fewer than `at_least` numbers, or a word that is none.
@@ -82,6 +87,9 @@ def table(lines: Sequence[str], at_least: int) -> NDArray[np.float64]:
     if width < at_least:
         short = next(row for row in rows if len(row) < at_least)
         raise ValueError(f"'{' '.join(short)}' has {len(short)} of {at_least} numbers")
+    if at_most is not None:
+        width = min(at_most, max(map(len, rows)))
+        rows = [row + ["nan"] * (width - len(row)) for row in rows]
     return np.array([row[:width] for row in rows], np.float64)
 
 
