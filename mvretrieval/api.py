@@ -17,6 +17,7 @@ from mvretrieval.ingest.add import add_file
 from mvretrieval.ingest.edit import remove_objects, set_metadata
 from mvretrieval.ingest.index_report import IndexOptions, IndexReport
 from mvretrieval.ingest.indexing import index_folders, index_views
+from mvretrieval.ingest.outdated import reembed_outdated
 from mvretrieval.ingest.reembed import Failure, reembed
 from mvretrieval.search.hits import Hit
 from mvretrieval.search.options import RerankOptions, SearchOptions
@@ -251,6 +252,21 @@ class Collection:
             DescriberError: `config` has other cameras or styles, and some objects were indexed from view images.
         """
         return reembed(self.session, config, fit_where, drop_missing, progress, adapter)
+
+    def reembed_outdated(self, progress: Callable[[int, int], None] | None = None) -> tuple[int, list[Failure]]:
+        """Render and embed again the objects whose files would look different with the present readers.
+
+        Args:
+            progress: called with (done, total).
+
+        Returns:
+            Number of objects that were embedded, and (id, code, message) of those that could not be, which stay as they were.
+
+        Raises:
+            CollectionError: another process is writing.
+            DescriberError: the encoder here is not the one that encoded the stored views.
+        """
+        return reembed_outdated(self.session, progress)
 
     def set_index_kind(self, kind: IndexKind) -> None:
         """Search with another kind of index from now on; it is built by the next search, or when the collection is closed.

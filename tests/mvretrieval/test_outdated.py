@@ -13,7 +13,7 @@ from commands import Mvr, runner
 from made_meshes import write_shapes
 
 from mvretrieval import Collection, DescriberConfig, import_vectors
-from mvretrieval.ingest.outdated import outdated_by_format, reembed_outdated
+from mvretrieval.ingest.outdated import outdated_by_format
 from mvretrieval.store.store import VERSION
 
 CONFIG = DescriberConfig(encoder="builtin:", rig="ring:3@30", size=64)
@@ -39,19 +39,19 @@ def test_outdated_objects_alone_are_rendered_again(things: Collection, tmp_path:
     write_shapes(tmp_path / "meshes", [5, 6])  # other files do not matter
     (tmp_path / "meshes" / "shape-000.ply").write_bytes((tmp_path / "meshes" / "shape-005.ply").read_bytes())
     done: list[tuple[int, int]] = []
-    assert reembed_outdated(things.session, lambda n, total: done.append((n, total))) == (2, [])
+    assert things.reembed_outdated(lambda n, total: done.append((n, total))) == (2, [])
     assert done == [(1, 2), (2, 2)] and outdated_by_format(things.session) == {}
     assert list(things.ids()) == list(before) and things.get("shape-000.ply").metadata == {"label": "a"}
     for id, vector in vectors.items():
         now = things.session.store.vector_of(things.session.row_id_of(id))
         assert np.allclose(now, vector, atol=1e-5) == (id != "shape-000.ply")
-    assert reembed_outdated(things.session) == (0, [])
+    assert things.reembed_outdated() == (0, [])
 
 
 def test_a_file_that_fails_leaves_its_object(things: Collection, tmp_path: Path) -> None:
     (tmp_path / "meshes" / "shape-000.ply").write_text("nothing")
     (tmp_path / "meshes" / "shape-001.ply").unlink()
-    count, failed = reembed_outdated(things.session)
+    count, failed = things.reembed_outdated()
     assert count == 0 and {(id, code) for id, code, _ in failed} == {
         ("shape-000.ply", "unreadable"), ("shape-001.ply", "missing_file"),
     }  # fmt: skip
