@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -23,6 +24,9 @@ from mvrender.wire import receive, send
 _START_TIMEOUT_S = 180.0
 """Opening a renderer takes about 1 s; 10 s with compilation, the first time on a machine, and longer on a busy one."""
 
+# Escape sequences of terminals, and control characters but line breaks.
+_CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x09\x0b-\x1f\x7f-\x9f]")
+
 _PACKAGE_ROOT = Path(__file__).parent.parent
 
 
@@ -39,6 +43,7 @@ class WorkerProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._ready = False
         self._stderr: IO[bytes] | None = None
+        self._stderr_start = 0
         # Held for a whole file: messages of two threads would mix in the pipe.
         self._lock = threading.Lock()
 
@@ -95,6 +100,7 @@ class WorkerProcess:
             OPENBLAS_NUM_THREADS="1",
         )
         self._stderr = tempfile.TemporaryFile()
+        self._stderr_start = 0
         self._process = subprocess.Popen(
             [sys.executable, "-m", "mvrender.worker"],
             stdin=subprocess.PIPE,
@@ -162,6 +168,8 @@ class WorkerProcess:
         process = self._process
         assert process is not None
         timed_out = threading.Event()
+        if self._stderr is not None:
+            self._stderr_start = os.fstat(self._stderr.fileno()).st_size
 
         def kill() -> None:
             timed_out.set()
@@ -222,10 +230,12 @@ class WorkerProcess:
         return Failed(job, head["code"], head["message"])
 
     def _stderr_tail(self) -> str:
+        """The last line that libraries printed about the current file, without control characters."""
         if self._stderr is None:
             return ""
-        self._stderr.seek(0)
-        lines = self._stderr.read().decode(errors="replace").strip().splitlines()
+        self._stderr.seek(self._stderr_start)
+        text = _CONTROL.sub("", self._stderr.read().decode(errors="replace"))
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
         return f": {lines[-1][:200]}" if lines else ""
 
 

@@ -190,6 +190,24 @@ def test_a_killed_worker_fails_at_most_one_file(moment: str, one: RenderPool, bo
     assert len(set(workers()) - others) == 1
 
 
+@pytest.mark.fresh_workers
+def test_a_crash_is_not_explained_by_what_was_printed_about_another_file(
+    one: RenderPool, box: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("cascadio")
+    (tmp_path / "a.step").write_text("ISO-10303-21;")  # OpenCASCADE prints in colour what is wrong with it
+    (unreadable,) = one.run([RenderJob(tmp_path / "a.step")])
+    assert isinstance(unreadable, Failed) and unreadable.code == "unreadable"
+
+    def kill(_: Opened) -> bool:
+        worker_of(one).kill()
+        return True
+
+    (killed,) = one.run([RenderJob(box)], kill)
+    assert isinstance(killed, Failed)
+    assert killed.message == "the worker crashed (signal 9); the file is probably damaged"
+
+
 def test_every_failure_leaves_the_worker_usable(one: RenderPool, box: Path, tmp_path: Path) -> None:
     one.render(RenderJob(box))
     before = worker_of(one)
