@@ -7,9 +7,10 @@ geometries of controllers.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+from lxml import etree
 from numpy.typing import NDArray
 
 from mvrender.errors import MeshError
@@ -23,6 +24,8 @@ from mvrender.readers.polygons import triangulate, triangulate_rings
 _PRIMITIVES = ("triangles", "polylist", "polygons", "tristrips", "trifans")
 _NOT_RENDERED = ("lines", "linestrips")
 _MOST_LEVELS = 256
+_MOST_NODES = 1_000_000
+"""Visited, also through instances: nodes of a few kilobytes can double one another forty times."""
 _UP: dict[str, UpAxis] = {"X_UP": "+x", "Y_UP": "+y", "Z_UP": "+z"}
 
 
@@ -66,11 +69,19 @@ class _Scene:
         self._file = file
         self._reading = reading
         self._materials = ColladaMaterials(file, reading)
+        self._n_nodes = 0
+        # Parts before they are placed, by primitive and bound material; with the primitive, whose id is else used again.
+        self._parts: dict[tuple[int, bytes, bool], tuple[Element, Part | None]] = {}
 
     def node(self, node: Element, above: Matrix, level: int) -> Iterator[Part]:
         """The parts at a node and below it."""
         if level > _MOST_LEVELS:
             raise MeshError("unreadable", f"nodes are nested deeper than {_MOST_LEVELS} levels; export it again")
+        self._n_nodes += 1
+        if self._n_nodes > _MOST_NODES:
+            raise MeshError(
+                "too_large", f"more than {_MOST_NODES:,} nodes and instances of nodes; export fewer objects"
+            )
         world = above @ self._file.local(node)
         for child in node:
             if child.tag == "node":
@@ -124,17 +135,23 @@ class _Scene:
             if primitive.tag in _NOT_RENDERED:
                 self._reading.note("points and lines are not rendered")
             elif primitive.tag in _PRIMITIVES:
-                part = self._part(mesh, primitive, world, bound, vertices)
+                if vertices is None:
+                    part = self._cached_part(mesh, primitive, bound)
+                else:
+                    part = self._part(mesh, primitive, bound, vertices)
                 if part is not None:
-                    yield part
+                    yield replace(part, vertices=placed(part.vertices, world))
+
+    def _cached_part(self, mesh: Element, primitive: Element, bound: dict[str, Element]) -> Part | None:
+        """The same part of every instance of a geometry with the same material."""
+        link = bound.get(primitive.get("material", ""))
+        key = (id(primitive), b"" if link is None else etree.tostring(link, with_tail=False), bool(bound))
+        if key not in self._parts:
+            self._parts[key] = primitive, self._part(mesh, primitive, bound, None)
+        return self._parts[key][1]
 
     def _part(
-        self,
-        mesh: Element,
-        primitive: Element,
-        world: Matrix,
-        bound: dict[str, Element],
-        vertices: NDArray[np.float64] | None,
+        self, mesh: Element, primitive: Element, bound: dict[str, Element], vertices: NDArray[np.float64] | None
     ) -> Part | None:
         inputs = self._file.inputs(primitive, mesh)
         position = next((entry for entry in inputs if entry.semantic == "POSITION"), None)
@@ -164,8 +181,7 @@ class _Scene:
             values = self._file.source(color_input.source)
             if values.shape[1] >= 3:
                 colors = color_bytes(_taken(values[:, :4], unique[:, place[color_input]]))
-        own = placed(positions[unique[:, 0]], world)
-        return Part(own, faces.reshape(-1, 3), colors, uv=uv, material=material)
+        return Part(positions[unique[:, 0]], faces.reshape(-1, 3), colors, uv=uv, material=material)
 
     def _corners(self, primitive: Element, stride: int, offset: int, positions: NDArray[np.float64]) -> _Corners:
         """All corners of a primitive, and the triangles between them."""
