@@ -6,6 +6,7 @@ It is started as a module instead of forked: users' scripts need no main guard, 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import sys
 from dataclasses import dataclass
@@ -54,6 +55,7 @@ class _Worker:
 
     def _load(self, request: dict[str, Any]) -> dict[str, Any]:
         self.loaded = None
+        limit_cpu(self.limits.seconds)
         root = Path(request["root"]) if request["root"] else None
         self.loaded = load(Path(request["path"]), root=root, up=request["up"], limits=self.limits)
         return {
@@ -76,6 +78,35 @@ def limit_memory(extra_bytes: int) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     limit = used + extra_bytes
     resource.setrlimit(resource.RLIMIT_AS, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
+
+
+def limit_cpu(seconds: float) -> None:
+    """End this process if it computes for `seconds` more on every core: the caller's time limit ends with the caller."""
+    if not hasattr(os, "fork"):
+        return
+    import resource
+
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    limit = math.ceil(usage.ru_utime + usage.ru_stime + seconds * (os.cpu_count() or 1)) + 1
+    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    resource.setrlimit(resource.RLIMIT_CPU, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
+
+
+def end_with(lifeline: int) -> None:
+    """End this process when the caller ends, whatever it is doing then.
+
+    Args:
+        lifeline: a pipe that the caller holds open and never writes to. The kernel signals that it was closed. Linux only.
+    """
+    import fcntl
+    import signal
+
+    signal.signal(signal.SIGIO, signal.SIG_DFL)  # ends the process
+    fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC | os.O_NONBLOCK)
+    with contextlib.suppress(BlockingIOError):
+        if os.read(lifeline, 1) == b"":  # the caller had ended before
+            os._exit(1)
 
 
 def lower_priority() -> None:
@@ -140,7 +171,9 @@ def serve(requests: BinaryIO, replies: BinaryIO) -> None:
 
 
 def main() -> None:
-    """Run a worker on the pipes of this process."""
+    """Run a worker on the pipes of this process. The argument, if any, is the number of the lifeline."""
+    if len(sys.argv) > 1:
+        end_with(int(sys.argv[1]))
     # Libraries may print to stdout: redirect it to stderr, and keep the pipe for replies.
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)

@@ -44,6 +44,8 @@ class WorkerProcess:
         self._ready = False
         self._stderr: IO[bytes] | None = None
         self._stderr_start = 0
+        self._lifeline = -1
+        """A pipe that closes when this process ends, in whatever way; the worker ends then."""
         # Held for a whole file: messages of two threads would mix in the pipe.
         self._lock = threading.Lock()
 
@@ -84,6 +86,9 @@ class WorkerProcess:
                 if pipe is not None:
                     with contextlib.suppress(OSError):
                         pipe.close()
+        if self._lifeline >= 0:
+            os.close(self._lifeline)
+            self._lifeline = -1
         if self._stderr is not None:
             self._stderr.close()
             self._stderr = None
@@ -101,18 +106,34 @@ class WorkerProcess:
         )
         self._stderr = tempfile.TemporaryFile()
         self._stderr_start = 0
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "mvrender.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._stderr,
-            env=environment,
-            # `-m` puts the working folder first on the path: a user's numpy.py must not be imported.
-            cwd=_PACKAGE_ROOT,
-            start_new_session=True,  # Ctrl-C reaches only the caller, who ends the workers
-        )
+        lifelines = self._new_lifeline()
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "mvrender.worker", *map(str, lifelines)],
+                pass_fds=lifelines,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._stderr,
+                env=environment,
+                # `-m` puts the working folder first on the path: a user's numpy.py must not be imported.
+                cwd=_PACKAGE_ROOT,
+                start_new_session=True,  # Ctrl-C reaches only the caller, who ends the workers
+            )
+        except BaseException:
+            self.stop()
+            raise
+        finally:
+            for their_end in lifelines:
+                os.close(their_end)
         self._ready = False
         self._open()
+
+    def _new_lifeline(self) -> list[int]:
+        """The worker's end of a new lifeline; none where the kernel does not signal that a pipe was closed."""
+        if sys.platform != "linux":
+            return []
+        their_end, self._lifeline = os.pipe()
+        return [their_end]
 
     def _open(self) -> None:
         """Send the specification; `_await_ready` receives the reply."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -531,6 +532,38 @@ def test_workers_end_when_their_parent_does(box: Path, tmp_path: Path) -> None:
     pids = [int(word) for word in done.stdout.split()]
     assert len(pids) == 2, done.stderr
     wait_for(lambda: not any(map(is_running, pids)))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel does not signal that a pipe was closed")
+def test_a_worker_that_hangs_ends_when_its_parent_does(tmp_path: Path) -> None:
+    # Importing numba never ends, and does not let other threads of the worker run: like a file without end.
+    (tmp_path / "numba").mkdir()
+    (tmp_path / "numba" / "__init__.py").write_text(
+        "import os, pathlib, re\npathlib.Path(os.environ['STARTED']).touch()\nre.match('(a+)+$', 'a' * 60 + 'b')\n"
+    )
+    script = (
+        "import os, sys, time\nfrom pathlib import Path\nfrom mvrender import RenderPool, RenderSpec, parse_rig\n"
+        "pool = RenderPool(RenderSpec(rig=parse_rig('ring:2@20'), size=64), n_workers=1)\npool.warm_up()\n"
+        "while not Path(os.environ['STARTED']).exists():\n    time.sleep(0.02)\n"
+        "print(pool._workers[0].pid, flush=True)\nos.kill(os.getpid(), 9)\n"
+    )
+    paths = os.pathsep.join((str(tmp_path), str(Path(mvrender.__file__).parent.parent)))
+    environment = {**os.environ, "PYTHONPATH": paths, "STARTED": str(tmp_path / "started")}
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=PATIENCE_S
+    )
+    assert done.stdout, done.stderr
+    wait_for(lambda: not is_running(int(done.stdout)))
+
+
+def test_a_worker_has_a_limit_of_processor_time() -> None:
+    script = (
+        "import resource\nfrom mvrender.worker import limit_cpu\nlimit_cpu(0.1)\n"
+        "print(resource.getrlimit(resource.RLIMIT_CPU)[0], flush=True)\nwhile True:\n    pass\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(mvrender.__file__).parent.parent)}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
+    assert done.returncode == -signal.SIGXCPU and int(done.stdout) <= 4
 
 
 @pytest.mark.slow

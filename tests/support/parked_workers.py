@@ -26,6 +26,7 @@ class _Parked:
     key: object
     process: subprocess.Popen[bytes]
     errors: IO[bytes] | None
+    lifeline: int
     is_ready: bool
 
 
@@ -75,6 +76,7 @@ class ParkedWorkers:
                 self._end(found)
                 return
         worker._process, worker._stderr, worker._ready = found.process, found.errors, False
+        worker._lifeline = found.lifeline
         worker._open()
 
     def _park(self, worker: WorkerProcess) -> None:
@@ -85,9 +87,9 @@ class ParkedWorkers:
             if process is None or process.poll() is not None:
                 return
             with self._lock:
-                self._parked.append(_Parked(_key(worker), process, worker._stderr, worker._ready))
+                self._parked.append(_Parked(_key(worker), process, worker._stderr, worker._lifeline, worker._ready))
                 surplus = [self._parked.pop(0) for _ in range(len(self._parked) - _MOST)]
-            worker._process = worker._stderr = None
+            worker._process, worker._stderr, worker._lifeline = None, None, -1
         finally:
             worker._lock.release()
         for parked in surplus:
@@ -100,6 +102,8 @@ class ParkedWorkers:
         for file in (parked.process.stdin, parked.process.stdout, parked.errors):
             if file is not None:
                 file.close()
+        if parked.lifeline >= 0:
+            os.close(parked.lifeline)
 
 
 def _key(worker: WorkerProcess) -> Any:
