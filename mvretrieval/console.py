@@ -19,6 +19,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from mvrender.plain_text import printable, printable_lines
 from mvretrieval.errors import EvaluationError
 
 JSON_SCHEMA = 1
@@ -65,12 +66,12 @@ def set_verbosity(verbosity: Verbosity) -> None:
 def say(text: str) -> None:
     """Print a notice on stderr, unless quiet; stdout is for results."""
     if _verbosity > Verbosity.QUIET:
-        tqdm.write(text, file=sys.stderr)
+        tqdm.write(printable_lines(text), file=sys.stderr)
 
 
 def say_error(text: str) -> None:
     """Print an error on stderr, also if quiet; such as a file that failed while the command goes on."""
-    tqdm.write(text, file=sys.stderr)
+    tqdm.write(printable_lines(text), file=sys.stderr)
 
 
 def print_json(value: Mapping[str, Any]) -> None:
@@ -207,11 +208,6 @@ def _revision() -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return found.stdout.strip() or None
-
-
-def printable(text: str) -> str:
-    """Escape control characters, including line ends."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 
 def table(rows: list[list[str]], head: list[str]) -> str:

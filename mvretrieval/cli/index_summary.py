@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from mvrender.formats import FORMATS
+from mvrender.plain_text import printable
 from mvretrieval.console import counted
 from mvretrieval.ingest.import_run import ImportReport
 from mvretrieval.ingest.index_report import IndexReport
@@ -32,7 +33,7 @@ def index_summary(report: IndexReport, count: int, collection: Path, folders: Se
         *_details(report, prune),
         *_failures(report, collection),
     ]
-    return "\n  ".join(lines)
+    return "\n  ".join(map(printable, lines))
 
 
 def no_mesh_found(folders: Sequence[Path]) -> str:

@@ -128,7 +128,9 @@ def _fail(program: str, error: Exception, as_json: bool, exit_code: int) -> int:
 
         print_json({"error": {"code": getattr(error, "code", UsageError.code), "message": str(error)}})
     else:
-        print(f"{program}: {error}", file=sys.stderr)
+        from mvrender.plain_text import printable_lines
+
+        print(printable_lines(f"{program}: {error}"), file=sys.stderr)
     return exit_code
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
+from mvrender.plain_text import shortened
+
 FailureCode = Literal[
     "missing_file",
     "no_permission",
@@ -33,6 +35,8 @@ FailureCode = Literal[
 
 FAILURE_CODES: tuple[str, ...] = get_args(FailureCode)
 
+_LONGEST_MESSAGE = 1000
+
 
 class MvrenderError(Exception):
     """Base of all errors that this package raises on purpose.
@@ -54,12 +58,12 @@ class MeshError(MvrenderError):
 
     Attributes:
         code: one of `FAILURE_CODES`.
-        message: problem, value and next step.
+        message: problem, value and next step. Values come from files: they are escaped, and a long message is cut.
     """
 
     def __init__(self, code: FailureCode, message: str) -> None:
-        super().__init__(f"{code}: {message}", code)
-        self.message = message
+        self.message = shortened(message, _LONGEST_MESSAGE)
+        super().__init__(f"{code}: {self.message}", code)
 
 
 class RigError(MvrenderError, ValueError):

@@ -36,6 +36,7 @@ _READERS: dict[str, Callable[[bytes, Reading], Iterator[Part]]] = {
 }
 # Suffixes, the module that their reader needs, and the extra that installs it.
 _EXTRAS = ((CAD, "cascadio", "cad"), ((".fbx",), "ufbx", "fbx"), (USD, "pxr", "usd"))
+_MOST_NOTES = 50
 _BAD_INDICES = re.compile(r"is out of bounds for axis|face index outside the range")
 
 
@@ -84,6 +85,8 @@ def load(path: Path, *, root: Path | None = None, up: UpAxis | None = None, limi
     notes += [f"reference '{name}' is missing; rendered without it" for name in references.missing]
     notes += [f"reference '{name}' is outside of the folder; rendered without it" for name in references.refused]
     notes += [f"reference '{name}' is not a readable image; rendered without it" for name in references.broken]
+    if len(notes) > _MOST_NOTES:
+        notes[_MOST_NOTES:] = [f"{len(notes) - _MOST_NOTES} more notes are left out"]
     axis = up or reading.up or FORMATS[inner]
     digest = hashlib.sha256(data)
     for name, used in sorted((os.fsencode(file.name), sha) for file, sha in references.used.items()):

@@ -14,9 +14,11 @@ from urllib.parse import unquote
 from PIL import Image
 
 from mvrender.errors import MeshError
+from mvrender.plain_text import shortened
 from mvrender.texture_images import open_image
 
 _MAX_REFERENCE_BYTES = 2 << 30
+_LONGEST_NAME = 100
 
 
 class References:
@@ -27,7 +29,7 @@ class References:
 
     Attributes:
         used: sha256 by path of each file of the file system that was read.
-        missing: names that were not found.
+        missing: names that were not found; like the other names, as they are shown in notes.
         refused: names outside of the folder or archive, and URLs.
         broken: names of images that cannot be opened.
     """
@@ -48,15 +50,15 @@ class References:
         name = _without_file_scheme(str(name).strip())
         if "://" in name:
             _note(self.refused, name)
-            raise MeshError("outside_reference", f"'{name}' is a URL, and only local files are read")
+            raise MeshError("outside_reference", f"'{_shown(name)}' is a URL, and only local files are read")
         data = self._read(name)
         if data is not None:
             return data
         if self._is_outside(name):
             _note(self.refused, name)
-            raise MeshError("outside_reference", f"'{name}' is outside of {self.place} and was not read")
+            raise MeshError("outside_reference", f"'{_shown(name)}' is outside of {self.place} and was not read")
         _note(self.missing, name)
-        raise MeshError("missing_reference", f"'{name}' is not in {self.place}")
+        raise MeshError("missing_reference", f"'{_shown(name)}' is not in {self.place}")
 
     def image(self, name: str, folder: str = "") -> Image.Image | None:
         """Open the image called `name`; None, and a record of the reason, if it cannot be opened.
@@ -243,5 +245,9 @@ def _normal(name: str) -> str:
 
 
 def _note(names: list[str], name: str) -> None:
-    if name not in names:
-        names.append(name)
+    if (shown := _shown(name)) not in names:
+        names.append(shown)
+
+
+def _shown(name: str) -> str:
+    return shortened(name, _LONGEST_NAME)

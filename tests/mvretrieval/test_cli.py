@@ -153,6 +153,13 @@ def test_control_characters_in_names_are_escaped(mvr: Mvr, tmp_path: Path) -> No
     )
     code, out, _ = mvr("search", tmp_path / "c", "--mesh", *(tmp_path / "m").iterdir())
     assert code == 0 and r"\x1b[31mred\nline 椅子.ply" in out and "\x1b" not in out
+    bad = tmp_path / "m" / "\x1b[31mbad.obj"
+    bad.write_text("v 0 0 0\n")
+    for command in (("index", tmp_path / "c", tmp_path / "m"), ("search", tmp_path / "c", "--mesh", bad)):
+        _, out, err = mvr(*command)
+        assert r"\x1b[31mbad.obj" in out + err and "\x1b" not in out + err
+    _, out, err = mvr("render", bad, "--out", tmp_path / "v")
+    assert r"\x1b[31mbad.obj" in err and "\x1b" not in out + err
 
 
 # -- commands ----------------------------------------------------------------------------------------------------------

@@ -11,10 +11,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mvrender.mesh import Limits, UpAxis
+from mvrender.plain_text import shortened
 from mvrender.references import References
 from mvrender.texture_images import Wrap
 
 Color = tuple[int, int, int]
+
+_LONGEST_NOTE = 500
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,8 @@ class Reading:
     up: UpAxis | None = None
 
     def note(self, text: str) -> None:
-        """Add a note, once."""
+        """Add a note, once. Names from the file are escaped, and a long note is cut."""
+        text = shortened(text, _LONGEST_NOTE)
         if text not in self.notes:
             self.notes.append(text)
 
