@@ -221,7 +221,7 @@ def _formats() -> list[Finding]:
         ("draco", "DracoPy", "Draco-compressed glTF"),
         ("fbx", "ufbx", "FBX files"),
         ("usd", "pxr", "USD and USDZ files"),
-        ("step", "cascadio", "STEP files"),
+        ("cad", "cascadio", "STEP and IGES files"),
         ("timm", "timm", "DINOv2 and others"),
         ("train", "pytorch_metric_learning", "mvr train"),
         ("report", "sklearn", "mvr eval --report"),

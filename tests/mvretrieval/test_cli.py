@@ -454,3 +454,16 @@ def test_rendering_into_an_unusable_folder_fails_and_keeps_its_files(mvr: Mvr, t
     (out / "views-texture.csv").write_text("id,file\n")
     code, _, err = mvr("render", tmp_path / "meshes", "--out", out, "--rig", "ring:2@30", "--size", "64")
     assert code == 1 and "views-texture.csv" in err
+
+
+def test_the_doctor_and_the_messages_name_extras_that_exist() -> None:
+    from mvretrieval.cli.doctor import _formats
+
+    root = Path(__file__).parents[2]
+    section = (root / "pyproject.toml").read_text().split("[project.optional-dependencies]")[1].split("\n[")[0]
+    extras = set(re.findall(r"^([a-z]+) = \[", section, re.MULTILINE))
+    named = {re.findall(r"'([a-z]+)'", finding.name)[0] for finding in _formats()}
+    for folder in ("mvretrieval", "render", "training"):
+        for file in (root / folder).rglob("*.py"):
+            named |= set(re.findall(r"mvretrieval\[([a-z]+)\]", file.read_text()))
+    assert {"cad", "serve"} <= named and named <= extras
