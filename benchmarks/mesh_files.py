@@ -180,7 +180,7 @@ def _changed(content: bytearray, sources: list[bytes], rng: np.random.Generator)
 BENCHMARKS = (
     Benchmark("cases", "files", "pairs of a faulty input and the same object that look the same, of 57", {"same": 57}, cases),
     Benchmark("twins", "files", "worst cosine of a file with the GLB of the same object, by MobileNetV2", {"cosine": 0.98}, twins),
-    Benchmark("load-rate", "files", "time of trimesh's readers, triangles alone, over ours; the slowest of three sets", {"ratio": 1.0}, load_rate),
+    Benchmark("load-rate", "files", "time of trimesh (triangles) over ours, the slowest set of three", {"ratio": 1.0}, load_rate),
     Benchmark(
         "fuzz", "files", "50,000 mutated files: deaths of workers, hangs and out of memory", {"deaths and hangs": 0}, fuzz, True
     ),
