@@ -30,6 +30,7 @@ HERE = Path(__file__).parent
 _TOKEN = "a token"
 _OBJECTS = 10_000
 _SECONDS = 60
+_VECTORS_SECONDS = 10
 _CLIENTS, _MESH_SHARE, _RAMP_SECONDS = 32, 0.25, 3
 _CHROMIUM = Path("/usr/bin/chromium")
 _ALL_DRAWN = """() => {
@@ -76,7 +77,7 @@ def _loaded() -> dict[str, Any]:
         script("load", url, meshes, queries, 3, 2, 0.5, 0)  # warm-up
         alone = script("load", url, meshes, queries, 5, 1, 0, 0)
         mesh_alone = script("load", url, meshes, queries, 5, 1, 1, 0)
-        vectors_only = script("load", url, meshes, queries, 10, _CLIENTS, 0, 0)
+        vectors_only = script("load", url, meshes, queries, _VECTORS_SECONDS, _CLIENTS, 0, 0)
         with _memory(pid) as memory:
             load = script("load", url, meshes, queries, _SECONDS, _CLIENTS, _MESH_SHARE, _RAMP_SECONDS)
     print(*load["vectors"]["errors"][:3], *load["meshes"]["errors"][:3], sep="\n", file=sys.stderr)
@@ -118,6 +119,8 @@ def load_errors() -> dict[str, float]:
         "responses": n_responses,
         "vector responses/s": len(loaded["vectors"]) / _SECONDS,
         "mesh responses/s": len(loaded["meshes"]) / _SECONDS,
+        "vectors alone, responses/s": len(loaded["vectors only"]) / _VECTORS_SECONDS,
+        "meshes alone, one client, responses/s": 1000 / np.mean(loaded["mesh alone"]),
     }
 
 

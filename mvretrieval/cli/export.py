@@ -23,7 +23,7 @@ class Options:
     Attributes:
         collection: folder of the collection.
         faiss: file of the index.
-        index: kind of index: exact, hnsw, ivf or a FAISS factory string.
+        index: kind of index: auto, exact, hnsw, ivf, cagra or a FAISS factory string.
         where: filter of the objects, such as "label = 'chair'". Default: all.
         json: print one JSON object: the files and the number of vectors.
     """

@@ -30,9 +30,10 @@ class Options:
     Attributes:
         collection: folder of the collection; created if it does not exist.
         file: vectors, as .npz or Parquet.
-        index: kind of index: auto, exact, hnsw, ivf or a FAISS factory string. auto is exact up to 250,000 objects, then hnsw.
-            'mvr index --index help' tells what to choose.
-        encoder: encoder that made the vectors, to query with images and text. Without it, queries are vectors and ids.
+        index: kind of index: auto, exact, hnsw, ivf, cagra or a FAISS factory string. auto is exact up to 250,000 objects, then
+            hnsw. 'mvr index --index help' tells what to choose.
+        encoder: encoder that made the vectors, to query with images and text. Without it, queries are ids, and vectors in
+            Python and over REST.
         device: where that encoder runs: cpu, cuda, or auto.
         json: print the report as one JSON object.
     """

@@ -73,7 +73,7 @@ class Options:
         nprobe: number of inverted lists to search, of an index that has them (see 'mvr index --index help').
         ef_search: length of the candidate list in a graph index: longer finds more, and takes longer.
         up: axis that is up in mesh files. Default: the convention of each format.
-        background: auto whitens a plain background of an image and crops to the object; keep leaves it.
+        background: auto replaces a plain background of an image by white and crops to the object; keep leaves it.
         encoder: where the collection's encoder is now, if its checkpoint moved.
         backend: renderer for mesh files. Default: the best one available.
         device: cpu, cuda, or auto: where networks run and vectors are searched.

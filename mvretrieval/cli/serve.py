@@ -1,4 +1,4 @@
-"""`mvr serve`: a web page and a REST API for one collection."""
+"""Serve one collection: a search page and a REST API."""
 
 from __future__ import annotations
 
