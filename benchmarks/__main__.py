@@ -87,7 +87,7 @@ def main() -> int:
 def _run(benchmark: Benchmark, store: bool) -> bool:
     """Measure and print; False if it failed, so that the others still run."""
     started = time.monotonic()
-    commit = _commit()
+    commit_at_start = commit()
     values: dict[str, float] = {}
     try:
         values = benchmark.measure()
@@ -101,7 +101,7 @@ def _run(benchmark: Benchmark, store: bool) -> bool:
     line = " ".join(part for part in (benchmark.name, shown, _shown(benchmark.targets, benchmark), state) if part)
     print(line + (f" ({note})" if note else ""), flush=True)
     if store and values:
-        _store(benchmark, values, state, time.monotonic() - started, commit)
+        _store(benchmark, values, state, time.monotonic() - started, commit_at_start)
     return True
 
 
@@ -110,7 +110,7 @@ def _shown(targets: Mapping[str, float], benchmark: Benchmark) -> str:
     return ", ".join(f"{name} {sign} {target:g}" for name, target in targets.items())
 
 
-def _store(benchmark: Benchmark, values: Mapping[str, float], state: str, seconds: float, commit: str) -> None:
+def _store(benchmark: Benchmark, values: Mapping[str, float], state: str, seconds: float, at_commit: str) -> None:
     """Store a result in results.yaml, replacing the earlier one."""
     results: dict[str, Any] = yaml.safe_load(RESULTS.read_text()) if RESULTS.exists() else {}
     results = results or {}
@@ -122,15 +122,16 @@ def _store(benchmark: Benchmark, values: Mapping[str, float], state: str, second
         "direction": "at most" if benchmark.at_most else "at least",
         "state": state,
         "command": f"python -m benchmarks {benchmark.name}",
-        "commit": commit,
+        "commit": at_commit,
         "date": datetime.now(timezone.utc).date().isoformat(),
         "seconds": round(seconds),
-        "hardware": _hardware(),
+        "hardware": hardware(),
     }
     RESULTS.write_text(yaml.safe_dump(results, sort_keys=True, allow_unicode=True, width=120))
 
 
-def _commit() -> str:
+def commit() -> str:
+    """Short hash of the commit, with `+changes` if files were changed since."""
     git = ["git", "-C", str(RESULTS.parent)]
     found = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=False)
@@ -138,7 +139,8 @@ def _commit() -> str:
     return found.stdout.strip() + ("+changes" if dirty else "")
 
 
-def _hardware() -> str:
+def hardware() -> str:
+    """Model of the processor, number of cores, and GPU."""
     model = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():

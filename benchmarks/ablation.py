@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from datetime import date
 
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.__main__ import commit, hardware
 from benchmarks.learning import MATCH_WEIGHT, all_matches, augmented_scores, chosen, expanded_scores, mixed
 from benchmarks.model_soup import average
 from benchmarks.psb import DODECAHEDRON, SEEDS, STYLES, Psb, psb, spread
@@ -30,10 +32,10 @@ UNTRAINED = {
 TRAINED: dict[str, TrainConfig] = {
     "AdaM, the default": TrainConfig(),
     "without instance scores": TrainConfig(network=replace(ADAM, instance_scores=False)),
-    "without direction scores": TrainConfig(network=replace(ADAM, dataset_scores="none")),
+    "without data-set scores": TrainConfig(network=replace(ADAM, dataset_scores="none")),
     "without scores: mean and linear layer": TrainConfig(network=NetworkConfig(kind="mean")),
     "without the linear layer: scores only": TrainConfig(network=replace(ADAM, linear=False)),
-    "scores by slot": TrainConfig(network=replace(ADAM, dataset_scores="slots")),
+    "data-set scores by slot": TrainConfig(network=replace(ADAM, dataset_scores="slots")),
     "mean of two softmaxes": TrainConfig(network=replace(ADAM, average_softmaxes=True)),
     "residual ratio 0.5": TrainConfig(network=replace(ADAM, residual=0.5)),
     "maximum and linear layer": TrainConfig(network=NetworkConfig(kind="max")),
@@ -128,7 +130,8 @@ def _trained(p: Psb, config: TrainConfig) -> list[Adapter]:
 def _intro() -> str:
     return (
         "PSB, MobileNetV2; mAP, leave one out. Unseen: the 71 test classes without a training object; whole: the "
-        "905 test objects. Mean and sample deviation over five seeds. Written by `python -m benchmarks.ablation`.\n"
+        "905 test objects. Mean and sample standard deviation over five seeds. Written by `python -m benchmarks.ablation`.\n"
+        f"{hardware()}; {date.today().isoformat()}, commit {commit()}. [Concepts](concepts.md#view-weighting) explains the parts.\n"
     )
 
 

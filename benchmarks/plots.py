@@ -47,7 +47,7 @@ def main() -> None:
         state = {"ok": "", "short": " **Target not reached.**", "report": ""}[result["state"]]
         where = f"{result['hardware']}; {result['date']}, commit {result['commit']}."
         parts.append(
-            f"{title}\n\n{_sentence(benchmark.what)}{state} {where}\n\n![{benchmark.name}](speed/{benchmark.name}.svg)\n"
+            f"{title}\n\n{_sentence(result['what'])}{state} {where}\n\n![{benchmark.name}](speed/{benchmark.name}.svg)\n"
         )
     (DOCS / "speed.md").write_text("\n".join(parts))
     for name, curves in (yaml.safe_load(CURVES.read_text()) if CURVES.exists() else {}).items():

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ast
 import importlib
+import pkgutil
+import re
 
 import pytest
-from doc_pages import PAGES, Block, blocks
+from doc_pages import PAGES, ROOT, Block, blocks
 
 _BLOCKS = [block for page in PAGES for block in blocks(page) if block.language == "python"]
 
@@ -42,3 +44,14 @@ def test_methods_of_a_collection_exist(block: Block) -> None:
 
 def test_there_are_python_blocks() -> None:
     assert len(_BLOCKS) >= 2
+
+
+def test_the_api_page_names_what_exists() -> None:
+    text = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    entries = re.findall(r"^::: (\S+)\n((?:    .*\n)*)", text, re.MULTILINE)
+    assert len(entries) > 30
+    for name, options in entries:
+        entry = pkgutil.resolve_name(name)
+        listed = re.search(r"members: \[(.*)\]", options)
+        for member in listed[1].split(", ") if listed else ():
+            assert hasattr(entry, member), f"{name}.{member}"
