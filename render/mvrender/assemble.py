@@ -13,7 +13,7 @@ from mvrender.errors import MeshError
 from mvrender.mesh import NO_FACES, Mesh
 from mvrender.readers.parts import Color, Material, Part, Reading, over_white
 from mvrender.shading import CLAY
-from mvrender.texture_images import Tiles, small_rgb, tiles_of, unrolled, unrolled_uv
+from mvrender.texture_images import Tiles, small_pixels, tiles_of, unrolled, unrolled_uv
 
 _WHITE: Color = (255, 255, 255)
 
@@ -141,14 +141,15 @@ def _texture(whole: _Assembly, image: Image.Image, material: Material, tiles: tu
         whole.reading.note(f"texture of {width} x {height} pixels omitted: over the limit of {most} pixels")
     else:
         try:
-            pixels = unrolled(small_rgb(image, material.opaque, material.cutoff), tiles)
+            pixels = unrolled(small_pixels(image, material.opaque, material.cutoff), tiles)
         except MemoryError:
             raise
         except Exception as error:  # Pillow's plugins raise anything on a damaged file
             whole.reading.note(f"texture unreadable, rendered without it: {error}")
         else:
             if color != _WHITE:
-                pixels = (pixels * (np.array(color, np.float32) / 255)).astype(np.uint8)
+                pixels = pixels.copy()
+                pixels[..., :3] = pixels[..., :3] * (np.array(color, np.float32) / 255)
             index = len(whole.textures)
             whole.textures.append(pixels)
     whole.texture_index[key] = (index, image)

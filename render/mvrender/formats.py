@@ -30,7 +30,8 @@ FORMATS: dict[str, UpAxis] = {
 """Conventional up axis of each format by suffix. DAE, FBX and USD files state their own; an archive has that of the file in it."""
 
 _READERS = {
-    **dict.fromkeys((".glb", ".gltf", ".obj"), 3),
+    **dict.fromkeys((".glb", ".gltf"), 4),
+    ".obj": 3,
     **dict.fromkeys((".off", ".ply", ".stl", ".3mf", ".dae", ".fbx", ".step", ".stp"), 2),
 }
 

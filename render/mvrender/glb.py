@@ -76,6 +76,7 @@ def _part(mesh: Mesh, faces: NDArray[np.int32], texture: int) -> trimesh.Trimesh
         image = Image.fromarray(mesh.textures[texture])
         image.thumbnail((MAX_TEXTURE_SIDE, MAX_TEXTURE_SIDE))
         material.baseColorTexture = image
+        material.alphaMode = "MASK" if image.mode == "RGBA" else "OPAQUE"
         material.baseColorFactor = [*_to_linear(tint[0]), 255]  # that of the first vertex: a material has one factor
         visual = TextureVisuals(uv=mesh.uv[used], material=material)
     elif is_uniform:
@@ -98,7 +99,7 @@ def _textured_colors(mesh: Mesh) -> NDArray[np.uint8]:
         u, v = np.where((uv >= 0) & (uv <= 1), uv, uv % 1).T  # the edge at 1 must not wrap to that at 0
         rows = ((1 - v) * height).astype(int).clip(0, height - 1)
         columns = (u * width).astype(int).clip(0, width - 1)
-        texels = texture[rows, columns]
+        texels = texture[rows, columns, :3]
         factors = _vertex_colors(mesh, textured=True)[used].astype(np.float32)
         colors[used] = np.rint(factors * texels / 255).astype(np.uint8)
     return colors

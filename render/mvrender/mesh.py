@@ -57,7 +57,8 @@ class Mesh:
         vertex_colors: (n, 3) uint8 sRGB, multiplied by the material colours; None if the file has no colours.
         uv: (n, 2) float32, v upwards, or None.
         face_texture: (m,) int32 index into `textures`, -1 for faces without texture; or None.
-        textures: each (h, w, 3) uint8 sRGB, transparent parts composited over white.
+        textures: each (h, w, 3) uint8 sRGB, transparent parts composited over white; or (h, w, 4), with alpha 0 where the surface
+            has holes, and 255 elsewhere.
         notes: what was omitted while loading, one sentence each.
     """
 
@@ -73,6 +74,11 @@ class Mesh:
     def has_color(self) -> bool:
         """Whether the file has colours or textures."""
         return self.vertex_colors is not None or bool(self.textures)
+
+    @property
+    def has_holes(self) -> bool:
+        """Whether a texture has holes."""
+        return any(texture.shape[2] == 4 for texture in self.textures)
 
 
 def check(mesh: Mesh) -> None:

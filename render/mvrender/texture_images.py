@@ -40,13 +40,15 @@ def to_8_bit(image: Image.Image) -> Image.Image:
     return Image.fromarray((values * (255 / full)).clip(0, 255).astype(np.uint8))
 
 
-def small_rgb(image: Image.Image, opaque: bool, cutoff: float | None = None) -> NDArray[np.uint8]:
-    """(h, w, 3) pixels of at most 2048 x 2048, transparent parts composited over white unless `opaque`.
+def small_pixels(image: Image.Image, opaque: bool, cutoff: float | None = None) -> NDArray[np.uint8]:
+    """Pixels (h, w, 3) of at most 2048 x 2048, transparent parts composited over white unless `opaque`.
+
+    With holes, they are (h, w, 4): alpha is 0 there and 255 elsewhere. An image that would be nothing but a hole has none.
 
     Args:
         image: not yet decoded.
-        opaque: its opacity has no meaning.
-        cutoff: opacity of 0 to 1 from which a pixel is opaque; below, it is transparent.
+        opaque: its opacity has no meaning, but for holes.
+        cutoff: opacity of 0 to 1 below which there are holes; None for no holes.
 
     Raises:
         OSError, ValueError, SyntaxError: the image cannot be decoded.
@@ -60,15 +62,25 @@ def small_rgb(image: Image.Image, opaque: bool, cutoff: float | None = None) -> 
         elif image.mode == "1":
             image = image.convert("L")
         image = image.reduce(shrink)
-    if opaque:
+    has_alpha = image.mode in ("RGBA", "LA", "PA", "P") or "transparency" in image.info
+    if not has_alpha or (opaque and cutoff is None):
         return np.asarray(image.convert("RGB"))
-    if image.mode in ("RGBA", "LA", "PA", "P") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        if cutoff is not None:
-            rgba.putalpha(rgba.getchannel("A").point([255 * (value >= 255 * cutoff) for value in range(256)]))
-        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-        image = Image.alpha_composite(white, rgba)
-    return np.asarray(image.convert("RGB"))
+    rgba = image.convert("RGBA")
+    is_there = np.asarray(rgba)[..., 3] >= 255 * (cutoff or 0)
+    if not opaque:
+        rgba = Image.alpha_composite(Image.new("RGBA", rgba.size, (255, 255, 255, 255)), rgba)
+    pixels = np.asarray(rgba.convert("RGB"))
+    if is_there.all() or not is_there.any():
+        return pixels
+    return np.dstack([_continued(pixels, is_there), np.where(is_there, np.uint8(255), np.uint8(0))])
+
+
+def _continued(pixels: NDArray[np.uint8], is_there: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Give each pixel (h, w, 3) of a hole the nearest colour outside: filters would mix in what an editor left there."""
+    from scipy.ndimage import distance_transform_edt
+
+    rows, columns = distance_transform_edt(~is_there, return_distances=False, return_indices=True)
+    return pixels[rows, columns]
 
 
 Tiles = tuple[Wrap, int, int]

@@ -16,13 +16,13 @@ class TexturePyramids:
         """Build the pyramids.
 
         Args:
-            textures: each (h, w, 3) uint8.
+            textures: each (h, w, 3) uint8, or (h, w, 4), of which the alpha is left out.
         """
         texels: list[NDArray[np.uint8]] = []
         levels: list[list[tuple[int, int, int]]] = []  # per texture and level: offset, height, width
         offset = 0
         for texture in textures:
-            image = Image.fromarray(texture)
+            image = Image.fromarray(np.ascontiguousarray(texture[..., :3]))
             own: list[tuple[int, int, int]] = []
             while True:
                 own.append((offset, image.height, image.width))

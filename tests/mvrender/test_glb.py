@@ -78,6 +78,22 @@ def test_both_sides_of_a_face_are_visible(tmp_path: Path) -> None:
     assert all(part.visual.material.doubleSided for part in scene.geometry.values())
 
 
+def test_holes_stay_holes(tmp_path: Path) -> None:
+    corners = np.array([(-1, -1, 0), (1, -1, 0), (1, 1, 0), (-1, 1, 0)], np.float32)
+    texture = np.full((32, 32, 4), (255, 0, 0, 255), np.uint8)
+    texture[8:24, 8:24, 3] = 0
+    card = Mesh(
+        corners,
+        np.array([(0, 1, 2), (0, 2, 3)], np.int32),
+        uv=(corners[:, :2] + 1) / 2,
+        face_texture=np.zeros(2, np.int32),
+        textures=(texture,),
+    )
+    seen = round_trip(card, tmp_path)
+    assert seen.has_holes
+    assert np.abs(rendered(seen) - rendered(card)).mean() < 0.5
+
+
 def test_a_large_mesh_is_decimated_and_looks_the_same() -> None:
     mesh = coloured_ball(6)
     small = decimated(mesh, 4000)

@@ -397,11 +397,11 @@ def test_damaged_trees(change: dict[str, Any], made: Builder, tmp_path: Path) ->
 # -- what exporters write beside the specification -----------------------------------------------------------------------
 
 
-def test_a_cutoff_makes_pixels_opaque_or_invisible(made: Builder, tmp_path: Path) -> None:
+def test_pixels_below_the_cutoff_are_holes(made: Builder, tmp_path: Path) -> None:
     alphas = np.array([[0, 100, 140, 255]], np.uint8).repeat(4, 0)
     image = Image.fromarray(np.dstack([*[np.zeros_like(alphas)] * 3, alphas]))
     uv = [(0.125, 0.5), (0.375, 0.5), (0.625, 0.5)]
-    for cutoff, factor, expected in ((None, 1, [255, 255, 0]), (0.3, 1, [255, 0, 0]), (0.3, 0.4, [255, 255, 255])):
+    for cutoff, factor, expected in ((None, 1, [0, 0, 255]), (0.3, 1, [0, 255, 255]), (0.3, 0.4, [0, 0, 0])):
         made = Builder()
         textured(made, image, uv)
         material = made.tree["materials"][0]
@@ -409,7 +409,27 @@ def test_a_cutoff_makes_pixels_opaque_or_invisible(made: Builder, tmp_path: Path
         material["pbrMetallicRoughness"]["baseColorFactor"] = [1, 1, 1, factor]
         if cutoff is not None:
             material["alphaCutoff"] = cutoff
-        assert [color[0] for color in sampled(load(made.write(tmp_path / "a.glb")).mesh)] == expected
+        mesh = load(made.write(tmp_path / "a.glb")).mesh
+        assert mesh.has_holes
+        assert sampled(mesh) == [(0, 0, 0, opacity) for opacity in expected]  # colours continue into the holes
+
+
+def test_only_what_cannot_be_seen_at_all_is_a_hole_of_a_blended_texture(made: Builder, tmp_path: Path) -> None:
+    alphas = np.array([[0, 51, 255, 255]], np.uint8).repeat(4, 0)
+    image = Image.fromarray(np.dstack([*[np.zeros_like(alphas)] * 3, alphas]))
+    textured(made, image, [(0.125, 0.5), (0.375, 0.5), (0.625, 0.5)])
+    made.tree["materials"][0]["alphaMode"] = "BLEND"
+    mesh = load(made.write(tmp_path / "a.glb")).mesh
+    assert [color[-1] for color in sampled(mesh)] == [0, 255, 255]
+    assert [color[0] for color in sampled(mesh)][1:] == [204, 0]  # blended with white
+
+
+def test_a_texture_that_would_be_nothing_but_a_hole_has_none(made: Builder, tmp_path: Path) -> None:
+    image = Image.new("RGBA", (4, 4), (255, 0, 0, 0))
+    textured(made, image, [(0, 0)] * 3)
+    made.tree["materials"][0]["alphaMode"] = "MASK"
+    mesh = load(made.write(tmp_path / "a.glb")).mesh
+    assert not mesh.has_holes and sampled(mesh) == [RED] * 3
 
 
 def test_vertex_colors_that_are_not_marked_as_normalized(made: Builder, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from mvrender.renderer import BackendName, Views, check_size
 from mvrender.shading import BACKGROUND, Style
 
 _SAMPLES = 4
+_RGBA = 4
 # Blends a texture over the framebuffer.
 _OVERLAY_VERTEX = """#version 400 core
 void main() {
@@ -182,13 +183,13 @@ class GLRenderer:
 
     def _parts(self, mesh: GLMesh, style: Style) -> Iterator[_Part]:
         """Parts of a mesh for one style: one for each texture, and one for faces without texture."""
-        if style != "texture" or not mesh.has_color:
-            program = self._program("clay" if style == "texture" else style, False, False)
-            yield _Part(mesh.array(program, False, False), program, None, 0, mesh.n_indices)
-            return
+        if style == "texture" and not mesh.has_color:
+            style = "clay"
         for texture, first, count in mesh.groups:
-            features = (mesh.colors is not None, texture is not None)
-            program = self._program("texture", *features)
+            if style != "texture" and texture is not None and texture.components < _RGBA:
+                texture = None  # without holes, only its colours matter
+            features = (style == "texture" and mesh.colors is not None, texture is not None)
+            program = self._program(style, *features)
             yield _Part(mesh.array(program, *features), program, texture, first, count)
 
     def _program(self, style: Style, colored: bool, textured: bool) -> Any:

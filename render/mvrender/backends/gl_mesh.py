@@ -19,7 +19,7 @@ class GLMesh:
         has_color: whether the mesh has colours or textures.
         n_indices: three per face.
         colors: buffer of vertex colours, or None.
-        groups: texture or None, first index and number of indices of each group of faces.
+        groups: texture or None, first index and number of indices of each group of faces. A texture of four components has holes.
     """
 
     def __init__(self, context: Any, mesh: Mesh, with_colors: bool, max_side: int) -> None:
@@ -39,7 +39,7 @@ class GLMesh:
         faces = mesh.faces
         if with_colors and mesh.vertex_colors is not None:
             self.colors = _buffer(context, mesh.vertex_colors, np.uint8)
-        if with_colors and mesh.uv is not None and mesh.face_texture is not None and mesh.textures:
+        if (with_colors or mesh.has_holes) and mesh.uv is not None and mesh.face_texture is not None and mesh.textures:
             order = np.argsort(mesh.face_texture, kind="stable")
             used, starts = np.unique(mesh.face_texture[order], return_index=True)
             ends = [*starts[1:], len(order)]
@@ -73,7 +73,7 @@ def _buffer(context: Any, values: NDArray[Any], kind: type) -> Any:
 def _texture(context: Any, pixels: NDArray[np.uint8], max_side: int) -> Any:
     while max(pixels.shape) > max_side:
         pixels = np.asarray(Image.fromarray(pixels).reduce(2))
-    texture = context.texture(pixels.shape[1::-1], 3, np.ascontiguousarray(pixels), alignment=1)
+    texture = context.texture(pixels.shape[1::-1], pixels.shape[2], np.ascontiguousarray(pixels), alignment=1)
     texture.build_mipmaps()
     # Nearest mipmap level, as in `TexturePyramids`.
     texture.filter = (moderngl.LINEAR_MIPMAP_NEAREST, moderngl.LINEAR)

@@ -23,6 +23,9 @@ from mvrender.shading import BACKGROUND, Style
 
 # pyrender's names of the uniforms in our shaders.
 _UNIFORMS = {"V": "to_camera", "material.base_color_texture": "image"}
+_RGBA = 4
+# pyrender defines this for primitives with an occlusion texture, which ours have if they have holes.
+_HOLES = "HAS_OCCLUSION_TEX"
 
 
 class PyrenderRenderer:
@@ -133,7 +136,7 @@ class _Programs:
     def get_program(self, *_: Any, defines: dict[str, Any], **__: Any) -> Any:
         """Program for one primitive; pyrender's `defines` state its attributes and textures."""
         features = "COLOR_0_LOC" in defines, "TEXCOORD_0_LOC" in defines
-        key = self.style, *(features if self.style == "texture" else (False, False))
+        key = self.style, *(features if self.style == "texture" else (False, _HOLES in defines))
         if key not in self._made:
             self._made[key] = _program(self, key)
         return self._made[key]
@@ -167,7 +170,8 @@ def _program(programs: _Programs, key: tuple[Style, bool, bool]) -> Any:
 
 def _primitives(pyrender: Any, mesh: Mesh, colored: bool) -> Iterator[Any]:
     """One primitive for each texture, and one for the faces without texture."""
-    has_texture = colored and mesh.uv is not None and mesh.face_texture is not None and bool(mesh.textures)
+    used = colored or mesh.has_holes
+    has_texture = used and mesh.uv is not None and mesh.face_texture is not None and bool(mesh.textures)
     if not has_texture:
         yield _primitive(pyrender, mesh, mesh.faces, -1, colored)
         return
@@ -193,7 +197,11 @@ def _primitive(pyrender: Any, mesh: Mesh, faces: NDArray[np.int32], texture: int
         )
         # pyrender uploads the lowest row first, the shader expects the highest.
         pixels = np.ascontiguousarray(mesh.textures[texture][::-1])
-        material.baseColorTexture = pyrender.Texture(source=pixels, source_channels="RGB", sampler=sampler)
+        channels = "RGBA" if pixels.shape[2] == _RGBA else "RGB"
+        image = pyrender.Texture(source=pixels, source_channels=channels, sampler=sampler)
+        material.baseColorTexture = image
+        if channels == "RGBA":
+            material.occlusionTexture = image  # see `_HOLES`
     primitive = pyrender.Primitive(
         positions=mesh.vertices[used],
         texcoord_0=mesh.uv[used] if texture >= 0 and mesh.uv is not None else None,

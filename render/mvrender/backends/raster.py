@@ -9,7 +9,7 @@ import numpy as np
 
 from mvrender.backends import triangles
 from mvrender.backends.compilation import disable_cache
-from mvrender.backends.triangles import Appearance, Lighting, Triangles, draw, face_normals
+from mvrender.backends.triangles import Appearance, Holes, Lighting, Triangles, draw, face_normals
 from mvrender.cameras import Rig, ring
 from mvrender.mesh import Mesh
 from mvrender.renderer import BackendName, Views, check_size
@@ -83,6 +83,7 @@ def draw_views(mesh: Mesh, rig: Rig, styles: Sequence[Style], size: int) -> View
     mask = draw(
         Triangles(vertices, faces, face_normals(vertices, faces)),
         _appearance(mesh, "texture" in styles),
+        _holes(mesh),
         _LIGHTING,
         np.ascontiguousarray(cameras, f4),
         f4(math.tan(math.radians(rig.fov_y_deg) / 2)),
@@ -102,3 +103,17 @@ def _appearance(mesh: Mesh, with_colors: bool) -> Appearance:
     pyramids = TexturePyramids(mesh.textures)
     uv, texture = np.ascontiguousarray(mesh.uv, f4), np.ascontiguousarray(mesh.face_texture, np.int32)
     return Appearance(True, colors, uv, texture, pyramids.table, pyramids.texels)
+
+
+def _holes(mesh: Mesh) -> Holes:
+    if not mesh.has_holes or mesh.uv is None or mesh.face_texture is None:
+        return Holes(_NO_UV, _NO_INTS, _NO_TABLE[:, 0], _NO_BYTES[:, 0])
+    table, opacity, start = np.full((len(mesh.textures), 3), -1, np.int64), [], 0
+    for k, texture in enumerate(mesh.textures):
+        if texture.shape[2] == 4:
+            table[k] = start, *texture.shape[:2]
+            opacity.append(texture[..., 3].ravel())
+            start += opacity[-1].size
+    texture = np.ascontiguousarray(mesh.face_texture, np.int32)
+    texture = np.where((texture >= 0) & (table[texture, 0] >= 0), texture, np.int32(-1))
+    return Holes(np.ascontiguousarray(mesh.uv, f4), texture, table, np.concatenate(opacity))

@@ -31,8 +31,11 @@ _CLIP_MARGIN = 0.02
 
 
 def shader_sources(style: Style, colored: bool, textured: bool) -> tuple[str, str]:
-    """Vertex and fragment shader of a style, for faces with or without vertex colours and a texture."""
-    names = {f"MVR_STYLE_{style.upper()}": "1", "MVR_AT": _AT[style], **_constants()}
+    """Vertex and fragment shader of a style, for faces with or without vertex colours and a texture.
+
+    Styles without colour use a texture for its holes only.
+    """
+    names = {f"MVR_STYLE_{style.upper()}": "1", "MVR_AT": "sample" if textured else _AT[style], **_constants()}
     names |= {name: "1" for name, used in (("MVR_COLORED", colored), ("MVR_TEXTURED", textured)) if used}
     head = "\n".join(["#version 400 core", *(f"#define {name} {text}" for name, text in names.items()), ""])
     vertex, fragment = (head + (_SHADERS / f"mesh.{kind}").read_text("utf-8") for kind in ("vert", "frag"))

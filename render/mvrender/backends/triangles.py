@@ -73,6 +73,19 @@ class Appearance(NamedTuple):
     texels: Bytes
 
 
+class Holes(NamedTuple):
+    """Texels that are not there, so that what is behind them is seen. Without any, uv and texture are empty.
+
+    uv (n, 2) of vertices, texture (m,) of faces, -1 without holes, table (T, 3) of each texture: index of the first texel, height,
+    width; opacity (N,) of texels.
+    """
+
+    uv: Floats
+    texture: Ints
+    table: NDArray[np.int64]
+    opacity: Bytes
+
+
 class Camera(NamedTuple):
     """Camera-to-world matrix (4, 4), size of a pixel at depth 1, and depth range of the unit sphere."""
 
@@ -171,7 +184,39 @@ def _reach_of(dx: f4, dy: f4) -> f4:
 
 
 @compiled
-def _rasterize(screen: Screen, faces: Ints, order: Ints, samples: Samples) -> None:
+def _is_hole(holes: Holes, texture: int, a: int, b: int, c: int, of_b: f4, of_c: f4) -> bool:
+    """Whether a point of a face is less than half opaque: bilinear between texels of full size, at every distance."""
+    uv, of_a = holes.uv, _ONE - of_b - of_c
+    s = of_a * uv[a, 0] + of_b * uv[b, 0] + of_c * uv[c, 0]
+    t = of_a * uv[a, 1] + of_b * uv[b, 1] + of_c * uv[c, 1]
+    start, height, width = holes.table[texture, 0], holes.table[texture, 1], holes.table[texture, 2]
+    upper_left, upper_right, lower_left, lower_right, across, down = _between(height, width, s, t)
+    opacity = holes.opacity
+    mixed = _mixed(
+        f4(opacity[start + upper_left]),
+        f4(opacity[start + upper_right]),
+        f4(opacity[start + lower_left]),
+        f4(opacity[start + lower_right]),
+        across,
+        down,
+    )
+    return mixed < _WHITE * _HALF
+
+
+@compiled
+def _between(height: int, width: int, s: f4, t: f4) -> tuple[int, int, int, int, f4, f4]:
+    """The four texels around uv (s, t), v upwards, of a repeating texture, and the position between them, across and down."""
+    x = (s - f4(math.floor(s))) * f4(width) - _HALF
+    y = (_ONE - (t - f4(math.floor(t)))) * f4(height) - _HALF
+    column, row = f4(math.floor(x)), f4(math.floor(y))
+    left, top = int(column) % width, int(row) % height
+    right, bottom = (left + 1) % width, (top + 1) % height
+    upper, lower = top * width, bottom * width
+    return upper + left, upper + right, lower + left, lower + right, x - column, y - row
+
+
+@compiled
+def _rasterize(screen: Screen, faces: Ints, order: Ints, holes: Holes, samples: Samples) -> None:
     """Find the nearest face of every sample.
 
     u, v and w are barycentric coordinates and z is the inverse depth, all at a pixel's centre. Each is linear in column and
@@ -203,6 +248,7 @@ def _rasterize(screen: Screen, faces: Ints, order: Ints, samples: Samples) -> No
             du[k], dv[k] = _DX[k] * ux + _DY[k] * uy, _DX[k] * vx + _DY[k] * vy
             dw[k], dz[k] = -du[k] - dv[k], _DX[k] * zx + _DY[k] * zy
         u_reach, v_reach, w_reach, z_reach = _reach_of(ux, uy), _reach_of(vx, vy), _reach_of(wx, wy), _reach_of(zx, zy)
+        hole = holes.texture[f] if len(holes.texture) else -1
         dx = f4(left) + _HALF - x0
         for row in range(top, bottom + 1):
             dy = f4(row) + _HALF - y0
@@ -227,7 +273,11 @@ def _rasterize(screen: Screen, faces: Ints, order: Ints, samples: Samples) -> No
                     for k in range(_N_SAMPLES):
                         depth = z + dz[k]
                         inside = covered or (u + du[k] >= 0 and v + dv[k] >= 0 and w + dw[k] >= 0)
-                        if inside and depth > nearest[row, column, k]:
+                        is_seen = inside and depth > nearest[row, column, k]
+                        if is_seen and hole >= 0:
+                            of_b, of_c = (u + du[k]) * inverse[b] / depth, (v + dv[k]) * inverse[c] / depth
+                            is_seen = not _is_hole(holes, hole, a, b, c, of_b, of_c)
+                        if is_seen:
                             nearest[row, column, k], face[row, column, k] = depth, f
                         least = min(least, nearest[row, column, k])
                     farthest[row, column] = least
@@ -242,15 +292,9 @@ def _texel(appearance: Appearance, texture: int, level: f4, s: f4, t: f4) -> tup
         appearance.table[texture, k, 1],
         appearance.table[texture, k, 2],
     )
-    x = (s - f4(math.floor(s))) * f4(width) - _HALF
-    y = (_ONE - (t - f4(math.floor(t)))) * f4(height) - _HALF
-    column, row = f4(math.floor(x)), f4(math.floor(y))
-    across, down = x - column, y - row
-    left, top = int(column) % width, int(row) % height
-    right, bottom = (left + 1) % width, (top + 1) % height
+    upper_left, upper_right, lower_left, lower_right, across, down = _between(height, width, s, t)
     texels = appearance.texels
-    upper, lower = offset + top * width, offset + bottom * width
-    a, b, c, d = upper + left, upper + right, lower + left, lower + right
+    a, b, c, d = offset + upper_left, offset + upper_right, offset + lower_left, offset + lower_right
     red = _mixed(f4(texels[a, 0]), f4(texels[b, 0]), f4(texels[c, 0]), f4(texels[d, 0]), across, down)
     green = _mixed(f4(texels[a, 1]), f4(texels[b, 1]), f4(texels[c, 1]), f4(texels[d, 1]), across, down)
     blue = _mixed(f4(texels[a, 2]), f4(texels[b, 2]), f4(texels[c, 2]), f4(texels[d, 2]), across, down)
@@ -469,6 +513,7 @@ def _shade(
 def draw(
     mesh: Triangles,
     appearance: Appearance,
+    holes: Holes,
     lighting: Lighting,
     cameras: Floats,
     tan_half_fov: f4,
@@ -491,7 +536,7 @@ def draw(
         samples.farthest[:] = f4(0)
         _project(mesh.vertices, cameras[v], size, tan_half_fov, screen)
         _sort_front_to_back(screen.inverse, mesh.faces, order)
-        _rasterize(screen, mesh.faces, order, samples)
+        _rasterize(screen, mesh.faces, order, holes, samples)
         camera = Camera(cameras[v], pixel, distance - f4(1), distance + f4(1))
         mask[v] = _shade(mesh, appearance, lighting, screen, samples, camera, styles, images[v])
     return mask

@@ -22,6 +22,7 @@ _WRAPS: dict[int, Wrap] = {10497: "repeat", 33648: "mirror", 33071: "clamp"}
 _SPECULAR_GLOSSINESS = "KHR_materials_pbrSpecularGlossiness"
 _SOURCES = ("EXT_texture_webp", "MSFT_texture_dds")
 _BLACK = 0.01
+_VISIBLE = 1 / 255
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class GltfMaterials:
         except (KeyError, ValueError, IndexError, TypeError) as error:
             self._reading.note(f"a texture is damaged ({type(error).__name__}: {error}); rendered without it")
             image, wrap = None, ("repeat", "repeat")
-        cutoff = None
+        cutoff = _VISIBLE if mode == "BLEND" else None
         if mode == "MASK":
             opacity = 1.0 if factor is None else float(factor[3])
             cutoff = float(entry.get("alphaCutoff", 0.5)) / max(opacity, 1e-6)  # of the texture alone
@@ -76,7 +77,7 @@ class GltfMaterials:
         info = texture or {}
         transform = info.get("extensions", {}).get("KHR_texture_transform", {})
         return GltfMaterial(
-            Material(color, image, opaque, wrap, cutoff),
+            Material(color, image, mode != "BLEND", wrap, cutoff),
             opaque,
             int(transform.get("texCoord", info.get("texCoord", 0))),
             _uv_matrix(transform) if transform else None,

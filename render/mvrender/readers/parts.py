@@ -27,9 +27,9 @@ class Material:
     Attributes:
         color: sRGB, which tints texture and vertex colours; None if the file has none.
         image: texture; None without.
-        opaque: its alpha has no meaning.
+        opaque: its alpha has no meaning, but for holes.
         wrap: what is beyond its edges, along u and v.
-        cutoff: opacity of the texture, from 0 to 1, below which it is not seen, and from which it is opaque; None: it is blended.
+        cutoff: opacity of the texture, from 0 to 1, below which it has holes; None: it has none.
     """
 
     color: Color | None = None

@@ -22,7 +22,7 @@ vec3 facing_normal() {
     return faceforward(normal, point, normal);
 }
 
-#ifdef MVR_TEXTURED
+#if defined(MVR_TEXTURED) && defined(MVR_STYLE_TEXTURE)
 vec3 texture_color() {
     // Texels per pixel as if the face were seen frontally. The usual choice, by the longer side of the pixel's footprint, blurs
     // slanted faces; here each of the four samples of a pixel is textured by itself.
@@ -43,7 +43,7 @@ vec3 base_color() {
 #ifdef MVR_COLORED
     base = color;
 #endif
-#ifdef MVR_TEXTURED
+#if defined(MVR_TEXTURED) && defined(MVR_STYLE_TEXTURE)
     base *= texture_color();
 #endif
 #endif
@@ -78,4 +78,10 @@ void main() {
     vec3 rgb = lit(base_color(), facing_normal());
 #endif
     pixel = vec4(rgb, 1.0);
+#ifdef MVR_TEXTURED
+    // Holes, from texels of full size at every distance. Last: the derivatives above need the neighbours.
+    if (textureLod(image, uv, 0.0).a < 0.5) {
+        discard;
+    }
+#endif
 }
