@@ -19,8 +19,8 @@ Measured with 200,000 objects of 512 numbers on two cores (python -m benchmarks 
 
   kind     recall@10   queries/s   build   memory of an object beside its vector (2 KB)
   exact    1           97 *        -       none
-  hnsw     0.99        5,500       15 s    0.4 KB
-  ivf      0.99        1,600       5 s     0.09 KB
+  hnsw     0.99        3,800       26 s    0.4 KB
+  ivf      0.99        1,300       7 s     0.09 KB
   * with 100,000 objects
 
   auto      exact up to 250,000 objects, then hnsw; ivf where the graph would take over a quarter of the memory

@@ -9,6 +9,7 @@ import pytest
 import yaml
 from doc_pages import ROOT
 
+from mvretrieval.cli.index_kinds import HELP
 from mvretrieval.evaluation.reproduce.published import Setting, published_table
 from mvretrieval.evaluation.reproduce.table import read_table
 
@@ -59,3 +60,14 @@ def test_published_results_are_those_of_the_tables(name: str, setting: Setting) 
     lines = ["| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *rows)]
     wanted = "\n".join(lines).replace("| --- ", "|---").replace("--- |", "---|")
     assert f"\n{wanted}\n\n" in page, wanted
+
+
+def test_the_help_on_kinds_of_index_states_what_is_measured() -> None:
+    peers = _RESULTS["search-peers"]["value"]
+    for kind in ("hnsw", "ivf"):
+        row = re.search(rf"^  {kind} +0\.99 +([\d,]+) +(\d+) s ", HELP, re.MULTILINE)
+        assert row is not None
+        rate, seconds = peers[f"ours, {kind}, one at 0.99, queries/s"], peers[f"ours, {kind}, build s"]
+        assert row[1] == f"{round(rate, -2):,.0f}" and row[2] == f"{seconds:.0f}"
+    row = re.search(r"^  exact +1 +(\d+) \*", HELP, re.MULTILINE)
+    assert row is not None and row[1] == f"{1000 / _RESULTS['search-one']['value']['ours ms']:.0f}"
