@@ -130,6 +130,10 @@ def _store(benchmark: Benchmark, values: Mapping[str, float], state: str, second
     RESULTS.write_text(yaml.safe_dump(results, sort_keys=True, allow_unicode=True, width=120))
 
 
+_VECTOR_UNITS = {"amx_bf16": "AMX", "avx512_bf16": "AVX512-BF16", "avx512f": "AVX-512", "avx2": "AVX2"}
+"""Flag of a processor and its name, the best first: the ratio of bfloat16 to float32 depends on it."""
+
+
 def commit() -> str:
     """Short hash of the commit, with `+changes` if files were changed since."""
     git = ["git", "-C", str(RESULTS.parent)]
@@ -140,7 +144,7 @@ def commit() -> str:
 
 
 def hardware() -> str:
-    """Model of the processor, number of cores, and GPU."""
+    """Model of the processor with its widest vector unit, number of cores, and GPU."""
     model = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
@@ -148,6 +152,9 @@ def hardware() -> str:
             line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
         ]
         model = names[0] if names else model
+        flags = set(next((line for line in info.read_text().splitlines() if line.startswith("flags")), "").split())
+        unit = next((name for flag, name in _VECTOR_UNITS.items() if flag in flags), None)
+        model += f" ({unit})" if unit else ""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     return f"{model}, {os.cpu_count()} cores, {gpu}"
 
