@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from mvrender.image_formats import open_image
 from mvrender.texture_images import to_8_bit
 from mvretrieval.errors import QueryError
 
@@ -25,7 +26,7 @@ def load_image(path: Path, size: int, background: Background = "auto") -> NDArra
     """Read one image as (size, size, 3) uint8.
 
     Args:
-        path: any format that Pillow reads; the EXIF orientation is applied.
+        path: one of `IMAGE_FORMATS`; the EXIF orientation is applied.
         size: of the result.
         background: `auto` puts transparent images on white. If the border has one plain colour, that becomes white and the image is
             cropped to the rest; an image with another background is not cropped. `keep` only resizes.
@@ -35,7 +36,7 @@ def load_image(path: Path, size: int, background: Background = "auto") -> NDArra
             (`unknown_image_format`).
     """
     try:
-        with Image.open(path) as opened:
+        with open_image(path) as opened:
             if opened.width * opened.height > MAX_PIXELS:
                 raise Image.DecompressionBombError(f"{opened.width} x {opened.height} pixels")
             opened.draft("RGB", (4 * size, 4 * size))

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from mvrender.cameras import Rig
+from mvrender.image_formats import open_image
 from mvrender.jobs import Failed, Opened, Rendered
 from mvrender.renderer import Views
 from mvrender.strips import thumbnail_strip
@@ -256,7 +257,7 @@ def _bytes_of(path: Path, manifest: Path | None) -> bytes:
 def _longest_side(data: bytes, name: str) -> int:
     """Longer side of an image in pixels, from its header."""
     try:
-        with Image.open(io.BytesIO(data)) as opened:
+        with open_image(io.BytesIO(data)) as opened:
             width, height = opened.size
     except (*_DAMAGED, Image.DecompressionBombError) as error:
         raise _unreadable(name, error) from None
@@ -270,7 +271,7 @@ def _longest_side(data: bytes, name: str) -> int:
 def _decoded(data: bytes, name: str, scale: float, size: int) -> NDArray[np.uint8]:
     """An image as (size, size, 3) uint8: scaled and centred on a white square, not cropped."""
     try:
-        with Image.open(io.BytesIO(data)) as opened:
+        with open_image(io.BytesIO(data)) as opened:
             width, height = opened.size
             opened.draft("RGB", (max(1, int(2 * width * scale)), max(1, int(2 * height * scale))))
             image = ImageOps.exif_transpose(opened)

@@ -7,6 +7,7 @@ import io
 
 from PIL import Image
 
+from mvrender.image_formats import open_image
 from mvretrieval.session.session import Session
 
 
@@ -15,7 +16,7 @@ def view_thumbnail(session: Session, row_id: int, view: int) -> Image.Image | No
     strip = session.store.strip_of(row_id)
     if strip is None:
         return None
-    with Image.open(io.BytesIO(strip)) as opened:
+    with open_image(io.BytesIO(strip)) as opened:
         image = opened.convert("RGB")
     side = image.height
     return image.crop((view * side, 0, (view + 1) * side, side))

@@ -12,12 +12,11 @@ from pathlib import Path
 from fastapi import UploadFile
 from PIL import Image
 
+from mvrender.image_formats import open_image
 from mvretrieval.errors import MvrError, QueryError
 from mvretrieval.service.problems import ProblemError
 from mvretrieval.service.settings import ServiceSettings
 
-# Pillow reads more formats, some with little-tested decoders.
-_IMAGE_FORMATS = ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"]
 _MAX_DEPTH, _MAX_NAME_BYTES = 8, 200
 
 
@@ -93,7 +92,7 @@ def check_image(path: Path, settings: ServiceSettings) -> int:
     """
     limit = settings.max_image_pixels
     try:
-        with Image.open(path, formats=_IMAGE_FORMATS) as image:
+        with open_image(path) as image:
             pixels = int(image.width * image.height)
     except Image.DecompressionBombError:
         pixels = limit + 1

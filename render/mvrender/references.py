@@ -15,7 +15,7 @@ from PIL import Image
 
 from mvrender.errors import MeshError
 from mvrender.plain_text import shortened
-from mvrender.texture_images import open_image
+from mvrender.texture_images import open_texture
 
 _MAX_REFERENCE_BYTES = 2 << 30
 _LONGEST_NAME = 100
@@ -72,7 +72,7 @@ class References:
         if inner not in self._images:
             image = None
             try:
-                image = open_image(self.get(inner))
+                image = open_texture(self.get(inner))
                 if image is None:
                     _note(self.broken, name)
             except MeshError:

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from mvrender.image_formats import open_image
+
 Wrap = Literal["repeat", "mirror", "clamp"]
 # Views are at most 1024 pixels wide: a larger texture adds no visible detail.
 _MAX_TEXTURE_SIDE = 2048
@@ -18,14 +20,10 @@ _MOST_TILES = 4
 _INSIDE = 1e-3  # so far from its end, where the other end would be seen
 
 
-# What is opened at all: others start helper programs (EPS), or are no textures.
-_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TGA", "GIF", "TIFF", "DDS", "PPM")
-
-
-def open_image(content: bytes) -> Image.Image | None:
+def open_texture(content: bytes) -> Image.Image | None:
     """Open an image without decoding it; None if it cannot be opened."""
     try:
-        return Image.open(io.BytesIO(content), formats=_FORMATS)
+        return open_image(io.BytesIO(content))
     except Exception:  # Pillow's plugins raise anything on a damaged file
         return None
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
+from mvrender.image_formats import open_image
 from mvretrieval.session.session import Session
 
 # A view slightly from the side and from above shows most of a shape.
@@ -38,7 +39,7 @@ class Thumbnails:
         strip = self._store.strip_of(row_id)
         if strip is None:
             return []
-        with Image.open(io.BytesIO(strip)) as opened:
+        with open_image(io.BytesIO(strip)) as opened:
             image = opened.convert("RGB")
         side = image.height
         return [image.crop((v * side, 0, (v + 1) * side, side)) for v in range(self._n_views)]

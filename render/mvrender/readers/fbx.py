@@ -17,7 +17,7 @@ from PIL import Image
 from mvrender.mesh import UpAxis
 from mvrender.readers.parts import Color, Material, Part, Reading, color_bytes, placed
 from mvrender.readers.polygons import triangulate
-from mvrender.texture_images import Wrap, open_image
+from mvrender.texture_images import Wrap, open_texture
 
 _AXES: tuple[UpAxis, ...] = ("+x", "-x", "+y", "-y", "+z", "-z")
 _MOST_LEVELS = 256
@@ -102,7 +102,7 @@ class _Materials:
     def _image(self, texture: Any) -> Image.Image | None:
         content = bytes(texture.content)
         if content:
-            image = open_image(content)
+            image = open_texture(content)
             if image is None:
                 self._reading.note(f"the embedded image of '{texture.name}' is not readable; rendered without it")
             return image

@@ -16,7 +16,7 @@ from PIL import Image
 
 from mvrender.errors import MeshError
 from mvrender.readers.parts import Reading
-from mvrender.texture_images import open_image
+from mvrender.texture_images import open_texture
 
 _COMPONENTS = {5120: "i1", 5121: "u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
 _SHAPES: dict[str, tuple[int, ...]] = {
@@ -160,7 +160,7 @@ class GltfFile:
         return self._images[index]
 
     def _opened(self, content: bytes, index: int) -> Image.Image | None:
-        image = open_image(content)
+        image = open_texture(content)
         if image is None:
             self._reading.note(f"embedded image {index} is not a readable image; rendered without it")
         return image

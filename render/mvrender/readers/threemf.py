@@ -21,7 +21,7 @@ from PIL import Image
 from mvrender.errors import MeshError
 from mvrender.readers.archive import DAMAGED, check_unpacked
 from mvrender.readers.parts import Material, Part, Reading, compact, placed
-from mvrender.texture_images import Wrap, open_image
+from mvrender.texture_images import Wrap, open_texture
 
 _MOST_LEVELS = 64  # of components
 _COLORS, _MATERIALS, _TEXTURE = (
@@ -147,7 +147,7 @@ class _Model:
     def _image(self, texture: Any) -> tuple[Image.Image | None, tuple[Wrap, Wrap]]:
         key = texture.GetUniqueResourceID()
         if key not in self._images:
-            image = open_image(bytes(texture.GetAttachment().WriteToBuffer()))
+            image = open_texture(bytes(texture.GetAttachment().WriteToBuffer()))
             if image is None:
                 self._reading.note("a texture is not a readable image; rendered without it")
             u, v = texture.GetTileStyleUV()
