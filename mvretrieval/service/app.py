@@ -19,7 +19,7 @@ from mvretrieval import __version__
 from mvretrieval.api import Collection
 from mvretrieval.service.auth import AllowedHosts
 from mvretrieval.service.codes import codes_as_markdown
-from mvretrieval.service.limits import BodyLimit
+from mvretrieval.service.limits import BodyLimit, StoppedRequests
 from mvretrieval.service.metrics import Metrics, RequestMetrics
 from mvretrieval.service.problems import install_error_handlers
 from mvretrieval.service.routes.images import image_routes
@@ -79,10 +79,12 @@ def create_app(collection: Collection, settings: ServiceSettings | None = None) 
         docs_url=None,
         redoc_url=None,
     )
+    app.state.stop = service.stop
     app.add_middleware(BodyLimit, settings=settings)
     app.add_middleware(RequestMetrics, metrics=metrics)
     if settings.hosts is not None:
         app.add_middleware(AllowedHosts, hosts=settings.hosts)
+    app.add_middleware(StoppedRequests)
     _add_api(app, service, metrics)
     _add_page(app)
     return app

@@ -124,11 +124,15 @@ class JobQueue:
             if job.state == "waiting":
                 job.state = "stopped"
 
-    def close(self) -> None:
-        """Stop all jobs, and wait until the running one has written its results."""
+    def stop_all(self) -> None:
+        """Stop all jobs soon."""
         for job in self.all():
             if not job.is_over:
                 self.stop(job)
+
+    def close(self) -> None:
+        """Stop all jobs, and wait until the running one has written its results."""
+        self.stop_all()
         self._queue.put(None)
         if self._thread is not None:
             self._thread.join()

@@ -29,7 +29,7 @@ _DESCRIPTIONS = {
     401: "the token is missing or wrong",
     403: "the service accepts no changes, or the request comes from another website",
     404: "no such object, image, job or folder",
-    408: "the body of the request stopped arriving",
+    408: "the body of the request arrives too slowly",
     409: "a folder is being indexed, or the id is taken",
     413: "too many bytes, files, faces or pixels, or a mesh that takes too long",
     415: "not a mesh or an image of a supported format",

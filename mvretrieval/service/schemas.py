@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, FiniteFloat, Tag, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    FailFast,
+    Field,
+    FiniteFloat,
+    Tag,
+    field_validator,
+    model_validator,
+)
 
 from mvretrieval.augmentation import ALPHA
 from mvretrieval.service.jobs import JobState
@@ -13,11 +24,30 @@ MAX_ID_LENGTH = 4096
 TermKind = Literal["mesh", "images", "text", "id", "vector"]
 UpAxisName = Literal["+x", "-x", "+y", "-y", "+z", "-z"]
 LabelValue = str | int | FiniteFloat | None
-Labels = Annotated[dict[Annotated[str, Field(min_length=1, max_length=100)], LabelValue], Field(max_length=100)]
+_MAX_NAMES = 100
+
+
+def _check_names(value: Any) -> Any:
+    """Refuse an object with too many names, before there is an error for each."""
+    if isinstance(value, dict) and len(value) > _MAX_NAMES:
+        raise ValueError(f"has {len(value):,} names, at most {_MAX_NAMES} allowed")
+    return value
+
+
+Labels = Annotated[
+    dict[Annotated[str, Field(min_length=1, max_length=100)], LabelValue],
+    Field(max_length=_MAX_NAMES),
+    BeforeValidator(_check_names),
+]
 
 
 class _Request(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_names(cls, value: Any) -> Any:
+        return _check_names(value)
 
 
 _FileName = Annotated[str, Field(min_length=1, max_length=255)]
@@ -67,7 +97,7 @@ class IdTerm(_Term):
 class VectorTerm(_Term):
     """Term: an object vector."""
 
-    vector: list[float] = Field(min_length=1, max_length=65_536)
+    vector: Annotated[list[float], FailFast()] = Field(min_length=1, max_length=65_536)
 
 
 _KINDS = ("mesh", "images", "text", "id", "vector")

@@ -21,7 +21,7 @@ from mvretrieval.search.hits import Hit
 from mvretrieval.search.options import RerankOptions, SearchOptions
 from mvretrieval.search.pipeline import search
 from mvretrieval.service.jobs import JobQueue
-from mvretrieval.service.limits import FairLimiter
+from mvretrieval.service.limits import FairLimiter, stopping
 from mvretrieval.service.problems import ProblemError
 from mvretrieval.service.request_query import needs_encoder, query_of, query_term_model
 from mvretrieval.service.schemas import CollectionModel, HitModel, ObjectModel, SearchRequest, SearchResponse
@@ -62,6 +62,7 @@ class SearchService:
         self.jobs = JobQueue(collection, self._write_lock)
         self.not_ready_reason = "the encoder and the index are being loaded: try again in a moment"
         self._load_finished = threading.Event()
+        self._is_stopping = False
 
     @property
     def is_ready(self) -> bool:
@@ -88,6 +89,14 @@ class SearchService:
             _log.exception("while loading")
         finally:
             self._load_finished.set()
+
+    def stop(self) -> None:
+        """Refuse requests that wait for their turn, and stop jobs: the process is about to end."""
+        self.limiter.close()
+        self.writers.close()
+        self._is_stopping = True
+        self._load_finished.set()
+        self.jobs.stop_all()
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -142,6 +151,8 @@ class SearchService:
         with self.limiter.turn() if encodes else nullcontext():
             if encodes:  # one thread loads the encoder, the others wait for it
                 self._load_finished.wait(self.settings.queue_timeout_s)
+                if self._is_stopping:
+                    raise stopping()
             result = search(self.session, query, options)
         return SearchResponse(
             hits=[self._hit_model(hit) for hit in result.hits],

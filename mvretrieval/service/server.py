@@ -5,21 +5,24 @@ from __future__ import annotations
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable
+from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
 
 from mvretrieval.errors import ServiceError
+from mvretrieval.service.connections import BACKLOG, limited_protocol, raise_file_limit
 
-_SHUTDOWN_S = 8  # Docker kills after ten
+_SHUTDOWN_S = 5  # for requests in progress; Docker kills after ten, and the collection is closed before
 # Interval after which Python switches threads, a tenth of the default. With 32 clients and all cores busy, the p99 of vector
 # queries is 10 % lower.
 _SWITCH_INTERVAL_S = 0.0005
 
 
 def serve(app: FastAPI, host: str, port: int, announce: Callable[[str], None]) -> None:
-    """Serve until SIGINT or SIGTERM; requests in progress are completed first.
+    """Serve until SIGINT or SIGTERM. Requests in progress are completed first; those that wait for their turn are refused.
 
     Args:
         app: see `create_app`.
@@ -34,16 +37,42 @@ def serve(app: FastAPI, host: str, port: int, announce: Callable[[str], None]) -
     all_interfaces = {"0.0.0.0", "::", ""}
     name = socket.gethostname() if host in all_interfaces else f"[{host}]" if ":" in host else host
     announce(f"http://{name}:{listener.getsockname()[1]}")
-    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=_SHUTDOWN_S, server_header=False)
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     # uvicorn raises the signal again after its shutdown, which would end the process before the collection is closed.
     handlers = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        uvicorn.Server(config).run(sockets=[listener])
+        server_of(app, raise_file_limit()).run(sockets=[listener])
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
         listener.close()
+
+
+def server_of(app: FastAPI, max_connections: int) -> uvicorn.Server:
+    """A server for an application from `create_app`."""
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        timeout_graceful_shutdown=_SHUTDOWN_S,
+        server_header=False,
+        http=limited_protocol(max_connections),
+        ws="none",
+        backlog=BACKLOG,
+    )
+    return _Server(config, app.state.stop)
+
+
+class _Server(uvicorn.Server):
+    """Calls a function when the process is told to stop."""
+
+    def __init__(self, config: uvicorn.Config, stop: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._stop = stop
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        # In a thread: a signal handler interrupts code that may hold the locks.
+        threading.Thread(target=self._stop, daemon=True).start()
+        super().handle_exit(sig, frame)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -29,6 +29,7 @@ class ServiceSettings:
         limits: of one uploaded mesh.
         max_upload_bytes: of all files of one request.
         max_json_bytes: of one request without files.
+        max_bytes_under_way: of all requests in progress together, with their files.
         max_image_pixels: of all images of one query.
         max_meshes: in one query.
         max_files: in one request.
@@ -44,7 +45,8 @@ class ServiceSettings:
     folders: Mapping[str, Path] = field(default_factory=dict)
     limits: Limits = UPLOAD_LIMITS
     max_upload_bytes: int = 256 << 20
-    max_json_bytes: int = 4 << 20
+    max_json_bytes: int = 2 << 20
+    max_bytes_under_way: int = 1 << 30
     max_image_pixels: int = 100_000_000
     max_meshes: int = 4
     max_files: int = 16
@@ -58,7 +60,7 @@ class ServiceSettings:
         Raises:
             ServiceError: a limit is too low.
         """
-        for name in ("max_upload_bytes", "max_image_pixels", "max_files", "max_hits"):
+        for name in ("max_upload_bytes", "max_bytes_under_way", "max_image_pixels", "max_files", "max_hits"):
             _check(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
         _check("max_waiting", self.max_waiting, self.max_waiting >= 0, "at least 0")
         _check("max_faces", self.limits.max_faces, self.limits.max_faces >= 1, "at least 1")

@@ -14,7 +14,7 @@ from mvretrieval.store.database import Database
 from mvretrieval.store.filters import Condition, parse_where
 
 _PREFIX = "label:"
-_MAX_LABELS = 1000  # SQLite allows 2,000 columns
+_MAX_LABELS = 200  # each is a column: a thousand make a change take seconds, and SQLite allows 2,000
 FACTS = ("id", "path", "format", "faces", "vertices", "textured", "up")
 _NUMERIC_FACTS = ("faces", "vertices", "textured")
 

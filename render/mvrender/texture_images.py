@@ -78,7 +78,7 @@ def _continued(pixels: NDArray[np.uint8], is_there: NDArray[np.bool_]) -> NDArra
     from scipy.ndimage import distance_transform_edt
 
     rows, columns = distance_transform_edt(~is_there, return_distances=False, return_indices=True)
-    return pixels[rows, columns]
+    return np.asarray(pixels[rows, columns])
 
 
 Tiles = tuple[Wrap, int, int]

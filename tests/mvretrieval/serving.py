@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,21 +14,26 @@ from waiting import be_patient_over_http, wait_for
 from mvretrieval.api import Collection
 from mvretrieval.service.settings import ServiceSettings
 
-uvicorn = pytest.importorskip("uvicorn", reason="the service is not installed: pip install 'mvretrieval[serve]'")
+pytest.importorskip("uvicorn", reason="the service is not installed: pip install 'mvretrieval[serve]'")
 be_patient_over_http(httpx)
 
 
 @contextmanager
-def served(collection: Collection, settings: ServiceSettings | None = None) -> Iterator[str]:
+def served(
+    collection: Collection, settings: ServiceSettings | None = None, max_connections: int = 500
+) -> Iterator[str]:
     """Its address."""
     from mvretrieval.service.app import create_app
+    from mvretrieval.service.server import server_of
 
-    server = uvicorn.Server(uvicorn.Config(create_app(collection, settings), port=0, log_level="warning"))
-    thread = threading.Thread(target=server.run)
+    server = server_of(create_app(collection, settings), max_connections)
+    listener = socket.create_server(("127.0.0.1", 0))
+    address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()
     wait_for(lambda: server.started or not thread.is_alive())
     try:
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+        yield address
     finally:
         server.should_exit = True
         thread.join()

@@ -114,6 +114,6 @@ def _holes(mesh: Mesh) -> Holes:
             table[k] = start, *texture.shape[:2]
             opacity.append(texture[..., 3].ravel())
             start += opacity[-1].size
-    texture = np.ascontiguousarray(mesh.face_texture, np.int32)
-    texture = np.where((texture >= 0) & (table[texture, 0] >= 0), texture, np.int32(-1))
-    return Holes(np.ascontiguousarray(mesh.uv, f4), texture, table, np.concatenate(opacity))
+    of_face = np.ascontiguousarray(mesh.face_texture, np.int32)
+    of_face = np.where((of_face >= 0) & (table[of_face, 0] >= 0), of_face, np.int32(-1))
+    return Holes(np.ascontiguousarray(mesh.uv, f4), of_face, table, np.concatenate(opacity))

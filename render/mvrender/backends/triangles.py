@@ -200,7 +200,7 @@ def _is_hole(holes: Holes, texture: int, a: int, b: int, c: int, of_b: f4, of_c:
         across,
         down,
     )
-    return mixed < _WHITE * _HALF
+    return bool(mixed < _WHITE * _HALF)
 
 
 @compiled
