@@ -18,6 +18,8 @@ COMMANDS = {
     "calibrate": "fit a confidence calibration, so that hits have a probability",
     "serve": "serve a collection: search page and REST API",
     "export": "write the object vectors of a collection as a FAISS index",
+    "copy": "copy a collection while it is in use, for backups",
+    "check": "check a collection for damage, and repair what can be",
     "remove": "remove objects from a collection",
     "info": "show what a collection holds and which files failed",
     "doctor": "check the installation and print the fix for each problem",

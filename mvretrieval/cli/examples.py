@@ -71,6 +71,8 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "mvr export things/ --faiss things.faiss",
         "mvr export things/ --faiss chairs.faiss --index HNSW32 --where \"label = 'chair'\"",
     ),
+    "copy": ("mvr copy things/ backups/things-monday",),
+    "check": ("mvr check things/", "mvr check things/ --repair"),
     "remove": (
         "mvr remove things/ chair.glb sofa.glb",
         "mvr remove things/ --where \"split = 'test'\"",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -29,9 +30,10 @@ from mvretrieval.service.routes.search import search_routes
 from mvretrieval.service.routes.system import health_routes, system_routes
 from mvretrieval.service.search_service import SearchService
 from mvretrieval.service.settings import ServiceSettings
-from mvretrieval.service.stored_uploads import repair_uploads
+from mvretrieval.store.uploads import unused_uploads
 
 PAGE = Path(__file__).parent / "page"
+_KEPT_UNUSED_S = 7 * 24 * 3600.0  # uploads without an object: a backup of the database may be put back
 _EXTRA_THREADS = 40  # for requests that do not wait for a turn
 _DESCRIPTION = f"""Search a collection of 3D objects with meshes, images, text, known objects, vectors, or a weighted mixture of
 them with negative terms.
@@ -65,7 +67,8 @@ def create_app(collection: Collection, settings: ServiceSettings | None = None) 
             service.limiter.capacity + service.writers.capacity + _EXTRA_THREADS
         )
         if settings.token is not None:
-            repair_uploads(collection)
+            for upload in unused_uploads(collection.session.store, collection.folder, _KEPT_UNUSED_S):
+                shutil.rmtree(upload, ignore_errors=True)
         # In a thread, so that /health responds from the start and /ready later.
         threading.Thread(target=service.load, daemon=True).start()
         yield

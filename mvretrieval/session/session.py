@@ -26,6 +26,7 @@ from mvretrieval.session.options import OpenOptions
 from mvretrieval.session.render_pools import RenderPools
 from mvretrieval.session.stored_describer import StoredDescriber, open_describer
 from mvretrieval.store.store import Store
+from mvretrieval.store.uploads import relocate_uploads
 from mvretrieval.store.writer_lock import WriterLock
 
 if TYPE_CHECKING:
@@ -106,6 +107,7 @@ class Session:
         """
         if not self._writer.held:
             self._writer.take()
+            relocate_uploads(self.store, self.folder)
             for folder in (self.folder, self.folder / ORIGINAL_INDEX):
                 VectorIndex.discard_newer(folder, self.store.sequence, self.store.generation)
 

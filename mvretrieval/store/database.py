@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,18 @@ class Database:
         """Close the file."""
         with self._lock:
             self._connection.close()
+
+    def backup(self, path: Path) -> None:
+        """Write a consistent copy to `path`, whatever other processes write meanwhile."""
+        with self._lock, translated_errors(self._folder), closing(sqlite3.connect(path)) as copy:
+            self._connection.backup(copy)
+
+    def integrity_problems(self) -> list[str]:
+        """What SQLite finds wrong with the file: pages, indices, references. Reads all of it."""
+        with self._lock, translated_errors(self._folder):
+            found = [str(row[0]) for row in self._connection.execute("PRAGMA integrity_check(10)")]
+            lost = [f"a row of {row[0]} has no object" for row in self._connection.execute("PRAGMA foreign_key_check")]
+        return [text for text in found if text != "ok"] + sorted(set(lost))
 
     @contextmanager
     def transaction(self) -> Iterator[None]:

@@ -20,6 +20,7 @@ from mvretrieval.service.model_cache import ModelCache
 from mvretrieval.service.problems import ProblemError, Responses, problem_responses
 from mvretrieval.service.search_service import SearchService
 from mvretrieval.store.records import ObjectRecord
+from mvretrieval.store.uploads import current_path
 
 _WEBP: Responses = {200: {"content": {"image/webp": {}}, "description": "an image"}}
 _GLB: Responses = {200: {"content": {"model/gltf-binary": {}}, "description": "the mesh in the unit sphere, +Y up"}}
@@ -88,8 +89,10 @@ def _model(service: SearchService, models: ModelCache, record: ObjectRecord) -> 
     cached = models.get(record.content_hash)
     if cached is not None:
         return cached
-    path = Path(record.path)
+    path = current_path(record.path, service.session.folder)
     root = Path(service.session.store.root_of(record.row_id) or path.parent)
+    if not path.is_relative_to(root):  # an upload, in a collection that was moved and may only be read
+        root = path.parent
     with service.limiter.turn():
         glb = service.session.render_pool().convert(RenderJob(path, root, record.facts["up"])).glb
     models.put(record.content_hash, glb)

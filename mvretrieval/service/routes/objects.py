@@ -27,8 +27,8 @@ from mvretrieval.service.schemas import (
     RemovedModel,
 )
 from mvretrieval.service.search_service import SearchService
-from mvretrieval.service.stored_uploads import delete_upload, new_upload
 from mvretrieval.service.uploads import Uploads, saved_uploads
+from mvretrieval.store.uploads import UPLOADS, new_upload, upload_of
 
 _Files = Annotated[
     list[UploadFile], File(min_length=1, description="the mesh first, then its materials, buffers and textures")
@@ -121,7 +121,7 @@ def object_write_routes(service: SearchService) -> APIRouter:
         with service.writing():
             record = collection.get(object_id)
             removed = collection.remove(object_id)
-            delete_upload(collection, record.path)
+            _delete_upload(collection, record.path)
         return RemovedModel(removed=removed)
 
     return router
@@ -161,7 +161,7 @@ def _store(collection: Collection, new: _NewObject, replace: bool) -> str:
     Returns:
         Id of the object.
     """
-    folder = new_upload(collection)
+    folder = new_upload(collection.folder)
     store = collection.session.store
     old = None if new.id is None or not replace else store.row_id_of(new.id)
     old_path = None if old is None else store.records([old])[old].path
@@ -173,5 +173,11 @@ def _store(collection: Collection, new: _NewObject, replace: bool) -> str:
         shutil.rmtree(folder, ignore_errors=True)
         raise
     if old_path is not None:
-        delete_upload(collection, old_path)
+        _delete_upload(collection, old_path)
     return object_id
+
+
+def _delete_upload(collection: Collection, path: str) -> None:
+    """Delete the upload that a file of a removed object belongs to, if it was uploaded."""
+    if name := upload_of(path):
+        shutil.rmtree(collection.folder / UPLOADS / name, ignore_errors=True)
