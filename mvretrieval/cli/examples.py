@@ -71,7 +71,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "mvr export things/ --faiss things.faiss",
         "mvr export things/ --faiss chairs.faiss --index HNSW32 --where \"label = 'chair'\"",
     ),
-    "copy": ("mvr copy things/ backups/things-monday",),
+    "copy": ("mvr copy things/ backups/monday", "mvr copy things/ /srv/second/things --json"),
     "check": ("mvr check things/", "mvr check things/ --repair"),
     "remove": (
         "mvr remove things/ chair.glb sofa.glb",

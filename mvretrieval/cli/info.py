@@ -90,8 +90,8 @@ def _facts(session: Session) -> dict[str, Any]:
         "index": {"kind": index.kind, "wanted": store.get_meta("index", "auto"), "objects": len(index)},
         "labels": list(store.metadata_columns()),
         "outdated": outdated_by_format(session),
-        "passed_over": json.loads(store.get_meta(PASSED_OVER, "{}")),
-        "size_bytes": sum(file.stat().st_size for file in session.folder.iterdir() if file.is_file()),
+        "passed_over": store.read_meta(PASSED_OVER, json.loads) or {},
+        "size_bytes": _size(session.folder),
     }
 
 
@@ -173,7 +173,9 @@ def _lines(facts: dict[str, Any]) -> dict[str, str]:
         "labels": ", ".join(facts["labels"]) or "none",
         **({"outdated": _outdated_line(facts["outdated"])} if facts["outdated"] else {}),
         **({"passed over": _passed_over_line(facts["passed_over"])} if facts["passed_over"] else {}),
-        "size": f"{facts['size_bytes'] / 1e6:.1f} MB",
+        "size": "unknown: the folder may not be listed"
+        if facts["size_bytes"] is None
+        else f"{facts['size_bytes'] / 1e6:.1f} MB",
     }
 
 
@@ -226,3 +228,11 @@ def _confidence_line(confidence: dict[str, Any] | None) -> str:
     if confidence["outdated"]:
         return f"outdated ({confidence['summary']}): re-embedded since; run 'mvr calibrate' again"
     return str(confidence["summary"])
+
+
+def _size(folder: Path) -> int | None:
+    """Size of the collection's files in bytes; None if they may not be listed."""
+    try:
+        return sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
+    except PermissionError:
+        return None

@@ -82,8 +82,7 @@ class Calibration:
 
 def calibration_of(store: Store) -> Calibration | None:
     """The stored calibration, possibly outdated; None if there is none."""
-    text = store.get_meta(_META_KEY)
-    return None if text is None else Calibration.from_json(text)
+    return store.read_meta(_META_KEY, Calibration.from_json)
 
 
 def is_outdated(store: Store, calibration: Calibration) -> bool:

@@ -14,7 +14,7 @@ from mvretrieval.index.augmenter import ORIGINAL_INDEX
 from mvretrieval.index.vector_index import VectorIndex
 from mvretrieval.ingest.scan import is_gone
 from mvretrieval.session.session import Session
-from mvretrieval.store.augmented import search_vectors
+from mvretrieval.store.augmented import search_vectors, search_vectors_since
 from mvretrieval.store.batches import original_vectors
 from mvretrieval.store.store import Store
 from mvretrieval.store.uploads import UPLOADS, current_path, unused_uploads
@@ -47,7 +47,9 @@ def check_collection(session: Session) -> list[Finding]:
         problems = session.store.db.integrity_problems()
         if problems:  # what follows would only repeat it
             return [Finding("database_damaged", f"{text}; restore a backup", True) for text in problems]
-        return [*_vectors(session), *_indexes(session), *_uploads(session), *_meshes(session)]
+        vectors = list(_vectors(session))
+        indexes = [] if vectors else _indexes(session)  # they are compared with the vectors
+        return [*vectors, *indexes, *_uploads(session), *_meshes(session)]
 
 
 def repair(findings: list[Finding]) -> list[Finding]:
@@ -110,12 +112,8 @@ def _indexes(session: Session) -> Iterator[Finding]:
 
 def _unchanged_since(store: Store, sequence: int) -> NDArray[np.int64]:
     """Row ids (n,) of the objects whose searched vector is as it was at `sequence`."""
-    rows = store.db.all(
-        "SELECT row_id FROM objects WHERE sequence <= ?"
-        " EXCEPT SELECT row_id FROM augmented WHERE sequence > ? ORDER BY row_id",
-        (sequence, sequence),
-    )
-    return np.array([row[0] for row in rows], np.int64)
+    changed = [row_ids for row_ids, _ in search_vectors_since(store, sequence)]
+    return np.setdiff1d(store.select(None), np.concatenate([np.empty(0, np.int64), *changed]))
 
 
 def _uploads(session: Session) -> Iterator[Finding]:

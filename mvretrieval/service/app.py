@@ -30,7 +30,7 @@ from mvretrieval.service.routes.search import search_routes
 from mvretrieval.service.routes.system import health_routes, system_routes
 from mvretrieval.service.search_service import SearchService
 from mvretrieval.service.settings import ServiceSettings
-from mvretrieval.store.uploads import unused_uploads
+from mvretrieval.store.uploads import relocate_uploads, unused_uploads
 
 PAGE = Path(__file__).parent / "page"
 _KEPT_UNUSED_S = 7 * 24 * 3600.0  # uploads without an object: a backup of the database may be put back
@@ -67,12 +67,13 @@ def create_app(collection: Collection, settings: ServiceSettings | None = None) 
             service.limiter.capacity + service.writers.capacity + _EXTRA_THREADS
         )
         if settings.token is not None:
+            relocate_uploads(collection.session.store, collection.folder)
             for upload in unused_uploads(collection.session.store, collection.folder, _KEPT_UNUSED_S):
                 shutil.rmtree(upload, ignore_errors=True)
         # In a thread, so that /health responds from the start and /ready later.
         threading.Thread(target=service.load, daemon=True).start()
         yield
-        service.jobs.close()
+        service.close()
 
     app = FastAPI(
         title="mvretrieval",

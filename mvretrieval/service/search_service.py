@@ -26,6 +26,7 @@ from mvretrieval.service.problems import ProblemError
 from mvretrieval.service.request_query import needs_encoder, query_of, query_term_model
 from mvretrieval.service.schemas import CollectionModel, HitModel, ObjectModel, SearchRequest, SearchResponse
 from mvretrieval.service.settings import ServiceSettings
+from mvretrieval.service.uploads import Incoming
 from mvretrieval.store.filters import parse_where
 from mvretrieval.store.records import ObjectRecord
 
@@ -47,6 +48,7 @@ class SearchService:
         limiter: turns of requests that render or encode.
         writers: turns of requests that change the collection.
         jobs: folders that are indexed in the background.
+        incoming: where files of requests are kept meanwhile.
         not_ready_reason: empty once the encoder and the index are loaded.
     """
 
@@ -60,6 +62,7 @@ class SearchService:
         self.writers = FairLimiter(1, settings.max_waiting, settings.queue_timeout_s)
         self._write_lock = threading.Lock()  # held by a job as long as it runs; other changes are refused meanwhile
         self.jobs = JobQueue(collection, self._write_lock)
+        self.incoming = Incoming(collection.folder)
         self.not_ready_reason = "the encoder and the index are being loaded: try again in a moment"
         self._load_finished = threading.Event()
         self._is_stopping = False
@@ -97,6 +100,11 @@ class SearchService:
         self._is_stopping = True
         self._load_finished.set()
         self.jobs.stop_all()
+
+    def close(self) -> None:
+        """End jobs, and delete the files of requests."""
+        self.jobs.close()
+        self.incoming.close()
 
     @contextmanager
     def writing(self) -> Iterator[None]:

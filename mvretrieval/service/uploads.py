@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +21,10 @@ from mvretrieval.service.problems import ProblemError
 from mvretrieval.service.settings import ServiceSettings
 
 _MAX_DEPTH, _MAX_NAME_BYTES = 8, 200
+INCOMING = "incoming"
+"""Folder of a collection for the files of requests in progress."""
+_LOCK = "service.lock"
+_STARTING_S = 60.0  # between making a folder and locking it
 
 
 @dataclass(frozen=True)
@@ -38,8 +45,49 @@ class Uploads:
         return next(iter(self.paths.values()))
 
 
+class Incoming:
+    """Folder for the files of requests in progress: inside the collection, where a killed service leaves nothing for long.
+
+    Each service has a folder of its own there, and holds a lock on it. At the start those without one are deleted.
+    """
+
+    def __init__(self, collection: Path) -> None:
+        """Make the folder; in the system's folder for temporary files, if the collection may not be written."""
+        parent = collection / INCOMING
+        try:
+            parent.mkdir(exist_ok=True)
+            for left in parent.iterdir():
+                if _is_left(left):
+                    shutil.rmtree(left, ignore_errors=True)
+            self.folder = Path(tempfile.mkdtemp(prefix="service-", dir=parent))
+        except OSError:
+            self.folder = Path(tempfile.mkdtemp(prefix="mvr-service-"))
+        self._lock = (self.folder / _LOCK).open("wb")
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+
+    def close(self) -> None:
+        """Delete the folder."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self._lock.close()
+        with contextlib.suppress(OSError):  # another service has a folder there
+            if self.folder.parent.name == INCOMING:
+                self.folder.parent.rmdir()
+
+
+def _is_left(folder: Path) -> bool:
+    """Whether the service that made this folder has ended."""
+    try:
+        with (folder / _LOCK).open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:  # it was killed, or is just starting
+        return time.time() - folder.stat().st_mtime > _STARTING_S
+    except OSError:
+        return False
+    return True
+
+
 @contextmanager
-def saved_uploads(files: Sequence[UploadFile], settings: ServiceSettings) -> Iterator[Uploads]:
+def saved_uploads(files: Sequence[UploadFile], settings: ServiceSettings, incoming: Incoming) -> Iterator[Uploads]:
     """Save uploaded files, and delete them at the end of the block.
 
     Raises:
@@ -47,7 +95,7 @@ def saved_uploads(files: Sequence[UploadFile], settings: ServiceSettings) -> Ite
     """
     if len(files) > settings.max_files:
         raise ProblemError("too_many_files", f"{len(files)} files in one request, at most {settings.max_files} allowed")
-    with tempfile.TemporaryDirectory(prefix="mvr-upload-") as folder:
+    with tempfile.TemporaryDirectory(prefix="request-", dir=incoming.folder) as folder:
         paths: dict[str, Path] = {}
         for file in files:
             name = file.filename or ""

@@ -35,12 +35,17 @@ class StoredDescriber:
         self._relocated: dict[str, str] = {}
         self._probed: ViewEncoder | None = None
 
+    def _stored_config(self) -> DescriberConfig:
+        config = self._store.read_meta("describer", DescriberConfig.from_json)
+        assert config is not None  # checked when the collection was opened
+        return config
+
     @property
     def describer(self) -> Describer:
         """The current describer; the opened encoder is kept as long as its id stays the same."""
         generation = self._store.generation
         if self._describer is None or self._generation != generation:
-            config = DescriberConfig.from_json(self._store.get_meta("describer"))
+            config = self._stored_config()
             config = replace(config, encoder=self._relocated.get(config.encoder, config.encoder))
             describer = self._describer
             if describer is None or describer.config.encoder != config.encoder:
@@ -117,8 +122,7 @@ class StoredDescriber:
             str(self._folder),
             f"Leave --encoder out, or re-embed the collection: mvr reindex {self._folder} --encoder {encoder_id}",
         )
-        stored = DescriberConfig.from_json(self._store.get_meta("describer")).encoder
-        self._relocated[stored] = encoder_id
+        self._relocated[self._stored_config().encoder] = encoder_id
         self._describer = moved
 
 

@@ -71,8 +71,7 @@ class AugmentationConfig:
 
 def augmentation_of(store: Store) -> AugmentationConfig | None:
     """Augmentation of the collection; None if it has none."""
-    text = store.get_meta("augmentation")
-    return None if text is None else AugmentationConfig(**json.loads(text))
+    return store.read_meta("augmentation", lambda text: AugmentationConfig(**json.loads(text)))
 
 
 def is_up_to_date(store: Store) -> bool:

@@ -80,7 +80,13 @@ def open_file(folder: Path) -> Database:
         CollectionError: there is none, it is damaged, of a later version, or it cannot be migrated.
     """
     path = folder / FILE
-    if not path.is_file():
+    try:
+        is_there = path.is_file()
+    except PermissionError as error:
+        raise CollectionError(
+            f"{folder} may not be entered by this user: change its owner or mode", code="no_permission"
+        ) from error
+    if not is_there:
         left = sorted(p.name for p in folder.glob("index-*")) if folder.is_dir() else []
         if left:
             raise database_lost(folder, left)

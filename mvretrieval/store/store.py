@@ -7,14 +7,15 @@ Other modules: the file and its tables in `schema`, one object in `records`, its
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mvretrieval.errors import CollectionError
 from mvretrieval.store import blobs, label_columns
 from mvretrieval.store.database import Database
 from mvretrieval.store.migrations import VERSION
@@ -22,6 +23,8 @@ from mvretrieval.store.records import NewObject, ObjectRecord, put_object, read_
 from mvretrieval.store.schema import FILE, make_file, open_file
 
 __all__ = ["FILE", "VERSION", "NewObject", "ObjectRecord", "Store"]
+
+_Value = TypeVar("_Value")
 
 
 class Store:
@@ -68,6 +71,21 @@ class Store:
         return self.db.snapshot()
 
     # -- meta ---------------------------------------------------------------------------------------------------------
+
+    def read_meta(self, key: str, parse: Callable[[str], _Value]) -> _Value | None:
+        """What `parse` makes of the text under `key`; None if there is none.
+
+        Raises:
+            CollectionError: the text cannot be parsed (code `collection_damaged`).
+        """
+        text = self.get_meta(key)
+        try:
+            return None if text is None else parse(text)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise CollectionError(
+                f"{self.path.parent} is damaged (its record '{key}' cannot be read): restore it from a backup",
+                code="collection_damaged",
+            ) from error
 
     def get_meta(self, key: str, default: Any = None) -> Any:
         """Value under `key`."""

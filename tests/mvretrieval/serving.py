@@ -32,6 +32,7 @@ def served(
     thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()
     wait_for(lambda: server.started or not thread.is_alive())
+    assert server.started
     try:
         yield address
     finally:

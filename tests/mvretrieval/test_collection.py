@@ -323,6 +323,8 @@ def test_user_with_read_permission_can_search() -> None:
                 assert reply_to("search") == "changed_elsewhere"
                 assert reply_to("open and search") == "['a', 'b', 'c']"
             assert reply_to("open and search") == "['a', 'b', 'c']"
+            folder.chmod(0o700)
+            assert reply_to("open and search") == "no_permission"
             shutil.rmtree(folder)
             assert reply_to("search") == "changed_elsewhere"
             last, _ = reader.communicate()

@@ -6,11 +6,12 @@ import shutil
 import sqlite3
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import Mvr, as_json
+from commands import Mvr, as_json, runner
 from error_codes import raises_code
 from made_meshes import SMALL, write_shapes
 
@@ -22,6 +23,11 @@ from mvretrieval.search.query import Query
 from mvretrieval.store.uploads import UPLOADS, new_upload
 
 N = 12
+
+
+@pytest.fixture
+def mvr(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Mvr:
+    return runner(monkeypatch, capsys)
 
 
 @pytest.fixture
@@ -107,8 +113,8 @@ def test_a_copy_never_overwrites(own: Collection, tmp_path: Path, mvr: Mvr) -> N
 def test_a_copy_of_a_damaged_database_is_refused(own: Collection, tmp_path: Path) -> None:
     own.close()
     with (own.folder / "collection.sqlite").open("r+b") as file:
-        file.seek(5 * 4096 + 100)
-        file.write(b"\xff" * 3000)
+        file.seek(4096)
+        file.write(b"\xff" * 40_000)
     with pytest.raises(CollectionError) as raised:
         copy_collection(own.folder, tmp_path / "copy")
     assert raised.value.code in ("copy_damaged", "collection_damaged", "bad_collection")
@@ -130,7 +136,7 @@ def test_a_moved_collection_finds_its_uploads(own: Collection, tmp_path: Path) -
     assert findings(tmp_path / "moved") == []
     with Collection.open(tmp_path / "moved", write=True) as moved:
         assert Path(moved.get("first").path).is_file()
-        assert moved.reembed(moved.describer.config).failed == {}
+        assert moved.reembed(replace(moved.describer.config, rig="ring:2@30")) == []
 
 
 def test_changed_bytes_of_the_index_are_found_and_repaired(own: Collection, mvr: Mvr) -> None:
@@ -163,8 +169,19 @@ def test_what_is_worth_knowing_is_no_damage(own: Collection, tmp_path: Path, mvr
 
 
 def test_bad_vectors_are_found(own: Collection) -> None:
+    dim = own.session.dim
     own.close()
-    for bad in (b"", b"\0" * 16, np.full(own.session.dim, np.nan, np.float32).tobytes()):
+    for bad in (b"", b"\0" * 16, np.full(dim, np.nan, np.float32).tobytes()):
         with sqlite3.connect(own.folder / "collection.sqlite") as db:
             db.execute("UPDATE vectors SET vector = ? WHERE row_id = 3", (bad,))
         assert "bad_vectors" in findings(own.folder)
+
+
+@pytest.mark.parametrize("key", ["describer", "calibration", "augmentation"])
+@pytest.mark.parametrize("text", ["{", "[]", '{"k": 1, "x": {}}', "null"])
+def test_damaged_records_are_said_to_be_damaged(key: str, text: str, own: Collection, mvr: Mvr) -> None:
+    own.close()
+    with sqlite3.connect(own.folder / "collection.sqlite") as db:
+        db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, text))
+    code, _, err = mvr("info", own.folder)
+    assert code == 1 and f"its record '{key}' cannot be read" in err

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -13,7 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
@@ -26,6 +27,7 @@ from mvretrieval.api import Collection, OpenOptions
 from mvretrieval.service.limits import FairLimiter
 from mvretrieval.service.problems import ProblemError
 from mvretrieval.service.settings import ServiceSettings
+from mvretrieval.service.uploads import Incoming
 
 QUERY = {"terms": [{"id": "shape-001.ply"}]}
 HEAD = b"POST /api/search HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
@@ -73,11 +75,16 @@ def test_half_sent_heads_shut_nobody_out(things: Collection) -> None:
 
 def test_requests_in_progress_are_not_closed_for_others(things: Collection) -> None:
     body = json.dumps(QUERY).encode()
-    with served(things, max_connections=3) as url, connected(url, HEAD % len(body)) as slow:
-        with connected(url, HEAD % len(body)), connected(url, HEAD % len(body)), connected(url, b"GET /hea") as fourth:
+    head = (HEAD % len(body)).removesuffix(b"\r\n") + b"Expect: 100-continue\r\n\r\n"
+    with served(things, max_connections=3) as url, ExitStack() as stack:
+        started = [stack.enter_context(connected(url, head)) for _ in range(3)]
+        for one in started:
+            assert one.recv(100).startswith(b"HTTP/1.1 100 ")  # the service waits for the body
+        with connected(url, b"GET /hea") as fourth:
             assert is_closed(fourth)
-        slow.sendall(body)
-        assert slow.recv(12) == b"HTTP/1.1 200"
+        for one in started:
+            one.sendall(body)
+            assert one.recv(12) == b"HTTP/1.1 200"
 
 
 def test_a_head_has_to_arrive_in_time(things: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,3 +221,28 @@ def test_every_query_is_answered_when_the_service_is_told_to_stop(tmp_path: Path
                 assert code_of(response) == (503, "stopping") and response.headers["Retry-After"]
     assert process.wait(PATIENCE_S) == 0 and process.stderr.read() == ""
     assert 200 in statuses
+
+
+def test_files_of_a_killed_service_are_deleted_at_the_next_start(tmp_path: Path) -> None:
+    with Collection.create(tmp_path / "c", SMALL, OpenOptions(workers=1)) as collection:
+        write_shapes(tmp_path / "meshes", range(2))
+        collection.add_folder(tmp_path / "meshes")
+        first, second = Incoming(collection.folder), Incoming(collection.folder)  # a second service does no harm
+        killed = Path(shutil.copytree(first.folder, tmp_path / "c" / "incoming" / "service-killed"))
+        (killed / "request-1").mkdir()
+        with served(collection):
+            assert not killed.exists() and first.folder.exists() and second.folder.exists()
+            assert len(list((tmp_path / "c" / "incoming").iterdir())) == 3
+        first.close()
+        second.close()
+        assert not (tmp_path / "c" / "incoming").exists()
+
+
+def test_uploads_leave_nothing_behind(things: Collection, shapes: Path) -> None:
+    with served(things) as url:
+        query, mesh = {"terms": [{"mesh": "a.ply"}]}, (shapes / "shape-001.ply").read_bytes()
+        found = httpx.post(
+            f"{url}/api/search/upload", data={"query": json.dumps(query)}, files={"files": ("a.ply", mesh)}
+        )
+        (own,) = (things.folder / "incoming").iterdir()
+        assert found.status_code == 200 and [path.name for path in own.iterdir()] == ["service.lock"]

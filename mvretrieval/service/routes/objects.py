@@ -84,7 +84,7 @@ def object_write_routes(service: SearchService) -> APIRouter:
     @router.post("/objects", status_code=HTTPStatus.CREATED, responses=problem_responses(409, 413, 415, 422, 429, 503))
     def add_object(files: _Files, id: _Id = None, metadata: _Metadata = None, up: _Up = None) -> ObjectModel:
         """Add a mesh. It can be found at once."""
-        with saved_uploads(files, service.settings) as uploads:
+        with saved_uploads(files, service.settings, service.incoming) as uploads:
             _check_id(id or uploads.first.name)
             new = _NewObject(uploads, id, metadata, up)
             with service.writing(), service.limiter.turn():
@@ -101,7 +101,7 @@ def object_write_routes(service: SearchService) -> APIRouter:
         files: _Files, object_id: str, response: Response, metadata: _Metadata = None, up: _Up = None
     ) -> ObjectModel:
         """Replace the mesh of an object, or add it. An existing object keeps its id and its other labels."""
-        with saved_uploads(files, service.settings) as uploads:
+        with saved_uploads(files, service.settings, service.incoming) as uploads:
             new = _NewObject(uploads, _check_id(object_id), metadata, up)
             with service.writing(), service.limiter.turn():
                 if service.session.store.row_id_of(object_id) is None:

@@ -29,7 +29,7 @@ def search_routes(service: SearchService) -> APIRouter:
         files: Annotated[list[UploadFile], File(min_length=1, description="meshes with their textures, and images")],
     ) -> SearchResponse:
         """Search with meshes and images too."""
-        with saved_uploads(files, service.settings) as uploads:
+        with saved_uploads(files, service.settings, service.incoming) as uploads:
             return service.search(query, uploads.paths)
 
     return router
