@@ -57,7 +57,7 @@ def code_of(response: httpx.Response) -> tuple[int, str]:
     return response.status_code, response.json()["code"]
 
 
-def test_half_sent_heads_shut_nobody_out(things: Collection) -> None:
+def test_half_sent_heads_do_not_keep_others_out(things: Collection) -> None:
     with served(things, max_connections=20) as url:
         raw = [
             socket.create_connection(("127.0.0.1", int(url.rsplit(":", 1)[1])), timeout=PATIENCE_S) for _ in range(60)
