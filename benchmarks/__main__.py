@@ -28,6 +28,7 @@ from benchmarks import (
     mesh_files,
     os3dor,
     pipeline,
+    reliability,
     rendering,
     search_peers,
     searching,
@@ -44,7 +45,7 @@ BENCHMARKS: tuple[Benchmark, ...] = (
     *mesh_files.BENCHMARKS, *viewer.BENCHMARKS,
     *class_names.BENCHMARKS, *os3dor.BENCHMARKS, *pipeline.BENCHMARKS,
     *rendering.BENCHMARKS, *search_peers.BENCHMARKS, *searching.BENCHMARKS,
-    *service.BENCHMARKS, *confidence.BENCHMARKS, *tuning.BENCHMARKS, *weights_matter.BENCHMARKS,
+    *service.BENCHMARKS, *reliability.BENCHMARKS, *confidence.BENCHMARKS, *tuning.BENCHMARKS, *weights_matter.BENCHMARKS,
 )  # fmt: skip
 
 

@@ -41,12 +41,15 @@ _SETTLED = 10  # seconds after which memory should be constant
 
 
 @contextmanager
-def running(folder: Path, *options: str) -> Iterator[tuple[str, int]]:
-    """Run a service; yields its URL and process id when it is ready."""
+def running(folder: Path, *options: str, files: int | None = None) -> Iterator[tuple[str, int]]:
+    """Run a service that may open so many files; yields its URL and process id when it is ready."""
     import httpx
 
     command = [*MVR, "serve", str(folder), "--port", "0", *options]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | {"MVR_TOKEN": _TOKEN})
+    limited = ["bash", "-c", f'ulimit -n {files}; exec "$@"', "-"] if files else []
+    process = subprocess.Popen(
+        [*limited, *command], stderr=subprocess.PIPE, text=True, env=os.environ | {"MVR_TOKEN": _TOKEN}
+    )
     assert process.stderr is not None
     try:
         found = re.search(r" at (http://\S+)", process.stderr.readline())

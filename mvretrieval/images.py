@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
-from mvrender.image_formats import open_image
-from mvrender.texture_images import to_8_bit
+from mvrender.image_formats import small_rgba
 from mvretrieval.errors import QueryError
 
 Background = Literal["auto", "keep"]
 
-MAX_PIXELS = 150_000_000
+Decode = Callable[[Path, int], NDArray[np.uint8]]
+"""Path and longest side to the pixels (h, w, 4) of an image, as `small_rgba`."""
+
 # Border pixels that differ by at most this (of 255) are one plain background.
 _PLAIN_TOLERANCE = 24.0
 # Renders have a margin around the object; cropped photos get about the same.
 _MARGIN = 0.08
 
 
-def load_image(path: Path, size: int, background: Background = "auto") -> NDArray[np.uint8]:
+def load_image(
+    path: Path, size: int, background: Background = "auto", decode: Decode = small_rgba
+) -> NDArray[np.uint8]:
     """Read one image as (size, size, 3) uint8.
 
     Args:
@@ -30,19 +34,14 @@ def load_image(path: Path, size: int, background: Background = "auto") -> NDArra
         size: of the result.
         background: `auto` puts transparent images on white. If the border has one plain colour, that becomes white and the image is
             cropped to the rest; an image with another background is not cropped. `keep` only resizes.
+        decode: reads the file; a service does that in a worker process.
 
     Raises:
         QueryError: the file is missing (code `missing_file`), too large (`too_many_pixels`) or not an image
             (`unknown_image_format`).
     """
     try:
-        with open_image(path) as opened:
-            if opened.width * opened.height > MAX_PIXELS:
-                raise Image.DecompressionBombError(f"{opened.width} x {opened.height} pixels")
-            opened.draft("RGB", (4 * size, 4 * size))
-            image = to_8_bit(ImageOps.exif_transpose(opened))
-            image.thumbnail((4 * size, 4 * size), Image.Resampling.LANCZOS, reducing_gap=3.0)
-            rgba = np.asarray(image.convert("RGBA"), np.float32)
+        rgba = np.asarray(decode(path, 4 * size), np.float32)
     except FileNotFoundError:
         raise QueryError(f"there is no image {path}: check the path", code="missing_file") from None
     except Image.DecompressionBombError as error:

@@ -84,6 +84,7 @@ def run(options: Options) -> int:
         workers=options.workers,
         limits=settings.limits,
         start_workers=True,
+        images_in_workers=True,
         concurrent=True,
     )
     with Collection.open(options.collection, machine, write=settings.token is not None) as collection:

@@ -20,13 +20,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from mvrender.cameras import Rig
-from mvrender.image_formats import open_image
+from mvrender.image_formats import MAX_PIXELS, open_image, to_8_bit
 from mvrender.jobs import Failed, Opened, Rendered
 from mvrender.renderer import Views
 from mvrender.strips import thumbnail_strip
-from mvrender.texture_images import to_8_bit
 from mvretrieval.errors import DescriberError, ViewsError
-from mvretrieval.images import MAX_PIXELS, over_white
+from mvretrieval.images import over_white
 from mvretrieval.ingest.imported_objects import check_not_imported
 from mvretrieval.ingest.jobs import IngestJob
 from mvretrieval.ingest.scan import is_gone, size_and_time

@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvrender.errors import MeshError
+from mvrender.image_formats import small_rgba
 from mvrender.jobs import RenderJob
 from mvretrieval.embed import embed
 from mvretrieval.encoders.imported import NEXT_STEP
 from mvretrieval.errors import QueryError
-from mvretrieval.images import load_image
+from mvretrieval.images import Decode, load_image
 from mvretrieval.search.query import Query, Term
 from mvretrieval.session.session import Session
 
@@ -108,7 +109,15 @@ def _encode_text(session: Session, term: Term) -> EncodedTerm:
 
 def _encode_images(session: Session, query: Query, term: Term) -> EncodedTerm:
     describer = session.describer
-    images = np.stack([load_image(Path(path), describer.encoder.image_size, query.background) for path in term.value])
+    side = describer.encoder.image_size
+    decode: Decode = small_rgba
+    if session.options.images_in_workers:
+        decode = session.image_pool().decode_image
+    try:
+        images = np.stack([load_image(Path(path), side, query.background, decode) for path in term.value])
+    except MeshError as error:
+        code = error.code if error.code in ("timeout", "out_of_memory") else "unknown_image_format"
+        raise QueryError(f"an image cannot be read: {error.message}", code=code) from error
     raw = describer.encode_images(images)
     return EncodedTerm(term, describer.image_vector(raw), raw[None], images)
 

@@ -47,7 +47,7 @@ class ServiceSettings:
     max_upload_bytes: int = 256 << 20
     max_json_bytes: int = 2 << 20
     max_bytes_under_way: int = 1 << 30
-    max_image_pixels: int = 100_000_000
+    max_image_pixels: int = 40_000_000
     max_meshes: int = 4
     max_files: int = 16
     max_hits: int = 1000

@@ -21,6 +21,7 @@ from mvretrieval.service.problems import ProblemError
 from mvretrieval.service.settings import ServiceSettings
 
 _MAX_DEPTH, _MAX_NAME_BYTES = 8, 200
+_MAX_SIDE = 16_384  # of an image in pixels
 INCOMING = "incoming"
 """Folder of a collection for the files of requests in progress."""
 _LOCK = "service.lock"
@@ -141,7 +142,7 @@ def check_image(path: Path, settings: ServiceSettings) -> int:
     limit = settings.max_image_pixels
     try:
         with open_image(path) as image:
-            pixels = int(image.width * image.height)
+            pixels = limit + 1 if max(image.size) > _MAX_SIDE else int(image.width * image.height)
     except Image.DecompressionBombError:
         pixels = limit + 1
     except (OSError, ValueError, SyntaxError) as error:
@@ -150,6 +151,7 @@ def check_image(path: Path, settings: ServiceSettings) -> int:
         ) from error
     if pixels > limit:
         raise QueryError(
-            f"{path.name} has more than {limit / 1e6:g} million pixels: make it smaller", code="too_many_pixels"
+            f"{path.name} has more than {limit / 1e6:g} million pixels, or a side of more than {_MAX_SIDE:,}: make it smaller",
+            code="too_many_pixels",
         )
     return pixels

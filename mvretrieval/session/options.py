@@ -21,6 +21,7 @@ class OpenOptions:
         start_workers: start them while the encoder is opened, instead of with the first file.
         limits: time, memory and size limits for one mesh.
         encoder: an open encoder to use, instead of opening the one that the collection names. It must be the same one.
+        images_in_workers: decode the images of queries in a render process, within `limits`: they come from strangers.
         concurrent: several threads will search with meshes and images at the same time; their images are encoded in batches.
     """
 
@@ -31,4 +32,5 @@ class OpenOptions:
     start_workers: bool = False
     limits: Limits = field(default_factory=Limits)
     encoder: ViewEncoder | None = None
+    images_in_workers: bool = False
     concurrent: bool = False

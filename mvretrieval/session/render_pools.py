@@ -62,6 +62,16 @@ class RenderPools:
                 self._pools[key] = RenderPool(spec, workers)
             return self._pools[key]
 
+    def for_images(self, describer: Describer, workers: int | None, limits: Limits) -> RenderPool:
+        """Workers that decode images: those for views, or of a collection without rendered views, others."""
+        if describer.rig.is_known and describer.config.has_encoder:
+            return self.get(describer, workers, limits)
+        with self._lock:
+            key = ("images", workers, limits)
+            if key not in self._pools:
+                self._pools[key] = RenderPool(RenderSpec(limits=limits), workers)
+            return self._pools[key]
+
     def close(self) -> None:
         """Stop all workers."""
         for pool in self._pools.values():

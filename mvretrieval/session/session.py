@@ -188,6 +188,10 @@ class Session:
         """Render workers for this collection's views, kept until `close`."""
         return self._pools.get(self.describer, self.options.workers, limits or self.options.limits)
 
+    def image_pool(self) -> RenderPool:
+        """Workers that decode the images of queries, kept until `close`."""
+        return self._pools.for_images(self.describer, self.options.workers, self.options.limits)
+
     def set_index_kind(self, kind: IndexKind) -> None:
         """See `Collection.set_index_kind`."""
         check_kind(kind, self.dim)

@@ -6,9 +6,11 @@ import os
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from types import TracebackType
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mvrender.cameras import parse_rig
 from mvrender.errors import MeshError, RigError
@@ -133,6 +135,22 @@ class RenderPool:
         """
         result = self._process(job, "glb")
         assert isinstance(result, Converted)
+        return result
+
+    def decode_image(self, path: Path, side: int) -> NDArray[np.uint8]:
+        """Pixels (h, w, 4) of an image, upright and at most `side` wide and high, decoded in a worker. Thread-safe.
+
+        Raises:
+            MeshError: it cannot be decoded within the limits; the code is that of the failure.
+            BackendError: the renderer cannot start.
+        """
+        worker = self._free.get()
+        try:
+            result = worker.decode_image(path, side)
+        finally:
+            self._free.put(worker)
+        if isinstance(result, Failed):
+            raise MeshError(result.code, result.message)  # type: ignore[arg-type]
         return result
 
     def _process(self, job: RenderJob, op: Operation) -> Rendered | Converted:

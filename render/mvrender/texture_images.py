@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mvrender.image_formats import open_image
+from mvrender.image_formats import open_image, to_8_bit
 
 Wrap = Literal["repeat", "mirror", "clamp"]
 # Views are at most 1024 pixels wide: a larger texture adds no visible detail.
@@ -26,16 +26,6 @@ def open_texture(content: bytes) -> Image.Image | None:
         return open_image(io.BytesIO(content))
     except Exception:  # Pillow's plugins raise anything on a damaged file
         return None
-
-
-def to_8_bit(image: Image.Image) -> Image.Image:
-    """Scale grey values of 16 or 32 bits to 8: Pillow would clip all but the darkest 1/256 to white."""
-    if not image.mode.startswith(("I", "F")):
-        return image
-    values = np.asarray(image, np.float32)
-    top = float(values.max(initial=0))
-    full = next((full for full in (1, 255, 65535) if top <= full), top) if image.mode == "F" else max(65535.0, top)
-    return Image.fromarray((values * (255 / full)).clip(0, 255).astype(np.uint8))
 
 
 def small_pixels(image: Image.Image, opaque: bool, cutoff: float | None = None) -> NDArray[np.uint8]:

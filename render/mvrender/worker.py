@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 from mvrender.backends.selection import open_renderer
 from mvrender.cameras import Rig, parse_rig
 from mvrender.errors import MeshError, MvrenderError
+from mvrender.image_formats import small_rgba
 from mvrender.loading import Loaded, load
 from mvrender.mesh import Limits, normalize
 from mvrender.renderer import Renderer
@@ -37,7 +38,9 @@ class _Worker:
     loaded: Loaded | None = None
 
     def handle(self, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
-        """Head and body of the reply to a `load`, `render` or `glb` request."""
+        """Head and body of the reply to an `image`, `load`, `render` or `glb` request."""
+        if request["op"] == "image":
+            return self._image(Path(request["path"]), request["side"])
         if request["op"] == "load":
             return self._load(request), b""
         assert request["op"] in ("render", "glb") and self.loaded is not None
@@ -52,6 +55,16 @@ class _Worker:
         strip = thumbnail_strip(views, self.strip_size) if self.strip_size else b""
         head = {"shape": views.images.shape, "mask": views.mask.tolist(), "strip": len(strip)}
         return head, strip + views.images.tobytes()
+
+    def _image(self, path: Path, side: int) -> tuple[dict[str, Any], bytes]:
+        limit_cpu(self.limits.seconds)
+        try:
+            pixels = small_rgba(path, side)
+        except MemoryError:
+            raise
+        except Exception as error:  # Pillow's plugins raise anything on a damaged file
+            raise MeshError("unreadable", f"{path.name} is not a readable image ({error})") from error
+        return {"shape": pixels.shape}, pixels.tobytes()
 
     def _load(self, request: dict[str, Any]) -> dict[str, Any]:
         self.loaded = None

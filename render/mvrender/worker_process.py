@@ -12,9 +12,10 @@ import threading
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mvrender.errors import BackendError
 from mvrender.jobs import Converted, Failed, Opened, Operation, Rendered, RenderJob, RenderSpec
@@ -27,6 +28,7 @@ _START_TIMEOUT_S = 180.0
 # Escape sequences of terminals, and control characters but line breaks.
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 
+_Result = TypeVar("_Result")
 _PACKAGE_ROOT = Path(__file__).parent.parent
 
 
@@ -74,7 +76,27 @@ class WorkerProcess:
             self._start()
             if not self._ready:
                 self._await_ready()
-            return self._process_with_timeout(job, needs_views, op)
+            return self._with_timeout(job, lambda process: self._process_file(process, job, needs_views, op))
+
+    def decode_image(self, path: Path, side: int) -> NDArray[np.uint8] | Failed:
+        """Pixels of an image (see `image_formats.small_rgba`).
+
+        Raises:
+            BackendError: the renderer cannot start.
+        """
+        job = RenderJob(path)
+
+        def exchange(process: subprocess.Popen[bytes]) -> NDArray[np.uint8] | Failed:
+            head, body = _exchange(process, {"op": "image", "path": str(path.absolute()), "side": side})
+            if "code" in head:
+                return self._failed(job, head)
+            return np.frombuffer(body, np.uint8).reshape(head["shape"])
+
+        with self._lock:
+            self._start()
+            if not self._ready:
+                self._await_ready()
+            return self._with_timeout(job, exchange)
 
     def stop(self) -> None:
         """Kill the process."""
@@ -183,9 +205,8 @@ class WorkerProcess:
             code="worker_start_timeout" if timed_out else "worker_start_failed",
         )
 
-    def _process_with_timeout(
-        self, job: RenderJob, needs_views: Callable[[Opened], bool], op: Operation
-    ) -> Rendered | Converted | Failed:
+    def _with_timeout(self, job: RenderJob, run: Callable[[subprocess.Popen[bytes]], _Result]) -> _Result | Failed:
+        """The result of some requests about one file, or why there is none."""
         process = self._process
         assert process is not None
         timed_out = threading.Event()
@@ -200,7 +221,7 @@ class WorkerProcess:
         timer.daemon = True
         timer.start()
         try:
-            return self._process_file(process, job, needs_views, op)
+            return run(process)
         except _WorkerDied:
             exit_code = process.wait()
             tail = self._stderr_tail()

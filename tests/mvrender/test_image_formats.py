@@ -5,15 +5,22 @@ from __future__ import annotations
 import ast
 import os
 import stat
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from doc_pages import ROOT
 from error_codes import raises_code
 from PIL import Image
 
-from mvrender.image_formats import IMAGE_FORMATS, open_image
+from mvrender.cameras import parse_rig
+from mvrender.errors import MeshError
+from mvrender.image_formats import IMAGE_FORMATS, open_image, small_rgba
+from mvrender.jobs import RenderSpec
 from mvrender.loading import load
+from mvrender.mesh import Limits
+from mvrender.pool import RenderPool
 from mvretrieval.errors import QueryError
 from mvretrieval.images import load_image
 
@@ -74,3 +81,33 @@ def test_images_are_opened_at_one_place() -> None:
                 if isinstance(node, ast.Attribute) and node.attr == "open" and ast.unparse(node.value) == "Image":
                     found.append(file.name)
     assert found == ["image_formats.py"]
+
+
+def test_a_worker_decodes_an_image_as_this_process_does(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (40, 90, 4), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    Image.fromarray(pixels[..., :3]).save(tmp_path / "b.jpg")
+    (tmp_path / "c.png").write_bytes(EPS)
+    (tmp_path / "d.png").write_bytes((tmp_path / "a.png").read_bytes()[:500])
+    with RenderPool(RenderSpec(rig=parse_rig("ring:1"), size=64), 1) as pool:
+        for name in ("a.png", "b.jpg"):
+            for side in (500, 30):
+                np.testing.assert_array_equal(
+                    pool.decode_image(tmp_path / name, side), small_rgba(tmp_path / name, side)
+                )
+        for name in ("c.png", "d.png", "missing.png"):
+            with raises_code(MeshError, "unreadable", name):
+                pool.decode_image(tmp_path / name, 30)
+        assert pool.decode_image(tmp_path / "a.png", 30).shape == (13, 30, 4)  # the worker lives
+
+
+def test_an_image_that_takes_too_long_ends_its_worker_alone(tmp_path: Path) -> None:
+    Image.new("L", (12_000, 12_000)).save(tmp_path / "large.png")
+    spec = RenderSpec(rig=parse_rig("ring:1"), size=64, limits=Limits(seconds=0.05))
+    with RenderPool(spec, 1) as pool:
+        with raises_code(MeshError, "timeout"):
+            pool.decode_image(tmp_path / "large.png", 500)
+    with RenderPool(replace(spec, limits=Limits(memory_bytes=50 << 20)), 1) as pool:
+        with raises_code(MeshError, "out_of_memory"):
+            pool.decode_image(tmp_path / "large.png", 500)

@@ -62,7 +62,7 @@ def meshes(tmp_path: Path) -> Path:
 def own(tmp_path: Path, meshes: Path) -> Iterator[Collection]:
     """A collection of four that may be changed, open as a service opens it."""
     with Collection.create(
-        tmp_path / "own", SMALL, OpenOptions(workers=2, limits=UPLOAD_LIMITS, concurrent=True)
+        tmp_path / "own", SMALL, OpenOptions(workers=2, limits=UPLOAD_LIMITS, images_in_workers=True, concurrent=True)
     ) as collection:
         collection.add_folder(meshes)
         yield collection
@@ -213,7 +213,7 @@ def test_each_limit_has_its_own_status_and_code(own: Collection, tmp_path: Path)
     trimesh.creation.icosphere(subdivisions=3).export(dense)
     wide = tmp_path / "wide.png"
     Image.new("RGB", (200, 100)).save(wide)
-    machine = OpenOptions(workers=1, limits=small.limits, concurrent=True)
+    machine = OpenOptions(workers=1, limits=small.limits, images_in_workers=True, concurrent=True)
     with Collection.open(own.folder, machine) as reader, served(reader, small) as url:
 
         def upload(*files: Any, **query: Any) -> tuple[int, str]:
