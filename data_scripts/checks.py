@@ -7,8 +7,6 @@ import warnings
 
 from PIL import Image
 
-from mvrender.image_formats import open_image
-
 
 def off(data: bytes) -> str | None:
     """Check the header of an OFF file, and that it has enough lines for its counts.
@@ -54,7 +52,7 @@ def image(data: bytes) -> str | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with open_image(io.BytesIO(data)) as opened:
+            with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as opened:
                 opened.load()
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         return f"is not a readable image: {error}"

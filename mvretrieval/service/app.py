@@ -70,6 +70,7 @@ def create_app(collection: Collection, settings: ServiceSettings | None = None) 
             relocate_uploads(collection.session.store, collection.folder)
             for upload in unused_uploads(collection.session.store, collection.folder, _KEPT_UNUSED_S):
                 shutil.rmtree(upload, ignore_errors=True)
+        service.open()
         # In a thread, so that /health responds from the start and /ready later.
         threading.Thread(target=service.load, daemon=True).start()
         yield

@@ -48,7 +48,6 @@ class SearchService:
         limiter: turns of requests that render or encode.
         writers: turns of requests that change the collection.
         jobs: folders that are indexed in the background.
-        incoming: where files of requests are kept meanwhile.
         not_ready_reason: empty once the encoder and the index are loaded.
     """
 
@@ -62,15 +61,25 @@ class SearchService:
         self.writers = FairLimiter(1, settings.max_waiting, settings.queue_timeout_s)
         self._write_lock = threading.Lock()  # held by a job as long as it runs; other changes are refused meanwhile
         self.jobs = JobQueue(collection, self._write_lock)
-        self.incoming = Incoming(collection.folder)
         self.not_ready_reason = "the encoder and the index are being loaded: try again in a moment"
         self._load_finished = threading.Event()
         self._is_stopping = False
+        self._incoming: Incoming | None = None
 
     @property
     def is_ready(self) -> bool:
         """Whether the encoder and the index are loaded."""
         return not self.not_ready_reason
+
+    def open(self) -> None:
+        """Make the folder for the files of requests, and delete what a killed service left there."""
+        self._incoming = Incoming(self.collection.folder)
+
+    @property
+    def incoming(self) -> Incoming:
+        """Folder for the files of requests, between `open` and `close`."""
+        assert self._incoming is not None
+        return self._incoming
 
     def load(self) -> None:
         """Load the encoder and the index and start the render workers, so that the first query need not wait."""
@@ -104,7 +113,8 @@ class SearchService:
     def close(self) -> None:
         """End jobs, and delete the files of requests."""
         self.jobs.close()
-        self.incoming.close()
+        if self._incoming is not None:
+            self._incoming.close()
 
     @contextmanager
     def writing(self) -> Iterator[None]:
