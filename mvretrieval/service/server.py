@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from mvretrieval.errors import ServiceError
 from mvretrieval.service.connections import BACKLOG, limited_protocol, raise_file_limit
 
+_WAITING_CONNECTIONS = 1024  # beyond them, clients try again a second later
 _SHUTDOWN_S = 5  # for requests in progress; Docker kills after ten, and the collection is closed before
 # Interval after which Python switches threads, a tenth of the default. With 32 clients and all cores busy, the p99 of vector
 # queries is 10 % lower.
@@ -69,6 +70,11 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self._stop = stop
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for listener in sockets or ():  # asyncio has one number for those that wait and those that it accepts at once
+            listener.listen(_WAITING_CONNECTIONS)
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         # In a thread: a signal handler interrupts code that may hold the locks.
         threading.Thread(target=self._stop, daemon=True).start()
@@ -88,5 +94,4 @@ def _listen(host: str, port: int) -> socket.socket:
             f"cannot listen on {host}, port {port} ({error}): choose another with --host and --port",
             code="cannot_listen",
         ) from error
-    listener.listen(1024)
     return listener
