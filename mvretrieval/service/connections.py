@@ -10,8 +10,9 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 HEAD_TIMEOUT_S = 10.0
 _MAX_CONNECTIONS = 4000
 _OTHER_FILES = 256  # database, index, pipes of workers, uploads
-BACKLOG = 128
-"""Connections that are accepted at once, before any can be closed: fewer than `_OTHER_FILES`."""
+BACKLOG = 32
+"""Connections that are accepted at once. Some four times as many are open before the first of them can be closed; without a free file
+asyncio accepts none for a second."""
 
 
 def raise_file_limit() -> int:
