@@ -11,8 +11,8 @@ HEAD_TIMEOUT_S = 10.0
 _MAX_CONNECTIONS = 4000
 _OTHER_FILES = 256  # database, index, pipes of workers, uploads
 BACKLOG = 32
-"""Connections that are accepted at once. Some four times as many are open before the first of them can be closed; without a free file
-asyncio accepts none for a second."""
+"""Connections that are accepted at once. Some four times as many are open before the first of them can be closed; without a free
+file, asyncio accepts none for a second."""
 
 
 def raise_file_limit() -> int:
