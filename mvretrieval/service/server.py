@@ -94,4 +94,5 @@ def _listen(host: str, port: int) -> socket.socket:
             f"cannot listen on {host}, port {port} ({error}): choose another with --host and --port",
             code="cannot_listen",
         ) from error
+    listener.listen(_WAITING_CONNECTIONS)  # from now on clients wait instead of being refused
     return listener
