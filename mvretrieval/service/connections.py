@@ -56,10 +56,13 @@ def limited_protocol(max_connections: int) -> type[H11Protocol]:
             super().on_response_complete()
 
         def close(self) -> None:
-            """Close without a response."""
+            """Close; a response that the client is still reading is sent to its end."""
             self._stop_waiting()
-            self.connections.discard(self)
-            self.transport.abort()
+            if self.transport.get_write_buffer_size():
+                self.transport.close()
+            else:
+                self.connections.discard(self)
+                self.transport.abort()
 
         def _await_head(self) -> None:
             self._stop_waiting()

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from fastapi import FastAPI, Response
 from made_meshes import SMALL, write_shapes
 from serving import served
 from waiting import PATIENCE_S, wait_for
@@ -26,6 +27,7 @@ from waiting import PATIENCE_S, wait_for
 from mvretrieval.api import Collection, OpenOptions
 from mvretrieval.service.limits import FairLimiter
 from mvretrieval.service.problems import ProblemError
+from mvretrieval.service.server import server_of
 from mvretrieval.service.settings import ServiceSettings
 from mvretrieval.service.uploads import Incoming
 
@@ -246,3 +248,26 @@ def test_uploads_leave_nothing_behind(things: Collection, shapes: Path) -> None:
         )
         (own,) = (things.folder / "incoming").iterdir()
         assert found.status_code == 200 and [path.name for path in own.iterdir()] == ["service.lock"]
+
+
+def test_a_slow_reader_receives_the_whole_response(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mvretrieval.service.connections.HEAD_TIMEOUT_S", 0.2)
+    size = 30_000_000
+    app = FastAPI()
+    app.state.stop = lambda: None
+    app.add_api_route("/large", lambda: Response(bytes(size)))
+    server, listener = server_of(app, 20), socket.create_server(("127.0.0.1", 0))
+    thread = threading.Thread(target=server.run, args=([listener],))
+    thread.start()
+    try:
+        with connected(
+            f"http://127.0.0.1:{listener.getsockname()[1]}", b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n"
+        ) as raw:
+            time.sleep(0.8)  # the response is complete for the service, and the time of the next head is over
+            with raw.makefile("rb") as reader:
+                while reader.readline().strip():
+                    pass
+                assert len(reader.read(size)) == size
+    finally:
+        server.should_exit = True
+        thread.join()
