@@ -85,7 +85,7 @@ def test_holes_stay_holes(tmp_path: Path) -> None:
     card = Mesh(
         corners,
         np.array([(0, 1, 2), (0, 2, 3)], np.int32),
-        uv=(corners[:, :2] + 1) / 2,
+        uv=((corners[:, :2] + 1) / 2).astype(np.float32),
         face_texture=np.zeros(2, np.int32),
         textures=(texture,),
     )
