@@ -6,6 +6,7 @@ import os
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -144,25 +145,28 @@ class RenderPool:
             MeshError: it cannot be decoded within the limits; the code is that of the failure.
             BackendError: the renderer cannot start.
         """
-        worker = self._free.get()
-        try:
+        with self._free_worker() as worker:
             result = worker.decode_image(path, side)
-        finally:
-            self._free.put(worker)
         if isinstance(result, Failed):
-            raise MeshError(result.code, result.message)  # type: ignore[arg-type]
+            raise _error_of(result)
         return result
 
     def _process(self, job: RenderJob, op: Operation) -> Rendered | Converted:
+        with self._free_worker() as worker:
+            result = worker.process(job, always, op)
+        if isinstance(result, Failed):
+            raise _error_of(result)
+        return result
+
+    @contextmanager
+    def _free_worker(self) -> Iterator[WorkerProcess]:
+        """Wait for a free worker, and use it within the block."""
         free = self._free
         worker = free.get()
         try:
-            result = worker.process(job, always, op)
+            yield worker
         finally:
             free.put(worker)
-        if isinstance(result, Failed):
-            raise MeshError(result.code, result.message)  # type: ignore[arg-type]
-        return result
 
     @property
     def n_workers(self) -> int:
@@ -186,3 +190,7 @@ class RenderPool:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _error_of(failed: Failed) -> MeshError:
+    return MeshError(failed.code, failed.message)  # type: ignore[arg-type]

@@ -72,11 +72,7 @@ class WorkerProcess:
         Raises:
             BackendError: the renderer cannot start.
         """
-        with self._lock:
-            self._start()
-            if not self._ready:
-                self._await_ready()
-            return self._with_timeout(job, lambda process: self._process_file(process, job, needs_views, op))
+        return self._with_timeout(job, lambda process: self._process_file(process, job, needs_views, op))
 
     def decode_image(self, path: Path, side: int) -> NDArray[np.uint8] | Failed:
         """Pixels of an image (see `image_formats.small_rgba`).
@@ -92,15 +88,13 @@ class WorkerProcess:
                 return self._failed(job, head)
             return np.frombuffer(body, np.uint8).reshape(head["shape"])
 
-        with self._lock:
-            self._start()
-            if not self._ready:
-                self._await_ready()
-            return self._with_timeout(job, exchange)
+        return self._with_timeout(job, exchange)
 
     def stop(self) -> None:
         """Kill the process."""
+        # Taken at once: two threads may stop it at the same time.
         process, self._process = self._process, None
+        lifeline, self._lifeline = self._lifeline, -1
         if process is not None:
             process.kill()
             process.wait()
@@ -108,9 +102,8 @@ class WorkerProcess:
                 if pipe is not None:
                     with contextlib.suppress(OSError):
                         pipe.close()
-        if self._lifeline >= 0:
-            os.close(self._lifeline)
-            self._lifeline = -1
+        if lifeline >= 0:
+            os.close(lifeline)
         if self._stderr is not None:
             self._stderr.close()
             self._stderr = None
@@ -206,7 +199,14 @@ class WorkerProcess:
         )
 
     def _with_timeout(self, job: RenderJob, run: Callable[[subprocess.Popen[bytes]], _Result]) -> _Result | Failed:
-        """The result of some requests about one file, or why there is none."""
+        """The result of some requests about one file, or why there is none. Starts the process if it is not running."""
+        with self._lock:
+            self._start()
+            if not self._ready:
+                self._await_ready()
+            return self._with_timer(job, run)
+
+    def _with_timer(self, job: RenderJob, run: Callable[[subprocess.Popen[bytes]], _Result]) -> _Result | Failed:
         process = self._process
         assert process is not None
         timed_out = threading.Event()
