@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 
 from mvretrieval.index.augmenter import ORIGINAL_INDEX
 from mvretrieval.index.vector_index import VectorIndex
+from mvretrieval.ingest.imported_objects import is_imported_path
 from mvretrieval.ingest.scan import is_gone
 from mvretrieval.session.session import Session
 from mvretrieval.store.augmented import search_vectors, search_vectors_since
 from mvretrieval.store.batches import original_vectors
 from mvretrieval.store.store import Store
-from mvretrieval.store.uploads import UPLOADS, current_path, unused_uploads
+from mvretrieval.store.uploads import missing_uploads, unused_uploads, upload_of
 
 _BATCH = 4096
 _UNIT_TOLERANCE = 1e-3
@@ -119,7 +120,7 @@ def _unchanged_since(store: Store, sequence: int) -> NDArray[np.int64]:
 def _uploads(session: Session) -> Iterator[Finding]:
     """Uploads that are missing, and those that no object uses."""
     store, folder = session.store, session.folder
-    lost = [row_id for row_id, path in store.paths_with(f"/{UPLOADS}/") if not current_path(path, folder).is_file()]
+    lost = missing_uploads(store, folder)
     if lost:
         yield Finding(
             "upload_missing",
@@ -141,7 +142,7 @@ def _meshes(session: Session) -> Iterator[Finding]:
     row_ids = store.select(None).tolist()
     for start in range(0, len(row_ids), _BATCH):
         for row_id, record in store.records(row_ids[start : start + _BATCH]).items():
-            if not record.path.startswith("vector:") and f"/{UPLOADS}/" not in record.path and is_gone(record.path):
+            if not is_imported_path(record.path) and upload_of(record.path) is None and is_gone(record.path):
                 gone.append(row_id)
     if gone:
         message = f"the files of {_listed(session, gone)} no longer exist: 'mvr index --prune' removes such objects"

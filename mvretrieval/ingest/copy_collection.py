@@ -13,7 +13,7 @@ from mvretrieval.errors import CollectionError
 from mvretrieval.index.augmenter import ORIGINAL_INDEX
 from mvretrieval.index.vector_index import VectorIndex
 from mvretrieval.store.store import FILE, Store
-from mvretrieval.store.uploads import UPLOADS, current_path, relocate_uploads, used_uploads
+from mvretrieval.store.uploads import UPLOADS, missing_uploads, relocate_uploads, used_uploads
 
 _ATTEMPTS = 5
 
@@ -100,8 +100,10 @@ def _copied(upload: Path, target: Path) -> bool:
         return True
     try:
         shutil.copytree(upload, target)
-    except (FileNotFoundError, shutil.Error):  # it is being removed
+    except OSError:  # a full disk, or it is being removed
         shutil.rmtree(target, ignore_errors=True)
+        if upload.exists():
+            raise
         return False
     return True
 
@@ -127,8 +129,7 @@ def _verified(copy: Store, source: Path, part: Path, missing: set[str]) -> CopyR
         raise CollectionError(
             f"{source} is damaged ({problems[0]}): run 'mvr check {source}', or restore a backup", code="copy_damaged"
         )
-    uploads = [(row_id, path) for row_id, path in copy.paths_with(f"/{UPLOADS}/")]
-    gone = [row_id for row_id, path in uploads if not current_path(path, part).is_file()]
+    gone = missing_uploads(copy, part)
     records = copy.records(gone)
     return CopyReport(
         objects=copy.count(),

@@ -49,6 +49,11 @@ def relocate_uploads(store: Store, folder: Path) -> None:
                 store.move(row_id, str(now), store.stat_of(row_id), str(now.parent))
 
 
+def missing_uploads(store: Store, folder: Path) -> list[int]:
+    """Row ids of the objects whose uploaded file is not there."""
+    return [row_id for row_id, path in store.paths_with(f"/{UPLOADS}/") if not current_path(path, folder).is_file()]
+
+
 def used_uploads(store: Store) -> set[str]:
     """Names of the uploads that objects use."""
     return {name for _, path in store.paths_with(f"/{UPLOADS}/") if (name := upload_of(path))}

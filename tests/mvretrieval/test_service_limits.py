@@ -25,6 +25,7 @@ from serving import served
 from waiting import PATIENCE_S, wait_for
 
 from mvretrieval.api import Collection, OpenOptions
+from mvretrieval.service.app import create_app
 from mvretrieval.service.limits import FairLimiter
 from mvretrieval.service.problems import ProblemError
 from mvretrieval.service.server import server_of
@@ -46,6 +47,19 @@ def connected(url: str, data: bytes) -> Iterator[socket.socket]:
     with socket.create_connection(("127.0.0.1", int(url.rsplit(":", 1)[1])), timeout=PATIENCE_S) as raw:
         raw.sendall(data)
         yield raw
+
+
+@contextmanager
+def serving(app: FastAPI, listener: socket.socket) -> Iterator[None]:
+    """Run an application on a socket that clients may have connected to before."""
+    server = server_of(app, 20)
+    thread = threading.Thread(target=server.run, args=([listener],))
+    thread.start()
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        thread.join()
 
 
 def is_closed(raw: socket.socket) -> bool:
@@ -95,12 +109,15 @@ def test_a_head_has_to_arrive_in_time(things: Collection, monkeypatch: pytest.Mo
     with served(things) as url:
         with connected(url, b"GET /health HTTP/1.1\r\nX-") as raw:
             assert is_closed(raw)
-        with connected(url, HEAD % len(body)) as raw:
-            time.sleep(0.6)  # the body has a limit of its own
-            raw.sendall(body)
-            assert raw.recv(12) == b"HTTP/1.1 200"
-            while not is_closed(raw):  # also after a response
-                pass
+    # It is sent before the service starts, so that no time passes between the connection and the head.
+    listener = socket.create_server(("127.0.0.1", 0))
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    with connected(url, HEAD % len(body)) as raw, serving(create_app(things), listener):
+        time.sleep(0.6)  # the body has a limit of its own
+        raw.sendall(body)
+        assert raw.recv(12) == b"HTTP/1.1 200"
+        while not is_closed(raw):  # also after a response
+            pass
 
 
 def test_a_body_that_trickles_in_is_refused(things: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -256,18 +273,11 @@ def test_a_slow_reader_receives_the_whole_response(monkeypatch: pytest.MonkeyPat
     app = FastAPI()
     app.state.stop = lambda: None
     app.add_api_route("/large", lambda: Response(bytes(size)))
-    server, listener = server_of(app, 20), socket.create_server(("127.0.0.1", 0))
-    thread = threading.Thread(target=server.run, args=([listener],))
-    thread.start()
-    try:
-        with connected(
-            f"http://127.0.0.1:{listener.getsockname()[1]}", b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n"
-        ) as raw:
-            time.sleep(0.8)  # the response is complete for the service, and the time of the next head is over
-            with raw.makefile("rb") as reader:
-                while reader.readline().strip():
-                    pass
-                assert len(reader.read(size)) == size
-    finally:
-        server.should_exit = True
-        thread.join()
+    listener = socket.create_server(("127.0.0.1", 0))
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    with connected(url, b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n") as raw, serving(app, listener):
+        time.sleep(0.8)  # the response is complete for the service, and the time of the next head is over
+        with raw.makefile("rb") as reader:
+            while reader.readline().strip():
+                pass
+            assert len(reader.read(size)) == size
